@@ -1,0 +1,205 @@
+"""The only geometry: boxes in pixels, their overlap, and the 0-1000 scale that models speak.
+
+A box is `x1, y1, x2, y2` in pixels of the upright original image, origin at the top left, `x2 > x1` and `y2 > y1`.
+Coordinates on the 0-1000 scale exist only inside codecs and carry `_1000` in their names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from egm.errors import BoxError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An axis-aligned box in pixels.
+
+    Attributes:
+        x1: Left edge.
+        y1: Top edge.
+        x2: Right edge, greater than `x1`.
+        y2: Bottom edge, greater than `y1`.
+
+    Raises:
+        BoxError: If a number is not finite or the corners are not in order.
+
+    Example:
+        >>> Box(10, 20, 110, 70).area
+        5000.0
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    def __post_init__(self) -> None:
+        """Hold the invariant, so that no other code has to check it."""
+        for name in ("x1", "y1", "x2", "y2"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not all(map(math.isfinite, self)):
+            raise BoxError(f"box {tuple(self)} has a number that is not finite")
+        if not (self.x2 > self.x1 and self.y2 > self.y1):
+            raise BoxError(f"box {tuple(self)} is empty or inverted: x2 must exceed x1, and y2 exceed y1")
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield `x1, y1, x2, y2`."""
+        return iter((self.x1, self.y1, self.x2, self.y2))
+
+    @classmethod
+    def from_xywh(cls, xywh: Iterable[float]) -> Box:
+        """Make a box from COCO's `x, y, width, height`."""
+        x, y, width, height = xywh
+        return cls(x, y, x + width, y + height)
+
+    @classmethod
+    def from_1000(cls, box_1000: Iterable[float], size: tuple[int, int]) -> Box:
+        """Make a box from coordinates on the 0-1000 scale.
+
+        Args:
+            box_1000: Four numbers, `x1, y1, x2, y2`.
+            size: Width and height of the image in pixels.
+        """
+        x1, y1, x2, y2 = box_1000
+        width, height = size
+        return cls(x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000)
+
+    def to_1000(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Round to the 0-1000 scale, half up; a box that leaves the frame leaves the scale.
+
+        Args:
+            size: Width and height of the image in pixels.
+        """
+        width, height = size
+        return (
+            math.floor(self.x1 * 1000 / width + 0.5),
+            math.floor(self.y1 * 1000 / height + 0.5),
+            math.floor(self.x2 * 1000 / width + 0.5),
+            math.floor(self.y2 * 1000 / height + 0.5),
+        )
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.x2 - self.x1
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.y2 - self.y1
+
+    @property
+    def area(self) -> float:
+        """Area in square pixels."""
+        return self.width * self.height
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Centre `x, y` in pixels."""
+        return (self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2
+
+    def clip(self, size: tuple[int, int]) -> Box | None:
+        """Cut the box to the frame of an image, or return None if nothing of it is inside.
+
+        Args:
+            size: Width and height of the image in pixels.
+        """
+        width, height = size
+        x1, y1, x2, y2 = max(self.x1, 0.0), max(self.y1, 0.0), min(self.x2, float(width)), min(self.y2, float(height))
+        return Box(x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, in [0, 1]."""
+    return float(iou_array([tuple(a)], [tuple(b)])[0])
+
+
+def giou(a: Box, b: Box) -> float:
+    """Generalised IoU of two boxes, in (-1, 1] (Rezatofighi et al., 2019, arXiv 1902.09630)."""
+    return float(giou_array([tuple(a)], [tuple(b)])[0])
+
+
+def is_valid_array(boxes: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which rows of an N x 4 array are boxes: finite, with corners in order.
+
+    Returns:
+        Shape (N,).
+    """
+    array = _as_boxes(boxes)
+    result: NDArray[np.bool_] = (
+        np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
+    )
+    return result
+
+
+def clip_array(boxes: ArrayLike, size: tuple[int, int]) -> FloatArray:
+    """Cut N x 4 boxes to a frame of `size` (width, height); rows outside come back empty, not valid."""
+    width, height = size
+    return np.clip(_as_boxes(boxes), 0.0, np.array([width, height, width, height], dtype=np.float64))
+
+
+def iou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """IoU row by row.
+
+    Args:
+        a: Boxes, shape (N, 4).
+        b: Boxes, shape (N, 4).
+
+    Returns:
+        Shape (N,). Rows that are not boxes (see `is_valid_array`) score 0.
+    """
+    a, b = _as_boxes(a), _as_boxes(b)
+    return _iou(a, b, is_valid_array(a) & is_valid_array(b))[0]
+
+
+def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Generalised IoU row by row (arXiv 1902.09630).
+
+    Args:
+        a: Boxes, shape (N, 4).
+        b: Boxes, shape (N, 4).
+
+    Returns:
+        Shape (N,). Rows that are not boxes score -1, the infimum.
+    """
+    a, b = _as_boxes(a), _as_boxes(b)
+    valid = is_valid_array(a) & is_valid_array(b)
+    overlap, union = _iou(a, b, valid)
+    with np.errstate(invalid="ignore", over="ignore"):
+        hull = np.prod(np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]), axis=1)
+        result = overlap - np.where(valid, (hull - union) / np.where(valid & (hull > 0), hull, 1.0), 0.0)
+    return np.where(valid, result, -1.0)
+
+
+def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """IoU of every box of `a` (N, 4) with every box of `b` (M, 4), shape (N, M)."""
+    a, b = _as_boxes(a), _as_boxes(b)
+    rows, columns = np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))
+    return iou_array(rows, columns).reshape(len(a), len(b))
+
+
+def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
+        intersection = sides.prod(axis=1)
+        union = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - intersection
+        ratio = np.where(valid, intersection / np.where(valid & (union > 0), union, 1.0), 0.0)
+    return np.minimum(ratio, 1.0), union
+
+
+def _as_boxes(boxes: ArrayLike | Any) -> FloatArray:
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.size == 0:
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise BoxError(f"boxes must have shape (N, 4), not {array.shape}")
+    return array

@@ -1,0 +1,49 @@
+"""Errors that a user can cause, and that a user can mend.
+
+```
+EgmError
+├── BoxError       numbers that are no box
+├── ImageError     a picture that cannot be read, or is not one
+├── PhraseError    a phrase that cannot be asked
+├── DataError      a dataset, or a row of one
+├── ModelError     a model name, folder or checkpoint
+├── RecipeError    a recipe file
+└── BackendError   an engine that did not answer
+```
+
+Each message is one line: what was wrong, where, and what to do. The command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class EgmError(Exception):
+    """Base of every error that EGM raises on purpose."""
+
+
+class BoxError(EgmError, ValueError):
+    """Numbers that do not make a box, such as a corner order that is inverted."""
+
+
+class ImageError(EgmError, ValueError):
+    """A picture that is missing, damaged, not a picture, or outside the limits."""
+
+
+class PhraseError(EgmError, ValueError):
+    """A phrase that is empty or too long to ask."""
+
+
+class DataError(EgmError, ValueError):
+    """A dataset, or one row of it, that cannot be used."""
+
+
+class ModelError(EgmError, ValueError):
+    """A model name, folder or checkpoint that cannot be used."""
+
+
+class RecipeError(EgmError, ValueError):
+    """A recipe file that cannot be read, or that holds a wrong key or value."""
+
+
+class BackendError(EgmError, RuntimeError):
+    """An engine that failed to answer."""

@@ -1,0 +1,168 @@
+"""The values that flow through EGM: Sample, Completion, Grounding, Score."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from egm.boxes import Box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image"
+"""A picture as users hold it: a path, a PIL image, or the bytes of a file."""
+
+Message: TypeAlias = dict[str, Any]
+"""One chat message in the transformers form: `{"role": ..., "content": [{"type": "image"}, {"type": "text", ...}]}`."""
+
+
+class Failure(StrEnum):
+    """Why a text holds no box that answers."""
+
+    NO_BOX = "no_box"
+    """The answer holds nothing that looks like a box."""
+    TRUNCATED = "truncated"
+    """The text ends inside the reasoning or inside a box."""
+    MALFORMED = "malformed"
+    """Something stands where a box should, but it is not four numbers."""
+    REFUSED = "refused"
+    """The answer says in words that there is no such thing, or declines."""
+    OUT_OF_RANGE = "out_of_range"
+    """Four numbers, but outside the declared convention."""
+    DEGENERATE = "degenerate"
+    """Four numbers, but they enclose no area."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question: an image and a phrase, with the truth where it is known.
+
+    Attributes:
+        id: Unique within its dataset.
+        image: The picture, or where it is.
+        phrase: What to find.
+        box: The true box in pixels, if known. An amodal box may leave the frame.
+        size: Width and height of the upright image in pixels, if known.
+        amodal: Whether the box of the whole object is asked for, hidden parts too.
+        rationale: Reasoning that leads to the box, if known.
+        meta: Anything else worth keeping, JSON-ready, such as `kind` and `complexity`.
+    """
+
+    id: str
+    image: ImageSource
+    phrase: str
+    box: Box | None = None
+    size: tuple[int, int] | None = None
+    amodal: bool = False
+    rationale: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a backend returns: text, and what it cost.
+
+    Attributes:
+        text: Everything generated, reasoning included, without the prompt.
+        finish_reason: "stop", or "length" if the token limit cut it off.
+        prompt_tokens: Tokens read, image tokens included.
+        completion_tokens: Tokens generated.
+        seconds: Wall-clock time from sending to the last token.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A box that the text gives, with the label beside it, if any."""
+
+    box: Box
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """A phrase grounded: the box, or the reason why there is none.
+
+    Attributes:
+        box: The box that answers, in pixels of the upright original image, or None.
+        failure: Why there is no box; None exactly when there is one.
+        reasoning: What stood before the last `</think>`.
+        text: The whole text of the model.
+        boxes: Every valid box in the answer, in order, with its label.
+        repairs: Names of the lenient repairs that reading the text took, if any.
+        phrase: What was asked.
+        size: Width and height of the upright image in pixels.
+        tokens: Tokens generated.
+        seconds: Wall-clock time to the last token.
+        image: The upright RGB picture, for `draw`.
+    """
+
+    box: Box | None
+    failure: Failure | None
+    reasoning: str = ""
+    text: str = ""
+    boxes: tuple[LabelledBox, ...] = ()
+    repairs: tuple[str, ...] = ()
+    phrase: str = ""
+    size: tuple[int, int] | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+    image: Image | None = field(default=None, repr=False, compare=False)
+
+    def draw(self, *, truth: Box | None = None) -> Image:
+        """Return a copy of the picture with the box drawn on it.
+
+        Args:
+            truth: The true box, drawn beside the answer if given.
+
+        Raises:
+            ImageError: If this grounding holds no picture.
+        """
+        from egm.draw import draw_boxes
+        from egm.errors import ImageError
+
+        if self.image is None:
+            raise ImageError("this Grounding holds no picture: draw on one that Grounder.ground returned")
+        return draw_boxes(self.image, box=self.box, truth=truth, caption=self.phrase)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form, without the picture."""
+        return {
+            "phrase": self.phrase,
+            "box": None if self.box is None else [round(value, 2) for value in self.box],
+            "failure": None if self.failure is None else str(self.failure),
+            "boxes": [{"box": [round(value, 2) for value in item.box], "label": item.label} for item in self.boxes],
+            "reasoning": self.reasoning,
+            "text": self.text,
+            "repairs": list(self.repairs),
+            "size": None if self.size is None else list(self.size),
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A prediction against the truth.
+
+    Attributes:
+        iou: Intersection over union; 0 where there was no box.
+        failure: Why there was no box, if there was none.
+    """
+
+    iou: float
+    failure: Failure | None = None
+
+    def hit(self, threshold: float = 0.5, *, strict: bool = False) -> bool:
+        """Tell whether the box counts as right: `iou >= threshold`, or `iou > threshold` if strict."""
+        return self.iou > threshold if strict else self.iou >= threshold
