@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.boxes import Box
+from egm.images import ImageSource as ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image"
-"""A picture as users hold it: a path, a PIL image, or the bytes of a file."""
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the transformers form: `{"role": ..., "content": [{"type": "image"}, {"type": "text", ...}]}`."""

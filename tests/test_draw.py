@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from egm.boxes import Box
+from egm.draw import BOX_COLOUR, TRUTH_COLOUR, draw_boxes
+from egm.types import Failure, Grounding
+
+GREEN = (0, 160, 0)
+OUTSIDE = (190, 190, 190)
+
+
+def plain(width: int = 640, height: int = 480) -> Image.Image:
+    return Image.new("RGB", (width, height), GREEN)
+
+
+def extent(image: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+    """The box around all pixels of a colour, far edges exclusive."""
+    ys, xs = np.nonzero((np.asarray(image) == colour).all(axis=2))
+    return (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1) if len(xs) else None
+
+
+def test_line_runs_just_outside_the_box_and_hides_nothing_in_it() -> None:
+    drawn = draw_boxes(plain(), box=Box(100, 120, 300, 360))
+
+    assert drawn.size == (640, 480)
+    assert (np.asarray(drawn)[120:360, 100:300] == GREEN).all()
+    found = extent(drawn, BOX_COLOUR)
+    assert found is not None
+    assert np.abs(np.array(found) - (100, 120, 300, 360)).max() <= 8
+    # Between two white lines, so that it is seen on its own colour too.
+    row = [drawn.getpixel((x, 240)) for x in range(90, 100)]
+    assert row.count(BOX_COLOUR) >= 3
+    assert row[-1] == (255, 255, 255)
+
+
+def test_box_is_seen_on_a_ground_of_its_own_colour() -> None:
+    drawn = draw_boxes(Image.new("RGB", (640, 480), BOX_COLOUR), box=Box(100, 120, 300, 360))
+    assert extent(drawn, (255, 255, 255)) is not None
+
+
+def test_the_picture_given_is_not_changed() -> None:
+    picture = plain()
+    draw_boxes(picture, box=Box(1, 1, 9, 9), caption="x")
+    assert picture.getcolors() == [(640 * 480, GREEN)]
+
+
+def test_without_anything_to_draw_the_picture_comes_back() -> None:
+    drawn = draw_boxes(plain())
+    assert drawn.size == (640, 480)
+    assert drawn.getcolors() == [(640 * 480, GREEN)]
+
+
+def test_line_grows_with_the_picture() -> None:
+    def thickness(width: int) -> int:
+        drawn = draw_boxes(plain(width, width), box=Box(width / 4, width / 4, width / 2, width / 2))
+        column = np.asarray(drawn)[:, width * 3 // 8]
+        return int((column == BOX_COLOUR).all(axis=1).sum())
+
+    assert thickness(2400) >= 3 * thickness(600)
+
+
+def test_truth_has_its_own_colour_and_lets_an_equal_box_show() -> None:
+    box = Box(100, 120, 300, 360)
+    apart = draw_boxes(plain(), truth=box)
+    assert extent(apart, BOX_COLOUR) is None
+    assert extent(apart, TRUTH_COLOUR) is not None
+
+    both = np.asarray(draw_boxes(plain(), box=box, truth=box))[:480]
+    for colour in (BOX_COLOUR, TRUTH_COLOUR):
+        assert (both == colour).all(axis=2).sum() > 200
+
+
+def test_key_appears_with_two_boxes_only() -> None:
+    box = Box(100, 120, 300, 360)
+    assert draw_boxes(plain(), box=box).height == 480
+    assert draw_boxes(plain(), box=box, truth=box).height > 480
+
+
+def test_small_pictures_are_enlarged_by_a_whole_factor() -> None:
+    drawn = draw_boxes(plain(100, 60), box=Box(20, 20, 40, 40))
+    assert drawn.size == (500, 300)
+    assert (np.asarray(drawn)[100:200, 100:200] == GREEN).all()
+    found = extent(drawn, BOX_COLOUR)
+    assert found is not None
+    assert found[0] in range(94, 100)
+
+
+def test_caption_stands_in_a_band_below() -> None:
+    drawn = draw_boxes(plain(), caption="the red circle")
+    pixels = np.asarray(drawn)
+    assert drawn.width == 640
+    assert (pixels[:480] == GREEN).all()
+    band = pixels[480:]
+    assert (band == 255).all(axis=2).mean() > 0.5
+    assert (band < 64).all(axis=2).any()
+
+
+def test_long_captions_wrap_inside_the_picture_and_end_somewhere() -> None:
+    one = draw_boxes(plain(), caption="word").height
+    three = draw_boxes(plain(), caption="word " * 30).height
+    endless = draw_boxes(plain(), caption="word " * 10_000)
+    assert one < three < endless.height < 480 + 300
+    assert (np.asarray(endless)[480:, -6:] == 255).all()
+
+
+def test_a_word_wider_than_the_picture_is_cut() -> None:
+    drawn = draw_boxes(plain(), caption="w" * 200)
+    assert drawn.height > draw_boxes(plain(), caption="w").height
+    assert (np.asarray(drawn)[480:, -6:] == 255).all()
+
+
+def test_narrow_pictures_get_a_band_wide_enough_to_read() -> None:
+    drawn = draw_boxes(plain(10, 500), caption="tall")
+    assert drawn.width == 320
+    assert drawn.getpixel((160, 250)) == GREEN
+    assert drawn.getpixel((5, 250)) == OUTSIDE
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "😀👩‍👩‍👧 cat",
+        "שלום العربية",
+        "椅子の左",
+        "\ud800 lone",
+        "a\0b\x1b[31m",
+        "two\nlines\ttab",
+        "\u202e\u200f",
+        "🇩🇪" * 300,
+        " \n ",
+    ],
+)
+def test_any_caption_can_be_drawn(caption: str) -> None:
+    assert draw_boxes(plain(), caption=caption).width == 640
+
+
+@given(st.text(max_size=60))
+def test_arbitrary_text_can_be_drawn(caption: str) -> None:
+    assert draw_boxes(plain(448, 20), caption=caption).width == 448
+
+
+def test_amodal_box_gets_a_margin_and_is_drawn_whole() -> None:
+    drawn = draw_boxes(plain(), box=Box(-100, 120, 300, 560))
+    found = extent(drawn, BOX_COLOUR)
+    assert found is not None
+    assert found[2] - found[0] == pytest.approx(400, abs=16)
+    assert found[3] - found[1] == pytest.approx(440, abs=16)
+    # The picture moved right by what was added at the left, and the margin is not picture.
+    assert drawn.getpixel((drawn.width - 1, 0)) == GREEN
+    assert drawn.getpixel((2, 2)) == OUTSIDE
+
+
+def test_box_far_outside_is_cut_at_half_a_picture() -> None:
+    drawn = draw_boxes(plain(), box=Box(-1e12, -1e12, 1e12, 1e12), truth=Box(5000, 5000, 6000, 6000))
+    assert drawn.width == 640 + 2 * 320
+    assert extent(drawn, BOX_COLOUR) is not None  # the key
+    assert extent(drawn.crop((0, 0, drawn.width, 480 + 2 * 320)), BOX_COLOUR) is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+def test_other_modes(mode: str) -> None:
+    assert draw_boxes(Image.new(mode, (500, 400)), box=Box(10, 10, 99, 99)).mode == "RGB"
+
+
+coordinate = st.floats(-3000, 3000)
+
+
+@given(st.integers(1, 900), st.integers(1, 900), coordinate, coordinate, st.floats(0.01, 3000), st.floats(0.01, 3000))
+def test_any_box_on_any_picture(width: int, height: int, x: float, y: float, w: float, h: float) -> None:
+    drawn = draw_boxes(plain(width, height), box=Box(x, y, x + w, y + h))
+    longest = max(width, height) * max(1, -(-448 // max(width, height)))
+    assert drawn.width >= width
+    assert drawn.height >= height
+    assert max(drawn.size) <= 2 * longest
+
+
+def test_grounding_draws_itself() -> None:
+    grounding = Grounding(box=Box(100, 120, 300, 360), failure=None, phrase="the cup", image=plain())
+    drawn = grounding.draw(truth=Box(90, 120, 300, 360))
+    assert extent(drawn, BOX_COLOUR) is not None
+    assert extent(drawn, TRUTH_COLOUR) is not None
+    assert drawn.height > 480
+    assert Grounding(box=None, failure=Failure.NO_BOX, phrase="the cup", image=plain()).draw().height > 480
