@@ -1,0 +1,5 @@
+"""SynthRef: a synthetic world of referring expressions, with a proof and a rationale for each."""
+
+from egm.datasets.synthetic.splits import SPLITS, VERSION, Split, SynthRef, corpus
+
+__all__ = ["SPLITS", "VERSION", "Split", "SynthRef", "corpus"]

@@ -1,0 +1,151 @@
+"""SynthRef's splits: an unbounded training set and four frozen ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from egm.boxes import Box
+from egm.datasets.synthetic.programs import Trace
+from egm.datasets.synthetic.rationale import explain
+from egm.datasets.synthetic.rng import Rng
+from egm.datasets.synthetic.sampling import sample_program
+from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
+from egm.datasets.synthetic.wording import word
+from egm.errors import DataError
+from egm.types import Sample
+
+VERSION = 1
+"""Raised whenever the same seed gives other bytes. It is part of every seed and every id."""
+
+PHRASES_PER_SCENE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a split is made.
+
+    Attributes:
+        scenes: How many scenes it has; None if unbounded.
+        complexity: Weights of 0, 1, 2 and 3 relations.
+        amodal: Share of questions that ask for the whole object.
+        held_out: Share of scenes and of wordings that training never sees.
+        occluded: Whether only objects that are partly hidden are asked for.
+    """
+
+    scenes: int | None
+    complexity: tuple[float, float, float, float]
+    amodal: float
+    held_out: float = 0.0
+    occluded: bool = False
+
+
+_MIXED = (0.15, 0.4, 0.3, 0.15)
+SPLITS: dict[str, Split] = {
+    "train": Split(scenes=None, complexity=_MIXED, amodal=0.25),
+    "val": Split(scenes=500, complexity=_MIXED, amodal=0.25),
+    "test-simple": Split(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
+    "test-complex": Split(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
+    "test-amodal": Split(scenes=750, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
+}
+_HIDDEN = 92  # percent seen below which an object counts as partly hidden
+
+
+class SynthRef:
+    """Questions about synthetic scenes, four a scene; the same arguments give the same bytes everywhere.
+
+    Args:
+        split: "train", "val", "test-simple", "test-complex" or "test-amodal".
+        seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
+        scenes: How many scenes, for train or for a part of a split. Default: all; train has no end.
+
+    Raises:
+        DataError: If there is no such split, or it has fewer scenes.
+
+    Example:
+        >>> sample = SynthRef("val").samples(0)[0]
+        >>> sample.box.area > 0
+        True
+    """
+
+    def __init__(self, split: str = "train", *, seed: int = 0, scenes: int | None = None) -> None:
+        if split not in SPLITS:
+            raise DataError(f"SynthRef has no split {split!r}: choose one of {', '.join(SPLITS)}")
+        self.split, self.seed, self.spec = split, seed, SPLITS[split]
+        if scenes is not None and (scenes < 1 or (self.spec.scenes is not None and scenes > self.spec.scenes)):
+            raise DataError(f"SynthRef {split} cannot give {scenes} scenes: ask for 1 to {self.spec.scenes or 'any'}")
+        self.scenes = self.spec.scenes if scenes is None else scenes
+
+    def scene(self, index: int) -> Scene:
+        """Make scene number `index`."""
+        return self._scene(index)[0]
+
+    def samples(self, index: int) -> list[Sample]:
+        """Make the questions about scene number `index`: up to four, all about one picture."""
+        from PIL import Image
+
+        scene, rng = self._scene(index)
+        image = Image.fromarray(scene.pixels)
+        questions: dict[str, Sample] = {}
+        for k in range(PHRASES_PER_SCENE):
+            sample = self._question(rng, scene, f"synthref{VERSION}/{self.split}/{self.seed}/{index}/{k}", image)
+            if sample is not None:
+                questions.setdefault(sample.phrase, sample)
+        return list(questions.values())
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the questions, scene by scene; train never ends unless `scenes` was given."""
+        for index in itertools.count() if self.scenes is None else range(self.scenes):
+            yield from self.samples(index)
+
+    def _scene(self, index: int) -> tuple[Scene, Rng]:
+        rng = Rng(f"synthref{VERSION}/{self.split}/{self.seed}/{index}")
+        return make_scene(rng, held_out=rng.chance(self.spec.held_out)), rng
+
+    def _question(self, rng: Rng, scene: Scene, name: str, image: Any) -> Sample | None:
+        spec = self.spec
+        amodal = rng.chance(spec.amodal)
+        hidden = [i for i, item in enumerate(scene.objects) if item.seen < _HIDDEN]
+        rare = [i for i, item in enumerate(scene.objects) if (item.color, item.shape) in HELD_OUT]
+        if spec.occluded and not hidden:
+            return None
+        for _ in range(6):
+            pool = list(range(len(scene.objects)))
+            if spec.occluded or (amodal and hidden and rng.chance(0.6)):
+                pool = hidden
+            elif rare and rng.chance(0.5):
+                pool = rare
+            complexity = rng.weighted(tuple(enumerate(spec.complexity)))
+            trace = sample_program(rng, scene, rng.choice(pool), complexity)
+            if trace is not None:
+                return self._sample(rng, scene, trace, name, image, amodal=amodal)
+        return None
+
+    def _sample(self, rng: Rng, scene: Scene, trace: Trace, name: str, image: Any, *, amodal: bool) -> Sample:
+        new_words = rng.chance(self.spec.held_out)
+        item = scene.objects[trace.referent]
+        return Sample(
+            id=name,
+            image=image,
+            phrase=word(trace.program, rng, held_out=new_words),
+            box=Box(*(item.whole if amodal else item.visible)),
+            size=scene.size,
+            amodal=amodal,
+            rationale=explain(trace, scene, amodal=amodal),
+            meta={
+                "kind": trace.program.kind,
+                "complexity": trace.program.complexity,
+                "seen": item.seen,
+                "new_words": new_words,
+                "new_look": (item.color, item.shape) in HELD_OUT,
+            },
+        )
+
+
+def corpus(n_scenes: int, seed: int = 0) -> Iterator[str]:
+    """Yield the phrases and rationales of `n_scenes` training scenes, to make a tokenizer from."""
+    for sample in SynthRef("train", seed=seed, scenes=n_scenes):
+        yield sample.phrase
+        yield sample.rationale or ""
