@@ -157,8 +157,7 @@ def iou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Returns:
         Shape (N,). Rows that are not boxes (see `is_valid_array`) score 0.
     """
-    a, b = _as_boxes(a), _as_boxes(b)
-    return _iou(a, b, is_valid_array(a) & is_valid_array(b))[0]
+    return _iou(*_pair(a, b))[0]
 
 
 def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -171,13 +170,12 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Returns:
         Shape (N,). Rows that are not boxes score -1, the infimum.
     """
-    a, b = _as_boxes(a), _as_boxes(b)
-    valid = is_valid_array(a) & is_valid_array(b)
+    a, b, valid = _pair(a, b)
     overlap, union = _iou(a, b, valid)
-    with np.errstate(invalid="ignore", over="ignore"):
-        hull = np.prod(np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]), axis=1)
-        result = overlap - np.where(valid, (hull - union) / np.where(valid & (hull > 0), hull, 1.0), 0.0)
-    return np.where(valid, result, -1.0)
+    hull = np.prod(np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]), axis=1)
+    # Rounding can leave the union a little over the hull; the empty share is never negative.
+    empty = np.maximum(hull - union, 0.0) / np.where(hull > 0, hull, 1.0)
+    return np.where(valid, overlap - empty, -1.0)
 
 
 def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -187,12 +185,23 @@ def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     return iou_array(rows, columns).reshape(len(a), len(b))
 
 
+def _pair(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Two sets of boxes, row by row at a scale where no area overflows, and which rows are boxes (the others are 0)."""
+    a, b = _as_boxes(a), _as_boxes(b)
+    valid = is_valid_array(a) & is_valid_array(b)
+    a, b = np.where(valid[:, None], a, 0.0), np.where(valid[:, None], b, 0.0)
+    # Scaling by a power of two is exact and leaves both measures as they are. Without it, the areas of what a model may
+    # write, such as 1e200, are infinite, and a reward is not a number.
+    exponent = np.frexp(np.maximum(np.abs(a).max(axis=1, initial=0), np.abs(b).max(axis=1, initial=0)))[1][:, None]
+    return np.ldexp(a, -exponent), np.ldexp(b, -exponent), valid
+
+
 def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    with np.errstate(invalid="ignore", over="ignore"):
-        sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
-        intersection = sides.prod(axis=1)
-        union = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - intersection
-        ratio = np.where(valid, intersection / np.where(valid & (union > 0), union, 1.0), 0.0)
+    """IoU and union of what `_pair` returns."""
+    sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
+    intersection = sides.prod(axis=1)
+    union = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - intersection
+    ratio = np.where(valid, intersection / np.where(union > 0, union, 1.0), 0.0)
     return np.minimum(ratio, 1.0), union
 
 

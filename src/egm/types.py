@@ -116,6 +116,11 @@ class Grounding:
     seconds: float = 0.0
     image: Image | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Hold the invariant, so that no failure can leave the denominator."""
+        if (self.box is None) == (self.failure is None):
+            raise ValueError("a Grounding holds either a box or the failure that explains why there is none")
+
     def draw(self, *, truth: Box | None = None) -> Image:
         """Return a copy of the picture with the box drawn on it.
 
