@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import egm
+
+
+def run(code: str) -> str:
+    """Run code in an interpreter that has imported nothing yet."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = set(run("import egm, sys; print(*sorted(sys.modules))").split())
+    assert "egm" in loaded
+    assert not loaded & {"torch", "torchvision", "transformers", "trl", "datasets", "numpy", "PIL", "typer", "rich"}
+
+
+@pytest.mark.parametrize("name", ["Box", "EgmError", "Grounding", "get_codec", "load_image", "score"])
+def test_light_names_load_neither_torch_nor_transformers(name: str) -> None:
+    loaded = set(run(f"import egm, sys; egm.{name}; print(*sorted(sys.modules))").split())
+    assert not loaded & {"torch", "torchvision", "transformers", "trl", "datasets"}
+
+
+def test_all_is_sorted_and_without_repeats() -> None:
+    assert egm.__all__ == sorted(set(egm.__all__))
+
+
+@pytest.mark.parametrize("name", egm.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    value = getattr(egm, name)
+    assert getattr(value, "__name__", name) == name
+    assert name in dir(egm)
+
+
+def test_public_names_are_exactly_the_lazy_ones_and_the_version() -> None:
+    assert {*egm._HOME, "__version__"} == set(egm.__all__)
+
+
+def test_every_error_is_public() -> None:
+    import egm.errors
+
+    errors = {name for name, value in vars(egm.errors).items() if isinstance(value, type)}
+    assert errors <= set(egm.__all__)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="'egm' has no attribute 'Gorunder'"):
+        egm.Gorunder  # noqa: B018
+    with pytest.raises(ImportError):
+        from egm import Gorunder  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "import egm.score", "from egm.score import score", "import egm.types, egm.score; egm.Score", "egm.score"],
+)
+def test_egm_score_is_the_function_whoever_imported_the_module_before(before: str) -> None:
+    code = (
+        f"import egm\n{before}\nimport egm.score\nfrom egm import score\nprint(callable(egm.score), score is egm.score)"
+    )
+    assert run(code) == "True True"
+
+
+def test_version_is_the_one_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert egm.__version__ == version("egm")
