@@ -1,1 +1,47 @@
-"""Models of EGM."""
+"""Model sizes, models and processors made from scratch, the fast path, and the model that comes with the package.
+
+Importing this imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from egm.models.embedded import embedded_path
+    from egm.models.presets import PRESETS, Preset, build_config, build_model, get_preset
+    from egm.models.processor import build_processor
+    from egm.models.tokenizer import train_tokenizer
+
+__all__ = [
+    "PRESETS",
+    "Preset",
+    "build_config",
+    "build_model",
+    "build_processor",
+    "embedded_path",
+    "get_preset",
+    "train_tokenizer",
+]
+
+_HOMES = {
+    "PRESETS": "presets",
+    "Preset": "presets",
+    "build_config": "presets",
+    "build_model": "presets",
+    "build_processor": "processor",
+    "embedded_path": "embedded",
+    "get_preset": "presets",
+    "train_tokenizer": "tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if home := _HOMES.get(name):
+        return getattr(importlib.import_module(f"egm.models.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
