@@ -100,7 +100,9 @@ def _as_qwen(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     return Qwen2Tokenizer(
         vocab=vocab,
         merges=merges,
-        **{"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None},
+        eos_token="<|im_end|>",  # noqa: S106 - not that kind of token
+        pad_token="<|endoftext|>",  # noqa: S106
+        unk_token=None,
         added_tokens_decoder={
             index: AddedToken(token, special=token not in TEXT_TOKENS, normalized=False)
             for index, token in enumerate(SPECIAL_TOKENS)
