@@ -1,12 +1,13 @@
 """Programs: what a phrase means, executed over a scene, so that the referent is proved and not assumed.
 
-A program filters the scene's objects by attributes and then applies steps. Each step is one relation, and a program's complexity is the
-number of its relations, those of its anchors included. Places are the centres of *visible* boxes. Every comparison needs a
-margin: where two objects are too close to call, the program has no answer.
+A program filters the scene's objects by attributes and then applies steps. Each step is one relation, and a program's
+complexity is the number of its relations, those of its anchors included. Places are the centres of *visible* boxes.
+Every comparison needs a margin: where two objects are too close to call, the program has no answer.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
@@ -15,7 +16,8 @@ from typing import TypeAlias
 from egm.datasets.synthetic.scenes import Scene, SceneObject
 
 SIDES = ("left", "right", "above", "below")
-EXTREMES = ("leftmost", "rightmost", "topmost", "lowest", "largest", "smallest")
+EXTREME_SIDES = {"leftmost": "left", "rightmost": "right", "topmost": "above", "lowest": "below"}
+EXTREMES = (*EXTREME_SIDES, "largest", "smallest")
 
 _APART = 4  # percent of the frame by which two centres must differ to be ordered
 _CLEARLY = 125  # percent by which one distance must exceed another
@@ -226,7 +228,7 @@ def apply(step: Step, found: tuple[int, ...], anchor: tuple[int, ...], scene: Sc
         return Event(step, told[: step.n], (told[step.n - 1],))
     if step.which in ("largest", "smallest"):
         return _choose_by_size(step, found, scene)
-    told = _ordered(scene, found, {"leftmost": "left", "rightmost": "right", "topmost": "above", "lowest": "below"}[step.which], count=1)  # fmt: skip
+    told = _ordered(scene, found, EXTREME_SIDES[step.which], count=1)
     return Event(step, told, told[:1])
 
 
@@ -243,7 +245,7 @@ def _ordered(scene: Scene, found: tuple[int, ...], side: str, count: int = 3) ->
     """Sort from a side; the first `count` must stand clearly apart from each other and from the rest."""
     axis, sign = (0 if side in ("left", "right") else 1), (1 if side in ("left", "above") else -1)
     told = sorted(found, key=lambda i: (sign * center2(scene.objects[i])[axis], i))
-    for a, b in zip(told[:count], told[1 : count + 1], strict=False):
+    for a, b in itertools.pairwise(told[: count + 1]):
         gap = sign * (center2(scene.objects[b])[axis] - center2(scene.objects[a])[axis])
         if gap * 50 < scene.size[axis] * _APART:
             raise Ambiguous

@@ -22,8 +22,19 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "purple": (145, 60, 185),
 }
 
-# A five-pointed star in thousandths of its half-width, clockwise from the top: integers, so that no library's sine matters.
-_STAR = ((0, -1000), (259, -357), (951, -309), (419, 136), (588, 809), (0, 441), (-588, 809), (-419, 136), (-951, -309), (-259, -357))  # fmt: skip
+# A five-pointed star in thousandths of its half-width, clockwise from the top: no library's sine is asked.
+_STAR = (
+    (0, -1000),
+    (259, -357),
+    (951, -309),
+    (419, 136),
+    (588, 809),
+    (0, 441),
+    (-588, 809),
+    (-419, 136),
+    (-951, -309),
+    (-259, -357),
+)
 _SUPERSAMPLING = 4
 
 
@@ -74,6 +85,7 @@ def _body(shape: str, side: int, fill: str) -> NDArray[np.uint8]:
     axis = np.arange(side, dtype=np.int64)
     x, y = axis[None, :], axis[:, None]
     period = max(4, side // 5)
+    second: NDArray[np.bool_]
     if fill == "striped":
         second = (x + y) % period * 2 >= period
     elif fill == "dotted":
@@ -83,8 +95,8 @@ def _body(shape: str, side: int, fill: str) -> NDArray[np.uint8]:
         second = np.zeros((side, side), dtype=np.bool_)
     solid = np.pad(coverage(shape, side) >= 128, 1)
     inner = solid.copy()
-    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        inner &= np.roll(solid, (dy, dx), axis=(0, 1))
+    for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        inner &= np.roll(solid, shift, axis=(0, 1))
     body = second.astype(np.uint8)
     body[~inner[1:-1, 1:-1]] = 2
     body.setflags(write=False)

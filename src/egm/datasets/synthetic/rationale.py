@@ -1,18 +1,28 @@
 """Rationales: an execution told in words, with the candidates' boxes, the anchors, the comparison and the choice.
 
-Coordinates in a rationale are on the 0-1000 scale of the image, like those of the answer. Sizes and distances are in percent of
-the image's longer side.
+Coordinates in a rationale are on the 0-1000 scale of the image, like those of the answer. Sizes and distances are in
+percent of the image's longer side.
 """
 
 from __future__ import annotations
 
 from egm.boxes import Box
-from egm.datasets.synthetic.programs import Between, Distance, Event, Extreme, Ordinal, Side, Trace, Without, center2
+from egm.datasets.synthetic.programs import (
+    EXTREME_SIDES,
+    Between,
+    Distance,
+    Event,
+    Extreme,
+    Ordinal,
+    Side,
+    Trace,
+    Without,
+    center2,
+)
 from egm.datasets.synthetic.scenes import IntBox, Scene
 from egm.datasets.synthetic.wording import noun
 
 _FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
-_EXTREME_FROM = {"leftmost": "left", "rightmost": "right", "topmost": "above", "lowest": "below"}
 
 
 def explain(trace: Trace, scene: Scene, *, amodal: bool = False) -> str:
@@ -78,7 +88,7 @@ def _verdict(scene: Scene, i: int, event: Event) -> str:
 def _choice(scene: Scene, event: Event, many: str) -> str:
     step = event.step
     boxes = [_visible(scene, i) for i in event.before]
-    if isinstance(step, Distance) or (isinstance(step, Extreme) and step.which not in _EXTREME_FROM):
+    if isinstance(step, Distance) or (isinstance(step, Extreme) and step.which not in EXTREME_SIDES):
         measure = "distance" if isinstance(step, Distance) else "size"
         lines = [f"{box} {measure} {value}" for box, value in zip(boxes, event.values, strict=True)]
         goal = ("nearest" if step.nearest else "farthest") if isinstance(step, Distance) else step.which
@@ -89,7 +99,7 @@ def _choice(scene: Scene, event: Event, many: str) -> str:
         lines = [f"{k} {box}" for k, box in enumerate(boxes, 1)]
         return f"The {many} from {_FROM[step.side]}: {'; '.join(lines)}."
     assert isinstance(step, Extreme)
-    return f"The {many} from {_FROM[_EXTREME_FROM[step.which]]}: {'; '.join(boxes)}."
+    return f"The {many} from {_FROM[EXTREME_SIDES[step.which]]}: {'; '.join(boxes)}."
 
 
 def _visible(scene: Scene, i: int) -> str:

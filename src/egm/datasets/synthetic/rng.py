@@ -1,7 +1,7 @@
 """Random numbers that are the same on every machine and in every version of Python.
 
-Only `random.Random.random`, `getrandbits` and `randbytes` of an integer-seeded Mersenne Twister are used: their streams are
-fixed, while those of `choice` or of NumPy's generators may change between versions.
+Only `random` and `randbytes` of an integer-seeded Mersenne Twister are used: their streams are fixed, while those of
+`choice` or of NumPy's generators may change between versions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Choosing programs: start from the object to be found, add steps that are true of it, and keep what executes to it alone."""
+"""Choosing programs: start from the object to be found, add steps that are true of it, keep what leads to it alone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from egm.datasets.synthetic.scenes import Scene, SceneObject
 _FILTERS = (("side", 0.55), ("without", 0.15), ("between", 0.3))
 _ANY = (("side", 0.2), ("distance", 0.18), ("ordinal", 0.16), ("extreme", 0.12), ("between", 0.27), ("without", 0.07))
 _ANCHORED = (("side", 0.4), ("distance", 0.35), ("between", 0.25))
+_OWN_STEPS = {1: ((1, 1.0),), 2: ((1, 0.5), (2, 0.5)), 3: ((1, 0.25), (2, 0.5), (3, 0.25))}
+"""For each number of relations: how many are the program's own, the rest being its anchors'."""
 _MAX_CANDIDATES = 6
 
 
@@ -63,7 +65,7 @@ def _build(rng: Rng, scene: Scene, target: int, budget: int, outer: frozenset[in
     """Describe `target` with `budget` relations, without referring to the objects in `outer`."""
     if budget == 0:
         return _plain(rng, scene, target)
-    own = rng.weighted(((1, 1.0),) if budget == 1 else ((1, 0.5), (2, 0.5)) if budget == 2 else ((1, 0.25), (2, 0.5), (3, 0.25)))  # fmt: skip
+    own = rng.weighted(_OWN_STEPS[budget])
     spare = budget - own
     attributes = _some_attributes(rng, scene.objects[target], boldness=1.0 if own == 1 else 0.6)
     found = matching(scene, attributes)

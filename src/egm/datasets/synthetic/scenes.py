@@ -12,7 +12,9 @@ from egm.datasets.synthetic import raster
 from egm.datasets.synthetic.raster import COLORS, FILLS, SHAPES
 from egm.datasets.synthetic.rng import Rng
 
-HELD_OUT = frozenset({("green", "star"), ("purple", "triangle"), ("orange", "cross"), ("cyan", "diamond"), ("red", "square")})  # fmt: skip
+HELD_OUT = frozenset(
+    {("green", "star"), ("purple", "triangle"), ("orange", "cross"), ("cyan", "diamond"), ("red", "square")}
+)
 """Colours and shapes that never meet in a training scene; the test splits hold them on purpose."""
 
 SIZES: dict[str, tuple[int, int]] = {"small": (9, 12), "medium": (16, 20), "large": (26, 33)}
@@ -61,7 +63,7 @@ class Scene:
         size: Width and height in pixels.
         objects: Back to front.
         pixels: RGB, shape (height, width, 3), uint8.
-        index: For each attribute and value, such as ("color", "red"), an integer with the bits of the objects that have it.
+        index: For each attribute and value, such as ("color", "red"), the objects that have it, as bits of an integer.
     """
 
     size: tuple[int, int]
@@ -122,10 +124,11 @@ def make_scene(rng: Rng, *, held_out: bool = False) -> Scene:
             continue
         region = owner[top:bottom, left:right]
         hidden = np.bincount(region[inside] + 1, minlength=len(objects) + 1)[1:]
-        if any((count - int(lost)) * 100 < area * _MIN_VISIBLE for count, lost, area in zip(counts, hidden, areas, strict=True)):  # fmt: skip
+        left_over = [count - int(lost) for count, lost in zip(counts, hidden, strict=True)]
+        if any(count * 100 < area * _MIN_VISIBLE for count, area in zip(left_over, areas, strict=True)):
             continue
         region[inside] = len(objects)
-        counts = [count - int(lost) for count, lost in zip(counts, hidden, strict=True)]
+        counts = left_over
         objects.append(item)
         areas.append(full)
         counts.append(shown)

@@ -16,18 +16,24 @@ Forms = tuple[str, ...]
 # Each entry: the wordings of training, then those that only tests use.
 _SIDE: dict[str, tuple[Forms, Forms]] = {
     "left": (
-        ("left of {a}", "to the left of {a}", "on the left of {a}", "somewhere left of {a}", "with {a} to its right"),
-        ("on the left side of {a}", "somewhere to the left of {a}", "with {a} on its right"),
+        (
+            "left of {a}",
+            "to the left of {a}",
+            "on the left side of {a}",
+            "somewhere left of {a}",
+            "with {a} to its right",
+        ),
+        ("on the left of {a}", "somewhere to the left of {a}", "with {a} on its right"),
     ),
     "right": (
         (
             "right of {a}",
             "to the right of {a}",
-            "on the right of {a}",
+            "on the right side of {a}",
             "somewhere right of {a}",
             "with {a} to its left",
         ),
-        ("on the right side of {a}", "somewhere to the right of {a}", "with {a} on its left"),
+        ("on the right of {a}", "somewhere to the right of {a}", "with {a} on its left"),
     ),
     "above": (
         ("above {a}", "higher than {a}", "over {a}", "that is above {a}", "with {a} below it"),
@@ -43,17 +49,17 @@ _BETWEEN: tuple[Forms, Forms] = (
     ("somewhere between {a} and {b}", "that is in between {a} and {b}"),
 )
 _WITHOUT: tuple[Forms, Forms] = (
-    ("that is not {v}", "which is not {v}", "that isn't {v}"),
-    ("which isn't {v}", "that is anything but {v}"),
+    ("that is not {v}", "which is not {v}", "that isn't {v}", "that is anything but {v}"),
+    ("which isn't {v}", "which is anything but {v}"),
 )
 _EXTREME: dict[str, tuple[Forms, Forms]] = {
     "leftmost": (
-        ("the leftmost {n}", "the {n} furthest to the left", "the {n} on the far left", "leftmost {n}"),
-        ("the {n} that is furthest to the left", "the {n} on the far left side"),
+        ("the leftmost {n}", "the {n} furthest to the left", "the {n} on the far left side", "leftmost {n}"),
+        ("the {n} that is furthest to the left", "the {n} on the far left"),
     ),
     "rightmost": (
-        ("the rightmost {n}", "the {n} furthest to the right", "the {n} on the far right", "rightmost {n}"),
-        ("the {n} that is furthest to the right", "the {n} on the far right side"),
+        ("the rightmost {n}", "the {n} furthest to the right", "the {n} on the far right side", "rightmost {n}"),
+        ("the {n} that is furthest to the right", "the {n} on the far right"),
     ),
     "topmost": (
         ("the topmost {n}", "the highest {n}", "the {n} nearest to the top", "the {n} that is highest"),
@@ -78,7 +84,7 @@ _ORDINAL: tuple[Forms, Forms] = (
         "{o} {n} from {s}",
         "the {n} that is {o} from the {s}",
         "the {o} {n} counting from the {s}",
-    ),  # fmt: skip
+    ),
     ("counting from the {s}, the {o} {n}", "the {n} which is {o} from the {s}", "from the {s}, the {o} {n}"),
 )
 _NEAREST: tuple[Forms, Forms] = (
@@ -179,7 +185,8 @@ class _Writer:
             form, names = self.pick(_ORDINAL), {"n": one, "o": _ORDINALS[step.n], "s": _SIDE_NAMES[step.side]}
         else:
             assert isinstance(step, Distance)
-            form, names = self.pick(_NEAREST if step.nearest else _FARTHEST), {"n": one, "a": self.phrase(step.anchor, inner=True)}  # fmt: skip
+            form = self.pick(_NEAREST if step.nearest else _FARTHEST)
+            names = {"n": one, "a": self.phrase(step.anchor, inner=True)}
         if inner and not form.startswith("the "):
             form = "the {o} {n} from the {s}" if "{o}" in form else f"the {form}"
         return form.format(**names)

@@ -1,0 +1,244 @@
+"""SynthRef: the same bytes everywhere, true boxes, proved referents, rationales that lead to them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+from egm.boxes import Box, iou
+from egm.datasets.synthetic import SPLITS, SynthRef, corpus, raster
+from egm.datasets.synthetic.programs import (
+    Ambiguous,
+    Between,
+    Distance,
+    Extreme,
+    Ordinal,
+    Program,
+    Side,
+    Without,
+    execute,
+)
+from egm.datasets.synthetic.rng import Rng
+from egm.datasets.synthetic.scenes import HELD_OUT, Scene, SceneObject, make_scene
+from egm.datasets.synthetic.wording import noun, word
+from egm.errors import DataError
+from egm.types import Sample
+
+# Digests of the first scenes of each split. They change only together with VERSION.
+DIGESTS = {
+    "train": "dd8601a6bb9e00f8",
+    "val": "4a3ad75afacb1bca",
+    "test-simple": "ea708f1378686987",
+    "test-complex": "a9e00cd2690a6273",
+    "test-amodal": "17baec14d55eb0cb",
+}
+
+
+def samples(split: str, scenes: int) -> list[Sample]:
+    return list(SynthRef(split, scenes=scenes))
+
+
+def digest(split: str) -> str:
+    state = hashlib.sha256()
+    for sample in samples(split, 6):
+        state.update(np.asarray(sample.image).tobytes())
+        row = [sample.id, sample.phrase, list(sample.box or ()), sample.size, sample.amodal, sample.rationale]
+        state.update(json.dumps([*row, dict(sample.meta)]).encode())
+    return state.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_same_seed_gives_the_same_bytes_everywhere(split: str) -> None:
+    assert digest(split) == DIGESTS[split]
+
+
+def test_another_seed_gives_other_scenes_and_any_scene_can_be_made_alone() -> None:
+    assert next(iter(SynthRef("val", seed=1))).phrase != next(iter(SynthRef("val"))).phrase
+    alone, among = SynthRef("train").samples(5), list(itertools.islice(SynthRef("train"), 40))
+    assert [sample.phrase for sample in alone] == [s.phrase for s in among if s.id.split("/")[3] == "5"]
+
+
+@pytest.mark.parametrize("split", ["val", "test-amodal"])
+def test_visible_and_whole_boxes_are_those_of_the_pixels(split: str) -> None:
+    for index in range(40):
+        scene = SynthRef(split).scene(index)
+        width, height = scene.size
+        assert 3 <= len(scene.objects) <= 10
+        # Paint the owners again, object by object, on a canvas with room outside the frame.
+        room = 200
+        owner = np.full((height + 2 * room, width + 2 * room), -1)
+        for k, item in enumerate(scene.objects):
+            solid = raster.coverage(item.shape, item.side) >= 128
+            x, y = item.corner[0] + room, item.corner[1] + room
+            alone = np.zeros_like(owner, dtype=bool)
+            alone[y : y + item.side, x : x + item.side] = solid
+            assert tuple(np.array(raster.tight_box(alone)) - room) == item.whole
+            owner[alone] = k
+        inside = owner[room : room + height, room : room + width]
+        for k, item in enumerate(scene.objects):
+            assert raster.tight_box(inside == k) == item.visible
+            full = int((raster.coverage(item.shape, item.side) >= 128).sum())
+            assert item.seen == int((inside == k).sum()) * 100 // full >= 45
+
+
+def test_objects_hide_each_other_and_leave_the_frame() -> None:
+    items = [(item, scene) for scene in (SynthRef("train").scene(i) for i in range(100)) for item in scene.objects]
+    leaving = [i for i, scene in items if not Box(*i.whole) == Box(*i.whole).clip(scene.size)]
+    hidden = [i for i, scene in items if i.seen < 90 and Box(*i.whole) == Box(*i.whole).clip(scene.size)]
+    assert len(leaving) > len(items) * 0.05
+    assert len(hidden) > len(items) * 0.05
+
+
+def test_frames_vary_and_need_no_resizing() -> None:
+    sizes = {SynthRef("train").scene(i).size for i in range(100)}
+    assert len(sizes) > 15
+    assert all(width % 32 == 0 and height % 32 == 0 for width, height in sizes)
+    assert any(w > 1.5 * h for w, h in sizes) and any(h > 1.5 * w for w, h in sizes)  # noqa: PT018
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
+    found = samples(split, 60)
+    assert len(found) > 100
+    assert len({sample.id for sample in found}) == len(found)
+    weights = SPLITS[split].complexity
+    for sample in found:
+        assert sample.box is not None and sample.size is not None and sample.rationale  # noqa: PT018
+        assert weights[sample.meta["complexity"]] > 0
+        if not sample.amodal:
+            assert sample.box == sample.box.clip(sample.size)
+    if split in ("train", "val"):
+        assert not any(sample.meta["new_words"] or sample.meta["new_look"] for sample in found)
+    else:
+        assert any(sample.meta["new_words"] for sample in found)
+        assert any(sample.meta["new_look"] for sample in found)
+    if split == "test-amodal":
+        assert all(sample.amodal and sample.meta["seen"] < 92 for sample in found)
+
+
+def test_training_scenes_hold_no_held_out_combination() -> None:
+    for index in range(150):
+        assert not {(o.color, o.shape) for o in SynthRef("train").scene(index).objects} & HELD_OUT
+
+
+def test_the_words_of_held_out_wordings_all_occur_in_training() -> None:
+    def words(texts: list[str]) -> set[str]:
+        return set(re.findall(r"[a-z']+", " ".join(texts).lower()))
+
+    known = words(list(corpus(1500)))
+    asked = [s.phrase for split in ("test-simple", "test-complex", "test-amodal") for s in samples(split, 100)]
+    assert words(asked) <= known
+
+
+def test_the_rationale_ends_with_the_box() -> None:
+    for sample in samples("val", 60):
+        assert sample.rationale is not None and sample.box is not None and sample.size is not None  # noqa: PT018
+        last = re.findall(r"\((-?\d+),(-?\d+),(-?\d+),(-?\d+)\)", sample.rationale)[-1]
+        assert tuple(map(int, last)) == sample.box.to_1000(sample.size)
+        assert ("In full" in sample.rationale) == sample.amodal
+
+
+def test_unknown_splits_and_sizes_are_refused() -> None:
+    with pytest.raises(DataError, match="choose one of train, val"):
+        SynthRef("testA")
+    with pytest.raises(DataError, match="1 to 500"):
+        SynthRef("val", scenes=501)
+
+
+# A scene by hand: what a program means is checked against what a person would say.
+
+
+def thing(shape: str, color: str, center: tuple[int, int], side: int = 20, fill: str = "solid") -> SceneObject:
+    x, y = center
+    box = (x - side // 2, y - side // 2, x + side // 2, y + side // 2)
+    size = "small" if side < 16 else "large" if side > 30 else "medium"
+    return SceneObject(shape, color, size, fill, (box[0], box[1]), side, whole=box, visible=box)
+
+
+BY_HAND = Scene(
+    size=(320, 320),
+    objects=(
+        thing("circle", "red", (40, 160)),  # 0
+        thing("circle", "blue", (100, 60), side=40),  # 1
+        thing("circle", "blue", (280, 160), side=12),  # 2
+        thing("star", "red", (160, 160)),  # 3
+        thing("square", "green", (160, 300), fill="striped"),  # 4
+        thing("square", "green", (220, 160)),  # 5
+    ),
+    pixels=np.zeros((320, 320, 3), dtype=np.uint8),
+)
+CIRCLE, SQUARE = (("shape", "circle"),), (("shape", "square"),)
+STAR = Program((("shape", "star"),))
+
+
+@pytest.mark.parametrize(
+    ("program", "referent", "complexity", "kind"),
+    [
+        (Program((("color", "red"), ("shape", "circle"))), 0, 0, "attribute"),
+        (Program(CIRCLE, (Side("right", STAR),)), 2, 1, "spatial"),
+        (Program(CIRCLE, (Side("above", STAR),)), None, 1, "spatial"),  # two circles are level with the star
+        (Program(CIRCLE, (Extreme("leftmost"),)), 0, 1, "superlative"),
+        (Program(CIRCLE, (Extreme("largest"),)), 1, 1, "superlative"),
+        (Program(CIRCLE, (Extreme("smallest"),)), 2, 1, "superlative"),
+        (Program(CIRCLE, (Ordinal(2, "left"),)), 1, 1, "ordinal"),
+        (Program(CIRCLE, (Ordinal(2, "right"),)), 1, 1, "ordinal"),
+        (Program(CIRCLE, (Ordinal(2, "above"),)), None, 1, "ordinal"),  # two are level
+        (Program(SQUARE, (Distance(True, STAR),)), 5, 1, "nearest or farthest"),
+        (Program(SQUARE, (Distance(False, STAR),)), 4, 1, "nearest or farthest"),
+        (Program(CIRCLE, (Distance(True, STAR),)), None, 1, "nearest or farthest"),  # 117 and 120 pixels away
+        (Program(SQUARE, (Between(STAR, Program((("size", "small"), *CIRCLE))),)), 5, 1, "between"),
+        (Program(SQUARE, (Without("fill", "striped"),)), 5, 1, "negation"),
+        (Program(CIRCLE, (Side("left", STAR), Without("color", "red"))), 1, 2, "two relations"),
+        (Program(CIRCLE, (Side("left", Program(SQUARE, (Side("above", STAR),))),)), None, 2, "two relations"),
+        (Program(CIRCLE, (Side("left", Program(SQUARE, (Extreme("lowest"),))), Extreme("largest"))), 1, 3, "three relations"),
+        (Program(CIRCLE), None, 0, "attribute"),  # three
+        (Program((("shape", "cross"),)), None, 0, "attribute"),  # none
+        (Program((("color", "red"), *CIRCLE), (Extreme("leftmost"),)), None, 1, "superlative"),  # one of one
+    ],
+)  # fmt: skip
+def test_programs_mean_what_a_person_would_say(
+    program: Program, referent: int | None, complexity: int, kind: str
+) -> None:
+    assert program.complexity == complexity
+    assert program.kind == kind
+    if referent is None:
+        with pytest.raises(Ambiguous):
+            execute(program, BY_HAND)
+    else:
+        assert execute(program, BY_HAND).referent == referent
+
+
+def test_wordings_differ_and_held_out_ones_never_occur_in_training() -> None:
+    program = Program(CIRCLE, (Side("left", STAR),))
+    usual = {word(program, Rng(str(i))) for i in range(200)}
+    held = {word(program, Rng(str(i)), held_out=True) for i in range(200)}
+    assert len(usual) >= 5
+    assert len(held) >= 3
+    assert not usual & held
+    assert "the circle to the left of the star" in usual
+
+
+def test_nouns() -> None:
+    assert noun((("size", "small"), ("color", "red"), ("shape", "cross")), plural=True) == "small red crosses"
+    assert noun((("color", "red"),)) == "red object"
+
+
+def test_scenes_come_out_of_the_generator_as_asked() -> None:
+    scene = make_scene(Rng("one"), held_out=True)
+    assert {(o.color, o.shape) for o in scene.objects} & HELD_OUT
+    assert scene.pixels.shape == (scene.size[1], scene.size[0], 3)
+    assert scene.pixels.dtype == np.uint8
+
+
+def test_hiding_moves_the_visible_box_only() -> None:
+    for scene in (SynthRef("test-amodal").scene(i) for i in range(30)):
+        for item in scene.objects:
+            whole, visible = Box(*item.whole), Box(*item.visible)
+            assert iou(whole, visible) <= 1.0
+            inside = whole.clip(scene.size)
+            assert inside is not None and visible.x1 >= inside.x1 and visible.y2 <= inside.y2  # noqa: PT018
