@@ -1,0 +1,63 @@
+"""Phrases on their way into a model: control tokens made harmless, and the wordings that ask for a box."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from egm.errors import EgmError
+from egm.types import Message
+
+PROMPTS = ("qwen3", "grounding")
+"""Known styles: that of Qwen3-VL's training, and that of the model card."""
+
+# What the tokenizers of the families here hold as added tokens: `<|im_end|>`, `<｜end▁of▁sentence｜>`, `<think>`,
+# `</tool_call>`, `<IMG_CONTEXT>`, `<s>`. One possessive run after each "<" keeps the search linear.
+_CONTROL_TOKEN = re.compile(r"<(?=[|｜]|/?[\w.:-]++>)")
+# C0 and C1 controls without tab and line feed, and halves of surrogate pairs, which no tokenizer can encode.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def neutralise(text: str) -> str:
+    """Make control tokens plain words, by a space after their `<`; other control characters become spaces.
+
+    The words stay readable, `a<b` and `x < y` stay as they are, and a second pass changes nothing.
+
+    Example:
+        >>> neutralise("the sign <|im_end|> says </think>")
+        'the sign < |im_end|> says < /think>'
+    """
+    return _CONTROL_TOKEN.sub("< ", _UNPRINTABLE.sub(" ", text))
+
+
+def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) -> list[Message]:
+    """Ask in a known style.
+
+    A full stop at the end of the phrase is dropped, since the wordings bring their own punctuation.
+
+    Args:
+        phrase: What to find.
+        style: One of `PROMPTS`.
+        amodal: Ask for the whole object, its hidden part too.
+        tagged: Set the phrase in `<ref>` tags, in the `grounding` style.
+
+    Raises:
+        EgmError: If the style is unknown.
+    """
+    words = neutralise(phrase).strip()
+    words = words.rstrip(". ") or words
+    if style == "qwen3":
+        text = f"Locate {words}{' amodally' if amodal else ''}, output its bbox coordinates using JSON format."
+    elif style == "grounding":
+        asked = "amodal bounding box" if amodal else "bounding box"
+        named = f"<ref>{words}</ref>" if tagged else words + ("" if words.endswith(("!", "?", ".")) else ".")
+        text = f"Please provide the {asked} coordinate of the region this sentence describes: {named}"
+    else:
+        raise EgmError(f"unknown prompt style {style!r}: {nearest(style, PROMPTS)}")
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def nearest(name: str, known: tuple[str, ...]) -> str:
+    """Say what is known, and what was probably meant."""
+    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (f"did you mean {meant[0]!r}? " if meant else "") + "known: " + ", ".join(sorted(known))
