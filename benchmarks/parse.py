@@ -45,6 +45,10 @@ HOSTILE = {
     "</think>": "</think>",
     "<answer>": "<answer>",
     "fences": "```json\n",
+    "bare fences": "```",
+    "fences of words": "```a```",
+    "<box> and half pairs": "<box>(1,2),\n",
+    "half pairs after <box>": "(1,2)",
     "end of turn": "</s>",
     "no": "no ",
     "there is": "there is ",
@@ -58,6 +62,8 @@ def hostile(name: str, length: int = LENGTH) -> str:
     body = (unit * (length // len(unit) + 1))[:length]
     if name == "[ closed":
         return body[: length // 2] + "]" * (length // 2)
+    if name == "half pairs after <box>":
+        return "<|box_start|>" + body
     return "[" + body if name == "one list of digits" else body
 
 

@@ -163,12 +163,13 @@ def find_entries(answer: str, *, tags_first: bool) -> list[Entry]:
             entry if Repair.BARE_LIST in entry.repairs else entry.repaired(Repair.OTHER_FORM) for entry in strict
         ]
         return foreign if tags_first else strict
-    keyed, bare = read_brackets(answer)
+    # Without a box key in the text no bracket can have one: then tags come before brackets, which are read only once.
+    keyed, bare = read_brackets(answer) if "bbox" in answer else ([], None)
     if keyed:
         return keyed
     if not tags_first and (tagged := read_tags(answer)):
         return [entry.repaired(Repair.OTHER_FORM) for entry in tagged]
-    return bare
+    return read_brackets(answer)[1] if bare is None else bare
 
 
 def _thought(text: str) -> str:

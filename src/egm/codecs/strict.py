@@ -31,7 +31,8 @@ def read_json(answer: str) -> list[Entry] | None:
         return None
     # First to last fence first: a label may itself hold a fence.
     whole = _load(_body("```".join(bodies[1:-1]))) if len(bodies) > 3 else _NOT_JSON
-    values = [whole] if whole is not _NOT_JSON else [_load(_body(body)) for body in bodies[1::2]]
+    fenced = (_body(body) for body in bodies[1::2])
+    values = [whole] if whole is not _NOT_JSON else [_load(body) for body in fenced if body.startswith(("[", "{", '"'))]
     strict = [value for value in values if value is not _NOT_JSON]
     return [entry for value in strict for entry in _entries(value)] if strict else None
 
@@ -63,7 +64,7 @@ def _load(text: str) -> object:
 def _body(fenced: str) -> str:
     """Drop the language word after an opening fence."""
     stripped = fenced.lstrip()
-    return stripped[4:] if stripped[:4].lower() == "json" else stripped
+    return (stripped[4:] if stripped[:4].lower() == "json" else stripped).strip()
 
 
 def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
