@@ -1,1 +1,9 @@
-"""Backends of EGM."""
+"""Backends turn messages and pictures into text. They know nothing of boxes.
+
+Importing this imports neither torch nor transformers: `egm.backends.transformers` does.
+"""
+
+from egm.backends.base import CARD_SETTINGS, Backend, GenerationSettings, Reply, Request
+from egm.backends.scripted import ScriptedBackend
+
+__all__ = ["CARD_SETTINGS", "Backend", "GenerationSettings", "Reply", "Request", "ScriptedBackend"]

@@ -1,1 +1,1 @@
-"""Training of EGM."""
+"""Training: recipes, supervised fine-tuning on rationales, and what both stages share."""

@@ -1,0 +1,113 @@
+"""What a backend is: requests in, replies out, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from egm.errors import EgmError
+from egm.types import Completion, Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        messages: Chat turns, as a codec writes them.
+        images: Upright RGB pictures, one for each `{"type": "image"}` part, in order.
+        draw: Which draw this is. With the settings' seed it fixes what is sampled, whatever else is in the batch.
+    """
+
+    messages: Sequence[Message]
+    images: Sequence[Image] = ()
+    draw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Completion):
+    """A completion, and how large the model saw the picture.
+
+    Attributes:
+        seen_size: Width and height in pixels of the first picture after the processor's resize, where the backend knows.
+    """
+
+    seen_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How text is generated. Nothing else is taken from a checkpoint's own generation settings but the stop tokens.
+
+    Attributes:
+        max_new_tokens: Most tokens to generate.
+        temperature: 0 takes the likeliest token each time (greedy); above 0 samples.
+        top_p: When sampling, the likeliest tokens that together reach this probability.
+        top_k: When sampling, the k likeliest tokens; 0 keeps all.
+        seed: When sampling, the same seed gives the same text.
+
+    Raises:
+        EgmError: If a number is out of range.
+
+    Example:
+        >>> GenerationSettings(temperature=0.7, seed=3).greedy
+        False
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no engine takes."""
+        for name in ("temperature", "top_p"):  # a whole number is a number too
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, fine, rule in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0.0 <= self.temperature <= 100.0, "0 (greedy) to 100"),
+            ("top_p", 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("seed", 0 <= self.seed < 2**63, "0 or more, below 2**63"),
+        ):
+            if not fine:
+                raise EgmError(f"{name} {getattr(self, name)} is out of range: give {rule}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature == 0.0
+
+
+CARD_SETTINGS: Final = GenerationSettings(max_new_tokens=8192, temperature=0.6, top_p=0.95)
+"""What the model card of EGM-8B samples with."""
+
+
+class Backend(Protocol):
+    """An engine that answers.
+
+    Attributes:
+        model: What answers, for messages and records: a name, a folder or a hub id.
+    """
+
+    model: str
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:
+        """Answer requests together.
+
+        Args:
+            requests: Questions; they may differ in length and in the size of their pictures.
+            settings: How to generate, the same for all.
+
+        Returns:
+            One reply a request, in the same order.
+
+        Raises:
+            BackendError: If the engine fails, or a request does not fit the model.
+        """
+        ...

@@ -1,0 +1,140 @@
+"""Finding a model: the embedded one, a folder, or a name on the Hugging Face Hub; and refusing what cannot be loaded.
+
+Everything that can be refused from the files' names and their JSON is refused here, before torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from egm.errors import ModelError
+
+EMBEDDED: Final = "egm-tiny"
+"""Name of the model that comes with the package."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+_WEIGHTS = "*.safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_CHOICES = f"give {EMBEDDED!r}, a folder with config.json and *.safetensors, or a hub name such as 'nvidia/EGM-8B'"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model folder that may be loaded.
+
+    Attributes:
+        name: What the user called it.
+        path: The folder.
+        config: Its `config.json`.
+    """
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def model_type(self) -> str:
+        """The architecture, such as "qwen3_vl"."""
+        return str(self.config.get("model_type"))
+
+
+def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
+    """Find a model and check its folder.
+
+    Args:
+        name: "egm-tiny", a folder, or a hub name, which is downloaded or taken from the cache.
+
+    Raises:
+        ModelError: If there is no such model, it cannot be fetched, its folder lacks a configuration or safetensors
+            weights, or it needs Python code of its own.
+    """
+    text = os.fspath(name)
+    if text == EMBEDDED:
+        from egm.models import embedded_path
+
+        return check_folder(embedded_path(), text)
+    path = Path(text).expanduser()
+    try:
+        if path.is_dir():
+            return check_folder(path, text)
+        if path.exists():
+            raise ModelError(f"{text!r} is a file: give the folder it is in")
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise ModelError(f"cannot open {text[:200]!r}: {error.strerror}: {_CHOICES}") from error
+    except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{text[:200]!r} is no model: {_CHOICES}") from error
+    if _HUB_NAME.fullmatch(text):
+        check_folder(_fetch(text, _SMALL_FILES), text, weights=False)
+        return check_folder(_fetch(text, (*_SMALL_FILES, _WEIGHTS)), text)
+    raise ModelError(f"there is no model {text[:200]!r}: {_CHOICES}")
+
+
+def check_folder(path: Path, name: str, *, weights: bool = True) -> Checkpoint:
+    """Check a model folder from its file names and its JSON.
+
+    Args:
+        path: The folder.
+        name: What to call it in messages.
+        weights: Whether to ask for weights too.
+
+    Raises:
+        ModelError: See `find_checkpoint`.
+    """
+    if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise ModelError(f"{name!r} is an adapter without its model: merge them and save the whole model")
+        raise ModelError(f"{name!r} holds no config.json: {_CHOICES}")
+    config = _read_json(path / "config.json", name)
+    if "model_type" not in config:
+        raise ModelError(f"config.json of {name!r} names no model_type: give a folder that transformers saved")
+    for file in ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        if (path / file).is_file() and "auto_map" in _read_json(path / file, name):
+            raise ModelError(
+                f"{name!r} needs Python code of its own (auto_map in {file}), and EGM runs no code from checkpoints: "
+                "give a version that transformers loads by itself"
+            )
+    if weights and not any(path.glob(_WEIGHTS)):
+        if any(file.suffix in _PICKLES for file in path.iterdir()):
+            raise ModelError(
+                f"{name!r} holds only pickled weights, which can run code when loaded: save it as safetensors, "
+                "such as by model.save_pretrained"
+            )
+        raise ModelError(f"{name!r} holds no weights (*.safetensors): copy them beside its config.json")
+    return Checkpoint(name, path, config)
+
+
+def _read_json(file: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file.name} of {name!r} cannot be read as JSON: copy or download it again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file.name} of {name!r} is not a JSON object: copy or download it again")
+    return value
+
+
+def _fetch(name: str, patterns: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except GatedRepoError as error:
+        reason = "is behind a licence on the Hugging Face Hub: accept it there and run `hf auth login`"
+        raise ModelError(f"{name!r} {reason}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{name!r} is neither a folder here nor a model on the Hugging Face Hub: {_CHOICES}") from error
+    except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
+        raise ModelError(
+            f"{name!r} is no folder here, and fetching it from the Hugging Face Hub failed "
+            f"({type(error).__name__}): check the network, or give a local folder"
+        ) from error

@@ -1,0 +1,234 @@
+"""Small Qwen3-VL models on the CPU without torch: the first answer from a cold process in about a second."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from egm.backends.base import GenerationSettings, Reply, Request
+from egm.backends.checkpoint import Checkpoint
+from egm.backends.numpy_qwen3_vl import Decoder, Floats, Grid, VisionTower
+from egm.backends.sampling import seed_of
+from egm.errors import BackendError, ModelError
+from egm.types import Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class NumpyBackend:
+    """A small dense Qwen3-VL in float32, one request at a time.
+
+    It answers as `TransformersBackend` does in float32 on the CPU, up to rounding; what it samples differs, since the
+    random numbers are NumPy's.
+
+    Args:
+        checkpoint: A checked model folder.
+
+    Raises:
+        ModelError: If it is not a dense Qwen3-VL, or a file is missing or damaged.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.model = checkpoint.name
+        if checkpoint.model_type != "qwen3_vl":
+            raise ModelError(f"{self.model!r} is not a dense Qwen3-VL model: load it through TransformersBackend")
+        try:
+            self._read(checkpoint)
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"{self.model!r} does not load ({type(error).__name__}: {error}): copy it again") from error
+
+    def _read(self, checkpoint: Checkpoint) -> None:
+        from tokenizers import Tokenizer
+
+        folder, config = checkpoint.path, checkpoint.config
+        weights = read_safetensors(folder)
+        text = _under(weights, "model.language_model.")
+        head = text["embed_tokens.weight"] if config.get("tie_word_embeddings") else weights["lm_head.weight"]
+        self._tower = VisionTower(config["vision_config"], _under(weights, "model.visual."))
+        self._decoder = Decoder(config["text_config"], text, head)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+        self._pixels = _image_settings(folder)
+        self._image, self._video = config["image_token_id"], config["video_token_id"]
+        stops = json.loads((folder / "generation_config.json").read_bytes())["eos_token_id"]
+        self._stops = set(stops if isinstance(stops, list) else [stops])
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Render chat turns with the checkpoint's own template, up to where the answer begins."""
+        text: str = self._template.render(messages=list(messages), add_generation_prompt=True)
+        return text
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:
+        """Answer requests one after the other; see `Backend.generate`."""
+        return [self._answer(request, settings) for request in requests]
+
+    def _answer(self, request: Request, settings: GenerationSettings) -> Reply:
+        start = time.perf_counter()
+        if len(request.images) > 1:
+            raise BackendError(f"{self.model} takes one picture a request, not {len(request.images)}")
+        seen = [self._see(image) for image in request.images]
+        ids = self._tokenizer.encode(self.prompt(request.messages), add_special_tokens=False).ids
+        if ids.count(self._image) != len(seen) or self._video in ids:
+            raise BackendError("the messages must hold one image part for each picture of the request")
+        at = ids.index(self._image) if seen else 0
+        grid, features, levels = seen[0] if seen else ((0, 0), None, [])
+        if features is not None:
+            ids[at : at + 1] = [self._image] * len(features)
+        context = self._decoder.config["max_position_embeddings"]
+        if len(ids) >= context:
+            raise BackendError(f"a prompt of {len(ids)} tokens leaves no room in {self.model}'s context of {context}")
+        limit = min(settings.max_new_tokens, context - len(ids))
+
+        hidden = self._decoder.embeddings[ids]
+        positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
+        rows = slice(0)
+        if features is not None:
+            rows = slice(at, at + len(features))
+            hidden[rows] = features
+            positions = _positions(len(ids), at, grid)
+        cache = self._decoder.cache(len(ids) + limit)
+        scores = self._decoder(hidden, positions, cache, 0, [(rows, level) for level in levels])
+        choose, place = _Choice(settings, request.draw), int(positions.max())
+        answer: list[int] = []
+        while True:
+            scores[[self._image, self._video]] = -np.inf
+            token = choose(scores)
+            answer.append(token)
+            if token in self._stops or len(answer) == limit:
+                break
+            where = np.full((3, 1), place + len(answer))
+            read = len(ids) + len(answer) - 1
+            scores = self._decoder(self._decoder.embeddings[[token]], where, cache, read, [])
+        stopped = answer[-1] in self._stops
+        return Reply(
+            text=self._tokenizer.decode(answer[:-1] if stopped else answer, skip_special_tokens=False),
+            finish_reason="stop" if stopped else "length",
+            prompt_tokens=len(ids),
+            completion_tokens=len(answer),
+            seconds=time.perf_counter() - start,
+            seen_size=(grid[1] * self._pixels["patch_size"], grid[0] * self._pixels["patch_size"]) if seen else None,
+        )
+
+    def _see(self, image: Image) -> tuple[Grid, Floats, list[Floats]]:
+        from PIL.Image import Resampling
+
+        settings = self._pixels
+        patch = settings["patch_size"]
+        size = fit(image.size, patch * settings["merge_size"], settings["size"])
+        resized = image if image.size == size else image.resize(size, Resampling(settings["resample"]))
+        pixels = np.asarray(resized, dtype=np.float32) * np.float32(settings["rescale_factor"])
+        pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
+        grid = (size[1] // patch, size[0] // patch)
+        patches = pixels.reshape(grid[0], patch, grid[1], patch, 3).transpose(0, 2, 4, 1, 3)
+        return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
+
+
+class _Choice:
+    """Choosing a token from scores: the largest, or a draw."""
+
+    def __init__(self, settings: GenerationSettings, draw: int) -> None:
+        self.settings, self.random = settings, np.random.default_rng(seed_of(settings, draw))
+
+    def __call__(self, scores: Floats) -> int:
+        settings = self.settings
+        if settings.greedy:
+            return int(scores.argmax())
+        order = np.argsort(-scores, kind="stable")[: settings.top_k or None]
+        shares = np.exp((scores[order].astype(np.float64) - scores[order[0]]) / settings.temperature)
+        shares /= shares.sum()
+        kept = np.cumsum(shares) - shares < settings.top_p  # at least the likeliest
+        return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
+
+
+def fit(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[int, int]:
+    """Work out the size that the Qwen2-VL image processor gives a picture.
+
+    Args:
+        size: Width and height in pixels.
+        factor: Both sides become multiples of it.
+        limits: Fewest (`shortest_edge`) and most (`longest_edge`) pixels, in spite of their names.
+
+    Example:
+        >>> fit((640, 480), 32, {"shortest_edge": 4096, "longest_edge": 112896})
+        (384, 288)
+    """
+    low, high = limits["shortest_edge"], limits["longest_edge"]
+    width, height = (round(side / factor) * factor for side in size)
+    if width * height > high:
+        shrink = math.sqrt(size[0] * size[1] / high)
+        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in size)
+    elif width * height < low:
+        grow = math.sqrt(low / (size[0] * size[1]))
+        width, height = (math.ceil(side * grow / factor) * factor for side in size)
+    return width, height
+
+
+def read_safetensors(folder: Path) -> dict[str, Floats]:
+    """Read every tensor of a folder's safetensors files as float32; bfloat16, which NumPy lacks, is widened.
+
+    Raises:
+        ModelError: If a tensor is of another type.
+    """
+    weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        content = np.memmap(file, dtype=np.uint8, mode="r")
+        size = int.from_bytes(content[:8].tobytes(), "little")
+        for name, entry in json.loads(content[8 : 8 + size].tobytes()).items():
+            if name == "__metadata__":
+                continue
+            begin, end = (8 + size + offset for offset in entry["data_offsets"])
+            raw = content[begin:end].tobytes()
+            if entry["dtype"] == "BF16":
+                values = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            elif entry["dtype"] in ("F32", "F16"):
+                values = np.frombuffer(raw, np.float32 if entry["dtype"] == "F32" else np.float16).astype(np.float32)
+            else:
+                raise ModelError(f"{file.name} holds {name} as {entry['dtype']}: save it as F32, BF16 or F16")
+            weights[name] = values.reshape(entry["shape"])
+    return weights
+
+
+def _positions(length: int, at: int, grid: Grid) -> Any:
+    """M-RoPE positions, shape (3, length): text counts on, an image spans a plane that begins where it stands."""
+    rows, columns = grid[0] // 2, grid[1] // 2
+    positions = np.empty((3, length), dtype=np.int64)
+    positions[:, :at] = np.arange(at)
+    end = at + rows * columns
+    positions[0, at:end] = at
+    positions[1, at:end] = at + np.repeat(np.arange(rows), columns)
+    positions[2, at:end] = at + np.tile(np.arange(columns), rows)
+    positions[:, end:] = at + max(rows, columns) + np.arange(length - end)
+    return positions
+
+
+def _under(weights: Mapping[str, Floats], prefix: str) -> dict[str, Floats]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _image_settings(folder: Path) -> dict[str, Any]:
+    file = folder / "processor_config.json"
+    if file.is_file():
+        settings: dict[str, Any] = json.loads(file.read_bytes())["image_processor"]
+        return settings
+    settings = json.loads((folder / "preprocessor_config.json").read_bytes())
+    return settings
+
+
+def _template(source: str) -> Any:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise BackendError(f"the chat template refuses: {message}")
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])  # fmt: skip  # noqa: S701 - text for a model, not HTML
+    environment.globals["raise_exception"] = refuse
+    return environment.from_string(source)

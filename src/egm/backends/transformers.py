@@ -1,0 +1,234 @@
+"""Models in this process, through transformers: on the CPU or on one GPU, unequal images in one batch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from egm.backends.base import GenerationSettings, Reply, Request
+from egm.backends.checkpoint import Checkpoint, find_checkpoint
+from egm.backends.quiet import quiet
+from egm.backends.sampling import Clock, GumbelSampler
+from egm.errors import BackendError, ModelError
+from egm.types import Message
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class TransformersBackend:
+    """A vision-language model and its processor.
+
+    Args:
+        model: An `AutoModelForImageTextToText`, on its device, in evaluation mode.
+        processor: Its processor.
+        name: What to call it in messages and records.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, name: str = "") -> None:
+        self.model = name or type(model).__name__
+        self.module, self.processor = model, processor
+        processor.tokenizer.padding_side = "left"
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | Checkpoint,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        fast: bool = True,
+    ) -> TransformersBackend:
+        """Load a model: the embedded one, a folder, or a hub name.
+
+        Args:
+            model: What `find_checkpoint` takes or returns.
+            device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+            fast: Whether to enable EGM's fast path on a Qwen3-VL model.
+
+        Raises:
+            ModelError: If there is no such model, device or type, or the checkpoint does not load whole.
+        """
+        checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
+        target = _device(device)
+        with quiet():
+            module, processor = _load(checkpoint, target, _dtype(dtype, target))
+        return cls(module, processor, name=checkpoint.name)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Render chat turns with the checkpoint's own template, up to where the answer begins."""
+        text: str = self.processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return text
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:
+        """Answer requests in one batch; see `Backend.generate`.
+
+        A reply's time is that from the call to its own last token, so it includes its neighbours' share of the work.
+        """
+        if not requests:
+            return []
+        import torch
+
+        start = time.perf_counter()
+        try:
+            with quiet(), torch.inference_mode():
+                inputs = self._inputs(requests)
+                room = self._room(inputs["input_ids"].shape[1])
+                clock = Clock()
+                output = self.module.generate(
+                    **inputs,
+                    generation_config=self._config(min(settings.max_new_tokens, room)),
+                    logits_processor=[] if settings.greedy else [self._sampler(requests, settings)],
+                    stopping_criteria=[clock],
+                )
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"out of GPU memory with {len(requests)} requests at once: use a smaller batch_size"
+            ) from error
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, BackendError):
+                raise
+            raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
+        return self._replies(inputs, output, clock, start)
+
+    def _inputs(self, requests: Sequence[Request]) -> Any:
+        texts = [self.prompt(request.messages) for request in requests]
+        images = [image for request in requests for image in request.images]
+        inputs = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+        return inputs.to(self.module.device)
+
+    def _room(self, length: int) -> int:
+        context = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None and length >= context:
+            raise BackendError(f"a prompt of {length} tokens leaves no room in {self.model}'s context of {context}")
+        return context - length if context is not None else 2**31
+
+    def _config(self, max_new_tokens: int) -> Any:
+        """Greedy search with the checkpoint's stop tokens; what it would choose beyond that (top-k, penalties) is left out."""
+        from transformers import GenerationConfig
+
+        stops = sorted(self._stops())
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            eos_token_id=stops,
+            pad_token_id=stops[0],
+            # A placeholder in the answer would be taken for a picture in the next step.
+            suppress_tokens=self._placeholders() or None,
+        )
+
+    def _stops(self) -> set[int]:
+        config = self.module.generation_config
+        given = config.eos_token_id
+        stops = set(given if isinstance(given, list) else [given]) | {self.processor.tokenizer.eos_token_id}
+        return {int(stop) for stop in stops if stop is not None}
+
+    def _placeholders(self) -> list[int]:
+        config = self.module.config
+        ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
+        return sorted({int(token) for token in ids if token is not None})
+
+    def _sampler(self, requests: Sequence[Request], settings: GenerationSettings) -> GumbelSampler:
+        return GumbelSampler(settings, [request.draw for request in requests], self.module.device)
+
+    def _replies(self, inputs: Any, output: Any, clock: Clock, start: float) -> list[Reply]:
+        length, stops = inputs["input_ids"].shape[1], self._stops()
+        rows = output[:, length:].tolist()
+        read = inputs["attention_mask"].sum(dim=1).tolist()
+        sizes = self._seen_sizes(inputs)
+        replies = []
+        for row, prompt_tokens, size in zip(rows, read, sizes, strict=True):
+            end = next((i for i, token in enumerate(row) if token in stops), None)
+            count = len(row) if end is None else end + 1
+            replies.append(
+                Reply(
+                    # Special tokens stay: the boxes of some families stand between them.
+                    text=self.processor.tokenizer.decode(row[:end], skip_special_tokens=False),
+                    finish_reason="length" if end is None else "stop",
+                    prompt_tokens=prompt_tokens,
+                    completion_tokens=count,
+                    seconds=clock.times[count - 1] - start,
+                    seen_size=size,
+                )
+            )
+        return replies
+
+    def _seen_sizes(self, inputs: Any) -> list[tuple[int, int] | None]:
+        """Width and height of each row's first image, from the grid of patches."""
+        count = inputs["input_ids"].shape[0]
+        if "image_grid_thw" not in inputs:
+            return [None] * count
+        patch, merge = self.processor.image_processor.patch_size, self.processor.image_processor.merge_size
+        grids = iter(inputs["image_grid_thw"].tolist())
+        sizes: list[tuple[int, int] | None] = []
+        for left in (inputs["input_ids"] == self.module.config.image_token_id).sum(dim=1).tolist():
+            first = None
+            while left > 0:  # a row may show several images; its placeholders say where it ends
+                frames, rows, columns = next(grids)
+                first = first or (columns * patch, rows * patch)
+                left -= frames * rows * columns // merge**2
+            sizes.append(first)
+        return sizes
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"there is no device {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {name!r} is not here ({torch.cuda.device_count()} GPUs found): use auto or cpu")
+    return device
+
+
+def _dtype(name: str, device: Any) -> Any:
+    import torch
+
+    if name not in DTYPES:
+        raise ModelError(f"there is no dtype {name!r}: use {', '.join(DTYPES)}")
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return getattr(torch, name)
+
+
+def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    name, folder = checkpoint.name, str(checkpoint.path)
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # whatever a damaged or missing file makes of itself
+        raise ModelError(f"the processor of {name!r} does not load ({_first_line(error)}): copy all its files") from error
+    if not hasattr(processor, "image_processor"):
+        raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map=device,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise ModelError(f"the weights of {name!r} do not load ({_first_line(error)}): download it again") from error
+    if missing := sorted(info["missing_keys"]):
+        # transformers fills them with random numbers and only warns.
+        raise ModelError(f"{name!r} lacks {len(missing)} of its weights, such as {missing[0]}: download it again")
+    return model.eval(), processor
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:159]}…"

@@ -1,0 +1,25 @@
+"""`egm sft`: supervised fine-tuning from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sft(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/egm-tiny.yaml.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as optim.steps=100.")
+    ] = None,
+) -> None:
+    """Fine-tune a model on rationales."""
+    from egm.training.recipe import load_recipe
+    from egm.training.sft import run_sft
+
+    loaded = load_recipe(recipe, settings)
+    folder = run_sft(loaded, out if out is not None else Path("runs") / recipe.stem, resume=resume)
+    print(folder)

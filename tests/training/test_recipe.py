@@ -1,0 +1,74 @@
+"""Recipes: read whole, and refused in one line that says what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from egm.errors import RecipeError
+from egm.training.recipe import dump_recipe, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+GOOD = "model: {name: tiny-s, from_scratch: true}\noptim: {steps: 10}\n"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_are_right(path: Path) -> None:
+    assert load_recipe(path).stage == "sft"
+
+
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, GOOD))
+    assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
+
+
+def test_settings_take_precedence(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, GOOD), ["optim.steps=3", "data.thinking=false", "run.seed=7"])
+    assert (recipe.optim.steps, recipe.data.thinking, recipe.run.seed) == (3, False, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model: {name: x}\noptim: {steps: 1, lerning_rate: 0.1}", "unknown key 'optim.lerning_rate'; did you mean 'learning_rate'?"),
+        ("modle: {name: x}\noptim: {steps: 1}", "unknown key 'modle'; did you mean 'model'?"),
+        ("model: {name: x, zzz: 1}\noptim: {steps: 1}", "unknown key 'model.zzz'; known keys: name, from_scratch"),
+        ("model: {name: x}\noptim: {}", "key 'optim.steps' is missing"),
+        ("model: {name: x}\noptim: {steps: many}", "optim.steps: "),
+        ("model: {name: x}\noptim: {steps: 0}", "greater than or equal to 1, not 0"),
+        ("model: {name: x}\noptim: {steps: 1, schedule: sine}", "optim.schedule: "),
+        ("model: [\n", "is not YAML at line"),
+        ("- a\n- b\n", "must hold keys such as model: and optim:, not a list"),
+        ("", "must hold keys"),
+    ],
+)  # fmt: skip
+def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "recipe.yaml" in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe at"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(binary)
+
+
+@pytest.mark.parametrize("setting", ["steps", "model.name.x=1", "optim.steps=["])
+def test_wrong_settings(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(RecipeError, match="setting"):
+        load_recipe(written(tmp_path, GOOD), [setting])
