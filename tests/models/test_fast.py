@@ -1,7 +1,6 @@
 """The fast path against the stock model: outputs, gradients and greedy tokens on mixed image sizes."""
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -137,9 +136,7 @@ def test_text_alone_and_ready_embeddings_go_the_stock_way(models) -> None:
 def test_videos_go_the_stock_way(models) -> None:
     processor = build_processor()
     frames = torch.randint(0, 255, (4, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pixels = processor.video_processor(
-        videos=[frames], return_tensors="pt", do_sample_frames=False, cap_pixels_per_frame=False
-    )
+    pixels = processor.video_processor(videos=[frames], return_tensors="pt", do_sample_frames=False)
     count = int(pixels["video_grid_thw"].prod()) // 4
     frame_count = int(pixels["video_grid_thw"][0, 0])
     marks = "<1.0 seconds><|vision_start|>" + "<|video_pad|>" * (count // frame_count) + "<|vision_end|>"
@@ -223,12 +220,18 @@ def test_a_model_of_another_kind_is_left_alone_with_a_warning() -> None:
         assert enable_fast_path(other) is other
 
 
-def test_an_unknown_part_stays_stock_and_is_named(models) -> None:
-    model = disable_fast_path(copy.deepcopy(models[1]))
-    model.model.visual.patch_embed.proj = torch.nn.Sequential(model.model.visual.patch_embed.proj)
-    with pytest.warns(UserWarning, match="left as transformers has them: patch embedding"):
-        enable_fast_path(model)
+def test_unknown_parts_stay_stock_and_are_named(models, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = make_batch()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        model.model.visual.patch_embed.forward = model.model.visual.patch_embed.proj[0].forward
+    expected = run(models[0], batch)
+    model = disable_fast_path(copy.deepcopy(models[1]))
+    model.model.visual.patch_embed.proj.stride = (1, 16, 16)
+    monkeypatch.setattr("egm.models.fast_tower._TABLE_KEYS", {})
+    for block in model.model.visual.blocks:
+        block.attn.scale = block.attn.__dict__.pop("scaling")
+    with pytest.warns(UserWarning, match="patch embedding, vision attention, vision position tables") as caught:
+        enable_fast_path(model)
+    assert len(caught) == 1
+    model.model.visual.patch_embed.proj.stride = (2, 16, 16)
+    for block in model.model.visual.blocks:
+        block.attn.scaling = block.attn.scale
+    assert_same(expected, run(model, batch))

@@ -26,7 +26,7 @@ def core():
 
 
 def batch(samples, side):
-    """Write samples out: text lengths, images and videos, each placeholder run between text as the processor puts it."""
+    """Write samples out: text lengths, images and videos, each run of placeholders between text."""
     rows, images, videos = [], [], []
     for parts in samples:
         row = [100]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from egm.models.embedded import embedded_path
+    from egm.models.fast import disable_fast_path, enable_fast_path, is_fast
     from egm.models.presets import PRESETS, Preset, build_config, build_model, get_preset
     from egm.models.processor import build_processor
+    from egm.models.rope_index import position_ids
     from egm.models.tokenizer import train_tokenizer
 
 __all__ = [
@@ -20,8 +22,12 @@ __all__ = [
     "build_config",
     "build_model",
     "build_processor",
+    "disable_fast_path",
     "embedded_path",
+    "enable_fast_path",
     "get_preset",
+    "is_fast",
+    "position_ids",
     "train_tokenizer",
 ]
 
@@ -31,8 +37,12 @@ _HOMES = {
     "build_config": "presets",
     "build_model": "presets",
     "build_processor": "processor",
+    "disable_fast_path": "fast",
     "embedded_path": "embedded",
+    "enable_fast_path": "fast",
     "get_preset": "presets",
+    "is_fast": "fast",
+    "position_ids": "rope_index",
     "train_tokenizer": "tokenizer",
 }
 

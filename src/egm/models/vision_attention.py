@@ -1,4 +1,4 @@
-"""Attention of the vision tower over a whole batch: images of equal size in one call, or all in one where the GPU can."""
+"""Attention of the vision tower on a batch: images of equal size in one call, or all in one where the GPU can."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from egm.models.vision_plan import VisionPlan
@@ -46,10 +45,10 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
         cos: Cosines, float32, shape (N, D).
         sin: Sines, likewise.
     """
-    return _Rotate.apply(x, cos.float()[:, None, None], sin.float()[:, None, None])  # type: ignore[no-any-return, no-untyped-call]
+    return _Rotate.apply(x, cos.float()[:, None, None], sin.float()[:, None, None])  # type: ignore[no-any-return]
 
 
-def attend(attention: nn.Module, hidden: torch.Tensor, plan: VisionPlan, tables: tuple[Any, Any]) -> torch.Tensor:
+def attend(attention: Any, hidden: torch.Tensor, plan: VisionPlan, tables: tuple[Any, Any]) -> torch.Tensor:
     """Run one attention layer of the vision tower, as the stock layer does, on all frames of a batch.
 
     Args:
@@ -80,8 +79,8 @@ def _mix(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: VisionPlan, sc
     pieces, start = [], 0
     for frames, length in plan.runs:
         stop = start + frames * length
-        parts = (x[start:stop].view(frames, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        piece = functional.scaled_dot_product_attention(*parts, scale=scale)
+        a, b, c = (x[start:stop].view(frames, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        piece = functional.scaled_dot_product_attention(a, b, c, scale=scale)
         pieces.append(piece.transpose(1, 2).reshape(stop - start, *q.shape[1:]))
         start = stop
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
@@ -102,7 +101,7 @@ def _varlen() -> Callable[..., Any] | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn  # type: ignore[no-any-return]
+    return varlen_attn
 
 
 def one_call(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:

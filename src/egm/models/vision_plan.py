@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +63,15 @@ def plan_for(grids: tuple[Grid, ...], side: int, merge: int, device: torch.devic
             taps=integers[:, :4].contiguous(),
             weights=torch.cat([table[1] for table in tables]),
             coordinates=integers[:, 4:].contiguous(),
-            cu_seqlens=torch.tensor(cu_seqlens, dtype=torch.int32, device=device),
+            cu_seqlens=to_device(cu_seqlens, torch.int32, device),
             max_seqlen=max(lengths),
             runs=tuple((len(list(group)), length) for length, group in itertools.groupby(lengths)),
         )
+
+
+def to_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Copy numbers to a device without waiting for what is queued there."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 def gather_index(starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -76,14 +82,14 @@ def gather_index(starts: Sequence[int], lengths: Sequence[int], device: torch.de
     """
     begin = itertools.accumulate(lengths, initial=0)
     shifts = [start - at for start, at in zip(starts, begin, strict=False)]
-    table = torch.tensor([shifts, lengths], dtype=torch.long, device=device)
+    table = to_device([shifts, lengths], torch.long, device)
     total = sum(lengths)
     return torch.arange(total, device=device) + torch.repeat_interleave(table[0], table[1], output_size=total)
 
 
 @lru_cache(maxsize=1024)
 def _table(height: int, width: int, side: int, merge: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return one size's taps and coordinates, shape (h * w, 6), and weights, shape (h * w, 4), block by merged block."""
+    """Return one size's taps and coordinates, shape (h * w, 6), and weights, shape (h * w, 4), by merged block."""
     rows, columns = np.divmod(np.arange(height * width).reshape(height, width), width)
     blocks = (height // merge, merge, width // merge, merge)
     row, column = (axis.reshape(blocks).transpose(0, 2, 1, 3).reshape(-1) for axis in (rows, columns))
