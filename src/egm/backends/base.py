@@ -33,7 +33,7 @@ class Reply(Completion):
     """A completion, and how large the model saw the picture.
 
     Attributes:
-        seen_size: Width and height in pixels of the first picture after the processor's resize, where the backend knows.
+        seen_size: Width and height in pixels of the first picture after the processor's resize, where that is known.
     """
 
     seen_size: tuple[int, int] | None = None

@@ -132,7 +132,7 @@ def _fetch(name: str, patterns: tuple[str, ...]) -> Path:
         reason = "is behind a licence on the Hugging Face Hub: accept it there and run `hf auth login`"
         raise ModelError(f"{name!r} {reason}") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"{name!r} is neither a folder here nor a model on the Hugging Face Hub: {_CHOICES}") from error
+        raise ModelError(f"{name!r} is no folder here and no model on the Hugging Face Hub: {_CHOICES}") from error
     except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
         raise ModelError(
             f"{name!r} is no folder here, and fetching it from the Hugging Face Hub failed "

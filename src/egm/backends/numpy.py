@@ -13,7 +13,7 @@ import numpy as np
 
 from egm.backends.base import GenerationSettings, Reply, Request
 from egm.backends.checkpoint import Checkpoint
-from egm.backends.numpy_qwen3_vl import Decoder, Floats, Grid, VisionTower
+from egm.backends.numpy_qwen3_vl import Decoder, Floats, Grid, VisionTower, under
 from egm.backends.sampling import seed_of
 from egm.errors import BackendError, ModelError
 from egm.types import Message
@@ -44,16 +44,17 @@ class NumpyBackend:
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, ModelError):
                 raise
-            raise ModelError(f"{self.model!r} does not load ({type(error).__name__}: {error}): copy it again") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(f"{self.model!r} does not load ({reason}): copy it again") from error
 
     def _read(self, checkpoint: Checkpoint) -> None:
         from tokenizers import Tokenizer
 
         folder, config = checkpoint.path, checkpoint.config
         weights = read_safetensors(folder)
-        text = _under(weights, "model.language_model.")
+        text = under(weights, "model.language_model.")
         head = text["embed_tokens.weight"] if config.get("tie_word_embeddings") else weights["lm_head.weight"]
-        self._tower = VisionTower(config["vision_config"], _under(weights, "model.visual."))
+        self._tower = VisionTower(config["vision_config"], under(weights, "model.visual."))
         self._decoder = Decoder(config["text_config"], text, head)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
@@ -210,17 +211,11 @@ def _positions(length: int, at: int, grid: Grid) -> Any:
     return positions
 
 
-def _under(weights: Mapping[str, Floats], prefix: str) -> dict[str, Floats]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-
-
 def _image_settings(folder: Path) -> dict[str, Any]:
     file = folder / "processor_config.json"
     if file.is_file():
-        settings: dict[str, Any] = json.loads(file.read_bytes())["image_processor"]
-        return settings
-    settings = json.loads((folder / "preprocessor_config.json").read_bytes())
-    return settings
+        return dict(json.loads(file.read_bytes())["image_processor"])
+    return dict(json.loads((folder / "preprocessor_config.json").read_bytes()))
 
 
 def _template(source: str) -> Any:
@@ -229,6 +224,8 @@ def _template(source: str) -> Any:
     def refuse(message: str) -> None:
         raise BackendError(f"the chat template refuses: {message}")
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])  # fmt: skip  # noqa: S701 - text for a model, not HTML
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = refuse
     return environment.from_string(source)

@@ -1,7 +1,7 @@
 """Qwen3-VL's forward pass in NumPy: for small models on a CPU, where importing torch takes longer than answering.
 
-The architecture is that of `transformers.models.qwen3_vl` (Apache-2.0), dense, one still image or none, one sequence, in
-float32: a vision tower with 2-D rotary positions, DeepStack, and a decoder with interleaved M-RoPE.
+The architecture is that of `transformers.models.qwen3_vl` (Apache-2.0), dense, one still image or none, one sequence,
+in float32: a vision tower with 2-D rotary positions, DeepStack, and a decoder with interleaved M-RoPE.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ Floats: TypeAlias = NDArray[np.float32]
 Weights: TypeAlias = Mapping[str, Floats]
 Grid: TypeAlias = tuple[int, int]
 """Rows and columns of patches."""
+
+
+def under(weights: Weights, prefix: str) -> Weights:
+    """Return the weights whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 class VisionTower:
@@ -118,7 +123,7 @@ class Decoder:
         self.eps = np.float32(config["rms_norm_eps"])
         self._layers = []
         for index in range(config["num_hidden_layers"]):
-            own = {k.removeprefix(f"layers.{index}."): v for k, v in weights.items() if k.startswith(f"layers.{index}.")}
+            own = under(weights, f"layers.{index}.")
             qkv = np.concatenate([own[f"self_attn.{part}_proj.weight"] for part in "qkv"])
             gate_up = np.concatenate([own[f"mlp.{part}_proj.weight"] for part in ("gate", "up")])
             self._layers.append((own, qkv, gate_up))
@@ -145,19 +150,22 @@ class Decoder:
         """
         turn = self._rotation(positions)
         for index, (own, qkv, gate_up) in enumerate(self._layers):
-            hidden = hidden + self._attention(own, qkv, self._norm(own["input_layernorm.weight"], hidden), turn, cache[index], start)  # fmt: skip
+            inner = self._norm(own["input_layernorm.weight"], hidden)
+            hidden = hidden + self._attention(own, qkv, inner, turn, cache[index], start)
             inner = times(self._norm(own["post_attention_layernorm.weight"], hidden), gate_up)
             gate, up = np.split(inner, 2, axis=-1)
             hidden = hidden + times(gate / (1 + np.exp(-gate)) * up, own["mlp.down_proj.weight"])
             if index < len(levels):
                 rows, features = levels[index]
                 hidden[rows] += features
-        return times(self._norm(self.weights["norm.weight"], hidden[-1:]), self.head)[0]
+        scores: Floats = times(self._norm(self.weights["norm.weight"], hidden[-1:]), self.head)[0]
+        return scores
 
     def _attention(
         self, own: Weights, qkv: Floats, x: Floats, turn: tuple[Floats, Floats], cache: Floats, start: int
     ) -> Floats:
-        size, heads, kept = self.config["head_dim"], self.config["num_attention_heads"], self.config["num_key_value_heads"]
+        size, heads = self.config["head_dim"], self.config["num_attention_heads"]
+        kept = self.config["num_key_value_heads"]
         end = start + len(x)
         mixed = times(x, qkv).reshape(len(x), -1, size).transpose(1, 0, 2)
         queries, keys, values = mixed[:heads], mixed[heads : heads + kept], mixed[heads + kept :]

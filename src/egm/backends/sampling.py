@@ -45,9 +45,8 @@ class GumbelSampler:
         scores = scores.float()
         for warper in self._warpers:
             scores = warper(input_ids, scores)
-        noise = torch.stack(
-            [torch.empty_like(row).exponential_(generator=own) for row, own in zip(scores, self._generators, strict=True)]
-        )
+        rows = zip(scores, self._generators, strict=True)
+        noise = torch.stack([torch.empty_like(row).exponential_(generator=own) for row, own in rows])
         return scores - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from egm.backends.base import GenerationSettings, Reply, Request
 from egm.errors import BackendError
@@ -29,8 +29,8 @@ class ScriptedBackend:
         self.model = model
         self.requests: list[Request] = []
         """Every request so far."""
-        self._by_phrase = dict(script) if isinstance(script, Mapping) else None
-        self._queue = iter(()) if isinstance(script, Mapping) else iter(script)
+        self._by_phrase: dict[str, str | Completion] | None = dict(script) if isinstance(script, Mapping) else None
+        self._queue: Iterator[str | Completion] = iter(()) if isinstance(script, Mapping) else iter(script)
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:  # noqa: ARG002
         """Replay; see `Backend.generate`. Words count as tokens, and no time passes.

@@ -55,6 +55,10 @@ class TransformersBackend:
         target = _device(device)
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
+            if fast and checkpoint.model_type in ("qwen3_vl", "qwen3_vl_moe"):
+                from egm.models.fast import enable_fast_path
+
+                enable_fast_path(module)
         return cls(module, processor, name=checkpoint.name)
 
     def prompt(self, messages: Sequence[Message]) -> str:
@@ -106,7 +110,7 @@ class TransformersBackend:
         return context - length if context is not None else 2**31
 
     def _config(self, max_new_tokens: int) -> Any:
-        """Greedy search with the checkpoint's stop tokens; what it would choose beyond that (top-k, penalties) is left out."""
+        """Greedy search with the checkpoint's stop tokens, but without its other wishes, such as penalties."""
         from transformers import GenerationConfig
 
         stops = sorted(self._stops())
@@ -208,7 +212,8 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a damaged or missing file makes of itself
-        raise ModelError(f"the processor of {name!r} does not load ({_first_line(error)}): copy all its files") from error
+        reason = _first_line(error)
+        raise ModelError(f"the processor of {name!r} does not load ({reason}): copy all its files") from error
     if not hasattr(processor, "image_processor"):
         raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
     try:

@@ -1,0 +1,305 @@
+"""Image and phrase in, box out: a codec asks and reads, a backend answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from egm.backends.base import Backend, GenerationSettings, Request
+from egm.codecs import Codec, get_codec, neutralise
+from egm.errors import EgmError, ModelError, PhraseError
+from egm.images import ImageSource, load_image
+from egm.types import Grounding, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PHRASE = 1000
+"""Longest phrase in characters."""
+
+Item: TypeAlias = Sample | tuple[ImageSource, str]
+"""What `ground_many` takes: a sample, or a pair of image and phrase."""
+
+_CODECS = {"qwen3_vl": "qwen3_vl", "qwen3_vl_moe": "qwen3_vl", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl"}
+_WINDOW = 4  # batches among which images are sorted by size
+_WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
+
+
+class Grounder:
+    """Grounds phrases in images.
+
+    Args:
+        backend: What answers.
+        codec: How its model family is asked, and how its text is read.
+        settings: How text is generated; greedy by default.
+        prompt: The codec's prompt style; None takes its default.
+        batch_size: Most requests to answer together in `ground_many`.
+
+    Example:
+        >>> from egm.backends import ScriptedBackend
+        >>> from PIL import Image
+        >>> backend = ScriptedBackend(['</think> [{"bbox_2d": [0, 0, 500, 500]}]'])
+        >>> Grounder(backend, get_codec("qwen3_vl")).ground(Image.new("RGB", (64, 32)), "the cup").box
+        Box(x1=0.0, y1=0.0, x2=32.0, y2=16.0)
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        codec: Codec,
+        *,
+        settings: GenerationSettings | None = None,
+        prompt: str | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        if batch_size < 1:
+            raise EgmError(f"batch_size {batch_size} is out of range: give at least 1")
+        self.backend, self.codec, self.batch_size = backend, codec, batch_size
+        self.settings = settings or GenerationSettings()
+        self.prompt = prompt
+        codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "egm-tiny",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        settings: GenerationSettings | None = None,
+        prompt: str | None = None,
+        batch_size: int = 8,
+        fast: bool = True,
+    ) -> Grounder:
+        """Load a model, with the codec that its configuration calls for.
+
+        Args:
+            model: "egm-tiny", which comes with the package; a folder; or a hub name such as "nvidia/EGM-8B".
+            device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+            settings: How text is generated; greedy by default.
+            prompt: The codec's prompt style; None takes its default.
+            batch_size: Most requests to answer together in `ground_many`.
+            fast: Whether to use the fast paths: egm-tiny in NumPy unless another device or type is asked for, without
+                importing torch, and EGM's own Qwen3-VL vision tower elsewhere. False runs what transformers has.
+
+        Raises:
+            ModelError: If there is no such model, it does not load, or no codec knows its family.
+        """
+        from egm.backends.checkpoint import EMBEDDED, find_checkpoint
+
+        checkpoint = find_checkpoint(model)
+        family = _CODECS.get(checkpoint.model_type)
+        if family is None:
+            raise ModelError(
+                f"{checkpoint.name!r} is a {checkpoint.model_type!r} model, which no codec here knows how to ask: "
+                f"give one of {', '.join(_CODECS)}"
+            )
+        backend: Any
+        if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
+            from egm.backends.numpy import NumpyBackend
+
+            backend = NumpyBackend(checkpoint)
+        else:
+            from egm.backends.transformers import TransformersBackend
+
+            backend = TransformersBackend.load(checkpoint, device=device, dtype=dtype, fast=fast)
+        options = {}
+        if family == "qwen3_vl":
+            # Thinking models' templates end in "<think>", Instruct models' do not: the checkpoint says which it is.
+            options["thinking_prefilled"] = backend.prompt(_PROBE).rstrip().endswith("<think>")
+        return cls(backend, get_codec(family, **options), settings=settings, prompt=prompt, batch_size=batch_size)
+
+    def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False) -> Grounding:
+        """Find what a phrase describes in an image.
+
+        Args:
+            image: A path, the bytes of a file, or a PIL image; see `load_image`.
+            phrase: What to find, at most `MAX_PHRASE` characters.
+            amodal: Ask for the box of the whole object, its hidden part too.
+
+        Returns:
+            The box in pixels of the upright image, or why there is none; with the picture, for `draw`.
+
+        Raises:
+            ImageError: If the image cannot be used.
+            PhraseError: If the phrase is empty or too long.
+            BackendError: If the engine fails.
+        """
+        asked = check_phrase(phrase)
+        return self._answer([_Question(0, load_image(image), asked, amodal)])[0]
+
+    def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
+        """Ground many phrases, in batches.
+
+        Everything is checked before the model runs, so a bad item costs no work; where that is not wanted, use
+        `ground_each`. The pictures are not kept: `draw` works on what `ground` and `ground_each` return.
+
+        Args:
+            items: Samples, or pairs of image and phrase.
+            progress: Whether to show a progress bar on standard error, if that is a terminal.
+
+        Returns:
+            One grounding an item, in the same order.
+
+        Raises:
+            EgmError: Of the same kind as `ground` raises, with the number of the item, counted from 0.
+        """
+        from rich.console import Console
+        from rich.progress import track
+
+        items = list(items)
+        _check_all(items)
+        results: list[Grounding] = []
+        console = Console(stderr=True)
+        hidden = not (progress and console.is_terminal)
+        for result in track(
+            self.ground_each(items), "grounding", total=len(items), console=console, transient=True, disable=hidden
+        ):
+            if isinstance(result, EgmError):
+                raise result
+            results.append(replace(result, image=None))
+        return results
+
+    def ground_each(self, items: Iterable[Item]) -> Iterator[Grounding | EgmError]:
+        """Ground phrases in batches as they come, and go on after bad ones.
+
+        Items are read a few batches ahead; among those, images of like size are answered together.
+
+        Args:
+            items: Samples, or pairs of image and phrase; there may be no end to them.
+
+        Yields:
+            For each item, in the same order, its grounding, or the error of its image or phrase.
+
+        Raises:
+            BackendError: If the engine fails.
+        """
+        numbered = enumerate(items)
+        while True:
+            results: dict[int, Grounding | EgmError] = {}
+            questions: list[_Question] = []
+            album = _Album()
+            for index, item in islice(numbered, _WINDOW * self.batch_size):
+                try:
+                    questions.append(_question(index, item, album))
+                except EgmError as error:
+                    results[index] = _numbered(error, index)
+                if album.pixels > _WINDOW_PIXELS:
+                    break
+            if not questions and not results:
+                return
+            questions.sort(key=lambda question: question.image.width * question.image.height)
+            for start in range(0, len(questions), self.batch_size):
+                batch = questions[start : start + self.batch_size]
+                results |= zip((question.index for question in batch), self._answer(batch), strict=True)
+            yield from (results[index] for index in sorted(results))
+
+    def _answer(self, questions: Sequence[_Question]) -> list[Grounding]:
+        requests = [
+            Request(
+                self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt),
+                [question.image],
+                draw=question.index,
+            )
+            for question in questions
+        ]
+        replies = self.backend.generate(requests, self.settings)
+        return [
+            replace(
+                self.codec.parse(
+                    reply.text,
+                    size=question.image.size,
+                    finish_reason=reply.finish_reason,
+                    amodal=question.amodal,
+                    seen_size=reply.seen_size,
+                    phrase=question.phrase,
+                ),
+                tokens=reply.completion_tokens,
+                seconds=reply.seconds,
+                image=question.image,
+            )
+            for question, reply in zip(questions, replies, strict=True)
+        ]
+
+
+def check_phrase(phrase: str) -> str:
+    """Return a phrase without white space around it.
+
+    Raises:
+        PhraseError: If it is not text, holds nothing to look for, or is longer than `MAX_PHRASE` characters.
+    """
+    if not isinstance(phrase, str):
+        raise PhraseError(f"a phrase must be text, not {type(phrase).__name__}")
+    asked = phrase.strip()
+    if len(asked) > MAX_PHRASE:
+        raise PhraseError(f"the phrase has {len(asked):,} characters, over the limit of {MAX_PHRASE:,}: say it shorter")
+    if not neutralise(asked).strip():
+        raise PhraseError("the phrase is empty: say what to find, such as 'the red cup on the left'")
+    return asked
+
+
+_PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    index: int
+    image: Image
+    phrase: str
+    amodal: bool
+
+
+class _Album:
+    """Pictures that several questions in a row are about, loaded once."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self._pictures: dict[object, tuple[ImageSource, Image]] = {}
+
+    def load(self, source: ImageSource) -> Image:
+        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        if key not in self._pictures:
+            image = load_image(source)
+            self.pixels += image.width * image.height
+            self._pictures[key] = (source, image)  # the source too, so that its id stays its own
+        return self._pictures[key][1]
+
+
+def _parts(item: Item) -> tuple[ImageSource, str, bool]:
+    if isinstance(item, Sample):
+        return item.image, check_phrase(item.phrase), item.amodal
+    if not isinstance(item, tuple) or len(item) != 2:
+        raise EgmError(f"a question must be a Sample or a pair of image and phrase, not {type(item).__name__}")
+    return item[0], check_phrase(item[1]), False
+
+
+def _question(index: int, item: Item, album: _Album) -> _Question:
+    source, phrase, amodal = _parts(item)
+    return _Question(index, album.load(source), phrase, amodal)
+
+
+def _check_all(items: Sequence[Item]) -> None:
+    """Check phrases first, which costs nothing, then every picture once."""
+    checked: set[object] = set()
+    for index, item in enumerate(items):
+        try:
+            _parts(item)
+        except EgmError as error:
+            raise _numbered(error, index) from error
+    for index, item in enumerate(items):
+        source = _parts(item)[0]
+        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        if key not in checked:
+            try:
+                load_image(source)
+            except EgmError as error:
+                raise _numbered(error, index) from error
+            checked.add(key)
+
+
+def _numbered(error: EgmError, index: int) -> EgmError:
+    return type(error)(f"item {index}: {error}")
