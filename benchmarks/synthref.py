@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import egm
+from egm.backends import GenerationSettings
 from egm.datasets.synthetic import SPLITS, SynthRef
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     grounder = egm.Grounder.load(
         options.model,
         batch_size=options.batch_size,
-        settings=egm.GenerationSettings(max_new_tokens=options.max_new_tokens),
+        settings=GenerationSettings(max_new_tokens=options.max_new_tokens),
     )
     results: dict[str, Any] = {}
     for split in options.splits:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from egm.codecs import Codec, get_codec
 from egm.errors import ModelError, RecipeError
 from egm.files import write_text
 from egm.training.recipe import ModelSection, SFTRecipe, dump_recipe
@@ -36,8 +37,6 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
     """
     from datasets import Dataset
 
-    from egm.codecs import get_codec
-    from egm.grounder import codec_options
     from egm.training.collate import Collator
     from egm.training.data import open_rows
     from egm.training.trainer import GroundingTrainer
@@ -49,11 +48,10 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         raise RecipeError(f"optim.batch_size {recipe.optim.batch_size} must be a multiple of {unit} with these data")
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     _start(recipe, out, resume=resume)
-    name, options = codec_options(model.config, processor)
     collator = Collator(
         rows,
         processor,
-        get_codec(name, **options),
+        _codec(model.config, processor),
         model.config,
         thinking=recipe.data.thinking,
         prompt=recipe.data.prompt,
@@ -64,6 +62,10 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         from egm.models.fast import enable_fast_path
 
         enable_fast_path(model)
+    if recipe.run.compile:
+        from egm.models.compiled import compile_layers
+
+        compile_layers(model)
     trainer = GroundingTrainer(
         model=model,
         args=_arguments(recipe, out, micro),
@@ -103,12 +105,20 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
     return backend.module, backend.processor
 
 
+def _codec(config: Any, processor: Any) -> Codec:
+    """Return the codec of a checkpoint, which declares by its template whether answers begin inside the thinking."""
+    if config.model_type not in ("qwen3_vl", "qwen3_vl_moe"):
+        raise ModelError(f"egm sft trains the Qwen3-VL family, not {config.model_type!r}")
+    probe = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    text: str = processor.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
+    return get_codec("qwen3_vl", thinking_prefilled=text.rstrip().endswith("<think>"))
+
+
 def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
+    import torch
     from trl import SFTConfig
 
     optim, run = recipe.optim, recipe.run
-    import torch
-
     on_gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(out / "checkpoints"),
@@ -130,6 +140,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
         dataloader_prefetch_factor=4 if run.workers else None,
         dataloader_persistent_workers=run.workers > 0,
         logging_steps=run.log_every,
+        logging_nan_inf_filter=False,  # it would wait for the GPU at every step
         save_steps=run.save_every,
         save_total_limit=2,
         report_to=run.report_to,
