@@ -71,7 +71,7 @@ class Grounder:
         dtype: str = "auto",
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         fast: bool = True,
     ) -> Grounder:
         """Load a model, with the codec that its configuration calls for.
@@ -82,7 +82,8 @@ class Grounder:
             dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
             settings: How text is generated; greedy by default.
             prompt: The codec's prompt style; None takes its default.
-            batch_size: Most requests to answer together in `ground_many`.
+            batch_size: Most requests to answer together in `ground_many`; by default 8, or 1 where the backend answers
+                one after the other anyway.
             fast: Whether to use the fast paths: egm-tiny in NumPy unless another device or type is asked for, without
                 importing torch, and EGM's own Qwen3-VL vision tower elsewhere. False runs what transformers has.
 
@@ -103,6 +104,7 @@ class Grounder:
             from egm.backends.numpy import NumpyBackend
 
             backend = NumpyBackend(checkpoint)
+            batch_size = 1 if batch_size is None else batch_size
         else:
             from egm.backends.transformers import TransformersBackend
 
@@ -111,7 +113,8 @@ class Grounder:
         if family == "qwen3_vl":
             # Thinking models' templates end in "<think>", Instruct models' do not: the checkpoint says which it is.
             options["thinking_prefilled"] = backend.prompt(_PROBE).rstrip().endswith("<think>")
-        return cls(backend, get_codec(family, **options), settings=settings, prompt=prompt, batch_size=batch_size)
+        codec = get_codec(family, **options)
+        return cls(backend, codec, settings=settings, prompt=prompt, batch_size=8 if batch_size is None else batch_size)
 
     def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False) -> Grounding:
         """Find what a phrase describes in an image.
@@ -153,14 +156,15 @@ class Grounder:
 
         items = list(items)
         _check_all(items)
-        results: list[Grounding] = []
         console = Console(stderr=True)
-        hidden = not (progress and console.is_terminal)
-        for result in track(
-            self.ground_each(items), "grounding", total=len(items), console=console, transient=True, disable=hidden
+        shown = progress and console.is_terminal
+        each = self.ground_each(items)
+        results: list[Grounding] = []
+        for index, result in enumerate(
+            track(each, "grounding", total=len(items), console=console, transient=True, disable=not shown)
         ):
-            if isinstance(result, EgmError):
-                raise result
+            if isinstance(result, EgmError):  # the file was there when it was checked
+                raise _numbered(result, index)
             results.append(replace(result, image=None))
         return results
 
@@ -187,7 +191,7 @@ class Grounder:
                 try:
                     questions.append(_question(index, item, album))
                 except EgmError as error:
-                    results[index] = _numbered(error, index)
+                    results[index] = error
                 if album.pixels > _WINDOW_PIXELS:
                     break
             if not questions and not results:

@@ -1,1 +1,67 @@
-"""Cli of EGM."""
+"""The command line: each command reads its arguments, calls what Python users can call too, and prints.
+
+Importing this imports neither torch nor transformers, nor numpy nor Pillow: commands import what they need as they run.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from egm._version import __version__
+from egm.cli.data import app as data
+from egm.cli.demo import demo
+from egm.cli.ground import ground
+from egm.cli.sft import sft
+from egm.errors import EgmError
+
+app = typer.Typer(
+    name="egm",
+    help="Ground phrases in images: an image and a phrase in, a box out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+app.command("ground")(ground)
+app.command("demo")(demo)
+app.add_typer(data, name="data")
+app.command("sft")(sft)
+
+
+def main() -> None:
+    """Run the command line: what a user can mend is one line on standard error and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a phrase may hold what the terminal's encoding lacks
+    try:
+        app()
+    except EgmError as error:
+        _fail(str(error))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}: check the path, its permissions and the free space")
+
+
+def _fail(message: str) -> None:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,106 @@
+"""`egm data`: datasets made or converted for other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from egm.cli.embedded import SIGNATURE
+from egm.errors import DataError
+
+if TYPE_CHECKING:
+    from egm.types import Sample
+
+app = typer.Typer(help="Make datasets that other tools can read.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `synthetic` a command of its own: a group with one command would swallow its name."""
+
+
+@app.command("synthetic")
+def synthetic(
+    split: Annotated[str, typer.Option(help="train, val, test-simple, test-complex or test-amodal.")] = "val",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("egm-out/synthref"),
+    scenes: Annotated[
+        int | None, typer.Option(help="How many scenes; all by default. train has no end.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives another draw of the split.")] = 0,
+) -> None:
+    """Write SynthRef: pictures under images/ and SPLIT.jsonl, a line a question.
+
+    A line holds `id`, `image` (relative to the file), `sent`, `bbox` (x1, y1, x2, y2 in pixels), `height`, `width`,
+    `amodal`, `rationale` and what kind of question it is. The same arguments give the same lines on every machine.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from egm.datasets.synthetic import SynthRef
+    from egm.files import write_text
+
+    data = SynthRef(split, seed=seed, scenes=scenes)
+    if data.scenes is None:
+        raise DataError(f"SynthRef {split} has no end: say how many scenes, such as --scenes 1000")
+    target = out / f"{split}.jsonl"
+    _refuse_others(target, f"{data.samples(0)[0].id.rsplit('/', 2)[0]}/", data.scenes)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    lines: list[str] = []
+    numbers = track(range(data.scenes), split, console=console, transient=True, disable=not console.is_terminal)
+    for number in numbers:
+        lines += _write_scene(data.samples(number), out, f"images/{split}-{seed}-{number:06d}.png")
+    write_text(target, "".join(lines))  # last, so that where it is, all its pictures are
+    print(target)
+
+
+def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:
+    """Write the picture of a scene; return its lines."""
+    import io
+
+    from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from egm.files import write_bytes
+
+    if samples:
+        picture = samples[0].image
+        assert isinstance(picture, Image)
+        mark = PngInfo()
+        mark.add_text("Software", SIGNATURE)
+        stream = io.BytesIO()
+        picture.save(stream, "PNG", pnginfo=mark)
+        write_bytes(out / name, stream.getvalue())
+    return (json.dumps(_row(sample, name), ensure_ascii=False) + "\n" for sample in samples)
+
+
+def _row(sample: Sample, name: str) -> dict[str, Any]:
+    assert sample.box is not None
+    assert sample.size is not None
+    return {
+        "id": sample.id,
+        "image": name,
+        "sent": sample.phrase,
+        "bbox": [int(value) for value in sample.box],  # SynthRef's boxes are whole pixels
+        "height": sample.size[1],
+        "width": sample.size[0],
+        "amodal": sample.amodal,
+        "rationale": sample.rationale,
+        **sample.meta,
+    }
+
+
+def _refuse_others(target: Path, prefix: str, scenes: int) -> None:
+    """Refuse to write over a file unless it holds these very questions."""
+    if not target.exists():
+        return
+    try:
+        ids = [str(json.loads(line)["id"]) for line in target.read_bytes().splitlines()]
+    except (ValueError, KeyError, TypeError):
+        ids = [""]
+    if not all(name.startswith(prefix) for name in ids) or len({name.rsplit("/", 1)[0] for name in ids}) != scenes:
+        raise DataError(f"{str(target)!r} holds other rows: give another --out, or delete it")

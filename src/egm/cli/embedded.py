@@ -1,0 +1,63 @@
+"""What is special about the model that comes with the package: a small world, and NumPy under it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+SIGNATURE = "SynthRef"
+"""Text under `Software` in the PNGs that `egm data synthetic` writes."""
+
+_VOCABULARY = """
+circle square triangle diamond star cross object circles squares triangles diamonds stars crosses objects
+red orange yellow green cyan blue purple solid striped dotted small medium large
+left right top bottom above below over under higher lower highest lowest leftmost rightmost topmost bottommost
+largest biggest smallest size nearest closest farthest furthest far between somewhere side counting first second third
+a an and the one only of on in to from with at is are isn't aren't not anything but that which it its them their
+"""
+WORDS = frozenset(_VOCABULARY.split())
+"""Every word of SynthRef's phrases."""
+
+
+def use_one_blas_thread() -> None:
+    """Keep NumPy's products on one thread; has an effect only before NumPy is imported.
+
+    They are so small that threads cost more than they give, and on a busy machine ten times as much.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def notice(pictures: Iterable[str], phrases: Iterable[str]) -> str | None:
+    """Say so, in one line, if the embedded model is asked about what is not its world.
+
+    Args:
+        pictures: Paths of the images.
+        phrases: What is asked.
+
+    Returns:
+        The line, or None if every picture is marked as SynthRef's and every word is one of `WORDS`.
+    """
+    foreign = sum(not _is_marked(picture) for picture in pictures)
+    words = {word for phrase in phrases for word in re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+", phrase.lower())}
+    unknown = sorted(word for word in words if word.replace("’", "'") not in WORDS)
+    if not foreign and not unknown:
+        return None
+    reasons = []
+    if foreign:
+        reasons.append("what you show it is not marked as such")
+    if unknown:
+        named = ", ".join(f"'{word[:20]}'" for word in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        reasons.append(f"its language lacks {named}")
+    return (
+        f"note: egm-tiny is a toy that knows only SynthRef's drawn shapes; {' and '.join(reasons)}, "
+        "so do not trust its boxes here (for photographs: --model nvidia/EGM-8B)"
+    )
+
+
+def _is_marked(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - whatever the path is, the image loader has the last word
+            return f"tEXtSoftware\0{SIGNATURE}".encode() in file.read(1024)
+    except (OSError, ValueError):
+        return False

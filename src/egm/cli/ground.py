@@ -1,0 +1,147 @@
+"""`egm ground`: ask for boxes in an image, or in a folder of images."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from egm.cli.embedded import notice, use_one_blas_thread
+from egm.cli.pictures import check_picture_path, side_by_side, write_picture
+from egm.errors import EgmError, ImageError
+
+if TYPE_CHECKING:
+    from egm.types import Grounding
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_WHY = {
+    "no_box": "the answer holds no box",
+    "truncated": "the answer was cut off",
+    "malformed": "the answer's box is not four numbers",
+    "refused": "the model says that there is no such thing",
+    "out_of_range": "the answer's box lies outside the scale",
+    "degenerate": "the answer's box has no area",
+}
+
+
+def ground(
+    image: Annotated[str, typer.Argument(help="An image, or a folder of images.", show_default=False)],
+    phrases: Annotated[
+        list[str], typer.Argument(metavar="PHRASE...", help="What to find, one or more.", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="egm-tiny, a model folder, or a hub name.")] = "egm-tiny",
+    amodal: Annotated[bool, typer.Option("--amodal", help="Ask for whole objects, hidden parts too.")] = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Draw the boxes; for a folder of images, the folder to draw into."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, one object an answer.")] = False,
+    show_reasoning: Annotated[bool, typer.Option("--show-reasoning", help="Print what the model thought.")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens to generate; 1024, or 8192 with --sample.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Find what phrases describe in an image: boxes in pixels, `x1 y1 x2 y2`.
+
+    Exit code 0 if every answer has a box, 1 if one has none, 2 if the input is bad. A bad image in a folder is
+    reported, and the others go on.
+    """
+    if model == "egm-tiny":
+        use_one_blas_thread()
+    from dataclasses import replace
+
+    from egm.backends import CARD_SETTINGS, GenerationSettings
+    from egm.grounder import Grounder, check_phrase
+    from egm.images import load_image
+    from egm.types import Sample
+
+    asked = [check_phrase(phrase) for phrase in phrases]
+    paths = _images(image)
+    if os.path.isdir(image):  # noqa: PTH112 - it may be too long for a Path to look at
+        if draw is not None and draw.exists() and not draw.is_dir():
+            raise ImageError(f"cannot draw into {str(draw)!r}, which is a file: name a folder, one picture an image")
+    else:
+        load_image(image)  # what is wrong with it can be said before a model is loaded
+        if draw is not None:
+            check_picture_path(draw)
+    settings = replace(CARD_SETTINGS if sample else GenerationSettings(), seed=seed)
+    if max_tokens is not None:
+        settings = replace(settings, max_new_tokens=max_tokens)
+
+    grounder = Grounder.load(model, device=device, dtype=dtype, settings=settings, prompt=prompt)
+    line = notice(paths, asked) if model == "egm-tiny" else None
+    if line is not None:
+        print(line, file=sys.stderr)
+    code = 0
+    results = grounder.ground_each(
+        Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
+    )
+    for path, answers in _by_image(paths, results, len(asked)):
+        error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
+        if error is not None:
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            code = 2
+            continue
+        groundings = [answer for answer in answers if not isinstance(answer, EgmError)]
+        if any(grounding.box is None for grounding in groundings):
+            code = max(code, 1)
+        if as_json:
+            for grounding in groundings:
+                print(json.dumps({"image": path, "amodal": amodal, "model": model, **grounding.to_dict()}), flush=True)
+        else:
+            _print(path if len(paths) > 1 else None, groundings, show_reasoning)
+        if draw is not None:
+            target = draw / f"{Path(path).name}.png" if os.path.isdir(image) else draw  # noqa: PTH112
+            write_picture(target, side_by_side([grounding.draw() for grounding in groundings]))
+    raise typer.Exit(code)
+
+
+def _images(image: str) -> list[str]:
+    """The images of a folder, sorted by name, hidden ones left out; or the image itself."""
+    if not os.path.isdir(image):  # noqa: PTH112
+        return [image]
+    found = sorted(
+        path for path in Path(image).iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    )
+    if not found:
+        raise ImageError(f"{image!r} holds no images ({', '.join(_SUFFIXES)}): name a folder that does, or an image")
+    return [str(path) for path in found]
+
+
+def _by_image(
+    paths: list[str], results: Iterator[Grounding | EgmError], count: int
+) -> Iterator[tuple[str, list[Grounding | EgmError]]]:
+    for path in paths:
+        yield path, [next(results) for _ in range(count)]
+
+
+def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) -> None:
+    if path is not None:
+        print(clean(path))
+    for grounding in groundings:
+        print(clean(grounding.phrase))
+        if show_reasoning:
+            print("  reasoning:", clean(grounding.reasoning) or "none")
+        cost = f"({grounding.seconds:.2f} s, {grounding.tokens} tokens)"
+        if grounding.box is not None:
+            print("  box", *(f"{value:.1f}" for value in grounding.box), "", cost)
+        else:
+            print(f"  no box: {_WHY[str(grounding.failure)]}  {cost}")
+    sys.stdout.flush()
+
+
+def clean(text: str) -> str:
+    """Put text on one line that cannot steer the terminal: neither escape sequences nor changes of direction."""
+    return "".join(c if c.isprintable() or c == "\u200d" else "�" for c in " ".join(text.split()))
