@@ -7,7 +7,8 @@ GPUs in half precision all images do), tables are made once a grid size, and fea
 gradients are the stock model's, up to the order of sums.
 
 Only instances are patched, so it can be switched off again, and other models in the process stay as they are. To keep
-the host ahead of the GPU, compute `position_ids` in the data loader, and pass `image_grid_thw` as a list.
+the host ahead of the GPU, compute `position_ids` in the data loader, and pass `image_grid_thw` to the forward as a list
+(`generate` wants it as a tensor).
 """
 
 from __future__ import annotations
