@@ -227,6 +227,7 @@ def test_unknown_parts_stay_stock_and_are_named(models, monkeypatch: pytest.Monk
     model = disable_fast_path(copy.deepcopy(models[1]))
     model.model.visual.patch_embed.proj.stride = (1, 16, 16)
     monkeypatch.setattr("egm.models.fast_tower._TABLE_KEYS", {})
+    monkeypatch.setattr("egm.models.fast_tower._uses_methods", lambda tower: False)
     for block in model.model.visual.blocks:
         block.attn.scale = block.attn.__dict__.pop("scaling")
     with pytest.warns(UserWarning, match="patch embedding, vision attention, vision position tables") as caught:

@@ -40,7 +40,7 @@ def patch_tower(tower: Any) -> list[str]:
     if _table_keys(tower):
         patch(tower.pos_embed, "forward", _look_up_positions)
         patch(tower.rotary_pos_emb, "forward", _rotary)
-    elif hasattr(tower, "fast_pos_embed_interpolate") and hasattr(tower, "rot_pos_emb"):  # transformers < 5.9
+    elif _uses_methods(tower):
         patch(tower, "fast_pos_embed_interpolate", _interpolate)
         patch(tower, "rot_pos_emb", _rotary_of_grids)
     else:
@@ -48,6 +48,13 @@ def patch_tower(tower: Any) -> list[str]:
         return unknown
     patch(tower, "forward", _tower_forward)
     return unknown
+
+
+def _uses_methods(tower: Any) -> bool:
+    """Tell whether this version makes its tables in the tower's own methods, seen in 5.5 to 5.8."""
+    methods = ("fast_pos_embed_interpolate", "rot_pos_emb")
+    later = hasattr(sys.modules[type(tower).__module__], "get_vision_position_ids")  # then the methods are leftovers
+    return not later and all(hasattr(tower, name) for name in methods)
 
 
 def _table_keys(tower: Any) -> tuple[str, str, int] | None:
