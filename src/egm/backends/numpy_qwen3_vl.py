@@ -232,8 +232,9 @@ def scores_to_values(queries: Floats, keys: Floats, values: Floats, hidden_from:
 
 
 def gelu_tanh(x: Floats) -> Floats:
-    """GELU by its tanh approximation (Hendrycks and Gimpel, 2016, arXiv 1606.08415)."""
-    return np.asarray(0.5 * x * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3))))
+    """GELU by its tanh approximation (Hendrycks and Gimpel, 2016, arXiv 1606.08415); tanh as a logistic function."""
+    u = x + np.float32(0.044715) * x * x * x
+    return np.asarray(x / (1 + np.exp(np.float32(-2 * math.sqrt(2 / math.pi)) * u)))
 
 
 def gelu(x: Floats) -> Floats:

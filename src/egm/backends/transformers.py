@@ -81,9 +81,9 @@ class TransformersBackend:
                 inputs = self._inputs(requests)
                 room = self._room(inputs["input_ids"].shape[1])
                 clock = Clock()
-                output = self.module.generate(
-                    **inputs,
-                    generation_config=self._config(min(settings.max_new_tokens, room)),
+                output = self._generate(
+                    inputs,
+                    self._config(min(settings.max_new_tokens, room)),
                     logits_processor=[] if settings.greedy else [self._sampler(requests, settings)],
                     stopping_criteria=[clock],
                 )
@@ -96,6 +96,17 @@ class TransformersBackend:
                 raise
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
         return self._replies(inputs, output, clock, start)
+
+    def _generate(self, inputs: Any, config: Any, **options: Any) -> Any:
+        """Call the model's own generate with a configuration that holds all there is to say."""
+        own = self.module.generation_config
+        self.module.generation_config = (
+            config  # what a configuration leaves open is taken from here: penalties, top-k, ...
+        )
+        try:
+            return self.module.generate(**inputs, generation_config=config, **options)
+        finally:
+            self.module.generation_config = own
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
         texts = [self.prompt(request.messages) for request in requests]
@@ -117,8 +128,6 @@ class TransformersBackend:
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
             eos_token_id=stops,
             pad_token_id=stops[0],
             # A placeholder in the answer would be taken for a picture in the next step.
@@ -207,8 +216,14 @@ def _dtype(name: str, device: Any) -> Any:
 
 def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     name, folder = checkpoint.name, str(checkpoint.path)
+    if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ModelError(
+            f"{name!r} is a {checkpoint.model_type!r} model, which this version of transformers does not know as one "
+            "that answers about images: give a vision-language model, or upgrade transformers"
+        )
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a damaged or missing file makes of itself

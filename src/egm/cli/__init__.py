@@ -15,6 +15,7 @@ from egm._version import __version__
 from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.ground import ground
+from egm.cli.models import models
 from egm.cli.sft import sft
 from egm.errors import EgmError
 
@@ -46,6 +47,7 @@ app.command("ground")(ground)
 app.command("demo")(demo)
 app.add_typer(data, name="data")
 app.command("sft")(sft)
+app.command("models")(models)
 
 
 def main() -> None:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from egm.backends import Request
+from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, and on a busy machine those wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    save_tiny = runpy.run_path(str(Path(__file__).with_name("tiny.py")))["save_tiny"]
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def requests_() -> list[Request]:
+    """Four questions about pictures of different sizes, with prompts of different lengths."""
+    codec = get_codec("qwen3_vl")
+    data = SynthRef("val")
+    samples = [data.samples(number)[number % 3] for number in range(4)]
+    assert len({sample.size for sample in samples}) > 1
+    return [
+        Request(codec.messages(sample.phrase), [sample.image], draw=index)  # type: ignore[list-item]
+        for index, sample in enumerate(samples)
+    ]
