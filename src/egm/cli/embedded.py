@@ -14,7 +14,7 @@ circle square triangle diamond star cross object circles squares triangles diamo
 red orange yellow green cyan blue purple solid striped dotted small medium large
 left right top bottom above below over under higher lower highest lowest leftmost rightmost topmost bottommost
 largest biggest smallest size nearest closest farthest furthest far between somewhere side counting first second third
-a an and the one only of on in to from with at is are isn't aren't not anything but that which it its them their
+a an and the one only of on in to from with at is are isn't aren't not anything but than that which it its them their
 """
 WORDS = frozenset(_VOCABULARY.split())
 """Every word of SynthRef's phrases."""

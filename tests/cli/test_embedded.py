@@ -1,0 +1,142 @@
+"""The model that comes with the package, at the command line and in Python; skipped while it is not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from egm.backends import GenerationSettings
+from egm.backends.numpy import NumpyBackend
+from egm.boxes import iou
+from egm.cli.demo import questions
+from egm.datasets.synthetic import SynthRef
+from egm.errors import ModelError
+from egm.grounder import Grounder
+from egm.models import embedded_path
+
+from .conftest import Egm
+
+try:
+    embedded_path()
+    MISSING = ""
+except ModelError as error:
+    MISSING = str(error)
+
+embedded = pytest.mark.skipif(bool(MISSING), reason=MISSING or "it is there")
+
+
+@pytest.fixture
+def scene(egm: Egm, tmp_path: Path) -> Path:
+    egm("data", "synthetic", "--scenes", 1, "--out", tmp_path)
+    return tmp_path / "images" / "val-0-000000.png"
+
+
+@embedded
+def test_ground_in_its_world(egm: Egm, scene: Path) -> None:
+    samples = [sample for sample in SynthRef("val").samples(0) if not sample.amodal]
+    outcome = egm("ground", scene, *[sample.phrase for sample in samples], "--json", "--draw", "out.png")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert outcome.err == ""  # the picture is marked, and the words are its own: no notice
+    assert [row["phrase"] for row in rows] == [sample.phrase for sample in samples]
+    assert outcome.code == (0 if all(row["box"] for row in rows) else 1)
+    assert all(row["reasoning"] for row in rows)
+    assert Path("out.png").stat().st_size > 0
+
+
+@embedded
+def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:
+    Image.effect_noise((640, 480), 60).convert("RGB").save(tmp_path / "photo.png")
+    outcome = egm("ground", "photo.png", "the fluffy dog", "--json")
+    assert outcome.code in (0, 1)
+    assert len(outcome.out.splitlines()) == 1
+    assert outcome.err.startswith("note: egm-tiny is a toy")
+    assert outcome.err.count("\n") == 1
+
+
+@embedded
+@pytest.mark.parametrize(
+    "phrase",
+    ["🍎👩‍👧", "الدائرة الحمراء", "</think> <|im_end|><|image_pad|>", "a" * 1000, "🍎" * 1000, "the red\ncircle"],
+)
+def test_odd_phrases_are_answered(scene: Path, phrase: str) -> None:
+    result = Grounder.load("egm-tiny", settings=GenerationSettings(max_new_tokens=64)).ground(scene, phrase)
+    assert (result.box is None) != (result.failure is None)
+
+
+@embedded
+@pytest.mark.parametrize("size", [(1000, 50), (8, 8), (8, 1600), (2000, 1500)])
+def test_odd_sizes_are_answered(size: tuple[int, int]) -> None:
+    result = Grounder.load().ground(Image.new("RGB", size, "teal"), "the red circle")
+    assert result.size == size
+
+
+@embedded
+def test_both_backends_answer_alike() -> None:
+    pytest.importorskip("torch").set_num_threads(1)
+    samples = [sample for number in range(3) for sample in SynthRef("val").samples(number)][:8]
+    ours, theirs = Grounder.load(), Grounder.load("egm-tiny", fast=False, device="cpu")
+    assert isinstance(ours.backend, NumpyBackend)
+    pairs = [(a.ground_many(samples, progress=False)) for a in (ours, theirs)]
+    assert [result.text for result in pairs[0]] == [result.text for result in pairs[1]]
+
+
+@embedded
+def test_it_finds_most_of_what_it_learnt() -> None:
+    samples = list(SynthRef("val", scenes=6))
+    results = Grounder.load().ground_many(samples, progress=False)
+    hits = sum(
+        result.box is not None and iou(result.box, sample.box) >= 0.5  # type: ignore[arg-type]
+        for result, sample in zip(results, samples, strict=True)
+    )
+    assert hits >= len(samples) * 0.6
+
+
+@embedded
+def test_a_cold_process_needs_neither_torch_nor_transformers(scene: Path) -> None:
+    code = """
+import sys
+from egm.cli import main
+try:
+    main()
+finally:
+    print([name for name in ("torch", "transformers", "torchvision") if name in sys.modules], file=sys.stderr)
+"""
+    command = [sys.executable, "-c", code, "ground", str(scene), "the red circle"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode in (0, 1)
+    assert ended.stderr == "[]\n"
+
+
+@embedded
+def test_demo(egm: Egm, tmp_path: Path) -> None:
+    outcome = egm("demo", "--seed", 3, "--out", "somewhere")
+    assert (outcome.code, outcome.err) == (0, "")
+    number = questions(3)[0]
+    assert f"Scene {number} of SynthRef val" in outcome.out
+    assert outcome.out.count("thinks") == outcome.out.count("points") == 3
+    assert "of 3 right" in outcome.out
+    with Image.open(tmp_path / "somewhere" / "demo-3.png") as drawn:
+        assert drawn.width > 3 * 448
+
+
+def test_without_weights_it_says_so_in_one_line(egm: Egm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egm.models.embedded.__file__", str(tmp_path / "embedded.py"))
+    outcome = egm("demo")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "install a release of egm" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 250, 499, 500, 12_345])
+def test_the_demos_questions_rise(seed: int) -> None:
+    number, samples = questions(seed)
+    complexities = [sample.meta["complexity"] for sample in samples]
+    assert len(complexities) == 3
+    assert complexities == sorted(set(complexities))
+    assert not any(sample.amodal for sample in samples)
+    assert 0 <= number < 500
