@@ -101,7 +101,7 @@ class Grounder:
             )
         backend: Any
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
-            from egm.backends.numpy import NumpyBackend
+            from egm.backends.numpy_backend import NumpyBackend
 
             backend = NumpyBackend(checkpoint)
             batch_size = 1 if batch_size is None else batch_size

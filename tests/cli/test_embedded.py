@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings
-from egm.backends.numpy import NumpyBackend
+from egm.backends.numpy_backend import NumpyBackend
 from egm.boxes import iou
 from egm.cli.demo import questions
 from egm.datasets.synthetic import SynthRef

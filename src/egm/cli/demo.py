@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from egm.types import Grounding, Sample
 
 _RELATIONS = ("no relation", "one relation", "two relations", "three relations")
+_MOST_REASONING = 1000
 
 
 def demo(
@@ -81,12 +82,13 @@ def _show(console: object, sample: Sample, grounding: Grounding, iou: float) -> 
     verdict = "no box" if grounding.box is None else f"IoU {iou:.2f}, {'right' if iou >= 0.5 else 'wrong'}"
     where = str(grounding.failure) if grounding.box is None else " ".join(f"{value:.0f}" for value in grounding.box)
     body = Text.assemble(
-        ("thinks  ", "bold"),
-        clean(grounding.reasoning) or "nothing",
+        ("asked   ", "bold"),
+        sample.phrase,
+        ("\nthinks  ", "bold"),
+        clean(grounding.reasoning)[:_MOST_REASONING] or "nothing",
         ("\npoints  ", "bold"),
         where,
         (f"   {verdict}", "green" if iou >= 0.5 else "red"),
         (f"   {grounding.seconds:.2f} s, {grounding.tokens} tokens", "dim"),
     )
-    title = Text(f"{sample.phrase} ({_RELATIONS[sample.meta['complexity']]})")
-    console.print(Panel(body, title=title, title_align="left"))
+    console.print(Panel(body, title=_RELATIONS[sample.meta["complexity"]], title_align="left"))

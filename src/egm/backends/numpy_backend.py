@@ -60,7 +60,9 @@ class NumpyBackend:
         self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
         self._pixels = _image_settings(folder)
         self._image, self._video = config["image_token_id"], config["video_token_id"]
-        stops = json.loads((folder / "generation_config.json").read_bytes())["eos_token_id"]
+        stops = config["text_config"]["eos_token_id"]
+        if (folder / "generation_config.json").is_file():
+            stops = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id", stops)
         self._stops = set(stops if isinstance(stops, list) else [stops])
 
     def prompt(self, messages: Sequence[Message]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
-from egm.backends.numpy import NumpyBackend, fit, read_safetensors
+from egm.backends.numpy_backend import NumpyBackend, fit, read_safetensors
 from egm.backends.transformers import TransformersBackend
 from egm.codecs import get_codec
 from egm.errors import BackendError, ModelError
