@@ -132,9 +132,12 @@ def test_requests_that_do_not_fit(backend: NumpyBackend) -> None:
     messages, picture = get_codec("qwen3_vl").messages("the cup"), Image.new("RGB", (64, 64))
     with pytest.raises(BackendError, match=r"leaves no room in .* context of 4096"):
         backend.generate([Request([{"role": "user", "content": "word " * 5000}])], GREEDY)
-    with pytest.raises(BackendError, match="one image part for each picture"):
+    with pytest.raises(BackendError, match="have 1 places for pictures, but 0 came"):
         backend.generate([Request(messages)], GREEDY)
+    two = [{"role": "user", "content": [{"type": "image"}, {"type": "image"}]}]
     with pytest.raises(BackendError, match="takes one picture"):
-        backend.generate([Request(messages, [picture, picture])], GREEDY)
+        backend.generate([Request(two, [picture, picture])], GREEDY)
+    with pytest.raises(BackendError, match="control tokens for pictures"):
+        backend.generate([Request([{"role": "user", "content": "<|image_pad|>"}])], GREEDY)
     with pytest.raises(BackendError, match="the chat template refuses"):
         backend.generate([Request([{"role": "tool", "content": "x"}])], GREEDY)

@@ -139,8 +139,12 @@ def test_text_alone_and_several_pictures(backend: TransformersBackend) -> None:
 def test_requests_that_do_not_fit(backend: TransformersBackend) -> None:
     with pytest.raises(BackendError, match=r"leaves no room in .* context of 4096"):
         backend.generate([Request([{"role": "user", "content": "word " * 5000}])], GREEDY)
+    with pytest.raises(BackendError, match="have 1 places for pictures, but 0 came"):
+        backend.generate([Request(get_codec("qwen3_vl").messages("the cup"))], GREEDY)
+    with pytest.raises(BackendError, match="the chat template refuses"):
+        backend.generate([Request([{"role": "tool", "content": "x"}])], GREEDY)
     with pytest.raises(BackendError, match="failed to answer") as caught:
-        backend.generate([Request(get_codec("qwen3_vl").messages("the cup"))], GREEDY)  # no picture for its part
+        backend.generate([Request(get_codec("qwen3_vl").messages("the cup"), [1.5])], GREEDY)  # type: ignore[list-item]
     assert "\n" not in str(caught.value)
     assert backend.generate([], GREEDY) == []
 

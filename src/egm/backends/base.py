@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from egm.errors import EgmError
+from egm.errors import BackendError, EgmError
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
@@ -26,6 +26,20 @@ class Request:
     messages: Sequence[Message]
     images: Sequence[Image] = ()
     draw: int = 0
+
+    def check(self) -> None:
+        """Refuse pictures without a place in the messages, and places without a picture.
+
+        Raises:
+            BackendError: If their numbers differ.
+        """
+        contents = [message["content"] for message in self.messages]
+        parts = [part for content in contents if not isinstance(content, str) for part in content]
+        places = sum(part.get("type") == "image" for part in parts)
+        if places != len(self.images):
+            raise BackendError(
+                f"the messages have {places} places for pictures, but {len(self.images)} came: give one an image part"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,12 +77,13 @@ class NumpyBackend:
 
     def _answer(self, request: Request, settings: GenerationSettings) -> Reply:
         start = time.perf_counter()
+        request.check()
         if len(request.images) > 1:
             raise BackendError(f"{self.model} takes one picture a request, not {len(request.images)}")
         seen = [self._see(image) for image in request.images]
         ids = self._tokenizer.encode(self.prompt(request.messages), add_special_tokens=False).ids
         if ids.count(self._image) != len(seen) or self._video in ids:
-            raise BackendError("the messages must hold one image part for each picture of the request")
+            raise BackendError("the text holds control tokens for pictures: pass phrases through a codec")
         at = ids.index(self._image) if seen else 0
         grid, features, levels = seen[0] if seen else ((0, 0), None, [])
         if features is not None:

@@ -62,8 +62,17 @@ class TransformersBackend:
         return cls(module, processor, name=checkpoint.name)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Render chat turns with the checkpoint's own template, up to where the answer begins."""
-        text: str = self.processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        """Render chat turns with the checkpoint's own template, up to where the answer begins.
+
+        Raises:
+            BackendError: If the template refuses them.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise BackendError(f"the chat template refuses: {error}") from error
         return text
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:
@@ -91,9 +100,9 @@ class TransformersBackend:
             raise BackendError(
                 f"out of GPU memory with {len(requests)} requests at once: use a smaller batch_size"
             ) from error
+        except BackendError:
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, BackendError):
-                raise
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
         return self._replies(inputs, output, clock, start)
 
@@ -109,6 +118,8 @@ class TransformersBackend:
             self.module.generation_config = own
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
+        for request in requests:
+            request.check()
         texts = [self.prompt(request.messages) for request in requests]
         images = [image for request in requests for image in request.images]
         inputs = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
