@@ -37,7 +37,7 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("model: {name: x}\noptim: {steps: 1, lerning_rate: 0.1}", "unknown key 'optim.lerning_rate'; did you mean 'learning_rate'?"),
+        ("model: {name: x}\noptim: {stepz: 1}", "unknown key 'optim.stepz'; did you mean 'steps'?"),
         ("modle: {name: x}\noptim: {steps: 1}", "unknown key 'modle'; did you mean 'model'?"),
         ("model: {name: x, zzz: 1}\noptim: {steps: 1}", "unknown key 'model.zzz'; known keys: name, from_scratch"),
         ("model: {name: x}\noptim: {}", "key 'optim.steps' is missing"),

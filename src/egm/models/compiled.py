@@ -22,6 +22,10 @@ def compile_layers(model: Any) -> Any:
     Raises:
         ModelError: If there is no Qwen3-VL model inside.
     """
+    import torch
+
+    # Each new mix of aligned and unaligned sizes is one compilation; past the limit layers would run uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     cores = [module for module in model.modules() if hasattr(module, "visual") and hasattr(module, "language_model")]
     if not cores:
         raise ModelError(f"{type(model).__name__} holds no Qwen3-VL model: train it with run.compile set to false")

@@ -21,6 +21,7 @@ from egm.training.data import Rows
 from egm.types import Sample
 
 IGNORED = -100
+_UNIT = 32  # lengths are padded to its multiples: few shapes to compile for, all of them aligned
 
 
 class Collator:
@@ -81,6 +82,7 @@ class Collator:
         encoded = self.tokenizer([*prompts, *targets], add_special_tokens=False)["input_ids"]
         count = len(samples)
         longest = max(len(a) + len(b) for a, b in zip(encoded[:count], encoded[count:], strict=True))
+        longest = -(-longest // _UNIT) * _UNIT
         ids = np.full((count, longest), self.pad_id, dtype=np.int64)
         labels = np.full((count, longest), IGNORED, dtype=np.int64)
         lengths = []

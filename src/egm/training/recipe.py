@@ -55,10 +55,11 @@ class OptimSection(_Section):
         steps: Optimiser steps.
         batch_size: Samples a step on each process.
         accumulation: Forward passes a step; `batch_size` is split among them.
-        learning_rate: Peak rate of AdamW.
+        optimizer: "adamw", or "muon" for the inner matrices with AdamW for the rest, which learns faster from scratch.
+        learning_rate: Peak rate.
         schedule: How the rate falls after the warm-up.
         warmup_steps: Steps of linear warm-up.
-        weight_decay: AdamW's decay.
+        weight_decay: Decoupled weight decay.
         beta2: AdamW's second moment decay.
         max_grad_norm: Gradients are clipped to this norm.
         precision: "bf16" trains under autocast with float32 weights.
@@ -67,6 +68,7 @@ class OptimSection(_Section):
     steps: int = Field(ge=1)
     batch_size: int = Field(default=256, ge=1)
     accumulation: int = Field(default=1, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)

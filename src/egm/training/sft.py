@@ -67,6 +67,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
 
         compile_layers(model)
     trainer = GroundingTrainer(
+        use_muon=recipe.optim.optimizer == "muon",
         model=model,
         args=_arguments(recipe, out, micro),
         train_dataset=Dataset.from_dict({"row": range(len(rows))}),

@@ -9,13 +9,32 @@ from torch.nn.functional import cross_entropy
 from trl import SFTTrainer
 
 from egm.training.collate import IGNORED, expand_pixels
+from egm.training.optim import muon
 
 _SMALL_VOCABULARY = 16_384
 """Up to here whole logits are cheaper than TRL's tiled LM head, which saves memory on large vocabularies."""
 
 
 class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer over batches of `egm.training.collate.Collator`."""
+    """SFTTrainer over batches of `egm.training.collate.Collator`.
+
+    Args:
+        use_muon: Whether to step with `egm.training.optim.muon` rather than with what the arguments name.
+        **kwargs: SFTTrainer's own.
+    """
+
+    optimizer: Any
+
+    def __init__(self, *, use_muon: bool = False, **kwargs: Any) -> None:
+        self._use_muon = use_muon
+        super().__init__(**kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the optimiser."""
+        if self._use_muon and self.optimizer is None:
+            rates = self.args.learning_rate, self.args.weight_decay, self.args.adam_beta2
+            self.optimizer = muon(self.model, learning_rate=rates[0], weight_decay=rates[1], beta2=rates[2])
+        return self.optimizer if self._use_muon else super().create_optimizer(*args, **kwargs)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
