@@ -1,7 +1,7 @@
 """Accuracy of a model on SynthRef's frozen splits, greedy: the figures of egm-tiny's model card.
 
-    uv run python benchmarks/synthref.py --model egm-tiny
-    uv run python benchmarks/synthref.py --model runs/egm-tiny/model --scenes 100 --json scores.json
+uv run python benchmarks/synthref.py --model egm-tiny
+uv run python benchmarks/synthref.py --model runs/egm-tiny/model --scenes 100 --json scores.json
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 import egm
-from egm.backends import GenerationSettings
 from egm.datasets.synthetic import SPLITS, SynthRef
 
 
@@ -33,7 +32,7 @@ def main() -> None:
     grounder = egm.Grounder.load(
         options.model,
         batch_size=options.batch_size,
-        settings=GenerationSettings(max_new_tokens=options.max_new_tokens),
+        settings=egm.GenerationSettings(max_new_tokens=options.max_new_tokens),
     )
     results: dict[str, Any] = {}
     for split in options.splits:

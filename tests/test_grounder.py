@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from egm.backends import GenerationSettings, Reply, ScriptedBackend
+from egm.backends import GenerationSettings, ScriptedBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import BackendError, EgmError, ImageError, PhraseError
@@ -38,7 +38,7 @@ def requests(of: Grounder) -> list[tuple[str, tuple[int, int], int]]:
 
 
 def test_ground() -> None:
-    subject = grounder(Reply(ANSWER, "stop", 50, 12, 0.25))
+    subject = grounder(Completion(ANSWER, "stop", 50, 12, 0.25))
     result = subject.ground(picture(), "  the cup ")
     assert result.box == Box(4, 4, 12, 8)
     assert (result.failure, result.reasoning, result.phrase) == (None, "It is there.", "the cup")
@@ -62,7 +62,7 @@ def test_amodal_asks_and_reads_amodally() -> None:
 
 
 def test_the_size_that_the_model_saw_reaches_the_codec() -> None:
-    backend = ScriptedBackend([Reply('[{"bbox_2d": [28, 28, 56, 56]}]', seen_size=(56, 56))])
+    backend = ScriptedBackend([Completion('[{"bbox_2d": [28, 28, 56, 56]}]', seen_size=(56, 56))])
     result = Grounder(backend, get_codec("qwen2_5_vl")).ground(picture(100, 100), "x")
     assert result.box == Box(50, 50, 100, 100)
 
@@ -226,7 +226,7 @@ def test_progress_is_silent_where_there_is_no_terminal(capfd: pytest.CaptureFixt
 
 def test_settings_reach_the_backend() -> None:
     class Recorder(ScriptedBackend):
-        def generate(self, requests: object, settings: GenerationSettings) -> list[Reply]:
+        def generate(self, requests: object, settings: GenerationSettings) -> list[Completion]:
             seen.append(settings)
             return super().generate(requests, settings)  # type: ignore[arg-type]
 

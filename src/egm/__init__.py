@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from egm._version import __version__
 
 if TYPE_CHECKING:
+    from egm.backends import GenerationSettings
     from egm.boxes import Box, giou, iou
     from egm.codecs import Codec, get_codec
     from egm.errors import (
@@ -45,6 +46,7 @@ __all__ = [
     "DataError",
     "EgmError",
     "Failure",
+    "GenerationSettings",
     "Grounder",
     "Grounding",
     "ImageError",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "backends": ("GenerationSettings",),
     "boxes": ("Box", "giou", "iou"),
     "codecs": ("Codec", "get_codec"),
     "errors": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,7 +12,7 @@ from egm.backends.base import Backend, GenerationSettings, Request
 from egm.codecs import Codec, get_codec, neutralise
 from egm.errors import EgmError, ModelError, PhraseError
 from egm.images import ImageSource, load_image
-from egm.types import Grounding, Sample
+from egm.types import Grounding, Message, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,12 +93,7 @@ class Grounder:
         from egm.backends.checkpoint import EMBEDDED, find_checkpoint
 
         checkpoint = find_checkpoint(model)
-        family = _CODECS.get(checkpoint.model_type)
-        if family is None:
-            raise ModelError(
-                f"{checkpoint.name!r} is a {checkpoint.model_type!r} model, which no codec here knows how to ask: "
-                f"give one of {', '.join(_CODECS)}"
-            )
+        check_family(checkpoint.model_type, checkpoint.name)
         backend: Any
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
             from egm.backends.numpy_backend import NumpyBackend
@@ -109,11 +104,7 @@ class Grounder:
             from egm.backends.transformers import TransformersBackend
 
             backend = TransformersBackend.load(checkpoint, device=device, dtype=dtype, fast=fast)
-        options = {}
-        if family == "qwen3_vl":
-            # Thinking models' templates end in "<think>", Instruct models' do not: the checkpoint says which it is.
-            options["thinking_prefilled"] = backend.prompt(_PROBE).rstrip().endswith("<think>")
-        codec = get_codec(family, **options)
+        codec = codec_for(checkpoint.model_type, backend.prompt)
         return cls(backend, codec, settings=settings, prompt=prompt, batch_size=8 if batch_size is None else batch_size)
 
     def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False) -> Grounding:
@@ -230,6 +221,33 @@ class Grounder:
         ]
 
 
+def check_family(model_type: str, name: str) -> None:
+    """Refuse a model whose family no codec knows.
+
+    Raises:
+        ModelError: If that is so.
+    """
+    if model_type not in _CODECS:
+        raise ModelError(
+            f"{name!r} is a {model_type!r} model, which no codec here knows how to ask: "
+            f"give one of {', '.join(_CODECS)}"
+        )
+
+
+def codec_for(model_type: str, prompt: Callable[[list[Message]], str]) -> Codec:
+    """Return the codec of a checkpoint.
+
+    Args:
+        model_type: What its configuration says.
+        prompt: Renders chat turns with the checkpoint's own template, up to where the answer begins. The templates of
+            Thinking models end in `<think>`, those of Instruct models do not.
+    """
+    family = _CODECS[model_type]
+    if family != "qwen3_vl":
+        return get_codec(family)
+    return get_codec(family, thinking_prefilled=prompt(_PROBE).rstrip().endswith("<think>"))
+
+
 def check_phrase(phrase: str) -> str:
     """Return a phrase without white space around it.
 
@@ -246,7 +264,7 @@ def check_phrase(phrase: str) -> str:
     return asked
 
 
-_PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+_PROBE: list[Message] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class Completion:
         prompt_tokens: Tokens read, image tokens included.
         completion_tokens: Tokens generated.
         seconds: Wall-clock time from sending to the last token.
+        seen_size: Width and height in pixels of the picture after the processor's resize, if known.
     """
 
     text: str
@@ -76,6 +77,7 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    seen_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

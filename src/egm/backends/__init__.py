@@ -3,7 +3,7 @@
 Importing this imports neither torch nor transformers: `egm.backends.transformers` does.
 """
 
-from egm.backends.base import CARD_SETTINGS, Backend, GenerationSettings, Reply, Request
+from egm.backends.base import CARD_SETTINGS, Backend, GenerationSettings, Request
 from egm.backends.scripted import ScriptedBackend
 
-__all__ = ["CARD_SETTINGS", "Backend", "GenerationSettings", "Reply", "Request", "ScriptedBackend"]
+__all__ = ["CARD_SETTINGS", "Backend", "GenerationSettings", "Request", "ScriptedBackend"]

@@ -43,17 +43,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply(Completion):
-    """A completion, and how large the model saw the picture.
-
-    Attributes:
-        seen_size: Width and height in pixels of the first picture after the processor's resize, where that is known.
-    """
-
-    seen_size: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class GenerationSettings:
     """How text is generated. Nothing else is taken from a checkpoint's own generation settings but the stop tokens.
 
@@ -111,7 +100,7 @@ class Backend(Protocol):
 
     model: str
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests together.
 
         Args:

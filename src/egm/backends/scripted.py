@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from egm.backends.base import GenerationSettings, Reply, Request
+from egm.backends.base import GenerationSettings, Request
 from egm.errors import BackendError
 from egm.types import Completion
 
@@ -32,7 +32,7 @@ class ScriptedBackend:
         self._by_phrase: dict[str, str | Completion] | None = dict(script) if isinstance(script, Mapping) else None
         self._queue: Iterator[str | Completion] = iter(()) if isinstance(script, Mapping) else iter(script)
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:  # noqa: ARG002
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:  # noqa: ARG002
         """Replay; see `Backend.generate`. Words count as tokens, and no time passes.
 
         Raises:
@@ -62,9 +62,5 @@ def _text(request: Request) -> str:
     return "\n".join(text for texts in parts for text in texts)
 
 
-def _reply(line: str | Completion) -> Reply:
-    if isinstance(line, str):
-        return Reply(line, completion_tokens=len(line.split()))
-    if isinstance(line, Reply):
-        return line
-    return Reply(line.text, line.finish_reason, line.prompt_tokens, line.completion_tokens, line.seconds)
+def _reply(line: str | Completion) -> Completion:
+    return Completion(line, completion_tokens=len(line.split())) if isinstance(line, str) else line

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from egm.backends.base import GenerationSettings, Reply, Request
+from egm.backends.base import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.quiet import quiet
 from egm.backends.sampling import Clock, GumbelSampler
 from egm.errors import BackendError, ModelError
-from egm.types import Message
+from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -75,7 +75,7 @@ class TransformersBackend:
             raise BackendError(f"the chat template refuses: {error}") from error
         return text
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Reply]:
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests in one batch; see `Backend.generate`.
 
         A reply's time is that from the call to its own last token, so it includes its neighbours' share of the work.
@@ -159,7 +159,7 @@ class TransformersBackend:
     def _sampler(self, requests: Sequence[Request], settings: GenerationSettings) -> GumbelSampler:
         return GumbelSampler(settings, [request.draw for request in requests], self.module.device)
 
-    def _replies(self, inputs: Any, output: Any, clock: Clock, start: float) -> list[Reply]:
+    def _replies(self, inputs: Any, output: Any, clock: Clock, start: float) -> list[Completion]:
         length, stops = inputs["input_ids"].shape[1], self._stops()
         rows = output[:, length:].tolist()
         read = inputs["attention_mask"].sum(dim=1).tolist()
@@ -169,7 +169,7 @@ class TransformersBackend:
             end = next((i for i, token in enumerate(row) if token in stops), None)
             count = len(row) if end is None else end + 1
             replies.append(
-                Reply(
+                Completion(
                     # Special tokens stay: the boxes of some families stand between them.
                     text=self.processor.tokenizer.decode(row[:end], skip_special_tokens=False),
                     finish_reason="length" if end is None else "stop",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.cli.embedded import use_one_blas_thread
 from egm.cli.ground import clean
 from egm.cli.pictures import side_by_side, write_picture
 
@@ -26,7 +25,6 @@ def demo(
 ) -> None:
     """Make a scene, ask egm-tiny three phrases of rising complexity, and draw what it answers."""
     start = time.perf_counter()
-    use_one_blas_thread()
     from rich.console import Console
 
     from egm.grounder import Grounder

@@ -1,8 +1,7 @@
-"""What is special about the model that comes with the package: a small world, and NumPy under it."""
+"""What is special about the model that comes with the package: its world is small."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 
@@ -18,14 +17,6 @@ a an and the one only of on in to from with at is are isn't aren't not anything 
 """
 WORDS = frozenset(_VOCABULARY.split())
 """Every word of SynthRef's phrases."""
-
-
-def use_one_blas_thread() -> None:
-    """Keep NumPy's products on one thread; has an effect only before NumPy is imported.
-
-    They are so small that threads cost more than they give, and on a busy machine ten times as much.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def notice(pictures: Iterable[str], phrases: Iterable[str]) -> str | None:

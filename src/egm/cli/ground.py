@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.cli.embedded import notice, use_one_blas_thread
+from egm.cli.embedded import notice
 from egm.cli.pictures import check_picture_path, side_by_side, write_picture
 from egm.errors import EgmError, ImageError
 
@@ -58,8 +58,6 @@ def ground(
     Exit code 0 if every answer has a box, 1 if one has none, 2 if the input is bad. A bad image in a folder is
     reported, and the others go on.
     """
-    if model == "egm-tiny":
-        use_one_blas_thread()
     from dataclasses import replace
 
     from egm.backends import CARD_SETTINGS, GenerationSettings

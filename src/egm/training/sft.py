@@ -6,13 +6,15 @@ import json
 import platform
 import sys
 import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egm.codecs import Codec, get_codec
+from egm.codecs import Codec
 from egm.errors import ModelError, RecipeError
 from egm.files import write_text
+from egm.grounder import codec_for
 from egm.training.recipe import ModelSection, SFTRecipe, dump_recipe
 
 if TYPE_CHECKING:
@@ -107,12 +109,11 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
 
 
 def _codec(config: Any, processor: Any) -> Codec:
-    """Return the codec of a checkpoint, which declares by its template whether answers begin inside the thinking."""
+    """Return the codec of what is trained, as `Grounder.load` will choose it."""
     if config.model_type not in ("qwen3_vl", "qwen3_vl_moe"):
         raise ModelError(f"egm sft trains the Qwen3-VL family, not {config.model_type!r}")
-    probe = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-    text: str = processor.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
-    return get_codec("qwen3_vl", thinking_prefilled=text.rstrip().endswith("<think>"))
+    render = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    return codec_for(config.model_type, render)
 
 
 def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
