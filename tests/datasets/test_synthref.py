@@ -143,7 +143,26 @@ def test_the_rationale_ends_with_the_box() -> None:
         assert ("In full" in sample.rationale) == sample.amodal
 
 
+def test_an_inventory_tells_the_whole_scene_once_and_then_speaks_of_numbers() -> None:
+    data = SynthRef("val", scenes=40, rationale="inventory")
+    for index in range(40):
+        scene = data.scene(index)
+        for sample, usual in zip(data.samples(index), SynthRef("val").samples(index), strict=True):
+            assert (sample.phrase, sample.box) == (usual.phrase, usual.box)
+            assert sample.rationale is not None
+            inventory, _, steps = sample.rationale.partition(". ")
+            entries = [re.fullmatch(r"(\d+) \((.*)\) (.*)", entry) for entry in inventory.split("; ")]
+            assert [entry and int(entry[1]) for entry in entries] == list(range(1, len(scene.objects) + 1))
+            told = {entry[2]: entry[3] for entry in entries if entry}
+            for item in scene.objects:
+                box = ",".join(map(str, Box(*item.visible).to_1000(scene.size)))
+                assert told[box].endswith(f"{item.fill} {item.color} {item.shape}")
+            assert steps.count("(") == (2 if sample.amodal else 1)
+
+
 def test_unknown_splits_and_sizes_are_refused() -> None:
+    with pytest.raises(DataError, match="choose one of candidates, inventory"):
+        SynthRef("val", rationale="short")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="choose one of train, val"):
         SynthRef("testA")
     with pytest.raises(DataError, match="1 to 500"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from egm.datasets.jsonl import JsonlDataset
-from egm.datasets.synthetic import SynthRef
+from egm.datasets.synthetic import Style, SynthRef
 from egm.errors import RecipeError
 from egm.training.recipe import DataSection
 from egm.types import Sample
@@ -35,12 +35,13 @@ class SynthRefRows:
     Args:
         scenes: How many scenes.
         seed: Which draw of the split.
+        rationale: Style of the rationales.
     """
 
     samples_per_row = 4
 
-    def __init__(self, scenes: int, seed: int) -> None:
-        self._scenes, self._source = scenes, SynthRef("train", seed=seed)
+    def __init__(self, scenes: int, seed: int, rationale: Style = "candidates") -> None:
+        self._scenes, self._source = scenes, SynthRef("train", seed=seed, rationale=rationale)
 
     def __len__(self) -> int:
         return self._scenes
@@ -77,7 +78,7 @@ def open_rows(section: DataSection, seed: int) -> Rows:
         DataError: If the file is missing or damaged.
     """
     if section.train == "synthref/train":
-        return SynthRefRows(section.scenes, seed)
+        return SynthRefRows(section.scenes, seed, section.rationale)
     if section.train.endswith(".jsonl"):
         return JsonlRows(Path(section.train), section.images)
     raise RecipeError(f"data.train is {section.train!r}: give synthref/train or a .jsonl file")

@@ -35,6 +35,7 @@ class DataSection(_Section):
         train: `synthref/train`, or a `.jsonl` file (see `egm.datasets.jsonl`).
         images: Folder that holds the images of a `.jsonl` file; its own folder by default.
         scenes: How many scenes of `synthref/train`, before they repeat.
+        rationale: How SynthRef's rationales refer to objects: "candidates" or "inventory".
         thinking: Train on the rationale and the box; without, on the box alone.
         prompt: Prompt style of the codec; its own default if not given.
         max_length: Longest sequence in tokens; a longer sample is an error that names it.
@@ -43,6 +44,7 @@ class DataSection(_Section):
     train: str = "synthref/train"
     images: Path | None = None
     scenes: int = Field(default=1_000_000, ge=1)
+    rationale: Literal["candidates", "inventory"] = "candidates"
     thinking: bool = True
     prompt: str | None = None
     max_length: int = Field(default=1024, ge=64)

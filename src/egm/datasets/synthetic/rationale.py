@@ -6,6 +6,8 @@ percent of the image's longer side.
 
 from __future__ import annotations
 
+from typing import Final, Literal, TypeAlias, get_args
+
 from egm.boxes import Box
 from egm.datasets.synthetic.programs import (
     EXTREME_SIDES,
@@ -22,88 +24,106 @@ from egm.datasets.synthetic.programs import (
 from egm.datasets.synthetic.scenes import IntBox, Scene
 from egm.datasets.synthetic.wording import noun
 
+Style: TypeAlias = Literal["candidates", "inventory"]
+"""How a rationale refers to objects: by their boxes, step by step; or by number, after a list of the whole scene."""
+
+STYLES: Final[tuple[str, ...]] = get_args(Style)
 _FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
 
 
-def explain(trace: Trace, scene: Scene, *, amodal: bool = False) -> str:
+def explain(trace: Trace, scene: Scene, *, amodal: bool = False, style: Style = "candidates") -> str:
     """Word an execution.
 
     Args:
         trace: What `execute` returned.
         scene: The scene that it ran on.
         amodal: Whether to end with the whole box, hidden parts too, after the visible one.
+        style: How to refer to objects.
     """
-    text = f"{_tell(trace, scene)} So it is {_box(scene, scene.objects[trace.referent].visible)}."
-    if amodal:
-        text += f" In full {_box(scene, scene.objects[trace.referent].whole)}."
-    return text
+    return _Teller(scene, style).explain(trace, amodal=amodal)
 
 
-def _tell(trace: Trace, scene: Scene) -> str:
-    parts = []
-    for inner in trace.anchors:
-        if inner.program.steps:
-            parts += [_tell(inner, scene), f"So this one is at {_visible(scene, inner.referent)}."]
-        else:
-            parts.append(f"The {noun(inner.program.attributes)} is at {_visible(scene, inner.referent)}.")
-    if not trace.program.steps:
-        return f"The only {noun(trace.program.attributes)} is at {_visible(scene, trace.referent)}."
-    events = list(trace.events[1:])
-    filters = [event for event in events if isinstance(event.step, (Side, Between, Without))]
-    many = noun(trace.program.attributes, plural=True)
-    if filters:
-        lines = [f"{_visible(scene, i)} {_verdicts(scene, i, filters)}" for i in filters[0].before]
-        parts.append(f"The {many}: {'; '.join(lines)}.")
-        many = "ones left"
-    if len(filters) < len(events):
-        parts.append(_choice(scene, events[-1], many))
-    return " ".join(parts)
+class _Teller:
+    def __init__(self, scene: Scene, style: str) -> None:
+        self.scene = scene
+        order = sorted(range(len(scene.objects)), key=lambda i: (center2(scene.objects[i]), i))
+        boxes = [_box(scene, item.visible) for item in scene.objects]
+        numbers = {i: str(k) for k, i in enumerate(order, 1)}
+        by_number = style == "inventory"
+        self.names = numbers if by_number else dict(enumerate(boxes))
+        self.at = "" if by_number else "at "
+        self.inventory = "; ".join(f"{numbers[i]} {boxes[i]} {self._describe(i)}" for i in order) + ". "
+        self.inventory = self.inventory if by_number else ""
+        self.choices = {i: f"{numbers[i]} {boxes[i]}" if by_number else boxes[i] for i in order}
 
+    def _describe(self, i: int) -> str:
+        item = self.scene.objects[i]
+        size = "" if item.size == "medium" else f"{item.size} "
+        return f"{size}{item.fill} {item.color} {item.shape}"
 
-def _verdicts(scene: Scene, i: int, filters: list[Event]) -> str:
-    """Say how a candidate fares, up to the first condition that it fails."""
-    words = []
-    for event in filters:
-        if i in event.anchors:
-            words.append("itself")
-            break
-        words.append(_verdict(scene, i, event))
-        if i not in event.after:
-            break
-    return ", ".join(words)
+    def explain(self, trace: Trace, *, amodal: bool) -> str:
+        text = f"{self.inventory}{self.tell(trace)} So it is {self.choices[trace.referent]}."
+        if amodal:
+            text += f" In full {_box(self.scene, self.scene.objects[trace.referent].whole)}."
+        return text
 
+    def tell(self, trace: Trace) -> str:
+        parts = []
+        for inner in trace.anchors:
+            if inner.program.steps:
+                parts += [self.tell(inner), f"So this one is {self.at}{self.names[inner.referent]}."]
+            else:
+                parts.append(f"The {noun(inner.program.attributes)} is {self.at}{self.names[inner.referent]}.")
+        if not trace.program.steps:
+            return f"The only {noun(trace.program.attributes)} is {self.at}{self.names[trace.referent]}."
+        events = list(trace.events[1:])
+        filters = [event for event in events if isinstance(event.step, (Side, Between, Without))]
+        many = noun(trace.program.attributes, plural=True)
+        if filters:
+            lines = [f"{self.names[i]} {self.verdicts(i, filters)}" for i in filters[0].before]
+            parts.append(f"The {many}: {'; '.join(lines)}.")
+            many = "ones left"
+        if len(filters) < len(events):
+            parts.append(self.choice(events[-1], many))
+        return " ".join(parts)
 
-def _verdict(scene: Scene, i: int, event: Event) -> str:
-    step = event.step
-    if isinstance(step, Without):
-        return str(getattr(scene.objects[i], step.attribute))
-    if isinstance(step, Between):
-        return "between" if i in event.after else "outside"
-    assert isinstance(step, Side)
-    axis = 0 if step.side in ("left", "right") else 1
-    before = center2(scene.objects[i])[axis] < center2(scene.objects[event.anchors[0]])[axis]
-    return (("left", "right"), ("above", "below"))[axis][0 if before else 1]
+    def verdicts(self, i: int, filters: list[Event]) -> str:
+        """Say how a candidate fares, up to the first condition that it fails."""
+        words = []
+        for event in filters:
+            if i in event.anchors:
+                words.append("itself")
+                break
+            words.append(self.verdict(i, event))
+            if i not in event.after:
+                break
+        return ", ".join(words)
 
+    def verdict(self, i: int, event: Event) -> str:
+        step, objects = event.step, self.scene.objects
+        if isinstance(step, Without):
+            return str(getattr(objects[i], step.attribute))
+        if isinstance(step, Between):
+            return "between" if i in event.after else "outside"
+        assert isinstance(step, Side)
+        axis = 0 if step.side in ("left", "right") else 1
+        before = center2(objects[i])[axis] < center2(objects[event.anchors[0]])[axis]
+        return (("left", "right"), ("above", "below"))[axis][0 if before else 1]
 
-def _choice(scene: Scene, event: Event, many: str) -> str:
-    step = event.step
-    boxes = [_visible(scene, i) for i in event.before]
-    if isinstance(step, Distance) or (isinstance(step, Extreme) and step.which not in EXTREME_SIDES):
-        measure = "distance" if isinstance(step, Distance) else "size"
-        lines = [f"{box} {measure} {value}" for box, value in zip(boxes, event.values, strict=True)]
-        goal = ("nearest" if step.nearest else "farthest") if isinstance(step, Distance) else step.which
-        return (
-            f"The {many}: {'; '.join(lines)}. {goal.capitalize()} {event.values[event.before.index(event.after[0])]}."
-        )
-    if isinstance(step, Ordinal):
-        lines = [f"{k} {box}" for k, box in enumerate(boxes, 1)]
-        return f"The {many} from {_FROM[step.side]}: {'; '.join(lines)}."
-    assert isinstance(step, Extreme)
-    return f"The {many} from {_FROM[EXTREME_SIDES[step.which]]}: {'; '.join(boxes)}."
-
-
-def _visible(scene: Scene, i: int) -> str:
-    return _box(scene, scene.objects[i].visible)
+    def choice(self, event: Event, many: str) -> str:
+        step = event.step
+        names = [self.names[i] for i in event.before]
+        if isinstance(step, Distance) or (isinstance(step, Extreme) and step.which not in EXTREME_SIDES):
+            measure = "distance" if isinstance(step, Distance) else "size"
+            lines = [f"{name} {measure} {value}" for name, value in zip(names, event.values, strict=True)]
+            goal = ("nearest" if step.nearest else "farthest") if isinstance(step, Distance) else step.which
+            best = event.values[event.before.index(event.after[0])]
+            return f"The {many}: {'; '.join(lines)}. {goal.capitalize()} {best}."
+        if isinstance(step, Ordinal):
+            lines = [f"{k} {name}" for k, name in enumerate(names, 1)] if self.at else names
+            return f"The {many} from {_FROM[step.side]}: {'; '.join(lines)}."
+        assert isinstance(step, Extreme)
+        return f"The {many} from {_FROM[EXTREME_SIDES[step.which]]}: {'; '.join(names)}."
 
 
 def _box(scene: Scene, box: IntBox) -> str:

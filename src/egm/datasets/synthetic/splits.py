@@ -9,7 +9,7 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.datasets.synthetic.programs import Trace
-from egm.datasets.synthetic.rationale import explain
+from egm.datasets.synthetic.rationale import STYLES, Style, explain
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.sampling import sample_program
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
@@ -60,9 +60,11 @@ class SynthRef:
         split: "train", "val", "test-simple", "test-complex" or "test-amodal".
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
         scenes: How many scenes, for train or for a part of a split. Default: all; train has no end.
+        rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
+            scene first and then refers to objects by number.
 
     Raises:
-        DataError: If there is no such split, or it has fewer scenes.
+        DataError: If there is no such split or style, or the split has fewer scenes.
 
     Example:
         >>> sample = SynthRef("val").samples(0)[0]
@@ -70,10 +72,14 @@ class SynthRef:
         True
     """
 
-    def __init__(self, split: str = "train", *, seed: int = 0, scenes: int | None = None) -> None:
+    def __init__(
+        self, split: str = "train", *, seed: int = 0, scenes: int | None = None, rationale: Style = "candidates"
+    ) -> None:
         if split not in SPLITS:
             raise DataError(f"SynthRef has no split {split!r}: choose one of {', '.join(SPLITS)}")
-        self.split, self.seed, self.spec = split, seed, SPLITS[split]
+        if rationale not in STYLES:
+            raise DataError(f"there is no rationale style {rationale!r}: choose one of {', '.join(STYLES)}")
+        self.split, self.seed, self.spec, self.style = split, seed, SPLITS[split], rationale
         if scenes is not None and (scenes < 1 or (self.spec.scenes is not None and scenes > self.spec.scenes)):
             raise DataError(f"SynthRef {split} cannot give {scenes} scenes: ask for 1 to {self.spec.scenes or 'any'}")
         self.scenes = self.spec.scenes if scenes is None else scenes
@@ -133,7 +139,7 @@ class SynthRef:
             box=Box(*(item.whole if amodal else item.visible)),
             size=scene.size,
             amodal=amodal,
-            rationale=explain(trace, scene, amodal=amodal),
+            rationale=explain(trace, scene, amodal=amodal, style=self.style),
             meta={
                 "kind": trace.program.kind,
                 "complexity": trace.program.complexity,
