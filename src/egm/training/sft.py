@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -146,13 +147,19 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
         save_steps=run.save_every,
         save_total_limit=2,
         report_to=run.report_to,
-        gradient_checkpointing=False,
+        **{_checkpointing(SFTConfig): False},
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         accelerator_config={"non_blocking": True},
         disable_tqdm=not sys.stderr.isatty(),
     )
+
+
+def _checkpointing(config: Any) -> str:
+    """Return what this version of transformers calls the recomputing of activations."""
+    names = {field.name for field in fields(config)}
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
 def _start(recipe: SFTRecipe, out: Path, *, resume: bool) -> None:

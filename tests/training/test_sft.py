@@ -1,0 +1,111 @@
+"""`egm sft`, for real and at toy size: a model comes out that transformers loads, and mistakes are told in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from egm.cli import app
+from egm.datasets.jsonl import JsonlDataset
+from egm.datasets.synthetic import SynthRef
+from egm.errors import DataError, ModelError, RecipeError
+from egm.grounder import Grounder
+from egm.training.recipe import SFTRecipe, load_recipe
+from egm.training.sft import run_sft
+
+TOY: dict[str, Any] = {
+    "model": {"name": "tiny-s", "from_scratch": True},
+    "data": {"scenes": 8},
+    "optim": {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1, "optimizer": "muon"},
+    "run": {"log_every": 1, "save_every": 1},
+}
+
+
+def toy(**changes: Any) -> SFTRecipe:
+    return SFTRecipe.model_validate(TOY | changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "toy"
+    run_sft(toy(), out)
+    return out
+
+
+def test_the_run_folder_says_what_was_done(trained: Path) -> None:
+    assert load_recipe(trained / "recipe.yaml") == toy()
+    run = json.loads((trained / "run.json").read_text())
+    assert run["seed"] == 0
+    assert run["steps"] == 2
+    assert {"torch", "transformers", "trl", "egm"} <= run["versions"].keys()
+    assert run["hardware"]
+    assert 4.0 < run["loss"] < 8.0  # about the logarithm of the vocabulary: nothing has been learnt yet
+
+
+def test_the_model_loads_and_answers(trained: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(trained / "model")
+    assert type(model).__name__ == "Qwen3VLForConditionalGeneration"
+    assert model.dtype == torch.bfloat16
+    assert type(AutoProcessor.from_pretrained(trained / "model")).__name__ == "Qwen3VLProcessor"
+    from egm.backends import GenerationSettings
+
+    grounder = Grounder.load(trained / "model", device="cpu", settings=GenerationSettings(max_new_tokens=4))
+    sample = SynthRef("val").samples(0)[0]
+    assert grounder.ground(sample.image, sample.phrase).tokens <= 4
+
+
+def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="holds a run already: go on with --resume"):
+        run_sft(toy(), trained)
+    with pytest.raises(RecipeError, match="differs from this recipe"):
+        run_sft(toy(run={"seed": 1}), trained, resume=True)
+    with pytest.raises(RecipeError, match="nothing to resume"):
+        run_sft(toy(), tmp_path / "none", resume=True)
+
+
+def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["data", "synthetic", "--scenes", "1", "--out", str(tmp_path)]).exit_code == 0
+    assert len(JsonlDataset(tmp_path / "val.jsonl")) == len(SynthRef("val").samples(0))
+    recipe = toy(
+        model={"name": "egm-tiny"},
+        data={"train": str(tmp_path / "val.jsonl"), "thinking": True},
+        optim={"steps": 1, "batch_size": 2, "learning_rate": 1e-6},
+    )
+    run_sft(recipe, tmp_path / "run")
+    loss = json.loads((tmp_path / "run" / "run.json").read_text())["loss"]
+    assert loss < 1.0  # it starts from what egm-tiny knows
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"optim": {"steps": 1, "batch_size": 3}}, RecipeError, "must be a multiple of 4"),
+        ({"data": {"train": "refcoco"}}, RecipeError, "give synthref/train or a .jsonl file"),
+        ({"data": {"train": "none.jsonl"}}, DataError, "no dataset at none.jsonl"),
+        ({"model": {"name": "tiny-x", "from_scratch": True}}, ModelError, "tiny-"),
+        ({"model": {"name": "8B", "from_scratch": True}}, ModelError, "cannot be built from scratch"),
+        ({"model": {"name": "no/such/folder"}}, ModelError, "no/such/folder"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        run_sft(toy(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_names_a_wrong_key(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: {name: tiny-s}\noptim: {steps: 1, batchsize: 2}\n")
+    result = CliRunner().invoke(app, ["sft", str(path)])
+    assert isinstance(result.exception, RecipeError)
+    assert "did you mean 'batch_size'?" in str(result.exception)
