@@ -15,8 +15,8 @@ class Record:
 
     Attributes:
         id: The sample's id.
-        image: Which picture, as a stable text (a path relative to the image root, or the id of a made one): samples of one
-            image share it, and intervals are clustered by it.
+        image: Which picture, as a stable text (a path relative to the image root, or the id of a made one): samples of
+            one image share it, and intervals are clustered by it.
         phrase: What was asked.
         truth: The true box in pixels, `x1, y1, x2, y2`.
         size: Width and height of the upright image in pixels, if known.
