@@ -16,8 +16,6 @@ import time
 
 CHILD = """
 import sys
-from egm.cli.embedded import use_one_blas_thread
-use_one_blas_thread()
 from egm.datasets.synthetic import SynthRef
 from egm.grounder import Grounder
 grounder = Grounder.load(sys.argv[1])

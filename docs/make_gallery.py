@@ -56,7 +56,7 @@ def main() -> None:
         left = index % COLUMNS * TILE[0] + (TILE[0] - tile.width) // 2
         top = index // COLUMNS * TILE[1] + 8
         page.paste(tile, (left, top))
-    page.quantize(192).save(Path(__file__).with_name("gallery.png"), optimize=True)
+    page.quantize(255, dither=Image.Dither.NONE).save(Path(__file__).with_name("gallery.png"), optimize=True)
 
 
 if __name__ == "__main__":
