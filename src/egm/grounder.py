@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.backends.base import Backend, GenerationSettings, Request
 from egm.codecs import Codec, get_codec, neutralise
-from egm.errors import EgmError, ModelError, PhraseError
+from egm.errors import BackendError, EgmError, ModelError, PhraseError
 from egm.images import ImageSource, load_image
-from egm.types import Grounding, Message, Sample
+from egm.types import Completion, Grounding, Message, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +26,19 @@ Item: TypeAlias = Sample | tuple[ImageSource, str]
 _CODECS = {"qwen3_vl": "qwen3_vl", "qwen3_vl_moe": "qwen3_vl", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl"}
 _WINDOW = 4  # batches among which images are sorted by size
 _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A grounding, and the reply that it was read from.
+
+    Attributes:
+        grounding: The box, or why there is none; with the picture.
+        completion: The reply, with what it cost.
+    """
+
+    grounding: Grounding
+    completion: Completion
 
 
 class Grounder:
@@ -124,7 +137,7 @@ class Grounder:
             BackendError: If the engine fails.
         """
         asked = check_phrase(phrase)
-        return self._answer([_Question(0, load_image(image), asked, amodal)])[0]
+        return self._answer([_Question(0, load_image(image), asked, amodal)])[0].grounding
 
     def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
         """Ground many phrases, in batches.
@@ -173,27 +186,55 @@ class Grounder:
         Raises:
             BackendError: If the engine fails.
         """
-        numbered = enumerate(items)
+        for result in self._each(enumerate(items), self._answer):
+            yield result.grounding if isinstance(result, Answer) else result
+
+    def answer_each(self, items: Iterable[tuple[int, Item]]) -> Iterator[Answer | EgmError]:
+        """Ground phrases as `ground_each` does, keep the replies, and go on after failures of the engine too.
+
+        Args:
+            items: Samples, or pairs of image and phrase, each with the number of its draw (see `Request.draw`).
+
+        Yields:
+            For each item, in the same order, its answer, or the error of its image, its phrase or the engine. Where a
+            batch fails, its questions are asked once more, one by one, so that each fails for itself alone.
+        """
+        yield from self._each(items, self._answer_alone)
+
+    def _each(
+        self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[_Question]], Sequence[Answer | EgmError]]
+    ) -> Iterator[Answer | EgmError]:
+        numbered = iter(numbered)
         while True:
-            results: dict[int, Grounding | EgmError] = {}
+            results: dict[int, Answer | EgmError] = {}
+            order: list[int] = []
             questions: list[_Question] = []
             album = _Album()
             for index, item in islice(numbered, _WINDOW * self.batch_size):
+                order.append(index)
                 try:
                     questions.append(_question(index, item, album))
                 except EgmError as error:
                     results[index] = error
                 if album.pixels > _WINDOW_PIXELS:
                     break
-            if not questions and not results:
+            if not order:
                 return
             questions.sort(key=lambda question: question.image.width * question.image.height)
             for start in range(0, len(questions), self.batch_size):
                 batch = questions[start : start + self.batch_size]
-                results |= zip((question.index for question in batch), self._answer(batch), strict=True)
-            yield from (results[index] for index in sorted(results))
+                results |= zip((question.index for question in batch), answer(batch), strict=True)
+            yield from (results[index] for index in order)
 
-    def _answer(self, questions: Sequence[_Question]) -> list[Grounding]:
+    def _answer_alone(self, questions: Sequence[_Question]) -> Sequence[Answer | EgmError]:
+        try:
+            return self._answer(questions)
+        except BackendError as error:
+            if len(questions) == 1:
+                return [error]
+        return [result for question in questions for result in self._answer_alone([question])]
+
+    def _answer(self, questions: Sequence[_Question]) -> list[Answer]:
         requests = [
             Request(
                 self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt),
@@ -203,22 +244,18 @@ class Grounder:
             for question in questions
         ]
         replies = self.backend.generate(requests, self.settings)
-        return [
-            replace(
-                self.codec.parse(
-                    reply.text,
-                    size=question.image.size,
-                    finish_reason=reply.finish_reason,
-                    amodal=question.amodal,
-                    seen_size=reply.seen_size,
-                    phrase=question.phrase,
-                ),
-                tokens=reply.completion_tokens,
-                seconds=reply.seconds,
-                image=question.image,
-            )
-            for question, reply in zip(questions, replies, strict=True)
-        ]
+        return [Answer(self._read(question, reply), reply) for question, reply in zip(questions, replies, strict=True)]
+
+    def _read(self, question: _Question, reply: Completion) -> Grounding:
+        grounding = self.codec.parse(
+            reply.text,
+            size=question.image.size,
+            finish_reason=reply.finish_reason,
+            amodal=question.amodal,
+            seen_size=reply.seen_size,
+            phrase=question.phrase,
+        )
+        return replace(grounding, tokens=reply.completion_tokens, seconds=reply.seconds, image=question.image)
 
 
 def check_family(model_type: str, name: str) -> None:
