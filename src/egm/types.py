@@ -70,6 +70,9 @@ class Completion:
         completion_tokens: Tokens generated.
         seconds: Wall-clock time from sending to the last token.
         seen_size: Width and height in pixels of the picture after the processor's resize, if known.
+        first_token_seconds: From sending to the first token, where streamed.
+        queue_seconds: How long the request waited, failed tries included, before the answered one was sent.
+        reasoning_tokens: Tokens before the last `</think>`, where the engine counts them.
     """
 
     text: str
@@ -78,6 +81,9 @@ class Completion:
     completion_tokens: int = 0
     seconds: float = 0.0
     seen_size: tuple[int, int] | None = None
+    first_token_seconds: float | None = None
+    queue_seconds: float = 0.0
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
