@@ -1,0 +1,204 @@
+"""Why a box missed, by rule, and how complex its phrase was.
+
+*Misses.* A miss has an IoU below 0.5. The first rule that fits names it:
+
+1. `no_box`: the answer holds no box; the reason stands beside it.
+2. `mirrored`: the phrase names a side (left or right), and the box has an IoU of at least 0.5 with the truth mirrored
+   left to right.
+3. `wrong_same_kind`, `wrong_object`: the box has an IoU of at least 0.5 with another annotated object of the picture
+   (one whose IoU with the truth is below 0.9). It is of the same kind where both categories are known and equal; of an
+   unknown or another kind otherwise. RefCOCO's pictures were chosen for holding several objects of one kind, but not
+   every pair in them is.
+4. `part`: at least 90 % of the box lies in the true box and the IoU is below 0.4, so that the box has less than about
+   half of the true area. `whole`: the same with the two exchanged.
+5. `loose`: an IoU of at least 0.2: the right object, badly outlined.
+6. `other`.
+
+Rules 2 and 3 can only find what is known: without the size of the picture nothing is mirrored, and an object that
+nobody annotated counts as `other`.
+
+*Phrases.* `phrase_facts` counts, from left to right and without counting a word twice: relations (where something is,
+to another thing or in the frame: "left", "next to", "holding", and so on; adjoining words of place such as "top right
+corner" are one), ordinals ("second", "last", "3rd"), superlatives ("tallest", "most", "leftmost") and negation ("not",
+"without", "except"). A phrase is *complex* with two or more of these together. "in", "with", "of" and "wearing" are not
+counted: mostly they bind attributes ("man in red with hat"), and no list of words can tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from egm.boxes import Box, iou, pairwise_iou
+
+COMPLEX_AT = 2
+"""A phrase with this many relations, ordinals, superlatives and negations together is complex."""
+
+_SAME_OBJECT = 0.9
+_NESTED = 0.9
+_NESTED_BELOW = 0.4
+_LOOSE_FROM = 0.2
+
+_PLACE = (
+    r"(?:(?:left|right|top|bottom|upper|lower|middle|center|centre|central|mid|front|back|rear|corner|foreground"
+    r"|background|far|lft|rt|bttm|btm)\b)"
+)
+_JOIN = r"(?:[\s-]+(?:(?:and|hand|most|side|part|half|end|edge)\s+)?)"
+_RELATION = rf"""
+    in\s+(?:the\s+)?front\s+of | (?:on\s+|at\s+)?(?:the\s+)?(?:back|rear|top|bottom|side|edge)\s+of
+    | right\s+(?:behind|beside|above|below|under)
+    | (?:(?:on|at|in|to|from)\s+)?(?:the\s+)?{_PLACE}(?:{_JOIN}{_PLACE})*+
+    | next\s+to | close\s+to | far\s+from | away\s+from
+    | (?:behind|beside|besides|between|among|amongst|near|nearby|by|above|below|beneath|underneath|under|over|across
+    |against|along|alongside|around|inside|outside|within|onto|through|toward|towards|facing|following|opposite
+    |adjacent)(?:\s+(?:to|of|from))?+
+    | (?:holding|carrying|touching|riding|pushing|pulling|hugging|feeding|watching|chasing|surrounding|covering
+    |blocking|leading)
+    | (?:looking|pointing|staring|smiling|reaching|leaning|sitting|standing|lying|laying|resting|hanging|walking
+    |attached|connected|talking)\s+(?:at|on|to|against|with|from|for|behind|over|toward|towards|next\s+to)
+    | on
+"""
+_SUPERLATIVE = r"""
+    (?!(?:arrest|artist|best\s+man|breast|chest|conquest|contest|crest|digest|dest|east|feast|fest|forest|guest|harvest
+    |headrest|honest|interest|invest|least|modest|nest|northwest|pest|priest|protest|quest|request|rest|southwest|suggest|test
+    |vest|west|wrest|almost|mostly|most|post|host|signpost|lamppost|outpost|utmost)s?\b)
+    (?:\w{2,}?est|\w{3,}?most)(?:\s+(?:to|from))? | most | least
+"""
+_ORDINAL = (
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|penultimate|\d+(?:st|nd|rd|th))"
+    r"(?:\s+(?:one\s+)?from)?"
+)
+_NEGATION = r"not | no | none | never | nothing | nobody | without | except | excluding | other\s+than | \w+n['’]t"
+_WORDS = re.compile(
+    rf"""\b(?: (?P<negation>{_NEGATION}) | (?P<ordinal>{_ORDINAL}) | (?P<superlative>{_SUPERLATIVE})
+    | (?P<relation>{_RELATION}) )(?!\w)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SIDE = re.compile(r"\b(?:left|right|lft|rt)(?:most|hand|side)?\b", re.IGNORECASE)
+
+
+class Miss(StrEnum):
+    """What kind of miss; the module says by which rules."""
+
+    NO_BOX = "no_box"
+    MIRRORED = "mirrored"
+    WRONG_SAME_KIND = "wrong_same_kind"
+    WRONG_OBJECT = "wrong_object"
+    PART = "part"
+    WHOLE = "whole"
+    LOOSE = "loose"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseFacts:
+    """What makes a phrase complex.
+
+    Attributes:
+        words: How many words.
+        relations: Words of place and relation.
+        ordinals: Such as "second".
+        superlatives: Such as "tallest".
+        negations: Such as "not".
+    """
+
+    words: int
+    relations: int
+    ordinals: int
+    superlatives: int
+    negations: int
+
+    @property
+    def count(self) -> int:
+        """All of them together."""
+        return self.relations + self.ordinals + self.superlatives + self.negations
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether there are `COMPLEX_AT` or more."""
+        return self.count >= COMPLEX_AT
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another annotated object of the picture, with its category where known."""
+
+    box: Box
+    category: str | None = None
+
+
+def phrase_facts(phrase: str) -> PhraseFacts:
+    """Count what makes a phrase complex; the module states the grammar.
+
+    Example:
+        >>> phrase_facts("second man from the left not wearing a hat")
+        PhraseFacts(words=9, relations=1, ordinals=1, superlatives=0, negations=1)
+    """
+    counts = {"relation": 0, "ordinal": 0, "superlative": 0, "negation": 0}
+    for match in _WORDS.finditer(phrase):
+        counts[str(match.lastgroup)] += 1
+    return PhraseFacts(
+        words=len(phrase.split()),
+        relations=counts["relation"],
+        ordinals=counts["ordinal"],
+        superlatives=counts["superlative"],
+        negations=counts["negation"],
+    )
+
+
+def classify(
+    box: Box | None,
+    truth: Box,
+    *,
+    phrase: str = "",
+    size: tuple[int, int] | None = None,
+    category: str | None = None,
+    others: Sequence[Neighbour] = (),
+) -> Miss | None:
+    """Name a miss, or return None for a hit (an IoU of 0.5 or more).
+
+    Args:
+        box: What was answered, in pixels, or None.
+        truth: What was meant, in pixels.
+        phrase: What was asked.
+        size: Width and height of the picture in pixels, if known.
+        category: What kind of object was meant, if known.
+        others: Annotated objects of the same picture; the true one may be among them.
+    """
+    if box is None:
+        return Miss.NO_BOX
+    overlap = iou(box, truth)
+    if overlap >= 0.5:
+        return None
+    if size is not None and _SIDE.search(phrase) and iou(box, mirrored(truth, size)) >= 0.5:
+        return Miss.MIRRORED
+    wrong = _other_object(box, truth, others)
+    if wrong is not None:
+        same = category is not None and wrong.category == category
+        return Miss.WRONG_SAME_KIND if same else Miss.WRONG_OBJECT
+    if overlap < _NESTED_BELOW:
+        shared = overlap / (1 + overlap) * (box.area + truth.area)  # of IoU = I / (A + B - I)
+        if shared >= _NESTED * box.area:
+            return Miss.PART
+        if shared >= _NESTED * truth.area:
+            return Miss.WHOLE
+    return Miss.LOOSE if overlap >= _LOOSE_FROM else Miss.OTHER
+
+
+def mirrored(box: Box, size: tuple[int, int]) -> Box:
+    """Mirror a box left to right in a picture of `size` (width, height)."""
+    return Box(size[0] - box.x2, box.y1, size[0] - box.x1, box.y2)
+
+
+def _other_object(box: Box, truth: Box, others: Sequence[Neighbour]) -> Neighbour | None:
+    """The other object that the box fits best, with an IoU of at least 0.5."""
+    if not others:
+        return None
+    fits = pairwise_iou([tuple(box), tuple(truth)], [tuple(other.box) for other in others])
+    fit = np.where(fits[1] < _SAME_OBJECT, fits[0], 0.0)
+    best = int(fit.argmax())
+    return others[best] if fit[best] >= 0.5 else None

@@ -1,0 +1,152 @@
+"""Misses named by rule and phrases counted, case by case."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egm.boxes import Box, iou
+from egm.failures import Miss, Neighbour, classify, mirrored, phrase_facts
+
+SIZE = (200, 100)
+TRUTH = Box(20, 20, 60, 80)  # 40 x 60
+OTHER = Box(100, 20, 140, 80)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        (None, Miss.NO_BOX),
+        (TRUTH, None),
+        (Box(20, 20, 60, 50), None),  # half of it: IoU 0.5 is a hit
+        (Box(20, 20, 60, 43), Miss.PART),  # 23/60 = 0.383
+        (Box(22, 24, 30, 32), Miss.PART),
+        (Box(20, 20, 60, 45), Miss.LOOSE),  # 25/60 = 0.417: inside, but close to half
+        (Box(0, 0, 120, 80), Miss.WHOLE),  # 2400/9600
+        (Box(0, 0, 200, 100), Miss.WHOLE),
+        (Box(40, 20, 80, 80), Miss.LOOSE),  # 1200/3600
+        (Box(50, 20, 90, 80), Miss.OTHER),  # 600/4200 = 0.143
+        (Box(150, 0, 200, 10), Miss.OTHER),
+    ],
+)
+def test_without_other_objects(box: Box | None, expected: Miss | None) -> None:
+    assert classify(box, TRUTH, phrase="a cup", size=SIZE, others=[Neighbour(TRUTH)]) == expected
+
+
+def test_part_and_whole_are_each_others_mirror() -> None:
+    small, large = Box(0, 0, 10, 10), Box(0, 0, 40, 40)
+    assert (classify(small, large), classify(large, small)) == (Miss.PART, Miss.WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("category", "other", "expected"),
+    [
+        ("cup", "cup", Miss.WRONG_SAME_KIND),
+        ("cup", "dog", Miss.WRONG_OBJECT),
+        (None, "cup", Miss.WRONG_OBJECT),
+        ("cup", None, Miss.WRONG_OBJECT),
+        (None, None, Miss.WRONG_OBJECT),
+    ],
+)
+def test_another_object(category: str | None, other: str | None, expected: Miss) -> None:
+    others = [Neighbour(TRUTH, category), Neighbour(OTHER, other)]
+    near = Box(102, 22, 140, 82)
+    assert classify(near, TRUTH, phrase="a cup", size=SIZE, category=category, others=others) == expected
+
+
+def test_the_best_fitting_object_decides_the_kind() -> None:
+    others = [Neighbour(Box(100, 20, 170, 80), "dog"), Neighbour(OTHER, "cup")]
+    assert classify(OTHER, TRUTH, category="cup", others=others) == Miss.WRONG_SAME_KIND
+
+
+def test_the_same_object_annotated_twice_is_no_other() -> None:
+    truth, twin = Box(0, 0, 100, 100), Box(0, 0, 100, 101)
+    box = Box(0, 0, 100, 49.9)  # IoU below 0.5 with both, but 0.499 / 0.494
+    assert classify(box, truth, others=[Neighbour(twin)]) == Miss.LOOSE
+
+
+def test_another_object_goes_before_part() -> None:
+    child = Box(30, 30, 40, 45)
+    assert classify(child, TRUTH, others=[Neighbour(child)]) == Miss.WRONG_OBJECT
+
+
+def test_mirrored_needs_a_side_in_the_phrase_and_the_size() -> None:
+    flipped = mirrored(TRUTH, SIZE)
+    assert tuple(flipped) == (140, 20, 180, 80)
+    assert classify(flipped, TRUTH, phrase="the left cup", size=SIZE) == Miss.MIRRORED
+    assert classify(flipped, TRUTH, phrase="Rightmost cup", size=SIZE) == Miss.MIRRORED
+    assert classify(flipped, TRUTH, phrase="the bright cup", size=SIZE) == Miss.OTHER
+    assert classify(flipped, TRUTH, phrase="the left cup") == Miss.OTHER
+    # Also where another object stands there: that is what confusing left and right looks like.
+    others = [Neighbour(flipped, "cup")]
+    assert classify(flipped, TRUTH, phrase="left cup", size=SIZE, others=others) == Miss.MIRRORED
+    assert classify(flipped, TRUTH, phrase="red cup", size=SIZE, others=others) == Miss.WRONG_OBJECT
+
+
+numbers = st.floats(0, 100, allow_nan=False)
+boxes = st.builds(
+    lambda x, y, width, height: Box(x, y, x + width, y + height), numbers, numbers, st.floats(1, 50), st.floats(1, 50)
+)
+
+
+@given(boxes, boxes, st.lists(st.builds(Neighbour, boxes), max_size=3))
+def test_every_miss_has_a_name_and_no_hit_has(box: Box, truth: Box, others: list[Neighbour]) -> None:
+    miss = classify(box, truth, phrase="left", size=SIZE, others=others)
+    assert (miss is None) == (iou(box, truth) >= 0.5)
+    assert miss != Miss.NO_BOX
+
+
+@pytest.mark.parametrize(
+    ("phrase", "relations", "ordinals", "superlatives", "negations"),
+    [
+        ("red cup", 0, 0, 0, 0),
+        ("", 0, 0, 0, 0),
+        ("man in red with hat", 0, 0, 0, 0),
+        ("left man", 1, 0, 0, 0),
+        ("zebra front", 1, 0, 0, 0),
+        ("top right corner", 1, 0, 0, 0),
+        ("top-right", 1, 0, 0, 0),
+        ("on the left side", 1, 0, 0, 0),
+        ("to the left of the dog", 1, 0, 0, 0),
+        ("in front of the bus", 1, 0, 0, 0),
+        ("on top of the table", 1, 0, 0, 0),
+        ("right behind the dog", 1, 0, 0, 0),
+        ("guy sitting on bench behind the woman", 2, 0, 0, 0),
+        ("dog next to the man holding a ball", 2, 0, 0, 0),
+        ("cat between the two chairs near window", 2, 0, 0, 0),
+        ("person standing", 0, 0, 0, 0),
+        ("second from right", 1, 1, 0, 0),
+        ("the 3rd one from the left", 1, 1, 0, 0),
+        ("last cow", 0, 1, 0, 0),
+        ("tallest man", 0, 0, 1, 0),
+        ("leftmost cup", 0, 0, 1, 0),
+        ("closest to camera", 0, 0, 1, 0),
+        ("the most yellow", 0, 0, 1, 0),
+        ("guest in vest in the forest, almost at rest", 0, 0, 0, 0),
+        ("man not wearing a hat", 0, 0, 0, 1),
+        ("the one that isn't red", 0, 0, 0, 1),
+        ("cup without handle", 0, 0, 0, 1),
+        ("any other than the red", 0, 0, 0, 1),
+        ("nothing but another notion", 0, 0, 0, 1),
+        ("copyright toppings underneathness", 0, 0, 0, 0),
+        ("SECOND MAN FROM THE LEFT", 1, 1, 0, 0),
+        ("the tallest man not on the left behind the 2nd bus", 2, 1, 1, 1),
+    ],
+)
+def test_phrases(phrase: str, relations: int, ordinals: int, superlatives: int, negations: int) -> None:
+    facts = phrase_facts(phrase)
+    assert (facts.relations, facts.ordinals, facts.superlatives, facts.negations) == (
+        relations,
+        ordinals,
+        superlatives,
+        negations,
+    )
+    assert facts.count == relations + ordinals + superlatives + negations
+    assert facts.is_complex == (facts.count >= 2)
+    assert facts.words == len(phrase.split())
+
+
+@pytest.mark.parametrize("phrase", ["left " * 20_000, "left and " * 20_000, "a" * 50_000 + "es", "on the " * 20_000])
+def test_long_phrases_are_counted_too(phrase: str) -> None:
+    phrase_facts(phrase)
