@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from egm.backends import GenerationSettings, Request, ScriptedBackend
+from egm.boxes import Box
+from egm.codecs import get_codec
+from egm.errors import BackendError, DataError, EgmError
+from egm.evaluate import Evaluation, evaluate, latency, summarize
+from egm.grounder import Grounder
+from egm.journal import Record, read_journal
+from egm.types import Completion, Sample
+
+RIGHT = '</think> [{"bbox_2d": [0, 0, 500, 500]}]'
+HALF = '</think> [{"bbox_2d": [0, 0, 250, 500]}]'
+WRONG = '</think> [{"bbox_2d": [500, 500, 1000, 1000]}]'
+NONE = "</think> I cannot see it."
+
+
+def sample(number: int, image: Image.Image | Path, **facts: object) -> Sample:
+    return Sample(f"s{number}", image, f"thing {number};", Box(0, 0, 20, 10), **facts)  # type: ignore[arg-type]
+
+
+def picture() -> Image.Image:
+    return Image.new("RGB", (40, 20), "teal")
+
+
+def samples(count: int, *, each: int = 2) -> list[Sample]:
+    pictures = [picture() for _ in range(-(-count // each))]
+    return [sample(i, pictures[i // each]) for i in range(count)]
+
+
+def scripted(script: dict[str, str | Completion] | list[str], **options: object) -> Grounder:
+    return Grounder(ScriptedBackend(script), get_codec("qwen3_vl"), **options)  # type: ignore[arg-type]
+
+
+class Failing:
+    """Answers right, but fails for a batch that holds one of some draws."""
+
+    model = "failing"
+
+    def __init__(self, *bad: int) -> None:
+        self.bad, self.asked = bad, list[int]()
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        if any(request.draw in self.bad for request in requests):
+            raise BackendError("the server\nhung up")
+        self.asked += [request.draw for request in requests]
+        return [Completion(RIGHT) for _ in requests]
+
+
+def failing(*bad: int, batch_size: int = 8) -> Grounder:
+    return Grounder(Failing(*bad), get_codec("qwen3_vl"), batch_size=batch_size)
+
+
+def asked(grounder: Grounder) -> list[int]:
+    assert isinstance(grounder.backend, Failing)
+    return grounder.backend.asked
+
+
+def numbers(result: Evaluation) -> list[int]:
+    return [int(record.id[1:]) for record in result.records]
+
+
+def test_numbers_and_records(tmp_path: Path) -> None:
+    script = {
+        "thing 0;": Completion(RIGHT, "stop", 50, 12, 0.25),
+        "thing 1;": Completion(HALF, "stop", 52, 8, 0.75),
+        "thing 2;": WRONG,
+        "thing 3;": NONE,
+        "thing 4;": Completion("I think", "length", 50, 2),
+    }
+    result = evaluate(samples(5), scripted(script), tmp_path, name="toy", progress=False)
+    whole = result.summary()["all"]
+    assert (whole["n"], whole["accuracy"], whole["mean_iou"]) == (5, 0.4, 0.3)
+    assert (whole["failures"], whole["errors"], whole["truncated"]) == ({"refused": 1, "truncated": 1}, {}, 1)
+    assert result.summary()["splits"] == {"toy": whole}
+    assert json.loads((tmp_path / "summary.json").read_text()) == result.summary()
+    first = next(record for record in result.records if record.id == "s0")
+    assert first == Record(
+        "s0", "toy:s0", "thing 0;", (0, 0, 20, 10), (40, 20), False, "toy", RIGHT, (0, 0, 20, 10),
+        iou=1.0, prompt_tokens=50, completion_tokens=12, seconds=0.25, cold=True,
+    )  # fmt: skip
+    kept = json.loads((tmp_path / "run.json").read_text())
+    assert kept["settings"] == {"max_new_tokens": 1024, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
+    assert {"python", "egm", "numpy"} <= kept["versions"].keys()
+    assert kept["command"] == sys.argv
+    assert kept["prompt"]["modal"] == "Locate PHRASE, output its bbox coordinates using JSON format."
+
+
+def test_first_questions_of_a_block_come_before_their_siblings(tmp_path: Path) -> None:
+    result = evaluate(samples(18, each=3), failing(batch_size=1), tmp_path, progress=False)
+    assert numbers(result) == [0, 3, 6, 9, 1, 2, 4, 5, 7, 8, 10, 11, 12, 15, 13, 14, 16, 17]
+    assert [int(r.id[1:]) for r in result.records if r.cold] == [0, 3, 6, 9, 12, 15]
+
+
+def test_splits_share_pictures_but_not_ids(tmp_path: Path) -> None:
+    image = picture()
+    image.save(tmp_path / "a.png")
+    data = {"x": [sample(0, tmp_path / "a.png")], "y": [sample(0, tmp_path / "a.png"), sample(1, image)]}
+    result = evaluate(data, failing(), tmp_path / "run", progress=False)
+    assert [(r.split, r.id, r.image, r.cold) for r in result.records] == [
+        ("x", "s0", "a.png", True),
+        ("y", "s1", "y:s1", True),
+        ("y", "s0", "a.png", False),
+    ]
+    assert result.header.images == str(tmp_path)
+    assert {name: split["n"] for name, split in result.summary()["splits"].items()} == {"x": 1, "y": 2}
+
+
+def test_going_on_asks_only_what_is_left_and_with_its_own_draw(tmp_path: Path) -> None:
+    whole = evaluate(samples(10), failing(batch_size=1), tmp_path / "whole", progress=False)
+    part = tmp_path / "part"
+    part.mkdir()
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for count in (0, 1, 4, 10):
+        (part / "journal.jsonl").write_bytes(b"".join(lines[: 1 + count]) + (b'{"id": "s' if count < 10 else b""))
+        grounder = failing(batch_size=1)
+        assert evaluate(samples(10), grounder, part, progress=False).records == whole.records
+        assert asked(grounder) == numbers(whole)[count:]
+        assert (part / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("grounder", "data", "says"),
+    [
+        (scripted([]), samples(4), 'model is "scripted", was "failing"'),
+        (failing(batch_size=2), samples(4), "concurrency is 2, was 8"),
+        (Grounder(Failing(), get_codec("internvl")), samples(4), 'codec.name is "internvl"'),
+        (Grounder(Failing(), get_codec("qwen3_vl"), prompt="grounding"), samples(4), "prompt.style is"),
+        (
+            Grounder(Failing(), get_codec("qwen3_vl"), settings=GenerationSettings(seed=1)),
+            samples(4),
+            "settings.seed is 1, was 0",
+        ),
+        (failing(), samples(5), "datasets.samples.n is 5, was 4"),
+        (failing(), samples(4)[::-1], "datasets.samples.digest is"),
+        (failing(), [replace(s, box=Box(0, 0, 1, 1)) for s in samples(4)], "datasets.samples.digest is"),
+        (failing(), [replace(s, phrase="x") for s in samples(4)], "datasets.samples.digest is"),
+    ],
+)
+def test_another_run_in_the_folder_is_refused(
+    tmp_path: Path, grounder: Grounder, data: list[Sample], says: str
+) -> None:
+    evaluate(samples(4), failing(), tmp_path, progress=False)
+    content = (tmp_path / "journal.jsonl").read_bytes()
+    with pytest.raises(DataError, match="holds another run") as caught:
+        evaluate(data, grounder, tmp_path, progress=False)
+    assert says in str(caught.value)
+    assert (tmp_path / "journal.jsonl").read_bytes() == content
+
+
+# ---- errors
+
+
+def test_errors_are_counted_by_kind_and_stay_in_the_denominator(tmp_path: Path) -> None:
+    data = [*samples(6), sample(6, tmp_path / "gone.png"), replace(sample(7, picture()), phrase=" ")]
+    result = evaluate(data, failing(2, 3), tmp_path / "run", max_errors=0.5, progress=False)
+    whole = result.summary()["all"]
+    assert (whole["n"], whole["accuracy"], whole["failures"]) == (8, 0.5, {})
+    assert whole["errors"] == {"BackendError": 2, "ImageError": 1, "PhraseError": 1}
+    assert result.stopped is None
+    failed = next(record for record in result.records if record.id == "s2")
+    assert (failed.error, failed.finish_reason) == ("BackendError: the server hung up", None)
+    assert (failed.iou, failed.text) == (0.0, "")
+
+
+def test_too_many_errors_end_a_run_and_keep_what_was_done(tmp_path: Path) -> None:
+    data = samples(1000, each=1)
+    grounder = failing(*range(300, 1000), batch_size=1)
+    result = evaluate(data, grounder, tmp_path, max_errors=0.1, progress=False)
+    assert result.stopped is not None
+    assert "'BackendError: the server hung up'" in result.stopped
+    assert numbers(result) == list(range(334))  # 34 of 334 is the first share above 0.1
+    again = evaluate(data, failing(batch_size=1), tmp_path, max_errors=0.1, progress=False)
+    assert (again.records, again.stopped) == (result.records, result.stopped)
+    mended = failing(batch_size=1)
+    final = evaluate(data, mended, tmp_path, max_errors=0.1, retry_errors=True, progress=False)
+    assert (final.stopped, asked(mended)) == (None, list(range(300, 1000)))
+    assert (final.summary()["all"]["n"], final.summary()["all"]["accuracy"]) == (1000, 1.0)
+
+
+def test_a_few_errors_at_the_start_do_not_end_a_run(tmp_path: Path) -> None:
+    result = evaluate(samples(400), failing(0, 1, 2), tmp_path, max_errors=0.02, progress=False)
+    assert (result.stopped, len(result.records)) == (None, 400)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_error_allowed(tmp_path: Path, count: int) -> None:
+    result = evaluate(samples(count), failing(0), tmp_path, max_errors=0.0, progress=False)
+    assert (len(result.records), result.stopped is None) == (1, False)
+
+
+def test_what_cannot_be_evaluated(tmp_path: Path) -> None:
+    for data, says in (
+        ([], "there is nothing to evaluate: toy holds no samples"),
+        ([replace(sample(0, picture()), box=None)], "toy: sample 's0' has no true box"),
+        ([sample(0, picture()), sample(0, picture())], "toy: 2 samples have the id 's0'"),
+    ):
+        with pytest.raises(DataError, match=says):
+            evaluate(data, failing(), tmp_path / "run", name="toy")
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(EgmError, match="out of range"):
+            evaluate(samples(1), failing(), tmp_path / "run", max_errors=share)
+    assert not (tmp_path / "run").exists()
+
+
+# ---- latency
+
+
+def test_latency_keeps_cold_and_warm_queue_and_first_token_apart() -> None:
+    def record(seconds: float, **facts: object) -> Record:
+        return Record("x", "i", "p", (0, 0, 1, 1), seconds=seconds, completion_tokens=10, **facts)  # type: ignore[arg-type]
+
+    records = [record(i / 100, queue_seconds=1.0) for i in range(1, 101)]
+    records += [record(5.0, cold=True, first_token_seconds=2.0), record(99.0, failure="error")]
+    result = latency(records)
+    assert result["warm"] == pytest.approx({"n": 100, "mean": 0.505, "p50": 0.505, "p90": 0.901, "p99": 0.9901})
+    assert result["cold"] == {"n": 1, "mean": 5.0, "p50": 5.0, "p90": 5.0, "p99": 5.0}
+    assert result["seconds"]["n"] == 101
+    assert result["first_token"]["p50"] == 2.0
+    assert result["queue"]["mean"] == pytest.approx(100 / 101)
+    assert result["tokens_per_second"] == pytest.approx(1010 / 55.5)
+
+
+def test_tokens_of_reasoning_and_answer() -> None:
+    row = Record("x", "i", "p", (0, 0, 1, 1), prompt_tokens=300, completion_tokens=50, reasoning_tokens=30)
+    other = replace(row, completion_tokens=100, reasoning_tokens=None)
+    assert summarize([row, other])["tokens"] == {"prompt": 300, "reasoning": 30, "answer": 20, "completion": 75}
+    empty = summarize([])
+    assert (empty["n"], empty["accuracy"], empty["latency"]["seconds"]) == (0, None, None)
+
+
+# ---- killed
+
+
+RUN = """
+import sys
+from PIL import Image
+from egm.backends import ScriptedBackend
+from egm.boxes import Box
+from egm.codecs import get_codec
+from egm.evaluate import evaluate
+from egm.grounder import Grounder
+from egm.types import Completion, Sample
+
+pictures = [Image.new("RGB", (32 + i % 7, 16)) for i in range(300)]
+samples = [Sample(f"s{i}", pictures[i % 300], f"thing {i};", Box(0, 0, 8 + i % 9, 9)) for i in range(1500)]
+
+class Backend:
+    model = "drawn"
+    def generate(self, requests, settings):
+        return [
+            Completion(f'</think> [{{"bbox_2d": [0, 0, {1 + r.draw * 37 % 1000}, 500]}}]', completion_tokens=r.draw)
+            for r in requests
+        ]
+
+evaluate(samples, Grounder(Backend(), get_codec("qwen3_vl")), sys.argv[1], progress=False)
+"""
+
+
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    subprocess.run([sys.executable, "-c", RUN, str(whole)], check=True)
+    file, size = part / "journal.jsonl", (whole / "journal.jsonl").stat().st_size
+    draw, kills = random.Random(7), 0
+    for share in sorted(draw.random() for _ in range(6)):
+        with subprocess.Popen([sys.executable, "-c", RUN, str(part)]) as process:
+            end = time.monotonic() + 60
+            while process.poll() is None and not (file.exists() and file.stat().st_size >= share * size):
+                assert time.monotonic() < end, "the journal does not grow"
+            process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+    subprocess.run([sys.executable, "-c", RUN, str(part)], check=True)
+    assert kills >= 3
+    assert read_journal(part)[1] == read_journal(whole)[1]
+    assert file.read_bytes().splitlines()[1:] == (whole / "journal.jsonl").read_bytes().splitlines()[1:]
+    assert (part / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()

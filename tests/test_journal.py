@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egm.errors import DataError
+from egm.journal import Header, Journal, Record, read_journal
+
+HEADER = Header(
+    model="m",
+    codec={"name": "qwen3_vl", "thinking_prefilled": True},
+    prompt={"style": "qwen3", "modal": "Locate PHRASE"},
+    settings={"seed": 0, "max_new_tokens": 8},
+    datasets={"refcoco/val": {"n": 3, "digest": "abc"}},
+    engine={"device": "cpu"},
+    versions={"egm": "1", "torch": "2"},
+    command=("egm", "eval"),
+)
+
+
+def record(name: str, **facts: Any) -> Record:
+    return Record(id=name, image="a.jpg", phrase="ünï \ud800 \u2028", truth=(0.0, 0.0, 1.5, 2.0), **facts)
+
+
+def write(folder: Path, *records: Record, header: Header = HEADER) -> None:
+    with Journal(folder, header) as journal:
+        for item in records:
+            journal.append(item)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    first = record("1", size=(4, 5), box=(0.1, 0.2, 0.3, 1e300), iou=1 / 3, meta={"kind": "x", "n": [1, 2]}, cold=True)
+    second = record("2", failure="error", error="BackendError: gone", finish_reason=None, first_token_seconds=0.25)
+    write(tmp_path / "new" / "run", first, second)
+    assert read_journal(tmp_path / "new" / "run") == (HEADER, [first, second])
+    assert read_journal(tmp_path / "new" / "run" / "journal.jsonl") == (HEADER, [first, second])
+
+
+def test_a_line_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
+    with Journal(tmp_path, HEADER) as journal:
+        for count in range(1, 4):
+            journal.append(record(str(count)))
+            assert len(read_journal(tmp_path)[1]) == count
+
+
+def test_going_on_gives_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path, record("1"), record("2"))
+    with Journal(tmp_path, HEADER) as journal:
+        assert journal.records == [record("1"), record("2")]
+        journal.append(record("3"))
+    assert [item.id for item in read_journal(tmp_path)[1]] == ["1", "2", "3"]
+
+
+def test_a_journal_torn_anywhere_in_its_last_line_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, record("1"), record("2"))
+    file = tmp_path / "journal.jsonl"
+    content = file.read_bytes()
+    start = content.rstrip(b"\n").rfind(b"\n") + 1
+    for end in range(start, len(content)):
+        file.write_bytes(content[:end])
+        assert [item.id for item in read_journal(tmp_path)[1]] == ["1"]
+        write(tmp_path, record("2"))
+        assert file.read_bytes() == content
+
+
+def test_a_journal_torn_in_its_header_begins_anew(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    for torn in (b"", b'{"jour'):
+        file.write_bytes(torn)
+        with pytest.raises(DataError, match="is empty: the run ended before it began"):
+            read_journal(tmp_path)
+        write(tmp_path, record("1"))
+        assert read_journal(tmp_path) == (HEADER, [record("1")])
+
+
+def test_a_long_torn_line(tmp_path: Path) -> None:
+    write(tmp_path, record("1"))
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(b"x" * 200_000)
+    write(tmp_path, record("2"))
+    assert [item.id for item in read_journal(tmp_path)[1]] == ["1", "2"]
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0", b"[1]", b'{"id": "1"}', b'{"id": "1", "truth": null, "zzz": 1}'])
+def test_damage_before_the_end_is_refused_by_line(tmp_path: Path, damage: bytes) -> None:
+    write(tmp_path, record("1"), record("2"))
+    file = tmp_path / "journal.jsonl"
+    lines = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([lines[0], damage, lines[2], b""]))
+    content = file.read_bytes()
+    for act in (lambda: read_journal(tmp_path), lambda: write(tmp_path)):
+        with pytest.raises(DataError, match="line 2"):
+            act()
+    assert file.read_bytes() == content
+
+
+def test_the_last_of_several_lines_counts(tmp_path: Path) -> None:
+    write(tmp_path, record("1", failure="error"), record("2"), record("1", iou=0.5), record("1", split="other"))
+    assert read_journal(tmp_path)[1] == [record("1", iou=0.5), record("2"), record("1", split="other")]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "n"}, 'model is "n", was "m"'),
+        ({"codec": {"name": "internvl"}}, 'codec.name is "internvl", was "qwen3_vl"; codec.thinking_prefilled is null'),
+        ({"prompt": {"style": "grounding", "modal": "Locate PHRASE"}}, 'prompt.style is "grounding", was "qwen3"'),
+        ({"settings": {"seed": 1, "max_new_tokens": 8}}, "settings.seed is 1, was 0"),
+        ({"datasets": {"refcoco/val": {"n": 3, "digest": "abd"}}}, 'datasets.refcoco/val.digest is "abd", was "abc"'),
+        ({"concurrency": 2}, "concurrency is 2, was 1"),
+        ({"engine": {"device": "cuda"}}, 'engine.device is "cuda", was "cpu"'),
+        ({"versions": {"egm": "2"}}, 'egm is "2", was "1"'),
+    ],
+)
+def test_another_run_is_refused_by_name(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    write(tmp_path, record("1"))
+    content = (tmp_path / "journal.jsonl").read_bytes()
+    with pytest.raises(DataError) as caught:
+        Journal(tmp_path, replace(HEADER, **change))
+    assert f"holds another run: {says}" in str(caught.value)
+    assert (tmp_path / "journal.jsonl").read_bytes() == content
+
+
+def test_what_may_differ(tmp_path: Path) -> None:
+    write(tmp_path, record("1"))
+    other = replace(HEADER, command=("other",), versions={"egm": "1", "torch": "3"}, images="/x", started="now")
+    with Journal(tmp_path, other) as journal:
+        assert (journal.header, journal.records) == (HEADER, [record("1")])
+
+
+def test_two_writers_are_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path, HEADER), pytest.raises(DataError, match="is being written by another process"):
+        Journal(tmp_path, HEADER)
+    Journal(tmp_path, HEADER).close()
+
+
+def test_what_is_no_journal(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no journal at"):
+        read_journal(tmp_path)
+    file = tmp_path / "journal.jsonl"
+    for line in ({"id": "1"}, {**HEADER.to_dict(), "journal": 99}, {"journal": 1}, {**HEADER.to_dict(), "more": 1}):
+        file.write_text(json.dumps(line) + "\n")
+        with pytest.raises(DataError, match=r"line 1: its .*(first line|header)"):
+            read_journal(tmp_path)
