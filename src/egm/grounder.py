@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.backends.base import Backend, GenerationSettings, Request
 from egm.codecs import Codec, get_codec, neutralise
-from egm.errors import BackendError, EgmError, ModelError, PhraseError
+from egm.codecs.families import check_family as check_family
+from egm.codecs.families import codec_for as codec_for
+from egm.errors import BackendError, EgmError, PhraseError
 from egm.images import ImageSource, load_image
-from egm.types import Completion, Grounding, Message, Sample
+from egm.types import Completion, Grounding, Sample
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from PIL.Image import Image
 
 MAX_PHRASE = 1000
@@ -23,7 +27,6 @@ MAX_PHRASE = 1000
 Item: TypeAlias = Sample | tuple[ImageSource, str]
 """What `ground_many` takes: a sample, or a pair of image and phrase."""
 
-_CODECS = {"qwen3_vl": "qwen3_vl", "qwen3_vl_moe": "qwen3_vl", "qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl"}
 _WINDOW = 4  # batches among which images are sorted by size
 _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
 
@@ -120,6 +123,38 @@ class Grounder:
         codec = codec_for(checkpoint.model_type, backend.prompt)
         return cls(backend, codec, settings=settings, prompt=prompt, batch_size=8 if batch_size is None else batch_size)
 
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        model: str | None = None,
+        *,
+        codec: str | Codec = "qwen3_vl",
+        concurrency: int = 8,
+        settings: GenerationSettings | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> Grounder:
+        """Ask a model behind an OpenAI-compatible server, such as SGLang, vLLM or `transformers serve`.
+
+        Args:
+            url: Where it is, such as "http://127.0.0.1:30000".
+            model: The name it serves the model by; None takes the only one.
+            codec: The model's family, which a server does not tell: a codec or its name.
+            concurrency: Most requests under way at once.
+            settings: How text is generated; greedy by default.
+            prompt: The codec's prompt style; None takes its default.
+            **options: What else `egm.backends.openai_backend.OpenAIBackend` takes, such as `api_key`.
+
+        Raises:
+            EgmError: As `OpenAIBackend` and `get_codec` raise.
+        """
+        from egm.backends.openai_backend import OpenAIBackend
+
+        reader = get_codec(codec) if isinstance(codec, str) else codec
+        backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
+        return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency)
+
     def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False) -> Grounding:
         """Find what a phrase describes in an image.
 
@@ -137,7 +172,7 @@ class Grounder:
             BackendError: If the engine fails.
         """
         asked = check_phrase(phrase)
-        return self._answer([_Question(0, load_image(image), asked, amodal)])[0].grounding
+        return self._answer([_Question(0, load_image(image), asked, amodal, image)])[0].grounding
 
     def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
         """Ground many phrases, in batches.
@@ -181,10 +216,11 @@ class Grounder:
             items: Samples, or pairs of image and phrase; there may be no end to them.
 
         Yields:
-            For each item, in the same order, its grounding, or the error of its image or phrase.
+            For each item, in the same order, its grounding, or the error of its image or phrase; behind a server, that
+            of the request too.
 
         Raises:
-            BackendError: If the engine fails.
+            BackendError: If an engine in this process fails.
         """
         for result in self._each(enumerate(items), self._answer):
             yield result.grounding if isinstance(result, Answer) else result
@@ -205,6 +241,9 @@ class Grounder:
         self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[_Question]], Sequence[Answer | EgmError]]
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
+        if hasattr(self.backend, "submit"):
+            yield from self._each_submitted(numbered, self.backend)
+            return
         while True:
             results: dict[int, Answer | EgmError] = {}
             order: list[int] = []
@@ -226,6 +265,27 @@ class Grounder:
                 results |= zip((question.index for question in batch), answer(batch), strict=True)
             yield from (results[index] for index in order)
 
+    def _each_submitted(self, numbered: Iterator[tuple[int, Item]], backend: Any) -> Iterator[Answer | EgmError]:
+        from egm.backends.openai_order import in_order
+
+        album = _Album()
+
+        def start(item: tuple[int, Item]) -> tuple[_Question, Future[Completion]] | EgmError:
+            nonlocal album
+            album = album if album.pixels <= _WINDOW_PIXELS // 4 else _Album()
+            try:
+                question = _question(*item, album)
+            except EgmError as error:
+                return error
+            return question, backend.submit(self._request(question), self.settings)
+
+        def room(waiting: Sequence[_Question]) -> bool:
+            pixels = sum(question.image.width * question.image.height for question in waiting)
+            return len(waiting) < _WINDOW * self.batch_size and pixels <= _WINDOW_PIXELS
+
+        for result in in_order(map(start, numbered), room):
+            yield result if isinstance(result, EgmError) else Answer(self._read(*result), result[1])
+
     def _answer_alone(self, questions: Sequence[_Question]) -> Sequence[Answer | EgmError]:
         try:
             return self._answer(questions)
@@ -235,16 +295,16 @@ class Grounder:
         return [result for question in questions for result in self._answer_alone([question])]
 
     def _answer(self, questions: Sequence[_Question]) -> list[Answer]:
-        requests = [
-            Request(
-                self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt),
-                [question.image],
-                draw=question.index,
-            )
-            for question in questions
-        ]
-        replies = self.backend.generate(requests, self.settings)
+        replies = self.backend.generate([self._request(question) for question in questions], self.settings)
         return [Answer(self._read(question, reply), reply) for question, reply in zip(questions, replies, strict=True)]
+
+    def _request(self, question: _Question) -> Request:
+        messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
+        if not hasattr(self.backend, "submit"):
+            return Request(messages, [question.image], question.index)
+        from egm.backends.openai_messages import RemoteRequest, plain_jpeg
+
+        return RemoteRequest(messages, [question.image], question.index, (plain_jpeg(question.source, question.image),))
 
     def _read(self, question: _Question, reply: Completion) -> Grounding:
         grounding = self.codec.parse(
@@ -256,33 +316,6 @@ class Grounder:
             phrase=question.phrase,
         )
         return replace(grounding, tokens=reply.completion_tokens, seconds=reply.seconds, image=question.image)
-
-
-def check_family(model_type: str, name: str) -> None:
-    """Refuse a model whose family no codec knows.
-
-    Raises:
-        ModelError: If that is so.
-    """
-    if model_type not in _CODECS:
-        raise ModelError(
-            f"{name!r} is a {model_type!r} model, which no codec here knows how to ask: "
-            f"give one of {', '.join(_CODECS)}"
-        )
-
-
-def codec_for(model_type: str, prompt: Callable[[list[Message]], str]) -> Codec:
-    """Return the codec of a checkpoint.
-
-    Args:
-        model_type: What its configuration says.
-        prompt: Renders chat turns with the checkpoint's own template, up to where the answer begins. The templates of
-            Thinking models end in `<think>`, those of Instruct models do not.
-    """
-    family = _CODECS[model_type]
-    if family != "qwen3_vl":
-        return get_codec(family)
-    return get_codec(family, thinking_prefilled=prompt(_PROBE).rstrip().endswith("<think>"))
 
 
 def check_phrase(phrase: str) -> str:
@@ -301,15 +334,13 @@ def check_phrase(phrase: str) -> str:
     return asked
 
 
-_PROBE: list[Message] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
     index: int
     image: Image
     phrase: str
     amodal: bool
+    source: ImageSource
 
 
 class _Album:
@@ -338,7 +369,7 @@ def _parts(item: Item) -> tuple[ImageSource, str, bool]:
 
 def _question(index: int, item: Item, album: _Album) -> _Question:
     source, phrase, amodal = _parts(item)
-    return _Question(index, album.load(source), phrase, amodal)
+    return _Question(index, album.load(source), phrase, amodal, source)
 
 
 def _check_all(items: Sequence[Item]) -> None:

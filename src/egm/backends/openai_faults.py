@@ -1,0 +1,146 @@
+"""What goes wrong between a client and a server, what is worth another try, and how long to wait before it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from egm.errors import EgmError
+
+_RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ADVICE: Final = {
+    401: "give the right api_key, or set OPENAI_API_KEY",
+    403: "give an api_key that may use this model",
+    404: "check the model's name and the server's URL, which mostly ends in /v1",
+    429: "lower the concurrency, or try again later",
+}
+
+
+class BrokenReplyError(Exception):
+    """A reply that is no answer: cut off without a finish reason, or not what the protocol says."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a failed request is sent again, and after how long.
+
+    Waits grow twofold, and each is drawn evenly between nothing and that ("full jitter", so that clients which failed
+    together do not come back together). Where the server says how long to wait (Retry-After), the drawn time is added
+    to that. Rate limits, overload, resets, timeouts and broken replies are tried again; refusals (400, 401, 404,
+    422, ...) never are.
+
+    Attributes:
+        retries: Most times to send again.
+        backoff: Most seconds to wait before the first time.
+        most: Most seconds to wait, before any time.
+        retry_after_most: Most seconds of Retry-After to obey.
+        seed: The same seed draws the same waits.
+
+    Raises:
+        EgmError: If a number is negative.
+
+    Example:
+        >>> 7.0 <= RetryPolicy(backoff=0.5).wait(0, draw=3, retry_after=7.0) <= 7.5
+        True
+    """
+
+    retries: int = 5
+    backoff: float = 0.5
+    most: float = 30.0
+    retry_after_most: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse negative numbers."""
+        for name in ("retries", "backoff", "most", "retry_after_most"):
+            if not getattr(self, name) >= 0:
+                raise EgmError(f"{name} {getattr(self, name)} is out of range: give 0 or more")
+
+    def wait(self, attempt: int, *, draw: int = 0, retry_after: float | None = None) -> float:
+        """Draw the seconds to wait after failed attempt number `attempt`, counted from 0."""
+        ceiling = min(self.most, self.backoff * 2.0 ** min(attempt, 60))
+        jitter = random.Random(f"{self.seed}/{draw}/{attempt}").uniform(0.0, ceiling)
+        return jitter + min(max(retry_after or 0.0, 0.0), self.retry_after_most)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A failed attempt.
+
+    Attributes:
+        text: What happened and what to do, on one line.
+        retry: Whether another try may help.
+        retry_after: Seconds that the server asked to wait, if it did.
+        about_streaming: Whether the server refused the way of asking, not the question.
+    """
+
+    text: str
+    retry: bool
+    retry_after: float | None = None
+    about_streaming: bool = False
+
+
+def classify(error: Exception, *, now: float) -> Fault:
+    """Say what an exception of the openai library, or beneath it, means.
+
+    Args:
+        error: What was raised.
+        now: Seconds since 1970, for a Retry-After that is a date.
+    """
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        status, words = error.status_code, _words(error)
+        text = f"HTTP {status}: {words}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
+        spent = error.code == "insufficient_quota"  # comes as 429, but does not pass
+        return Fault(
+            text,
+            retry=status in _RETRIED and not spent,
+            retry_after=_retry_after(error.response.headers.get("retry-after"), now),
+            about_streaming=status in (400, 422) and "stream" in words.lower(),
+        )
+    if isinstance(error, TimeoutError | openai.APITimeoutError):
+        return Fault(f"timed out{_detail(error)}", retry=True)
+    if isinstance(error, openai.APIConnectionError):
+        return Fault(f"the connection failed{_detail(error.__cause__ or error)}: is the server running?", retry=True)
+    if isinstance(error, openai.APIError):  # an error told inside a stream, after status 200
+        code = _code(error)
+        refused = code is not None and 400 <= code < 500 and code not in _RETRIED
+        return Fault(f"the server failed while answering: {_words(error)}", retry=not refused)
+    if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
+        return Fault(f"the connection broke{_detail(error)}", retry=True)
+    # What is left are replies that cannot be read: bad JSON, bad UTF-8, keys that are missing or of another type.
+    return Fault(f"broken reply{_detail(error)}", retry=True)
+
+
+def _words(error: Any) -> str:
+    body = error.body
+    message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
+    text = " ".join(str(message or error.message).split())
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
+def _code(error: Any) -> int | None:
+    code = error.body.get("code") if isinstance(error.body, dict) else None
+    return int(str(code)) if str(code).isdecimal() else None
+
+
+def _detail(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f" ({text})" if text else ""
+
+
+def _retry_after(value: str | None, now: float) -> float | None:
+    """Read seconds, or a date (RFC 9110, 10.2.3); what is neither, or not finite, counts as nothing."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return seconds if 0.0 <= seconds < float("inf") else None
