@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from egm.cli.data_files import check, convert
 from egm.cli.embedded import SIGNATURE
 from egm.errors import DataError
 
 if TYPE_CHECKING:
     from egm.types import Sample
 
-app = typer.Typer(help="Make datasets that other tools can read.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `synthetic` a command of its own: a group with one command would swallow its name."""
+app = typer.Typer(help="Make, check and convert datasets.", no_args_is_help=True)
+app.command("check")(check)
+app.command("convert")(convert)
 
 
 @app.command("synthetic")

@@ -1,0 +1,127 @@
+"""`egm data check` and `egm data convert`: datasets that users have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from egm.errors import DataError
+
+if TYPE_CHECKING:
+    from egm.datasets import Finding
+    from egm.types import Sample
+
+_Source = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A split, such as refcoco/val, or a path.", show_default=False)
+]
+_Images = Annotated[Path | None, typer.Option(help="Folder that the images lie in.", show_default=False)]
+_Data = Annotated[
+    Path | None, typer.Option(help="Folder with RefCOCO's annotations; EGM_DATA or ./data.", show_default=False)
+]
+_Partial = Annotated[bool, typer.Option("--allow-partial", help="Take a split whose size is not the published one.")]
+_SHOWN = 20
+
+
+def check(
+    dataset: _Source,
+    images: _Images = None,
+    data: _Data = None,
+    allow_partial: _Partial = False,
+    leaks: Annotated[bool, typer.Option(help="Look for images of the eight evaluation splits.")] = True,
+) -> None:
+    """Report missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if there are any.
+
+    Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
+    not one of the evaluation splits itself; that needs the annotations of all eight, see --data.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from egm.datasets import EVALUATION, SIZES, check_dataset, open_dataset
+    from egm.datasets.registry import evaluation_images
+
+    console = Console(stderr=True)
+    if images is not None and not images.is_dir():
+        raise DataError(f"there is no folder {str(images)!r}: give --images the folder that the pictures lie in")
+    opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial)
+    notes, held_out = [], None
+    if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
+        try:
+            held_out = evaluation_images(data)
+        except DataError as error:
+            if data is not None:
+                raise
+            notes.append(f"leaks were not looked for: {error}")
+    look = images is not None or not opened.names_files
+    if not look:
+        notes.append("images were not opened: give --images")
+
+    def progress(items: list[Sample]) -> Iterable[Sample]:
+        return track(items, "images", console=console, transient=True, disable=not console.is_terminal)
+
+    published = opened.name in SIZES  # which repeat some rows, and stay as published
+    found = check_dataset(opened, images=look, held_out=held_out, repeats=not published, progress=progress)
+    for note in notes:
+        print(f"note: {note}", file=console.file)
+    _report(opened.name, len(opened), found)
+    if found:
+        raise typer.Exit(1)
+
+
+def _report(name: str, rows: int, found: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not found:
+        console.print(Text(f"{name}: {rows:,} samples, no problems"))
+        return
+    table = Table(title=Text(f"{name}: {rows:,} samples, {len(found):,} problems"), title_justify="left")
+    for heading in ("problem", "count", "sample", "detail"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "count" else "left")
+    counts, shown = Counter(finding.kind for finding in found), Counter[str]()
+    limit = max(1, _SHOWN // len(counts))
+    for finding in found:
+        shown[finding.kind] += 1
+        first = shown[finding.kind] == 1
+        if shown[finding.kind] <= limit:
+            count = f"{counts[finding.kind]:,}" if first else ""
+            # Names come from files: as Text they cannot hold markup.
+            table.add_row(finding.kind if first else "", count, Text(finding.sample), Text(finding.detail))
+        elif shown[finding.kind] == limit + 1:
+            table.add_row("", "", "...", f"{counts[finding.kind] - limit:,} more")
+    console.print(table)
+
+
+def convert(
+    dataset: _Source,
+    out: Annotated[Path, typer.Argument(help="File to write: .jsonl, .parquet or .json.", show_default=False)],
+    kind: Annotated[
+        str | None,
+        typer.Option("--format", help="jsonl, parquet (RL) or coco; by default what OUT ends in.", show_default=False),
+    ] = None,
+    images: _Images = None,
+    data: _Data = None,
+    allow_partial: _Partial = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
+
+    Pictures are not copied: names stay relative to --images, or as they were.
+    """
+    from egm.datasets import open_dataset, write_dataset
+    from egm.datasets.convert import FORMATS
+
+    if kind is None:
+        kind = next((name for name, ending in FORMATS.items() if out.suffix == ending), None)
+    if kind is None:
+        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(FORMATS.values())}")
+    if out.exists() and not force:
+        raise DataError(f"{str(out)!r} is there already: give another name, or --force")
+    write_dataset(open_dataset(dataset, images=images, data=data, allow_partial=allow_partial), out, kind)
+    print(out)

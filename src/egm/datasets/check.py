@@ -1,0 +1,128 @@
+"""What is wrong with a dataset: pictures, sizes, boxes, repeats, and leaks into the evaluation splits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from egm.datasets.rows import Dataset
+from egm.errors import ImageError
+from egm.images import load_image
+from egm.types import Sample
+
+KINDS = ("missing image", "unreadable image", "wrong size", "box outside", "duplicate", "leak")
+"""What can be found, in the order of reports."""
+
+# Corners are sums of rounded numbers, so 468.3 + 171.7 may pass the edge by a rounding error.
+_SLACK = 0.01
+_COCO_ID = re.compile(r"(?<!\d)(\d{12})(?!\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with a sample.
+
+    Attributes:
+        kind: One of `KINDS`.
+        sample: Id of the sample; of a picture that several share, the first.
+        detail: What it is, in a few words.
+    """
+
+    kind: str
+    sample: str
+    detail: str
+
+
+def check_dataset(
+    dataset: Dataset,
+    *,
+    images: bool = True,
+    held_out: Mapping[str, list[str]] | None = None,
+    repeats: bool = True,
+    progress: Callable[[list[Sample]], Iterable[Sample]] = iter,
+) -> list[Finding]:
+    """Look for problems in a dataset.
+
+    Args:
+        dataset: The samples.
+        images: Open every picture once, to see whether it is there, is whole, and has the size that its rows say.
+        held_out: Image names that training must not see, each with the splits it is in. A picture leaks if its name
+            is one of them, or holds the same twelve-digit COCO number, as mirrored copies do.
+        repeats: Look for samples that repeat another one: same image, same box, same words. The published splits hold
+            such rows, and stay as published.
+        progress: Wraps what is gone through while pictures are opened.
+
+    Returns:
+        The findings, ordered by `KINDS` and then as in the dataset.
+    """
+    samples = dataset.annotations()
+    found = list(_outside(samples))
+    if repeats:
+        found += _duplicates(samples)
+    if held_out:
+        found += _leaks(samples, held_out)
+    if images:
+        found += _pictures(dataset, progress)
+    return sorted(found, key=lambda finding: KINDS.index(finding.kind))
+
+
+def _outside(samples: Iterable[Sample]) -> Iterable[Finding]:
+    for sample in samples:
+        box, size = sample.box, sample.size
+        if box is None or size is None or sample.amodal:
+            continue
+        if box.x1 < -_SLACK or box.y1 < -_SLACK or box.x2 > size[0] + _SLACK or box.y2 > size[1] + _SLACK:
+            corners = ", ".join(f"{value:g}" for value in box)
+            yield Finding("box outside", sample.id, f"{corners} in {size[0]} x {size[1]}")
+
+
+def _duplicates(samples: Iterable[Sample]) -> Iterable[Finding]:
+    first: dict[object, str] = {}
+    for sample in samples:
+        key = (str(sample.image), " ".join(sample.phrase.casefold().split()), sample.box, sample.amodal)
+        if first.setdefault(key, sample.id) != sample.id:
+            yield Finding("duplicate", sample.id, f"same image, words and box as {first[key]}")
+
+
+def _leaks(samples: Iterable[Sample], held_out: Mapping[str, list[str]]) -> Iterable[Finding]:
+    known = {picture_key(name): splits for name, splits in held_out.items()}
+    seen: set[str] = set()
+    for sample in samples:
+        name = str(sample.image)
+        splits = known.get(picture_key(name))
+        if splits and name not in seen:
+            seen.add(name)
+            yield Finding("leak", sample.id, f"{PurePath(name).name} is in {', '.join(splits)}")
+
+
+def picture_key(name: str) -> str:
+    """What two files of one picture share: the COCO number if the name holds one, else the file's name."""
+    stem = PurePath(name).name
+    number = _COCO_ID.search(stem)
+    return number[1] if number else stem
+
+
+def _pictures(dataset: Dataset, progress: Callable[[list[Sample]], Iterable[Sample]]) -> Iterable[Finding]:
+    places: dict[str, list[int]] = {}
+    samples = dataset.annotations()
+    for index, sample in enumerate(samples):
+        places.setdefault(str(sample.image), []).append(index)
+    for sample in progress([samples[indices[0]] for indices in places.values()]):
+        indices = places[str(sample.image)]
+        source = dataset[indices[0]].image
+        if isinstance(source, Path) and not source.is_file():
+            yield Finding("missing image", sample.id, str(source))
+            continue
+        try:
+            # Whole, not only the header: a file that was cut off while downloading has a sound one.
+            size = load_image(source, root=dataset.root).size
+        except ImageError as error:
+            yield Finding("unreadable image", sample.id, str(error))
+            continue
+        for index in indices:
+            said = samples[index].size
+            if said is not None and said != size:
+                detail = f"the row says {said[0]} x {said[1]}, the picture is {size[0]} x {size[1]}"
+                yield Finding("wrong size", samples[index].id, detail)

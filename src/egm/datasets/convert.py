@@ -1,0 +1,144 @@
+"""Datasets out: rows of JSON, parquet for reinforcement learning, or COCO JSON; each can be read back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from egm.boxes import Box
+from egm.codecs import Qwen3VL
+from egm.datasets.rows import Dataset
+from egm.errors import DataError
+from egm.files import write_bytes, write_text
+from egm.types import Sample
+
+FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
+"""Formats that can be written, with the ending of their files."""
+
+
+def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
+    """Write a dataset to one file, in full or not at all; pictures stay where they are.
+
+    Args:
+        dataset: The samples. Image names are written relative to its root if it has one.
+        path: The file. Its folder is made if need be.
+        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; or `coco`.
+
+    Raises:
+        DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
+            format needs.
+    """
+    if kind not in FORMATS:
+        raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(FORMATS)}")
+    samples = dataset.annotations()
+    if not dataset.names_files:
+        raise DataError(f"the pictures of {dataset.name} are not files: save them and name them in a .jsonl first")
+    names = [image_name(sample, dataset.root) for sample in samples]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "parquet":
+        write_bytes(path, _parquet(samples, names))
+    elif kind == "coco":
+        write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
+    else:
+        lines = (json.dumps(_row(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
+        write_text(path, "".join(lines))
+
+
+def image_name(sample: Sample, root: Path | None) -> str:
+    """The image of a sample as files name it: relative to the root, with forward slashes.
+
+    Raises:
+        DataError: If the sample holds a picture, not a path.
+    """
+    if not isinstance(sample.image, str | PurePath):
+        raise DataError(f"the picture of {sample.id} is not a file: save it first")
+    path = Path(sample.image)
+    return (path.relative_to(root) if root is not None and path.is_relative_to(root) else path).as_posix()
+
+
+def _row(sample: Sample, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": sample.id, "image": name, "sent": sample.phrase}
+    if sample.box is not None:
+        row["bbox"] = [_number(value) for value in sample.box]
+    if sample.size is not None:
+        row |= {"height": sample.size[1], "width": sample.size[0]}
+    if sample.amodal:
+        row["amodal"] = True
+    if sample.rationale is not None:
+        row["rationale"] = sample.rationale
+    return row | {key: value for key, value in sample.meta.items() if key not in row}
+
+
+def _parquet(samples: Sequence[Sample], names: Sequence[str]) -> bytes:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    codec = Qwen3VL()
+    rows = []
+    for index, (sample, name) in enumerate(zip(samples, names, strict=True)):
+        box, (width, height) = _whole(sample)
+        question = codec.messages(sample.phrase, amodal=sample.amodal)[0]["content"][-1]["text"]
+        rows.append(
+            {
+                # What verl's and the official EGM's rewards expect; the box in pixels stands in extra_info as well.
+                "data_source": "grounding",
+                "prompt": [{"role": "user", "content": f"<image>\n{question}"}],
+                "images": [{"image": name}],
+                "ability": "grounding",
+                "reward_model": {"style": "rule", "ground_truth": list(box.to_1000((width, height)))},
+                "extra_info": {
+                    "split": str(sample.meta.get("split", "train")),
+                    "index": index,
+                    "id": sample.id,
+                    "sent": sample.phrase,
+                    "amodal": sample.amodal,
+                    "rationale": sample.rationale,
+                    "bbox": list(box),
+                    "width": width,
+                    "height": height,
+                },
+            }
+        )
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), stream)
+    return stream.getvalue()
+
+
+def _coco(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
+    images: dict[str, dict[str, Any]] = {}
+    annotations = []
+    for number, (sample, name) in enumerate(zip(samples, names, strict=True), 1):
+        box, (width, height) = _whole(sample)
+        image = images.setdefault(name, {"id": len(images) + 1, "file_name": name, "width": width, "height": height})
+        if (image["width"], image["height"]) != (width, height):
+            raise DataError(f"{sample.id} says that {name} is {width} x {height}, an earlier row says otherwise")
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image["id"],
+                "category_id": 1,
+                "bbox": [_number(box.x1), _number(box.y1), _number(box.width), _number(box.height)],
+                "area": _number(box.area),
+                "iscrowd": 0,
+                "caption": sample.phrase,
+                "amodal": sample.amodal,
+                "sample_id": sample.id,
+            }
+        )
+    categories = [{"id": 1, "name": "referent"}]
+    return {"images": list(images.values()), "annotations": annotations, "categories": categories}
+
+
+def _whole(sample: Sample) -> tuple[Box, tuple[int, int]]:
+    if sample.box is None or sample.size is None:
+        raise DataError(f"{sample.id} has no {'box' if sample.box is None else 'size'}, which this format needs")
+    return sample.box, sample.size
+
+
+def _number(value: float) -> float:
+    """Whole numbers without a point; others without what adding and subtracting left behind the sixth place."""
+    rounded = round(value, 6)
+    return int(rounded) if rounded == int(rounded) else rounded

@@ -1,0 +1,108 @@
+"""Mirrored copies: boxes and pictures about the vertical axis, left and right exchanged in the phrase."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from egm.boxes import Box
+from egm.datasets.rows import Dataset
+from egm.errors import DataError
+from egm.types import Sample
+
+_SUFFIX = "/flip"
+_OTHER = {"left": "right", "Left": "Right", "LEFT": "RIGHT"} | {"right": "left", "Right": "Left", "RIGHT": "LEFT"}
+# A word of its own, or the head of one that says a side: leftmost, right-hand, rightward. Never bright or leftover.
+_SIDE = re.compile(rf"\b({'|'.join(_OTHER)})(?=(?i:most|hand|side|wards?)?\b)")
+# Where "right" or "left" is no side, or a direction is told by other words.
+_UNSURE = re.compile(
+    r"\bright (?:next|behind|beside|above|below|under|beneath|in front|near|by|before|after|up|against|there|here)\b"
+    r"|\b(?:all|just|is|are|was|were) (?:right|left) (?:over|of way)\b|\b(?:counter)?clockwise\b|\bo'?clock\b",
+    re.IGNORECASE,
+)
+
+
+def flip_phrase(phrase: str) -> str:
+    """Exchange left and right, in words of their own and in such as `left-most`, `leftmost` and `right hand side`.
+
+    Doing it twice gives the phrase back. Words that merely hold the letters, such as `bright`, stay.
+
+    Example:
+        >>> flip_phrase("Left-most cup, right of the bright lamp")
+        'Right-most cup, left of the bright lamp'
+    """
+    return _SIDE.sub(lambda found: _OTHER[found[1]], phrase)
+
+
+def can_flip(phrase: str) -> bool:
+    """Tell whether exchanging words is enough: not for `right behind`, where no side is meant, nor for `2 o'clock`."""
+    return _UNSURE.search(phrase) is None
+
+
+def flip_box(box: Box, width: float) -> Box:
+    """Mirror a box about the middle of an image of `width` pixels; an amodal box may stay outside the frame."""
+    return Box(width - box.x2, box.y1, width - box.x1, box.y2)
+
+
+def flip_sample(sample: Sample, *, root: Path | None = None) -> Sample:
+    """Mirror a sample: picture, box and phrase.
+
+    The rationale is dropped: it speaks of the places of the picture that it was written for.
+
+    Args:
+        sample: The sample.
+        root: Folder that its image may not leave, for a path.
+
+    Returns:
+        A sample whose image is an upright RGB picture in memory. Its id ends in `/flip`; mirroring it again takes that
+        off.
+
+    Raises:
+        ImageError: If the picture cannot be read.
+    """
+    from PIL import ImageOps
+
+    from egm.images import load_image
+
+    picture = load_image(sample.image, root=root)
+    return dataclasses.replace(_flip_words(sample, picture.width), image=ImageOps.mirror(picture), size=picture.size)
+
+
+class Flipped(Dataset):
+    """The mirrored copies of a dataset's samples, made as they are taken; those whose phrases cannot be are left out.
+
+    Args:
+        dataset: The samples.
+
+    Raises:
+        DataError: If none can be mirrored.
+    """
+
+    names_files = False
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._source, samples = dataset, dataset.annotations()
+        self._places = [index for index, sample in enumerate(samples) if can_flip(sample.phrase)]
+        if not self._places:
+            raise DataError(f"dataset {dataset.name} has no phrase that can be mirrored")
+        mirrored: Sequence[Sample] = [
+            _flip_words(samples[i], None if (size := samples[i].size) is None else size[0]) for i in self._places
+        ]
+        super().__init__(f"{dataset.name}{_SUFFIX}", mirrored, root=dataset.root, kind=dataset.kind)
+
+    def _at(self, index: int) -> Sample:
+        return flip_sample(self._source[self._places[index]], root=self._source.root)
+
+
+def _flip_words(sample: Sample, width: int | None) -> Sample:
+    box = sample.box
+    return dataclasses.replace(
+        sample,
+        id=sample.id.removesuffix(_SUFFIX) if sample.id.endswith(_SUFFIX) else sample.id + _SUFFIX,
+        phrase=flip_phrase(sample.phrase),
+        box=None if box is None or width is None else flip_box(box, width),
+        rationale=None,
+        meta={**sample.meta, "flipped": not sample.meta.get("flipped", False)},
+    )

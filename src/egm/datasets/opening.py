@@ -1,0 +1,118 @@
+"""A file by its path: which format it is shows in its keys, and what is not recognised is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from egm.datasets import amodal, jsonl, minigpt4, parquet, sft_rows, vlm_r1
+from egm.datasets.rows import Dataset, ImageRoot, Row, RowReader, collect
+from egm.datasets.unc import read_unc
+from egm.errors import DataError
+
+
+class _Format(NamedTuple):
+    name: str
+    keys: frozenset[str]
+    read: RowReader
+
+
+# The first whose keys are all there counts.
+_FORMATS = (
+    _Format("MiniGPT-4", minigpt4.KEYS, minigpt4.sample_of),
+    _Format("EGM SFT", sft_rows.KEYS, sft_rows.sample_of),
+    _Format("VLM-R1", vlm_r1.KEYS, vlm_r1.sample_of),
+    _Format("EGM or verl RL", parquet.RL_KEYS, parquet.rl_samples),
+    _Format("lmms-lab", parquet.LMMS_KEYS, parquet.lmms_samples),
+    _Format("jxu124", parquet.JXU124_KEYS, parquet.jxu124_samples),
+    _Format("Qwen, InternVL or EGM rows", jsonl.KEYS, jsonl.sample_of),
+)
+KNOWN = (
+    "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in _FORMATS)
+    + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json)"
+)
+
+
+def open_files(
+    paths: Sequence[Path], *, name: str, images: ImageRoot, by: str | None = None, split: str | None = None
+) -> Dataset:
+    """Open a dataset that lies at known paths.
+
+    Args:
+        paths: A file, a UNC folder, or the parquet files of one split in order.
+        name: Name of the dataset.
+        images: Where images are.
+        by: Who split it, for UNC.
+        split: The split to take, for UNC.
+
+    Raises:
+        DataError: If a file is missing, not recognised or wrong.
+    """
+    path = paths[0]
+    if path.is_dir() or path.suffix in (".p", ".zip"):
+        samples = read_unc(path, name=name, images=images, by=by, split=split)
+        return Dataset(name, samples, root=images.root, kind="UNC")
+    if path.suffix == ".parquet":
+        return _open_parquet(paths, name, images)
+    if path.suffix == ".jsonl":
+        return _open_rows(jsonl.read_lines(path), path, name, images)
+    if path.suffix == ".json":
+        return _open_json(path, name, images)
+    raise DataError(f"{path} is no dataset: .json, .jsonl, .parquet, .zip, refs(*).p and UNC folders are known")
+
+
+def _open_json(path: Path, name: str, images: ImageRoot) -> Dataset:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"no dataset at {path}: check the path") from None
+    except OSError as error:
+        raise DataError(f"dataset {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if isinstance(content, dict):
+        if content.keys() >= amodal.KEYS:
+            samples = amodal.read_coco(content, name=name, file=path, images=images)
+            return Dataset(name, samples, root=images.root, kind="COCO")
+        raise DataError(f"{path} holds one object with {_keys(content)}, which is no known format: {KNOWN}")
+    if not isinstance(content, list):
+        raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
+    for number, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path} row {number} is not an object")
+    return _open_rows(((f"row {number}", row) for number, row in enumerate(content, 1)), path, name, images)
+
+
+def _open_rows(rows: Iterable[tuple[str, Row]], path: Path, name: str, images: ImageRoot) -> Dataset:
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        raise DataError(f"dataset {path} holds no rows")
+    known = _recognise(first[1].keys(), path)
+    samples = collect(itertools.chain([first], iterator), known.read, name=name, file=path, images=images)
+    return Dataset(name, samples, root=images.root, kind=known.name)
+
+
+def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot) -> Dataset:
+    files = parquet.ParquetFiles(paths)
+    known = _recognise(files.columns, paths[0])
+    samples = collect(files.rows(), known.read, name=name, file=paths[0], images=images)
+    if files.picture_column is not None:
+        return parquet.EmbeddedDataset(name, samples, files, kind=known.name)
+    return Dataset(name, parquet.drop_picture_rows(samples), root=images.root, kind=known.name)
+
+
+def _recognise(keys: Iterable[str], path: Path) -> _Format:
+    present = frozenset(keys)
+    for known in _FORMATS:
+        if known.keys <= present:
+            return known
+    raise DataError(f"{path} has rows with {_keys(present)}, which is no known format: {KNOWN}")
+
+
+def _keys(keys: Iterable[str]) -> str:
+    names = sorted(map(str, keys))
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "no keys"

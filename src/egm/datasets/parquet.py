@@ -1,0 +1,184 @@
+"""Parquet: lmms-lab's RefCOCO, jxu124's, and the files for reinforcement learning of EGM and verl.
+
+- lmms-lab: `answer` is the list of expressions (`question` is not one), `bbox` is `x, y, width, height`, the picture is
+  in the file.
+- jxu124: `sentences` with `sent` or `raw` each, `bbox` is `x1, y1, x2, y2`.
+- EGM and verl: `prompt`, `images`, `reward_model`, `extra_info`. `extra_info.bbox` is the box in pixels where it is
+  given, as `egm data convert` does; else `reward_model.ground_truth` is on the 0-1000 scale if `data_source` is
+  `grounding`, which is what the official EGM files say. Of any other `data_source` the scale is not known, and the row
+  is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from egm.datasets.minigpt4 import ref_image
+from egm.datasets.rows import Dataset, ImageRoot, Row, pixels, scaled_1000, text, xywh, xyxy
+from egm.datasets.wordings import phrase_of
+from egm.errors import DataError
+from egm.types import Sample
+
+LMMS_KEYS = frozenset({"question_id", "answer", "bbox"})
+JXU124_KEYS = frozenset({"ref_id", "sentences", "bbox"})
+RL_KEYS = frozenset({"prompt", "reward_model", "images"})
+_PICTURE = "_row"
+
+
+class ParquetFiles:
+    """The rows of one or more parquet files, and the pictures inside them, which are read only when asked for.
+
+    Args:
+        paths: The files, in order.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+        self._files = []
+        for path in paths:
+            try:
+                self._files.append(pq.ParquetFile(path))
+            except FileNotFoundError:
+                raise DataError(f"no dataset at {path}: check the path") from None
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{path} is not a parquet file that can be read: {error}") from None
+        schema = self._files[0].schema_arrow
+        self.columns = frozenset(schema.names)
+        # Which column holds pictures shows in its type: a struct with `bytes`, or a list of such.
+        holding = [name for name in ("image", "images") if name in schema.names and "binary" in str(schema.field(name))]
+        self.picture_column = holding[0] if holding else None
+        # Every row group with its file and how many rows come before it.
+        self._groups: list[tuple[int, Any, int]] = []
+        self.length = 0
+        for file in self._files:
+            for group in range(file.num_row_groups):
+                self._groups.append((self.length, file, group))
+                self.length += file.metadata.row_group(group).num_rows
+        self._cached: tuple[int, Any] | None = None
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Yield the rows without their pictures."""
+        wanted = sorted(self.columns - {self.picture_column})
+        number = 0
+        for file in self._files:
+            for batch in file.iter_batches(batch_size=4096, columns=wanted):
+                for row in batch.to_pylist():
+                    yield f"row {number + 1}", {**row, _PICTURE: number}
+                    number += 1
+
+    def picture(self, row: int) -> bytes:
+        """The bytes of a row's picture.
+
+        Raises:
+            DataError: If the row has none.
+        """
+        place = max(index for index, group in enumerate(self._groups) if group[0] <= row)
+        before, file, group = self._groups[place]
+        if self._cached is None or self._cached[0] != place:
+            table = file.read_row_group(group, columns=[self.picture_column])
+            self._cached = place, table.column(self.picture_column)
+        value = self._cached[1][row - before].as_py()
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise DataError(f"row {row + 1} has no picture in column {self.picture_column}")
+        return content
+
+
+class EmbeddedDataset(Dataset):
+    """Samples whose pictures lie inside parquet files: `image` is read, as bytes, when a sample is taken.
+
+    Args:
+        name: Name of the dataset.
+        samples: The samples; `meta` of each has the row of its picture.
+        files: The files.
+        kind: Name of the format.
+    """
+
+    names_files = False
+
+    def __init__(self, name: str, samples: Sequence[Sample], files: ParquetFiles, *, kind: str = "") -> None:
+        rows = [sample.meta[_PICTURE] for sample in samples]
+        super().__init__(name, drop_picture_rows(samples), kind=kind)
+        self._rows, self._files = rows, files
+
+    def _at(self, index: int) -> Sample:
+        return dataclasses.replace(self._samples[index], image=self._files.picture(self._rows[index]))
+
+
+def lmms_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
+    """Read a row of lmms-lab: a sample for each expression."""
+    ref = text(row, "file_name") if "file_name" in row else name
+    phrases = row.get("answer")
+    return _many(row, name, images(ref_image(ref)), phrases, xywh(row["bbox"]), {"ref": ref})
+
+
+def jxu124_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
+    """Read a row of jxu124: a sample for each sentence."""
+    info = row.get("raw_image_info")
+    try:
+        details = json.loads(info) if isinstance(info, str) else {}
+        phrases = [sentence.get("sent") or sentence.get("raw") for sentence in row["sentences"]]
+    except (TypeError, AttributeError, ValueError):
+        raise DataError("sentences must be a list of objects with sent, and raw_image_info JSON") from None
+    file_name = details.get("file_name") or ref_image(text(row, "file_name"))
+    meta = {"ref": row["ref_id"], "image_id": row.get("image_id"), "split": row.get("split")}
+    return _many(details | row, name, images(file_name), phrases, xyxy(row["bbox"]), meta)
+
+
+def _many(row: Row, name: str, image: Path, phrases: Any, box: Any, meta: Row) -> list[Sample]:
+    if not isinstance(phrases, list) or not phrases:
+        raise DataError("has no expressions")
+    if not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases):
+        raise DataError("has an expression that is empty or no string")
+    size = pixels(row)
+    meta = {key: value for key, value in meta.items() if value is not None} | _picture_row(row)
+    return [Sample(f"{name}/{n}", image, phrase, box, size, meta=meta) for n, phrase in enumerate(phrases, 1)]
+
+
+def rl_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
+    """Read a row for reinforcement learning."""
+    extra = row.get("extra_info") or {}
+    try:
+        question = next(turn["content"] for turn in row["prompt"] if turn["role"] == "user")
+        truth = row["reward_model"].get("ground_truth")
+        first = (row.get("images") or [None])[0]
+    except (TypeError, KeyError, AttributeError, StopIteration):
+        raise DataError("prompt must hold a turn of the user, and reward_model a ground_truth") from None
+    phrase, amodal = (extra["sent"], bool(extra.get("amodal"))) if extra.get("sent") else phrase_of(question)
+    size = pixels(extra)
+    if extra.get("bbox") is not None:
+        box = xyxy(extra["bbox"], "extra_info.bbox")
+    elif row.get("data_source") == "grounding":
+        box = scaled_1000(truth, size, "ground_truth")
+    else:
+        raise DataError(
+            f"data_source {row.get('data_source')!r} does not say on which scale ground_truth is: "
+            "give the box in pixels as extra_info.bbox"
+        )
+    if isinstance(first, dict):
+        first = first.get("image") or first.get("path")
+    image = images(first) if _PICTURE not in row or first is not None else Path(name)
+    meta = {key: extra[key] for key in ("split", "index") if extra.get(key) is not None} | _picture_row(row)
+    return [Sample(str(extra.get("id") or name), image, phrase, box, size, amodal, extra.get("rationale"), meta)]
+
+
+def _picture_row(row: Row) -> Row:
+    return {_PICTURE: row[_PICTURE]} if _PICTURE in row else {}
+
+
+def drop_picture_rows(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples without the row of a picture, for files that hold paths only."""
+    return [
+        dataclasses.replace(s, meta={key: value for key, value in s.meta.items() if key != _PICTURE}) for s in samples
+    ]

@@ -1,0 +1,118 @@
+"""One name or path in, samples out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+
+from egm.datasets.opening import open_files
+from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
+from egm.datasets.rows import Dataset, ImageRoot
+from egm.errors import DataError
+from egm.types import Sample
+
+_SYNTHREF = "synthref"
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names that `open_dataset` knows beside paths."""
+    from egm.datasets.synthetic import SPLITS
+
+    return (*SIZES, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split != "train"))
+
+
+def open_dataset(
+    name_or_path: str | Path, *, images: Path | None = None, data: Path | None = None, allow_partial: bool = False
+) -> Dataset:
+    """Open a dataset by the name of a split, or by its path.
+
+    Every row is checked when it is opened, pictures when they are used. Which format a file has shows in its keys.
+
+    Args:
+        name_or_path: A split, such as `refcoco/val`, `refcoco+/testA`, `refcocog/test` or `synthref/val`; or the path
+            of a .json, .jsonl or .parquet file, or of a UNC folder, zip or `refs(*).p`.
+        images: Folder that images lie in; no row can lead out of it. COCO's train2014 may be the folder or lie in it.
+            If left out, names stay as they are in the file, and annotations can be read without the pictures; those of
+            a .jsonl file are then taken from its own folder.
+        data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
+        allow_partial: Take a split whose size is not the published one.
+
+    Returns:
+        The samples; `name` is the split, or the file's name without its ending.
+
+    Raises:
+        DataError: If the name or the file is unknown, a row is wrong, or the size of a split is.
+    """
+    text = str(name_or_path)
+    if text in SIZES:
+        return _open_refcoco(text, images, data, allow_partial=allow_partial)
+    if text.startswith(f"{_SYNTHREF}/") and not Path(text).exists():
+        return _SynthRows(text.partition("/")[2])
+    path = Path(text)
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        there = False
+    if not there:
+        meant = difflib.get_close_matches(text, dataset_names(), n=1, cutoff=0.6)
+        hint = f"did you mean {meant[0]!r}? " if meant else ""
+        raise DataError(f"no dataset at {text}: {hint}give a path, or one of {', '.join(dataset_names())}")
+    if images is None and path.suffix == ".jsonl":
+        images = path.parent
+    return open_files([path], name=path.stem if path.is_file() else path.resolve().name, images=ImageRoot(images))
+
+
+def _open_refcoco(name: str, images: Path | None, data: Path | None, *, allow_partial: bool) -> Dataset:
+    family, _, split = name.partition("/")
+    folder = data if data is not None else Path(os.environ.get("EGM_DATA") or "data")
+    files = find_files(name, folder)
+    if images is not None and (images / "train2014").is_dir():
+        images = images / "train2014"
+    root = ImageRoot(images, flat=True)
+    dataset = open_files(files, name=name, images=root, by=SPLIT_BY[family], split=split)
+    if not allow_partial:
+        check_size(name, dataset, files[0])
+    dataset.add_meta("split", split)
+    return dataset
+
+
+def evaluation_images(data: Path | None = None) -> dict[str, list[str]]:
+    """Names of the images of the eight evaluation splits, each with the splits that it is in.
+
+    Raises:
+        DataError: If the annotations of a split are not there.
+    """
+    found: dict[str, list[str]] = {}
+    for name in EVALUATION:
+        for image in {str(sample.image) for sample in open_dataset(name, data=data).annotations()}:
+            found.setdefault(image, []).append(name)
+    return found
+
+
+class _SynthRows(Dataset):
+    """A split of SynthRef: pictures are drawn when a sample is taken, a scene at a time."""
+
+    names_files = False
+
+    def __init__(self, split: str) -> None:
+        from egm.datasets.synthetic import SynthRef
+
+        self._source = SynthRef(split)
+        if self._source.scenes is None:
+            raise DataError(f"SynthRef {split} has no end: write a part of it with egm data synthetic --scenes 1000")
+        self._places: list[tuple[int, int]] = []
+        samples: list[Sample] = []
+        for index in range(self._source.scenes):
+            drawn = self._source.samples(index)
+            self._places += [(index, k) for k in range(len(drawn))]
+            samples += [dataclasses.replace(sample, image=f"{sample.id.rsplit('/', 1)[0]}.png") for sample in drawn]
+        self._scene: tuple[int, list[Sample]] | None = None
+        super().__init__(f"{_SYNTHREF}/{split}", samples, kind="SynthRef")
+
+    def _at(self, index: int) -> Sample:
+        scene, k = self._places[index]
+        if self._scene is None or self._scene[0] != scene:
+            self._scene = scene, self._source.samples(scene)
+        return self._scene[1][k]
