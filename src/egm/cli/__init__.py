@@ -14,8 +14,10 @@ import typer
 from egm._version import __version__
 from egm.cli.data import app as data
 from egm.cli.demo import demo
+from egm.cli.eval import evaluate
 from egm.cli.ground import ground
 from egm.cli.models import models
+from egm.cli.score import score_command
 from egm.cli.sft import sft
 from egm.errors import EgmError
 
@@ -47,6 +49,8 @@ app.command("ground")(ground)
 app.command("demo")(demo)
 app.add_typer(data, name="data")
 app.command("sft")(sft)
+app.command("eval")(evaluate)
+app.command("score")(score_command)
 app.command("models")(models)
 
 

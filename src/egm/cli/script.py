@@ -27,7 +27,7 @@ class LineBackend:
         self.model, self._lines = model, list(lines)
 
     @classmethod
-    def read(cls, path: Path) -> LineBackend:
+    def read(cls, path: Path, *, model: str = "scripted") -> LineBackend:
         r"""Read a file of one text a line, in which `\n` stands for a line feed.
 
         Raises:
@@ -41,7 +41,7 @@ class LineBackend:
             ) from None
         if not text:
             raise DataError(f"script {str(path)!r} is empty: give a text a line")
-        return cls(line.replace("\\n", "\n") for line in text.splitlines())
+        return cls((line.replace("\\n", "\n") for line in text.splitlines()), model=model)
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:  # noqa: ARG002
         """Answer; words count as tokens, and no time passes."""

@@ -156,16 +156,15 @@ def _record(question: Question, answer: Answer | EgmError, *, cold: bool, ground
         reasoning_tokens=_reasoning_tokens(grounder, answer),
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
-        first_token_seconds=getattr(reply, "first_token_seconds", None),
-        queue_seconds=getattr(reply, "queue_seconds", 0.0),
+        first_token_seconds=reply.first_token_seconds,
+        queue_seconds=reply.queue_seconds,
     )
 
 
 def _reasoning_tokens(grounder: Grounder, answer: Answer) -> int | None:
     """What the engine says, or what the backend's tokenizer counts; None where neither is to be had."""
-    said = getattr(answer.completion, "reasoning_tokens", None)
-    if said is not None:
-        return int(said)
+    if answer.completion.reasoning_tokens is not None:
+        return answer.completion.reasoning_tokens
     count = getattr(grounder.backend, "count_tokens", None)
     return None if count is None else min(int(count(answer.grounding.reasoning)), answer.completion.completion_tokens)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from egm.errors import DataError
 from egm.grounder import Grounder
 from egm.journal import Header
 from egm.types import Sample
+
+_SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def make_header(grounder: Grounder, questions: Sequence[Question], images: str, 
         engine={"backend": type(grounder.backend).__name__, **engine},
         images=images,
         versions=_versions(),
-        command=tuple(sys.argv),
+        command=tuple(_SECRET.sub("//", argument) for argument in sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -1,0 +1,225 @@
+"""`egm eval`: ask a model about datasets, score it, and keep a journal that can be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from egm.errors import DataError, EgmError
+
+if TYPE_CHECKING:
+    from egm.backends.base import GenerationSettings
+    from egm.grounder import Grounder
+    from egm.types import Sample
+
+_EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
+
+
+def evaluate(
+    datasets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET...", help="Splits, such as refcoco/val or synthref/val; or files.", show_default=False
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="egm-tiny (the default), a model folder, or a hub name; with --server the name it serves it by.",
+            show_default=False,
+        ),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.", show_default=False)
+    ] = None,
+    script: Annotated[
+        Path | None, typer.Option(help="Answers to replay without a model, a line a sample.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default one in runs/eval named after model and datasets.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the annotations.", show_default=False)] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Take a split whose size is not the published one.")
+    ] = False,
+    scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
+    ] = None,
+    max_errors: Annotated[
+        float, typer.Option(help="Share of samples that may end in an error before the run ends.")
+    ] = 0.05,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")
+    ] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens to generate; 1024, or 8192 with --sample.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
+    codec: Annotated[
+        str, typer.Option(help="With --server or --script, the model's family: qwen3_vl, qwen2_5_vl or internvl.")
+    ] = "qwen3_vl",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Evaluate a model on datasets.
+
+    Each answer goes into RUN/journal.jsonl at once. However a run ended, the same command goes on with it: nothing is
+    asked twice, and the numbers are those of an uninterrupted run. Exit code 0 if the run is complete, 1 if too many
+    samples ended in an error, 2 if the input is bad.
+    """
+    from dataclasses import replace
+
+    from egm.backends import CARD_SETTINGS, GenerationSettings
+    from egm.evaluate import evaluate as run
+
+    if server is not None and script is not None:
+        raise EgmError("--server and --script are two sources of answers: give one")
+    settings = replace(CARD_SETTINGS if sample else GenerationSettings(), seed=seed)
+    if max_tokens is not None:
+        settings = replace(settings, max_new_tokens=max_tokens)
+    splits: dict[str, Iterable[Sample]] = {}
+    for name in datasets:
+        split, samples = _open(name, images=images, data=data, allow_partial=allow_partial, scenes=scenes)
+        if split in splits:
+            raise DataError(f"{split!r} is given twice: name each dataset once")
+        splits[split] = samples
+    if server is not None or script is not None:
+        if (device, dtype) != ("auto", "auto"):
+            raise EgmError("--device and --dtype are for models in this process: leave them out")
+        grounder, engine = _elsewhere(server, script, model, codec, concurrency, settings, prompt)
+    else:
+        grounder, engine = _here(model or "egm-tiny", device, dtype, concurrency, settings, prompt)
+    folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
+    result = run(
+        splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
+    )
+    summary = result.summary()
+    if as_json:
+        print(json.dumps({"folder": str(folder), **summary}))
+    else:
+        _print(summary, folder)
+    if result.stopped is not None:
+        print("error:", result.stopped, "(--retry-errors, --max-errors)", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _open(
+    name: str, *, images: Path | None, data: Path | None, allow_partial: bool, scenes: int | None
+) -> tuple[str, Iterable[Sample]]:
+    if name.startswith("synthref/") and not Path(name).exists():
+        from egm.datasets.synthetic import SynthRef
+
+        source = SynthRef(name.partition("/")[2], scenes=scenes)
+        if source.scenes is None:
+            raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
+        return name, source
+    if scenes is not None:
+        raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
+    from egm.datasets.registry import open_dataset
+
+    dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
+    return dataset.name, dataset
+
+
+def _elsewhere(
+    server: str | None,
+    script: Path | None,
+    model: str | None,
+    codec: str,
+    concurrency: int | None,
+    settings: GenerationSettings,
+    prompt: str | None,
+) -> tuple[Grounder, dict[str, Any]]:
+    from egm.codecs import get_codec
+    from egm.grounder import Grounder
+
+    together = 8 if concurrency is None else concurrency
+    if server is not None:
+        return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
+    from egm.cli.script import LineBackend
+
+    assert script is not None
+    backend = LineBackend.read(script, model="scripted" if model is None else model)
+    grounder = Grounder(backend, get_codec(codec), settings=settings, prompt=prompt, batch_size=together)
+    return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
+
+
+def _here(
+    model: str, device: str, dtype: str, concurrency: int | None, settings: GenerationSettings, prompt: str | None
+) -> tuple[Grounder, dict[str, Any]]:
+    from egm.backends.checkpoint import find_checkpoint
+    from egm.grounder import Grounder
+
+    weights = _weights(find_checkpoint(model).path)
+    grounder = Grounder.load(
+        model, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
+    )
+    return grounder, {"device": device, "dtype": dtype, "weights": weights}
+
+
+def _weights(folder: Path) -> str:
+    """Tell weights from others under the same name, without reading gigabytes."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(_EDGE))
+            file.seek(max(0, path.stat().st_size - _EDGE))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def _slug(*names: str) -> str:
+    return "_".join(re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "x" for name in names)[:120]
+
+
+def _print(summary: Mapping[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("split", no_wrap=True)
+    for name in ("n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "p50", "p90", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    parts = [*summary["splits"].items()]
+    whole = summary["all"]
+    for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
+        times = row["latency"]["seconds"] or {}
+        table.add_row(
+            Text(name),
+            str(row["n"]),
+            _figure(row["accuracy"], 2, scale=100),
+            _figure(row["mean_iou"], 4),
+            str(sum(row["failures"].values())),
+            str(sum(row["errors"].values())),
+            _figure(row["tokens"]["completion"], 0),
+            *(_figure(times.get(share), 2) for share in ("p50", "p90", "p99")),
+        )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)  # a file has no edge
+    console.print(Text(f"{summary['model']}, {summary['concurrency']} at once; seconds an answer"))
+    console.print(table)
+    for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
+        if counts:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+            console.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
+    console.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)
+
+
+def _figure(value: float | None, digits: int, *, scale: float = 1.0) -> str:
+    return "-" if value is None else f"{value * scale:.{digits}f}"

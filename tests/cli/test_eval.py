@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from egm.datasets.synthetic import SynthRef
+from egm.journal import read_journal
+
+from .conftest import Egm
+
+ANSWER = r'At the left.\n</think> [{"bbox_2d": [0, 0, 500, 500]}]'
+EVAL = [sys.executable, "-c", "from egm.cli import main; main()", "eval"]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """Right answers to the first scenes of SynthRef val, but for the first sample, which gets none."""
+    file = tmp_path / "script.txt"
+    lines = ["</think> There is no such thing."]
+    for sample in list(SynthRef("val", scenes=20))[1:]:
+        assert sample.box is not None
+        assert sample.size is not None
+        lines.append(rf'It is there.\n</think>\n[{{"bbox_2d": {list(sample.box.to_1000(sample.size))}}}]')
+    file.write_text("\n".join(lines))
+    return file
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Five rows without their pictures."""
+    row = {"sent": "it", "bbox": [0, 0, 5, 5], "height": 10, "width": 10}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({**row, "id": str(i), "image": f"{i}.png"}) + "\n" for i in range(5)))
+    return file
+
+
+def test_numbers_for_people_and_for_programs(egm: Egm, script: Path, tmp_path: Path) -> None:
+    command = ("eval", "synthref/val", "--scenes", 20, "--script", script, "--out", tmp_path / "run")
+    n = len(list(SynthRef("val", scenes=20)))
+    outcome = egm(*command)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.search(rf"synthref/val +{n} +{100 * (n - 1) / n:.2f} +0\.\d+ +1 +0 ", outcome.out)
+    assert "no box: refused 1\n" in outcome.out
+    again = egm(*command, "--json")
+    assert (again.code, again.err) == (0, "")
+    numbers = json.loads(again.out)
+    assert numbers["folder"] == str(tmp_path / "run")
+    assert (numbers["samples"], numbers["stopped"]) == (n, None)
+    split = numbers["splits"]["synthref/val"]
+    assert (split["n"], split["accuracy"]) == (n, (n - 1) / n)
+    assert split["tokens"]["reasoning"] == pytest.approx(3 * (n - 1) / n)
+    header, records = read_journal(tmp_path / "run")
+    assert (len(records), header.datasets["synthref/val"]["n"]) == (n, n)
+    assert {"journal.jsonl", "run.json", "summary.json"} == {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_several_datasets_have_a_folder_named_after_them(egm: Egm, script: Path, tmp_path: Path) -> None:
+    outcome = egm("eval", "synthref/val", "synthref/test-simple", "--scenes", 3, "--script", script)
+    assert outcome.code == 0
+    assert re.search(r"^all +\d+ ", outcome.out, re.MULTILINE)
+    folder = tmp_path / "runs" / "eval" / "scripted_synthref-val_synthref-test-simple"
+    assert {record.split for record in read_journal(folder)[1]} == {"synthref/val", "synthref/test-simple"}
+
+
+def test_egm_tiny_and_its_settings(egm: Egm, tmp_path: Path) -> None:
+    command = ("eval", "synthref/val", "--scenes", 1, "--max-tokens", 2, "--out", tmp_path / "run", "--json")
+    numbers = json.loads(egm(*command).out)
+    assert numbers["all"]["failures"] == {"truncated": numbers["samples"]}
+    assert numbers["all"]["latency"]["cold"]["n"] == 1
+    assert numbers["all"]["latency"]["tokens_per_second"] > 0
+    other = egm(*command, "--max-tokens", 3)
+    assert (other.code, other.out) == (2, "")
+    assert "holds another run: settings.max_new_tokens is 3, was 2" in other.err
+
+
+def test_another_script_or_dataset_is_refused(egm: Egm, script: Path, tmp_path: Path) -> None:
+    command = ("eval", "synthref/val", "--script", script, "--out", tmp_path / "run", "--scenes")
+    assert egm(*command, 2).code == 0
+    assert "datasets.synthref/val.n is" in egm(*command, 3).err
+    script.write_text(ANSWER)
+    outcome = egm(*command, 2)
+    assert (outcome.code, "engine.script is" in outcome.err) == (2, True)
+
+
+def test_missing_pictures_are_errors_by_kind(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:
+    outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--max-errors", 1)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "errors: ImageError 5\n" in outcome.out
+
+
+def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:
+    outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--max-errors", 0.5, "--json")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: 3 errors among 3 samples are more than the share of 0.5 that may fail")
+    assert json.loads(outcome.out)["all"]["n"] == 3
+    assert len(read_journal(tmp_path / "run")[1]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["synthref/train"], "synthref/train has no end: say how much of it, such as --scenes 100"),
+        (["synthref/nope"], "no split 'nope'"),
+        (["synthref/val", "synthref/val"], "'synthref/val' is given twice"),
+        (["rows.jsonl", "--scenes", "3"], "--scenes is for SynthRef"),
+        (["synthref/val", "--script", "nope.txt"], "script 'nope.txt' cannot be read"),
+        (["synthref/val", "--script", "x", "--server", "y"], "two sources of answers"),
+        (["synthref/val", "--script", "x", "--device", "cpu"], "--device and --dtype are for models in this process"),
+        (["synthref/val", "--scenes", "1", "--max-errors", "2"], "max_errors 2.0 is out of range"),
+        (["synthref/val", "--scenes", "1", "--model", "nope"], "nope"),
+        (["synthref/val", "--scenes", "1", "--concurrency", "0"], "out of range"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(egm: Egm, tmp_path: Path, arguments: list[str], says: str) -> None:
+    outcome = egm("eval", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert says in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_script_is_refused(egm: Egm, tmp_path: Path) -> None:
+    (tmp_path / "script.txt").touch()
+    outcome = egm("eval", "synthref/val", "--scenes", 1, "--script", "script.txt")
+    assert (outcome.code, "is empty: give a text a line" in outcome.err) == (2, True)
+
+
+def test_interrupted_and_killed_it_goes_on(script: Path, tmp_path: Path) -> None:
+    command = [*EVAL, "synthref/val", "--scenes", "15", "--json", "--max-tokens", "3", "--out"]
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    numbers = json.loads(subprocess.run([*command, str(whole)], check=True, capture_output=True).stdout)
+    journal = part / "journal.jsonl"
+    for name, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        before = journal.stat().st_size if journal.exists() else 0
+        with subprocess.Popen([*command, str(part)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            end = time.monotonic() + 60
+            while not (journal.exists() and journal.stat().st_size > before + 2000):
+                assert process.poll() is None
+                assert time.monotonic() < end, "the journal does not grow"
+            process.send_signal(name)
+            out, err = process.communicate()
+        assert (process.returncode, out, err) == (code, b"", b"")
+        assert journal.stat().st_size > before
+    resumed = json.loads(subprocess.run([*command, str(part)], check=True, capture_output=True).stdout)
+    assert resumed["all"]["accuracy"] == numbers["all"]["accuracy"]
+    assert resumed["all"]["failures"] == numbers["all"]["failures"]
+    facts = [[(r.split, r.id, r.text, r.iou, r.cold) for r in read_journal(run)[1]] for run in (whole, part)]
+    assert facts[0] == facts[1]
+    assert len(journal.read_bytes().splitlines()) == 1 + numbers["samples"]
+
+
+def test_help(egm: Egm) -> None:
+    outcome = egm("eval", "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "DATASET..." in outcome.out
