@@ -1,0 +1,83 @@
+"""Two lists of records on the same items: who got what the other missed, and whether that can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from egm import stats
+from egm.errors import DataError
+from egm.journal import Record
+from egm.report.summary import cluster_numbers, knows_images, values_of
+from egm.stats import McNemar, PairedDifference
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The second against the first, on the items that both answered; differences are second minus first.
+
+    Attributes:
+        rows: Items compared.
+        only_in_a: Items of the first that the second lacks; they are left out.
+        only_in_b: The other way round.
+        images: How many pictures; 0 if they are unknown, and then intervals take rows for independent.
+        mcnemar: At Acc@0.5.
+        accuracy: Difference in Acc@0.5, by picture.
+        mean_iou: Difference in mean IoU, by picture.
+        splits: McNemar's test for each split.
+    """
+
+    rows: int
+    only_in_a: int
+    only_in_b: int
+    images: int
+    mcnemar: McNemar
+    accuracy: PairedDifference
+    mean_iou: PairedDifference
+    splits: dict[str, McNemar]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return asdict(self)
+
+
+def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 2000, seed: int = 0) -> Comparison:
+    """Compare two lists of records item by item; an item is a split and an id.
+
+    Args:
+        a: The first.
+        b: The second.
+        draws: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: If no item is in both, or an item has another truth or phrase in the second.
+    """
+    theirs = {(record.split, record.id): record for record in b}
+    pairs = [(record, theirs[key]) for record in a if (key := (record.split, record.id)) in theirs]
+    if not pairs:
+        raise DataError("the two files share no item: compare answers to the same samples")
+    for first, second in pairs:
+        if first.phrase != second.phrase or not np.allclose(first.truth, second.truth, atol=0.01):
+            raise DataError(
+                f"{first.id!r} is {first.phrase!r} at {first.truth} in the first file and {second.phrase!r} at "
+                f"{second.truth} in the second: they are not about the same dataset"
+            )
+    left, right = [first for first, _ in pairs], [second for _, second in pairs]
+    clusters = cluster_numbers(left)
+    mine, other = values_of(left), values_of(right)
+    hits = mine["acc@0.5"], other["acc@0.5"]
+    names = np.array([record.split for record in left])
+    return Comparison(
+        rows=len(pairs),
+        only_in_a=len({(record.split, record.id) for record in a}) - len(pairs),
+        only_in_b=len(theirs) - len(pairs),
+        images=len({record.image for record in left}) if knows_images(left) else 0,
+        mcnemar=stats.mcnemar(*hits),
+        accuracy=stats.paired_difference(*hits, clusters, draws=draws, seed=seed),
+        mean_iou=stats.paired_difference(mine["mean_iou"], other["mean_iou"], clusters, draws=draws, seed=seed),
+        splits={str(name): stats.mcnemar(hits[0][names == name], hits[1][names == name]) for name in np.unique(names)},
+    )

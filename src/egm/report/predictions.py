@@ -1,0 +1,227 @@
+"""Anybody's predictions as records: matched to the samples that they answer, read by a declared codec, scored.
+
+A row is matched by its id, else by picture and phrase, else by phrase and true box. Case, spaces and a final full stop
+do not matter in phrases; of a picture's name only the COCO number counts where it has one. Where a dataset asks the
+same words of one picture twice, the first row answers the first. Nothing is guessed: a row that fits no sample, two
+rows for one sample, or a truth that is not the sample's is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from egm.boxes import Box, iou
+from egm.codecs import Codec
+from egm.errors import DataError
+from egm.failures import Neighbour
+from egm.journal import Record, read_journal
+from egm.report.formats import Prediction, is_journal, read_predictions
+from egm.report.summary import category_of
+from egm.score import score
+from egm.types import Failure, Grounding, Sample
+
+_COCO = re.compile(r"(?<!\d)(\d{12})(?!\d)")
+# Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
+_BOUNDLESS = (1_000_000, 1_000_000)
+
+Samples = Sequence[tuple[str, Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How texts are to be read; it is declared, never guessed.
+
+    Attributes:
+        codec: The model family's convention.
+        pixels_of: For codecs that speak pixels: whether of the picture as the model saw it, after its processor's
+            resize, or of the original.
+    """
+
+    codec: Codec
+    pixels_of: Literal["seen", "original"] = "seen"
+
+
+def read_records(
+    path: str | Path, *, samples: Samples | None = None, reading: Reading | None = None, partial: bool = False
+) -> list[Record]:
+    """Read a journal, or score a file of predictions.
+
+    Args:
+        path: The file or folder; `egm.report.formats` names the known ones. A journal is taken as it is.
+        samples: What was asked, each with the name of its split. Without it, rows must carry their truth.
+        reading: How texts are read; rows with boxes need none.
+        partial: Accept predictions for some of the samples only.
+
+    Raises:
+        DataError: If the file or a row of it cannot be used; the message names file and row.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"there are no predictions at {path}: check the path")
+    if is_journal(path):
+        return read_journal(path)[1]
+    predictions = read_predictions(path)
+    asked = _without_samples(predictions) if samples is None else _match(predictions, samples)
+    if samples is not None and len(predictions) < len(samples) and not partial:
+        raise DataError(
+            f"{path} answers {len(predictions)} of {len(samples)} samples: --allow-partial scores those alone, and the "
+            f"figures are then of no whole split"
+        )
+    return [
+        _record(prediction, split, sample, reading)
+        for prediction, (split, sample) in zip(predictions, asked, strict=True)
+    ]
+
+
+def neighbours_in(samples: Samples) -> dict[str, list[Neighbour]]:
+    """The annotated objects of each picture of a dataset, by the records' `image`."""
+    found: dict[str, dict[Box, Neighbour]] = defaultdict(dict)
+    for _, sample in samples:
+        if sample.box is not None:
+            found[image_of(sample)].setdefault(sample.box, Neighbour(sample.box, category_of(sample.meta)))
+    return {image: list(objects.values()) for image, objects in found.items()}
+
+
+def image_of(sample: Sample) -> str:
+    """A stable text for the picture of a sample; without a file name, what its id says before the last slash."""
+    if isinstance(sample.image, str | Path):
+        return Path(sample.image).as_posix() if str(sample.image) else ""
+    return sample.id.rpartition("/")[0]
+
+
+def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading | None) -> Record:
+    truth = sample.box
+    if truth is None:
+        raise DataError(f"{prediction.where}: sample {sample.id!r} has no true box to score against")
+    grounding = _ground(prediction, sample, reading)
+    result = score(grounding, truth)
+    return Record(
+        id=sample.id,
+        image=image_of(sample),
+        phrase=sample.phrase,
+        truth=_numbers(truth),
+        size=sample.size,
+        amodal=sample.amodal,
+        split=split,
+        text=prediction.text or "",
+        box=None if grounding.box is None else _numbers(grounding.box),
+        failure=None if result.failure is None else str(result.failure),
+        iou=result.iou,
+        finish_reason=prediction.finish_reason,
+        meta=sample.meta,
+    )
+
+
+def _numbers(box: Box) -> tuple[float, float, float, float]:
+    return box.x1, box.y1, box.x2, box.y2
+
+
+def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:
+    if prediction.text is None:
+        return Grounding(box=prediction.box, failure=None if prediction.box else Failure.NO_BOX)
+    if reading is None:
+        raise DataError(
+            f"{prediction.where} holds text: say how to read it, such as --codec qwen3_vl (0-1000) or --codec "
+            f"qwen2_5_vl --pixels-of original"
+        )
+    original = reading.codec.name == "qwen2_5_vl" and reading.pixels_of == "original"
+    size = sample.size or (_BOUNDLESS if original else None)
+    if size is None:
+        raise DataError(f"{prediction.where}: the size of its picture is not known: give --data, or width and height")
+    return reading.codec.parse(
+        prediction.text,
+        size=size,
+        finish_reason=prediction.finish_reason,
+        amodal=sample.amodal,
+        seen_size=size if original else None,
+        phrase=sample.phrase,
+    )
+
+
+def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sample]]:
+    """Samples out of what the rows carry; equal questions are numbered, so that two files can be compared."""
+    times: defaultdict[str, int] = defaultdict(int)
+    found = []
+    for prediction in predictions:
+        if prediction.truth is None:
+            raise DataError(f"{prediction.where} carries no true box: name the dataset with --data")
+        phrase = prediction.phrase or ""
+        image = prediction.image or ""
+        name = prediction.id or f"{_image_key(image)}|{_phrase_key(phrase)}|{_box_key(prediction.truth)}"
+        times[name] += 1
+        if times[name] > 1:
+            if prediction.id is not None:
+                raise DataError(f"{prediction.where} answers {name!r} again: keep one row a sample")
+            name = f"{name}|{times[name]}"
+        found.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
+    return found
+
+
+def _match(predictions: Sequence[Prediction], samples: Samples) -> list[tuple[str, Sample]]:
+    indices = {"id": _index(samples, "id"), "image": _index(samples, "image"), "truth": _index(samples, "truth")}
+    taken: dict[int, str] = {}
+    matched = []
+    for prediction in predictions:
+        kind, key = _key(prediction)
+        candidates = indices[kind].get(key, [])
+        if not candidates:
+            raise DataError(f"{prediction.where}: the dataset has no sample with {kind} and phrase {key!r}")
+        free = [number for number in candidates if number not in taken]
+        if not free:
+            raise DataError(f"{prediction.where} answers what {taken[candidates[0]]} answers: keep one row a sample")
+        fitting = [number for number in free if _same_truth(prediction, samples[number][1])]
+        if not fitting:
+            raise DataError(
+                f"{prediction.where}: its true box is not that of {samples[free[0]][1].id!r}: is it another dataset?"
+            )
+        taken[fitting[0]] = prediction.where
+        matched.append(samples[fitting[0]])
+    return matched
+
+
+def _key(prediction: Prediction) -> tuple[str, tuple[str, ...]]:
+    if prediction.id is not None:
+        return "id", (prediction.id,)
+    if prediction.phrase is None:
+        raise DataError(f"{prediction.where} has no id and no phrase: it cannot be matched to a sample")
+    if prediction.image is not None:
+        return "image", (_image_key(prediction.image), _phrase_key(prediction.phrase))
+    if prediction.truth is None:
+        raise DataError(f"{prediction.where} has a phrase but neither image nor true box: it cannot be matched")
+    return "truth", (_phrase_key(prediction.phrase), _box_key(prediction.truth))
+
+
+def _index(samples: Samples, kind: str) -> Mapping[tuple[str, ...], list[int]]:
+    index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, (_, sample) in enumerate(samples):
+        if kind == "id":
+            index[(sample.id,)].append(number)
+        elif kind == "image":
+            index[_image_key(image_of(sample)), _phrase_key(sample.phrase)].append(number)
+        elif sample.box is not None:
+            index[_phrase_key(sample.phrase), _box_key(sample.box)].append(number)
+    return index
+
+
+def _same_truth(prediction: Prediction, sample: Sample) -> bool:
+    if prediction.truth is None or sample.box is None:
+        return True
+    return iou(prediction.truth, sample.box) > 0.95  # files round differently
+
+
+def _phrase_key(phrase: str) -> str:
+    return " ".join(phrase.lower().split()).rstrip(" .")
+
+
+def _image_key(image: str) -> str:
+    number = _COCO.search(Path(image).name)
+    return number[1] if number else Path(image).stem
+
+
+def _box_key(box: Box) -> str:
+    return ",".join(f"{value:.2f}" for value in box)

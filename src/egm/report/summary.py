@@ -1,0 +1,273 @@
+"""What a list of records says: accuracies and IoU with intervals, by split and by kind of phrase, and the misses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from egm import stats
+from egm.boxes import Box
+from egm.errors import DataError
+from egm.failures import Miss, Neighbour, PhraseFacts, classify, phrase_facts
+from egm.journal import Record
+from egm.stats import Estimate, FloatArray, IntArray
+
+METRICS: Final[dict[str, str]] = {
+    "acc@0.5": "Acc@0.5",
+    "acc>0.5": "Acc, IoU > 0.5",
+    "acc@0.75": "Acc@0.75",
+    "acc@0.9": "Acc@0.9",
+    "macc@0.5:0.95": "mAcc@0.5:0.95",
+    "mean_iou": "mean IoU",
+    "centre": "centre accuracy",
+}
+"""Key and title of each figure."""
+
+_BOOTSTRAPPED = ("acc@0.5", "mean_iou")
+_SIZES = ("small", "medium", "large")
+_SHARES = ("< 5 %", "5-10 %", "10-20 %", "20-40 %", "> 40 %")
+_NO_BOX = (float("nan"),) * 4
+Estimates = dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """How misses and complex phrases go together; `egm.failures` says what is complex.
+
+    Attributes:
+        base_rate: Share of complex phrases among all rows.
+        among_misses: The same among misses (IoU below 0.5), the figure that the EGM card gives as 62.8 %; None without
+            misses.
+        accuracy_complex: Acc@0.5 on complex phrases; None if there are none.
+        accuracy_simple: Acc@0.5 on the others; None if there are none.
+    """
+
+    base_rate: Estimate
+    among_misses: Estimate | None
+    accuracy_complex: Estimate | None
+    accuracy_simple: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything that is reported of one list of records; intervals are 95 %.
+
+    Attributes:
+        rows: How many records, failures included.
+        images: How many pictures; 0 if they are unknown, and then intervals take rows for independent.
+        pooled: Each of `METRICS` over all rows.
+        average: The same as the mean over splits, as the model card averages; None with fewer than two splits.
+        bootstrap: Acc@0.5 and mean IoU of `pooled` with intervals by resampling pictures.
+        splits: Each of `METRICS`, by split.
+        groups: Acc@0.5 by `words`, `relations`, `complexity` and `size`, and by `share` (of the picture), `category`
+            and `kind` where known.
+        misses: How many misses of each kind of `egm.failures.Miss`.
+        no_box: How many rows had no box, by reason.
+        complexity: How misses and complex phrases go together.
+    """
+
+    rows: int
+    images: int
+    pooled: Estimates
+    average: Estimates | None
+    bootstrap: Estimates
+    splits: dict[str, Estimates]
+    groups: dict[str, Estimates]
+    misses: dict[str, int]
+    no_box: dict[str, int]
+    complexity: Complexity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return asdict(self)
+
+
+def summarise(
+    records: Sequence[Record],
+    *,
+    neighbours: Mapping[str, Sequence[Neighbour]] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Summary:
+    """Summarise records.
+
+    Args:
+        records: One a sample; one without a box counts as IoU 0.
+        neighbours: Annotated objects by the records' `image`, to tell another object from no object. By default those
+            that the records themselves ask for.
+        draws: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: If there are no records.
+    """
+    if not records:
+        raise DataError("there are no records to summarise: check that the file holds answers")
+    columns = values_of(records)
+    clusters = cluster_numbers(records)
+    facts = [phrase_facts(record.phrase) for record in records]
+    names = sorted({record.split for record in records})
+    strata = np.array([names.index(record.split) for record in records], dtype=np.intp)
+
+    def estimates(rows: IntArray | slice, groups: IntArray | None = None) -> Estimates:
+        return {key: stats.cluster_mean(values[rows], clusters[rows], strata=groups) for key, values in columns.items()}
+
+    kinds = misses_of(records, neighbours)
+    return Summary(
+        rows=len(records),
+        images=len({record.image for record in records}) if knows_images(records) else 0,
+        pooled=estimates(slice(None)),
+        average=estimates(slice(None), strata) if len(names) > 1 else None,
+        bootstrap={
+            key: stats.cluster_bootstrap(columns[key], clusters, draws=draws, seed=seed) for key in _BOOTSTRAPPED
+        },
+        splits={name: estimates(np.flatnonzero(strata == number)) for number, name in enumerate(names)},
+        groups=_groups(records, facts, columns["acc@0.5"], clusters),
+        misses={str(kind): count for kind in Miss if (count := kinds.count(kind))},
+        no_box=dict(Counter(record.failure or "no_box" for record in records if record.box is None).most_common()),
+        complexity=_complexity(facts, columns["acc@0.5"], clusters),
+    )
+
+
+def values_of(records: Sequence[Record]) -> dict[str, FloatArray]:
+    """One column for each of `METRICS`, a value in [0, 1] for each record."""
+    ious = np.array([record.iou if record.box is not None else 0.0 for record in records])
+    boxes = np.array([record.box or _NO_BOX for record in records])
+    truths = np.array([record.truth for record in records])
+    return {
+        "acc@0.5": stats.hits(ious),
+        "acc>0.5": stats.hits(ious, strict=True),
+        "acc@0.75": stats.hits(ious, 0.75),
+        "acc@0.9": stats.hits(ious, 0.9),
+        "macc@0.5:0.95": stats.mean_hits(ious),
+        "mean_iou": ious,
+        "centre": stats.centre_hits(boxes, truths),
+    }
+
+
+def knows_images(records: Sequence[Record]) -> bool:
+    """Whether every record says which picture it is about."""
+    return all(record.image for record in records)
+
+
+def cluster_numbers(records: Sequence[Record]) -> IntArray:
+    """Number the pictures; a record without one stands for itself."""
+    labels: list[Hashable] = [record.image or ("row", number) for number, record in enumerate(records)]
+    return stats.codes(labels)
+
+
+def misses_of(
+    records: Sequence[Record], neighbours: Mapping[str, Sequence[Neighbour]] | None = None
+) -> list[Miss | None]:
+    """Name the kind of each miss, None for hits; arguments as in `summarise`."""
+    known = neighbours if neighbours is not None else neighbours_of(records)
+    return [
+        classify(
+            None if record.box is None else Box(*record.box),
+            Box(*record.truth),
+            phrase=record.phrase,
+            size=record.size,
+            category=category_of(record.meta),
+            others=known.get(record.image, ()) if record.image else (),
+        )
+        if record.box is None or record.iou < 0.5
+        else None
+        for record in records
+    ]
+
+
+def neighbours_of(records: Sequence[Record]) -> dict[str, list[Neighbour]]:
+    """The objects that the records ask for, by picture, each once."""
+    found: dict[str, dict[tuple[float, ...], Neighbour]] = {}
+    for record in records:
+        if record.image:
+            objects = found.setdefault(record.image, {})
+            objects.setdefault(record.truth, Neighbour(Box(*record.truth), category_of(record.meta)))
+    return {image: list(objects.values()) for image, objects in found.items()}
+
+
+def category_of(meta: Mapping[str, Any]) -> str | None:
+    """The category of an object, where its dataset knows it."""
+    value = meta.get("category", meta.get("category_id"))
+    return None if value is None else str(value)
+
+
+def _complexity(facts: Sequence[PhraseFacts], hits: FloatArray, clusters: IntArray) -> Complexity:
+    complex_ = np.array([fact.is_complex for fact in facts])
+
+    def mean(values: FloatArray, rows: Any) -> Estimate | None:
+        return stats.cluster_mean(values[rows], clusters[rows]) if rows.any() else None
+
+    shares = complex_.astype(np.float64)
+    return Complexity(
+        base_rate=stats.cluster_mean(shares, clusters),
+        among_misses=mean(shares, hits == 0),
+        accuracy_complex=mean(hits, complex_),
+        accuracy_simple=mean(hits, ~complex_),
+    )
+
+
+def _groups(
+    records: Sequence[Record], facts: Sequence[PhraseFacts], hits: FloatArray, clusters: IntArray
+) -> dict[str, Estimates]:
+    labels: dict[str, list[str | None]] = {
+        "words": [_bin(fact.words, (1, 2, 3, 5, 8)) for fact in facts],
+        "relations": [_bin(fact.relations, (0, 1, 2)) for fact in facts],
+        "complexity": [_bin(fact.count, (0, 1, 2, 3)) for fact in facts],
+        "size": [_size(record.truth) for record in records],
+        "share": [_share(record) for record in records],
+        "category": [category_of(record.meta) for record in records],
+        "kind": [None if record.meta.get("kind") is None else str(record.meta["kind"]) for record in records],
+    }
+    order: dict[str, Callable[[str], Any]] = {
+        "size": _SIZES.index,
+        "share": _SHARES.index,
+        "category": str,
+        "kind": str,
+    }
+    groups: dict[str, Estimates] = {}
+    for name, column in labels.items():
+        rows: dict[str, list[int]] = {}
+        for row, label in enumerate(column):
+            if label is not None:
+                rows.setdefault(label, []).append(row)
+        if rows:
+            groups[name] = {
+                label: stats.cluster_mean(hits[rows[label]], clusters[rows[label]])
+                for label in sorted(rows, key=order.get(name, _natural))
+            }
+    return groups
+
+
+def _bin(count: int, ends: Sequence[int]) -> str:
+    """Name the bin of a count; each end closes a bin, and the last bin is open."""
+    start = 0 if ends[0] == 0 else 1
+    for end in ends:
+        if count <= end:
+            return str(end) if end == start else f"{start}-{end}"
+        start = end + 1
+    return f"{start}+"
+
+
+def _size(truth: tuple[float, float, float, float]) -> str:
+    """COCO's sizes by the area of the true box: below 32 x 32 pixels, below 96 x 96, or more."""
+    area = Box(*truth).area
+    return "small" if area < 32**2 else "medium" if area < 96**2 else "large"
+
+
+def _share(record: Record) -> str | None:
+    """How much of the picture the true box covers, where the size is known: RefCOCO's objects are nearly all large."""
+    if record.size is None:
+        return None
+    share = Box(*record.truth).area / (record.size[0] * record.size[1])
+    return _SHARES[int(np.searchsorted((0.05, 0.1, 0.2, 0.4), share, side="right"))]
+
+
+def _natural(label: str) -> tuple[int, str]:
+    """Sort `2` before `10`."""
+    digits = label.split("-")[0].rstrip("+")
+    return (int(digits) if digits.isdecimal() else 0, label)
