@@ -45,7 +45,10 @@ class Box:
     def __post_init__(self) -> None:
         """Hold the invariant, so that no other code has to check it."""
         for name in ("x1", "y1", "x2", "y2"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except OverflowError:
+                raise BoxError(f"{name} of a box is too large to be a coordinate") from None
         if not all(map(math.isfinite, self)):
             raise BoxError(f"box {tuple(self)} has a number that is not finite")
         if not (self.x2 > self.x1 and self.y2 > self.y1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -69,8 +70,13 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no engine takes."""
-        for name in ("temperature", "top_p"):  # a whole number is a number too
-            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("temperature", "top_p", "max_new_tokens", "top_k", "seed"):
+            kind = float if name in ("temperature", "top_p") else operator.index
+            try:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+            except (TypeError, ValueError):
+                sort = "a number" if kind is float else "a whole number"
+                raise EgmError(f"{name} must be {sort}, not {getattr(self, name)!r}") from None
         for name, fine, rule in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("temperature", 0.0 <= self.temperature <= 100.0, "0 (greedy) to 100"),

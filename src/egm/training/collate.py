@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egm.codecs import Codec
-from egm.errors import DataError, ModelError
+from egm.errors import DataError, EgmError, ModelError
 from egm.images import load_image
 from egm.training.data import Rows
 from egm.types import Sample
@@ -109,7 +109,10 @@ class Collator:
 
     def _patches(self, sample: Sample) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
         """Cut a picture into uint8 patches in the processor's order, resized as the processor resizes."""
-        image = load_image(sample.image)
+        try:
+            image = load_image(sample.image)
+        except EgmError as error:
+            raise type(error)(f"sample {sample.id}: {error}") from error
         if sample.size is not None and image.size != sample.size:
             raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {image.size} pixels")
         patch, merge = self.images.patch_size, self.images.merge_size

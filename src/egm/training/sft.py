@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.codecs import Codec
-from egm.errors import ModelError, RecipeError
+from egm.errors import EgmError, ModelError, RecipeError
 from egm.files import write_text
 from egm.grounder import codec_for
 from egm.training.recipe import ModelSection, SFTRecipe, dump_recipe
@@ -37,6 +38,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         RecipeError: If the run folder belongs to another recipe, or there is nothing to resume.
         ModelError: If the model cannot be loaded or built.
         DataError: If the data cannot be used.
+        EgmError: If the loss is no longer a number.
     """
     from datasets import Dataset
 
@@ -78,7 +80,13 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         processing_class=processor,
     )
     started = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=resume or None)
+    try:
+        result = trainer.train(resume_from_checkpoint=resume or None)
+    except EgmError as error:
+        # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
+        raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
+    if not math.isfinite(result.training_loss):
+        raise EgmError(f"the loss is {result.training_loss}: lower optim.learning_rate or raise optim.warmup_steps")
     folder = out / "model"
     if trainer.is_world_process_zero():
         _save(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
@@ -151,7 +159,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        accelerator_config={"non_blocking": True},
+        accelerator_config={"non_blocking": on_gpu},
         disable_tqdm=not sys.stderr.isatty(),
     )
 
@@ -166,16 +174,20 @@ def _start(recipe: SFTRecipe, out: Path, *, resume: bool) -> None:
     """Write the resolved recipe, or check that the folder's is the same."""
     text, kept = dump_recipe(recipe), out / "recipe.yaml"
     if resume:
-        if not kept.exists() or not any((out / "checkpoints").glob("checkpoint-*")):
+        if not kept.exists() or not _checkpoints(out):
             raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
         if kept.read_text(encoding="utf-8") != text:
             raise RecipeError(f"{kept} differs from this recipe: resume with the same one, or choose another --out")
         return
-    if (out / "checkpoints").exists():
+    if _checkpoints(out) or (out / "model").exists():
         raise RecipeError(f"{out} holds a run already: go on with --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(kept, text)
     _note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=_hardware())
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    return sorted((out / "checkpoints").glob("checkpoint-*"))
 
 
 def _note(out: Path, **facts: Any) -> None:
@@ -210,7 +222,7 @@ def _save(model: Any, processor: Any, folder: Path) -> None:
     from egm.models.fast import disable_fast_path
 
     disable_fast_path(model)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="15MB")
+    model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -8,7 +8,6 @@ Every comparison needs a margin: where two objects are too close to call, the pr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
 from typing import TypeAlias
@@ -289,11 +288,3 @@ def _is_between(scene: Scene, i: int, pair: tuple[int, ...]) -> bool:
     if 8 * length2 <= 100 * along <= 92 * length2 and 5 * across <= 2 * length2:
         raise Ambiguous
     return False
-
-
-def walk(program: Program) -> Iterator[Program]:
-    """Yield a program and every program inside it."""
-    yield program
-    for step in program.steps:
-        for anchor in anchors(step):
-            yield from walk(anchor)

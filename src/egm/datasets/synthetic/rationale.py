@@ -52,8 +52,8 @@ class _Teller:
         by_number = style == "inventory"
         self.names = numbers if by_number else dict(enumerate(boxes))
         self.at = "" if by_number else "at "
-        self.inventory = "; ".join(f"{numbers[i]} {boxes[i]} {self._describe(i)}" for i in order) + ". "
-        self.inventory = self.inventory if by_number else ""
+        entries = [f"{numbers[i]} {boxes[i]} {self._describe(i)}" for i in order] if by_number else []
+        self.inventory = "; ".join(entries) + ". " if entries else ""
         self.choices = {i: f"{numbers[i]} {boxes[i]}" if by_number else boxes[i] for i in order}
 
     def _describe(self, i: int) -> str:

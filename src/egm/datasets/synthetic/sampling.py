@@ -140,7 +140,8 @@ def _proposals(
                 for second in rng.shuffled(others)[:4]:
                     other = _plain(rng, scene, second) if second != first else None
                     if other is not None:
-                        yield Between(anchor, other), (first, second)
+                        # The one with relations of its own comes last, where no "and" can be read as part of it.
+                        yield Between(other, anchor), (second, first)
 
 
 def _plain(rng: Rng, scene: Scene, target: int) -> Program | None:

@@ -172,7 +172,10 @@ class _Writer:
 
     def clause(self, step: Side | Between | Without) -> str:
         if isinstance(step, Side):
-            return self.pick(_SIDE[step.side]).format(a=self.phrase(step.anchor, inner=True))
+            usual, held_out = _SIDE[step.side]
+            if step.anchor.steps:  # "with the star above the square to its left" would be read in two ways
+                usual, held_out = (tuple(f for f in forms if not f.startswith("with ")) for forms in (usual, held_out))
+            return self.pick((usual, held_out)).format(a=self.phrase(step.anchor, inner=True))
         if isinstance(step, Between):
             first, second = self.phrase(step.first, inner=True), self.phrase(step.second, inner=True)
             return self.pick(_BETWEEN).format(a=first, b=second)
