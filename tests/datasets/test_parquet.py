@@ -1,0 +1,121 @@
+"""Parquet: expressions from their lists, pictures from inside the file, and scales that are declared or refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from egm.boxes import Box
+from egm.datasets import open_dataset
+from egm.errors import DataError
+from egm.images import load_image
+
+
+def picture(shade: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 50), (shade, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write(path: Path, *rows: dict[str, Any], group: int = 2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=group)
+    return path
+
+
+def lmms(number: int) -> dict[str, Any]:
+    return {
+        "question_id": str(number),
+        "image": {"bytes": picture(number), "path": None},
+        "question": "Please carefully observe the area circled in the image.",
+        "answer": [f"cup {number}", f"mug {number}"],
+        "bbox": [1.0, 2.0, 30.0, 40.0],
+        "file_name": f"COCO_train2014_000000000005_{number}.jpg",
+    }
+
+
+def test_lmms_lab_gives_a_sample_an_expression_and_the_picture_of_its_row(tmp_path: Path) -> None:
+    data = open_dataset(write(tmp_path / "val.parquet", *(lmms(number) for number in range(5))))
+    assert [sample.phrase for sample in data][:3] == ["cup 0", "mug 0", "cup 1"]
+    assert data[0].box == Box(1, 2, 31, 42)
+    assert data.annotations()[0].image == Path("COCO_train2014_000000000005.jpg")
+    for index in (9, 0, 4, 3):  # back and forth over the groups
+        assert load_image(data[index].image).getpixel((0, 0)) == (index // 2, 0, 0)
+    assert "_row" not in data[0].meta
+
+
+def test_shards_are_one_split(tmp_path: Path) -> None:
+    folder = tmp_path / "RefCOCO" / "data"
+    for shard in range(2):
+        write(folder / f"val-{shard:05d}-of-00002.parquet", lmms(2 * shard), lmms(2 * shard + 1))
+    data = open_dataset("refcoco/val", data=tmp_path, allow_partial=True)
+    assert [sample.phrase for sample in data][::2] == ["cup 0", "cup 1", "cup 2", "cup 3"]
+    assert load_image(data[-1].image).getpixel((0, 0)) == (3, 0, 0)
+
+
+def test_jxu124_boxes_are_xyxy(tmp_path: Path) -> None:
+    row = {
+        "ref_id": 3,
+        "image_id": 5,
+        "file_name": "COCO_train2014_000000000005_3.jpg",
+        "split": "train",
+        "sentences": [{"sent": "a cup", "raw": "A cup"}, {"sent": "a mug", "raw": "A mug"}],
+        "raw_image_info": '{"file_name": "COCO_train2014_000000000005.jpg", "height": 50, "width": 60}',
+        "bbox": [1.0, 2.0, 30.0, 40.0],
+    }
+    first, second = open_dataset(write(tmp_path / "a.parquet", row), images=tmp_path)
+    assert (first.phrase, second.phrase, first.box, first.size) == ("a cup", "a mug", Box(1, 2, 30, 40), (60, 50))
+    assert first.image == tmp_path.resolve() / "COCO_train2014_000000000005.jpg"
+
+
+def reinforcement(**extra: Any) -> dict[str, Any]:
+    question = "<image>\nLocate the cup, output its bbox coordinates using JSON format"
+    return {
+        "data_source": "grounding",
+        "prompt": [{"role": "user", "content": question}],
+        "images": ["coco/a.jpg"],
+        "ability": "grounding",
+        "reward_model": {"style": "rule", "ground_truth": [100, 200, 300, 400]},
+        "extra_info": {"split": "train", "index": 0, "height": 500, "width": 2000, **extra},
+    }
+
+
+def test_official_rl_rows_are_on_the_1000_scale(tmp_path: Path) -> None:
+    [sample] = open_dataset(write(tmp_path / "a.parquet", reinforcement()))
+    assert (sample.phrase, sample.box, sample.image) == ("the cup", Box(200, 100, 600, 200), Path("coco/a.jpg"))
+
+
+def test_a_box_in_pixels_beside_it_counts(tmp_path: Path) -> None:
+    row = reinforcement(bbox=[1.5, 2.0, 3.0, 4.0], sent="a mug", amodal=True) | {"images": [{"image": "b.jpg"}]}
+    [sample] = open_dataset(write(tmp_path / "a.parquet", row))
+    assert (sample.phrase, sample.box, sample.amodal) == ("a mug", Box(1.5, 2, 3, 4), True)
+    assert sample.image == Path("b.jpg")
+
+
+def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
+    row = reinforcement() | {"images": [{"bytes": picture(9), "path": None}]}
+    [sample] = open_dataset(write(tmp_path / "a.parquet", row))
+    assert load_image(sample.image).getpixel((0, 0)) == (9, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (reinforcement() | {"data_source": "other"}, "does not say on which scale"),
+        (reinforcement() | {"prompt": [{"role": "system", "content": "x"}]}, "a turn of the user"),
+        (reinforcement() | {"images": ["/etc/passwd"]}, "lies outside"),
+        (lmms(1) | {"answer": []}, "has no expressions"),
+        (lmms(1) | {"answer": ["a", ""]}, "empty"),
+        (lmms(1) | {"bbox": [1.0]}, "is not x, y, width, height"),
+        ({"text": "x"}, "no known format"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, row: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        open_dataset(write(tmp_path / "a.parquet", row))
