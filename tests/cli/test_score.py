@@ -1,0 +1,108 @@
+"""`egm score` on files that others could have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Egm
+
+ROWS = [
+    {"image": "a.jpg", "sent": "left cup", "bbox": [0, 0, 100, 100], "width": 200, "height": 100},
+    {"image": "a.jpg", "sent": "right cup", "bbox": [100, 0, 200, 100], "width": 200, "height": 100},
+    {"image": "b.jpg", "sent": "dog", "bbox": [0, 0, 100, 100], "width": 200, "height": 100},
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return lines(tmp_path / "data.jsonl", ROWS)
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def answers(path: Path, *boxes: list[int] | None) -> Path:
+    asked = [{"image": row["image"], "phrase": row["sent"]} for row in ROWS]
+    return lines(path, [{**row, "box": box} for row, box in zip(asked, boxes, strict=True)])
+
+
+def test_one_file(egm: Egm, data: Path, tmp_path: Path) -> None:
+    path = answers(tmp_path / "p.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
+    outcome = egm("score", path, "--data", data)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "33.33" in outcome.out
+    assert "clustered by 2 pictures" in outcome.out
+    assert "left and right mistaken" in outcome.out
+    assert "no box" in outcome.out
+
+
+def test_two_files_as_json(egm: Egm, data: Path, tmp_path: Path) -> None:
+    first = answers(tmp_path / "a.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
+    second = answers(tmp_path / "b.jsonl", [0, 0, 100, 100], [100, 0, 200, 100], [0, 0, 100, 50])
+    outcome = egm("score", first, second, "--data", data, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    result = json.loads(outcome.out)
+    assert [score["pooled"]["acc@0.5"]["value"] for score in result["scores"]] == pytest.approx([1 / 3, 1.0])
+    assert [score["predictions"] for score in result["scores"]] == [str(first), str(second)]
+    assert result["scores"][0]["misses"] == {"no_box": 1, "mirrored": 1}
+    assert result["scores"][0]["splits"].keys() == {"data"}
+    mcnemar = result["comparison"]["mcnemar"]
+    assert (mcnemar["only_a"], mcnemar["only_b"], mcnemar["both"], mcnemar["p_value"]) == (0, 2, 1, 0.5)
+    assert egm("score", first, second, "--data", data, "--json").out == outcome.out  # the bootstrap has a seed
+    assert "B minus A" in egm("score", first, second, "--data", data).out
+
+
+def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> None:
+    text = '{"bbox_2d": [0, 0, 500, 1000]}'
+    path = lines(tmp_path / "p.jsonl", [{"image": "b.jpg", "phrase": "dog", "text": text}])
+    rest = ("--data", data, "--allow-partial", "--json")
+
+    def iou(*options: str) -> float:
+        return float(json.loads(egm("score", path, *rest, *options).out)["scores"][0]["pooled"]["mean_iou"]["value"])
+
+    assert iou("--codec", "qwen3_vl", "--no-thinking") == 1.0
+    assert iou("--codec", "qwen3_vl") == 0.0  # the thinking never ended
+    assert iou("--codec", "internvl") == 1.0
+    # In pixels it lies far outside the picture.
+    assert iou("--codec", "qwen2_5_vl", "--pixels-of", "original") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "carries no true box: name the dataset with --data"),
+        (("--data", "data.jsonl"), "answers 1 of 3 samples: --allow-partial"),
+        (("--data", "data.jsonl", "--allow-partial"), "say how to read it, such as --codec"),
+        (("--codec", "qwen3"), "unknown codec 'qwen3'"),
+        (("--codec", "qwen2_5_vl", "--pixels-of", "mine"), "must be seen or original"),
+        (("--codec", "qwen3_vl", "--pixels-of", "original"), "needs --codec qwen2_5_vl"),
+        (("--data", "nothing.jsonl"), "nothing.jsonl"),
+        (("p.jsonl", "p.jsonl"), "give one file of predictions, or two"),
+    ],
+)
+def test_bad_input_is_one_line(egm: Egm, data: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    lines(tmp_path / "p.jsonl", [{"image": "b.jpg", "phrase": "dog", "text": "[0, 0, 1, 1]"}])
+    outcome = egm("score", "p.jsonl", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_missing_file_is_one_line(egm: Egm) -> None:
+    outcome = egm("score", "nothing.jsonl")
+    assert (outcome.code, outcome.err) == (2, "error: there are no predictions at nothing.jsonl: check the path\n")
+
+
+def test_names_cannot_steer_the_terminal(egm: Egm, data: Path, tmp_path: Path) -> None:
+    path = answers(tmp_path / "[bold]\x1b[31m.jsonl", [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1])
+    outcome = egm("score", path, "--data", data)
+    assert outcome.code == 0
+    assert "\x1b" not in outcome.out
+    assert "[bold]" in outcome.out
