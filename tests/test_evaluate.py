@@ -132,6 +132,13 @@ def test_going_on_asks_only_what_is_left_and_with_its_own_draw(tmp_path: Path) -
         assert (part / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
 
 
+def test_the_command_is_kept_without_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["egm", "eval", "--server=https://me:secret@host:1/v1"])
+    evaluate(samples(1), failing(), tmp_path, progress=False)
+    assert read_journal(tmp_path)[0].command == ("egm", "eval", "--server=https://host:1/v1")
+    assert "secret" not in (tmp_path / "run.json").read_text() + (tmp_path / "journal.jsonl").read_text()
+
+
 @pytest.mark.parametrize(
     ("grounder", "data", "says"),
     [

@@ -13,6 +13,7 @@ import pytest
 from egm.datasets.synthetic import SynthRef
 from egm.journal import read_journal
 
+from ..backends.faulty_server import FaultyServer, fail, say
 from .conftest import Egm
 
 ANSWER = r'At the left.\n</think> [{"bbox_2d": [0, 0, 500, 500]}]'
@@ -113,6 +114,7 @@ def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp
         (["synthref/val", "--script", "nope.txt"], "script 'nope.txt' cannot be read"),
         (["synthref/val", "--script", "x", "--server", "y"], "two sources of answers"),
         (["synthref/val", "--script", "x", "--device", "cpu"], "--device and --dtype are for models in this process"),
+        (["synthref/val", "--instruct"], "--codec and --instruct are for --server and --script"),
         (["synthref/val", "--scenes", "1", "--max-errors", "2"], "max_errors 2.0 is out of range"),
         (["synthref/val", "--scenes", "1", "--model", "nope"], "nope"),
         (["synthref/val", "--scenes", "1", "--concurrency", "0"], "out of range"),
@@ -155,6 +157,33 @@ def test_interrupted_and_killed_it_goes_on(script: Path, tmp_path: Path) -> None
     facts = [[(r.split, r.id, r.text, r.iou, r.cold) for r in read_journal(run)[1]] for run in (whole, part)]
     assert facts[0] == facts[1]
     assert len(journal.read_bytes().splitlines()) == 1 + numbers["samples"]
+
+
+def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
+    data = list(SynthRef("val", scenes=5))
+    usage = {"prompt_tokens": 70, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}
+    answer = say("Left.", '</think> [{"bbox_2d": [0, 0, 500, 500]}]', usage=usage)
+    command = ("eval", "synthref/val", "--scenes", 5, "--out", tmp_path / "run", "--max-errors", 0.2)
+    with FaultyServer({"": [answer], data[3].phrase: [fail(400, "no such thing"), answer]}) as server:
+        outcome = egm(*command, "--server", server.url, "--concurrency", 3, "--json")
+        count = len(server.asked)
+        again = egm(*command, "--server", server.url, "--concurrency", 3, "--json", "--retry-errors")
+    assert (outcome.code, outcome.err, count) == (0, "", len(data))
+    whole = json.loads(outcome.out)["all"]
+    assert (whole["n"], whole["errors"]) == (len(data), {"BackendError": 1})
+    assert whole["tokens"] == {"prompt": 70, "reasoning": 4, "answer": 5, "completion": 9}
+    assert whole["latency"]["first_token"]["n"] == whole["latency"]["queue"]["n"] == len(data) - 1
+    assert json.loads(again.out)["all"]["errors"] == {}
+    assert len(server.asked) == len(data) + 1
+    header, records = read_journal(tmp_path / "run")
+    assert (header.model, header.concurrency, len(records)) == ("tiny", 3, len(data))
+
+
+def test_what_a_model_without_thoughts_says_is_an_answer(egm: Egm, tmp_path: Path) -> None:
+    (tmp_path / "script.txt").write_text('[{"bbox_2d": [0, 0, 500, 500]}]')
+    command = ("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--json", "--out")
+    assert json.loads(egm(*command, "a").out)["all"]["failures"]
+    assert json.loads(egm(*command, "b", "--instruct").out)["all"]["failures"] == {}
 
 
 def test_help(egm: Egm) -> None:

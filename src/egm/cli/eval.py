@@ -16,6 +16,7 @@ from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
+    from egm.codecs import Codec
     from egm.grounder import Grounder
     from egm.types import Sample
 
@@ -71,6 +72,9 @@ def evaluate(
     codec: Annotated[
         str, typer.Option(help="With --server or --script, the model's family: qwen3_vl, qwen2_5_vl or internvl.")
     ] = "qwen3_vl",
+    instruct: Annotated[
+        bool, typer.Option("--instruct", help="With --server or --script, a Qwen3-VL that does not think first.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
@@ -84,6 +88,7 @@ def evaluate(
     from dataclasses import replace
 
     from egm.backends import CARD_SETTINGS, GenerationSettings
+    from egm.codecs import get_codec
     from egm.evaluate import evaluate as run
 
     if server is not None and script is not None:
@@ -100,8 +105,12 @@ def evaluate(
     if server is not None or script is not None:
         if (device, dtype) != ("auto", "auto"):
             raise EgmError("--device and --dtype are for models in this process: leave them out")
-        grounder, engine = _elsewhere(server, script, model, codec, concurrency, settings, prompt)
+        options = {"thinking_prefilled": False} if instruct else {}
+        reader = get_codec(codec, **options)
+        grounder, engine = _elsewhere(server, script, model, reader, concurrency, settings, prompt)
     else:
+        if instruct or codec != "qwen3_vl":
+            raise EgmError("--codec and --instruct are for --server and --script: a model folder says it itself")
         grounder, engine = _here(model or "egm-tiny", device, dtype, concurrency, settings, prompt)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
     result = run(
@@ -139,12 +148,11 @@ def _elsewhere(
     server: str | None,
     script: Path | None,
     model: str | None,
-    codec: str,
+    codec: Codec,
     concurrency: int | None,
     settings: GenerationSettings,
     prompt: str | None,
 ) -> tuple[Grounder, dict[str, Any]]:
-    from egm.codecs import get_codec
     from egm.grounder import Grounder
 
     together = 8 if concurrency is None else concurrency
@@ -154,7 +162,7 @@ def _elsewhere(
 
     assert script is not None
     backend = LineBackend.read(script, model="scripted" if model is None else model)
-    grounder = Grounder(backend, get_codec(codec), settings=settings, prompt=prompt, batch_size=together)
+    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
