@@ -168,6 +168,22 @@ def test_another_run_in_the_folder_is_refused(
     assert (tmp_path / "journal.jsonl").read_bytes() == content
 
 
+def test_the_bar_shows_what_is_known_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(samples(10), failing(), tmp_path / "quiet")
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    evaluate(samples(10), failing(1, 2), tmp_path / "run", max_errors=1.0)
+    out, err = capfd.readouterr()
+    assert out == ""
+    for shown in ("evaluating", "10/10", "Acc@0.5 80.00"):
+        assert shown in err
+    evaluate(samples(10), failing(), tmp_path / "run", max_errors=1.0)
+    assert "10/10" in capfd.readouterr().err
+
+
 # ---- errors
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -225,7 +225,7 @@ class Grounder:
         for result in self._each(enumerate(items), self._answer):
             yield result.grounding if isinstance(result, Answer) else result
 
-    def answer_each(self, items: Iterable[tuple[int, Item]]) -> Iterator[Answer | EgmError]:
+    def answer_each(self, items: Iterable[tuple[int, Item]]) -> Generator[Answer | EgmError, None, None]:
         """Ground phrases as `ground_each` does, keep the replies, and go on after failures of the engine too.
 
         Args:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,14 +113,15 @@ def evaluate(
         todo = [(question, cold) for question, cold in order if question.key not in done]
         with progress_bar(tally, shown=progress) as update:
             if todo and not tally.over():
-                answers = grounder.answer_each((question.index, question.sample) for question, _ in todo)
-                for (question, cold), answer in zip(todo, answers, strict=True):
-                    record = _record(question, answer, cold=cold, grounder=grounder)
-                    journal.append(record)
-                    tally.add(record)
-                    update()
-                    if tally.over():
-                        break
+                asked = ((question.index, question.sample) for question, _ in todo)
+                with closing(grounder.answer_each(asked)) as answers:  # on the way out, what is under way is given up
+                    for (question, cold), answer in zip(todo, answers, strict=True):
+                        record = _record(question, answer, cold=cold, grounder=grounder)
+                        journal.append(record)
+                        tally.add(record)
+                        update()
+                        if tally.over():
+                            break
     header, records = read_journal(folder)
     result = Evaluation(header, records, len(order), tally.why() if tally.over() else None)
     write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
