@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -323,3 +324,13 @@ def test_the_repairs_are_a_small_list() -> None:
         "corner_pairs",
         "bare_list",
     ]
+
+
+@pytest.mark.parametrize("label", ["a <think> b", "the </s> shirt", "<answer> x", "<|im_end|>"])
+def test_control_words_inside_a_label_are_part_of_it(label: str) -> None:
+    answer = json.dumps([{"bbox_2d": [100, 200, 300, 400], "label": label}])
+    for text in (answer, f"```json\n{answer}\n```", f"It is there.\n</think>\n\n{answer}"):
+        grounding = get_codec("qwen3_vl", thinking_prefilled="</think>" in text).parse(text, size=(1000, 1000))
+        assert grounding.box == Box(100, 200, 300, 400)
+        assert grounding.boxes[0].label == label
+        assert grounding.repairs == ()

@@ -52,7 +52,7 @@ class GenerationSettings:
         temperature: 0 takes the likeliest token each time (greedy); above 0 samples.
         top_p: When sampling, the likeliest tokens that together reach this probability.
         top_k: When sampling, the k likeliest tokens; 0 keeps all.
-        seed: When sampling, the same seed gives the same text.
+        seed: When sampling, the same seed gives the same text to the same question in the same place of a list.
 
     Raises:
         EgmError: If a number is out of range.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from egm.errors import ModelError
+from egm.models import PRESETS
 
 EMBEDDED: Final = "egm-tiny"
 """Name of the model that comes with the package."""
@@ -75,6 +76,9 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     if _HUB_NAME.fullmatch(text):
         check_folder(_fetch(text, _SMALL_FILES), text, weights=False)
         return check_folder(_fetch(text, (*_SMALL_FILES, _WEIGHTS)), text)
+    if (size := PRESETS.get(text)) is not None:
+        instead = f"give {size.hub_ids[-1]!r}" if size.hub_ids else "train one with egm sft"
+        raise ModelError(f"{text!r} is a size, not a model: {instead}")
     raise ModelError(f"there is no model {text[:200]!r}: {_CHOICES}")
 
 

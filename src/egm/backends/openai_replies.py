@@ -65,10 +65,11 @@ class Reply:
         Reasoning without an answer stays bare: it may have been cut off before `</think>`, or, from a parser that
         waits for one, be the whole text of a model that does not think.
         """
-        reasoning, content = "".join(self.reasoning), "".join(self.content)
+        # Line breaks beside the tags go with either part, by the server's taste: that after `<think>` is the template's.
+        reasoning, content = "".join(self.reasoning).lstrip("\n"), "".join(self.content)
         if not reasoning or not content.strip():
             return reasoning or content
-        return "{}\n</think>\n\n{}".format(reasoning.strip("\n"), content.lstrip("\n"))
+        return "{}\n</think>\n\n{}".format(reasoning.rstrip("\n"), content.lstrip("\n"))
 
     def completion(self) -> Completion:
         """Return what came, without times.

@@ -55,10 +55,10 @@ class TransformersBackend:
         target = _device(device)
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
-            if fast and checkpoint.model_type in ("qwen3_vl", "qwen3_vl_moe"):
-                from egm.models.fast import enable_fast_path
+        if fast and checkpoint.model_type in ("qwen3_vl", "qwen3_vl_moe"):
+            from egm.models.fast import enable_fast_path
 
-                enable_fast_path(module)
+            enable_fast_path(module)
         return cls(module, processor, name=checkpoint.name)
 
     def prompt(self, messages: Sequence[Message]) -> str:

@@ -38,14 +38,14 @@ def synthetic(
     from rich.console import Console
     from rich.progress import track
 
-    from egm.datasets.synthetic import SynthRef
+    from egm.datasets.synthetic import VERSION, SynthRef
     from egm.files import write_text
 
     data = SynthRef(split, seed=seed, scenes=scenes)
     if data.scenes is None:
         raise DataError(f"SynthRef {split} has no end: say how many scenes, such as --scenes 1000")
     target = out / f"{split}.jsonl"
-    _refuse_others(target, f"{data.samples(0)[0].id.rsplit('/', 2)[0]}/", data.scenes)
+    _refuse_others(target, f"synthref{VERSION}/{split}/{seed}/", data.scenes)
     (out / "images").mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     lines: list[str] = []
@@ -93,12 +93,13 @@ def _row(sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _refuse_others(target: Path, prefix: str, scenes: int) -> None:
-    """Refuse to write over a file unless it holds these very questions."""
+    """Refuse to write over a file unless all that it holds will be written again."""
     if not target.exists():
         return
     try:
         ids = [str(json.loads(line)["id"]) for line in target.read_bytes().splitlines()]
-    except (ValueError, KeyError, TypeError):
-        ids = [""]
-    if not all(name.startswith(prefix) for name in ids) or len({name.rsplit("/", 1)[0] for name in ids}) != scenes:
+        ours = all(name.startswith(prefix) and int(name.split("/")[3]) < scenes for name in ids)
+    except (ValueError, KeyError, TypeError, IndexError):
+        ours = False
+    if not ours:
         raise DataError(f"{str(target)!r} holds other rows: give another --out, or delete it")

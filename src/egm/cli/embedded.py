@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -48,6 +49,8 @@ def notice(pictures: Iterable[str], phrases: Iterable[str]) -> str | None:
 
 def _is_marked(path: str) -> bool:
     try:
+        if not os.path.isfile(path):  # noqa: PTH113 - a pipe would be waited for
+            return False
         with open(path, "rb") as file:  # noqa: PTH123 - whatever the path is, the image loader has the last word
             return f"tEXtSoftware\0{SIGNATURE}".encode() in file.read(1024)
     except (OSError, ValueError):

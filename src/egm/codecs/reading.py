@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from egm.boxes import Box
 from egm.codecs.entries import Entry, Repair
 from egm.codecs.loose import ends_inside_box, read_brackets, read_tags
-from egm.codecs.strict import read_json
+from egm.codecs.strict import is_strict, read_json
 from egm.errors import BoxError
 from egm.types import Failure, Grounding, LabelledBox
 
@@ -93,6 +93,8 @@ def split_reasoning(text: str, *, thinking_prefilled: bool) -> tuple[str, str | 
     if closed < 0 and thinking_prefilled:
         return _thought(text), None
     thought, answer = (text[:closed], text[closed + len("</think>") :]) if closed >= 0 else ("", text)
+    if is_strict(answer):  # then a control word in it is part of a label
+        return _thought(thought), answer
     answer, reopened, unclosed = answer.partition("<think>")
     if reopened and not answer.strip():
         return _thought(text), None
@@ -131,7 +133,7 @@ def read(
     if answer is None:
         failure = Failure.TRUNCATED if cut else Failure.NO_BOX
     else:
-        answer = _unwrap(answer)
+        answer = answer if is_strict(answer) else _unwrap(answer)
         for entry in find_entries(answer, tags_first=tags_first):
             placed = scale.place(entry.numbers, size, amodal=amodal)
             if isinstance(placed, Box):

@@ -37,6 +37,14 @@ def read_json(answer: str) -> list[Entry] | None:
     return [entry for value in strict for entry in _entries(value)] if strict else None
 
 
+def is_strict(answer: str) -> bool:
+    """Tell whether an answer is one JSON value, bare or in one fence, and nothing else."""
+    body = answer.strip()
+    if body.startswith("```") and body.endswith("```") and len(body) > 6:
+        body = _body(body[3:-3])
+    return body[:1] in ("[", "{") and _load(body) is not _NOT_JSON
+
+
 def coordinates(value: object) -> list[Entry]:
     """Read what stands after a box key: four numbers, or lists of them one level deeper."""
     plain = isinstance(value, list) and not isinstance(value, _Object)
