@@ -136,7 +136,7 @@ def test_an_empty_script_is_refused(egm: Egm, tmp_path: Path) -> None:
 
 
 def test_interrupted_and_killed_it_goes_on(script: Path, tmp_path: Path) -> None:
-    command = [*EVAL, "synthref/val", "--scenes", "15", "--json", "--max-tokens", "3", "--out"]
+    command = [*EVAL, "synthref/val", "--scenes", "7", "--json", "--max-tokens", "3", "--out"]
     whole, part = tmp_path / "whole", tmp_path / "part"
     numbers = json.loads(subprocess.run([*command, str(whole)], check=True, capture_output=True).stdout)
     journal = part / "journal.jsonl"
@@ -144,7 +144,7 @@ def test_interrupted_and_killed_it_goes_on(script: Path, tmp_path: Path) -> None
         before = journal.stat().st_size if journal.exists() else 0
         with subprocess.Popen([*command, str(part)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             end = time.monotonic() + 60
-            while not (journal.exists() and journal.stat().st_size > before + 2000):
+            while not (journal.exists() and journal.stat().st_size > before + 800):
                 assert process.poll() is None
                 assert time.monotonic() < end, "the journal does not grow"
             process.send_signal(name)
@@ -184,6 +184,31 @@ def test_what_a_model_without_thoughts_says_is_an_answer(egm: Egm, tmp_path: Pat
     command = ("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--json", "--out")
     assert json.loads(egm(*command, "a").out)["all"]["failures"]
     assert json.loads(egm(*command, "b", "--instruct").out)["all"]["failures"] == {}
+
+
+def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(script: Path, tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)); "
+    command = [
+        *EVAL,
+        "synthref/val",
+        "--scenes",
+        "20",
+        "--script",
+        str(script),
+        "--out",
+        str(tmp_path / "run"),
+        "--json",
+    ]
+    full = [part.replace("main()", f"{limit} main()") if part == EVAL[2] else part for part in command]
+    ended = subprocess.run(full, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    kept = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert 0 < len(read_journal(tmp_path / "run")[1]) < 40
+    numbers = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert numbers["all"]["n"] == len(list(SynthRef("val", scenes=20)))
+    whole = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert whole.startswith(kept[: kept.rfind(b"\n") + 1])
+    assert len(whole.splitlines()) == 1 + numbers["samples"]
 
 
 def test_help(egm: Egm) -> None:
