@@ -51,7 +51,7 @@ def check(
     notes, held_out = [], None
     if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
         try:
-            held_out = evaluation_images(data)
+            held_out = evaluation_images(data, allow_partial=allow_partial)
         except DataError as error:
             if data is not None:
                 raise
@@ -81,7 +81,7 @@ def _report(name: str, rows: int, found: list[Finding]) -> None:
     if not found:
         console.print(Text(f"{name}: {rows:,} samples, no problems"))
         return
-    table = Table(title=Text(f"{name}: {rows:,} samples, {len(found):,} problems"), title_justify="left")
+    table = Table(title=Text(f"{name}: {rows:,} samples, problems: {len(found):,}"), title_justify="left")
     for heading in ("problem", "count", "sample", "detail"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "count" else "left")
     counts, shown = Counter(finding.kind for finding in found), Counter[str]()

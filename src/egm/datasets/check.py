@@ -112,7 +112,7 @@ def _pictures(dataset: Dataset, progress: Callable[[list[Sample]], Iterable[Samp
     for sample in progress([samples[indices[0]] for indices in places.values()]):
         indices = places[str(sample.image)]
         source = dataset[indices[0]].image
-        if isinstance(source, Path) and not source.is_file():
+        if isinstance(source, str | Path) and not Path(source).is_file():
             yield Finding("missing image", sample.id, str(source))
             continue
         try:

@@ -78,15 +78,16 @@ def _open_refcoco(name: str, images: Path | None, data: Path | None, *, allow_pa
     return dataset
 
 
-def evaluation_images(data: Path | None = None) -> dict[str, list[str]]:
+def evaluation_images(data: Path | None = None, *, allow_partial: bool = False) -> dict[str, list[str]]:
     """Names of the images of the eight evaluation splits, each with the splits that it is in.
 
     Raises:
-        DataError: If the annotations of a split are not there.
+        DataError: If the annotations of a split are not there, or of another size and `allow_partial` is not given.
     """
     found: dict[str, list[str]] = {}
     for name in EVALUATION:
-        for image in {str(sample.image) for sample in open_dataset(name, data=data).annotations()}:
+        samples = open_dataset(name, data=data, allow_partial=allow_partial).annotations()
+        for image in {str(sample.image) for sample in samples}:
             found.setdefault(image, []).append(name)
     return found
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from egm.datasets import EVALUATION, open_dataset
+
+from .conftest import Egm
+
+ROW = {"image": "a.png", "sent": "the cup", "bbox": [1, 2, 30, 40], "height": 50, "width": 60}
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_sound_dataset(egm: Egm, tmp_path: Path) -> None:
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+    write(tmp_path / "rows.jsonl", ROW)
+    outcome = egm("data", "check", "rows.jsonl", "--images", ".", "--no-leaks")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "1 samples, no problems" in outcome.out
+
+
+def test_problems_are_counted_and_the_code_is_1(egm: Egm, tmp_path: Path) -> None:
+    rows = [ROW, ROW, ROW | {"image": "[red].png", "bbox": [1, 2, 70, 40]}]
+    write(tmp_path / "rows.jsonl", *rows)
+    outcome = egm("data", "check", "rows.jsonl", "--images", ".", "--no-leaks")
+    assert outcome.code == 1
+    for words in ("problems: 4", "missing image", "box outside", "duplicate", "rows/3", "[red].png"):
+        assert words in outcome.out.replace("\n", "")
+
+
+def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", ROW)
+    outcome = egm("data", "check", "rows.jsonl")
+    assert outcome.code == 0
+    assert "leaks were not looked for: no annotations of refcoco/val" in outcome.err
+    assert "images were not opened: give --images" in outcome.err
+
+
+def test_leaks_into_the_evaluation_splits(egm: Egm, tmp_path: Path) -> None:
+    for number, name in enumerate(EVALUATION):
+        row = {"image": f"COCO_train2014_{number:012d}.jpg", "sent": "x", "bbox": [1, 2, 3, 4]}
+        write(tmp_path / f"{name.replace('/', '_')}.jsonl", row)
+    write(tmp_path / "rows.jsonl", ROW | {"image": "coco_flip/COCO_train2014_000000000003.jpg"})
+    outcome = egm("data", "check", "rows.jsonl", "--data", ".", "--allow-partial")
+    assert outcome.code == 1
+    assert EVALUATION[3] in outcome.out
+    assert "problems: 1" in outcome.out
+
+
+def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", ROW | {"bbox": [1]})
+    write(tmp_path / "good.jsonl", ROW)
+    for arguments, says in (
+        (["check", "rows.jsonl"], "rows.jsonl line 1: bbox [1] is not"),
+        (["check", "refcoco/vall"], "did you mean 'refcoco/val'"),
+        (["check", "refcoco/val"], "no annotations of refcoco/val"),
+        (["check", "good.jsonl", "--images", "none"], "there is no folder 'none'"),
+        (["convert", "good.jsonl", "out.csv"], "does not say which format"),
+        (["convert", "good.jsonl", "rows.jsonl"], "is there already"),
+        (["convert", "good.jsonl", "x.json", "--format", "csv"], "choose one of jsonl"),
+    ):
+        outcome = egm("data", *arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err.startswith("error: ")
+        assert says in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_convert(egm: Egm, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", ROW)
+    for name in ("out.json", "out.parquet", "again.jsonl"):
+        outcome = egm("data", "convert", "rows.jsonl", name)
+        assert (outcome.code, outcome.out, outcome.err) == (0, f"{name}\n", "")
+        [sample] = open_dataset(tmp_path / name, images=tmp_path)
+        assert (sample.phrase, sample.image) == ("the cup", tmp_path.resolve() / "a.png")
+    assert egm("data", "convert", "rows.jsonl", "out.json", "--force").code == 0

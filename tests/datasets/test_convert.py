@@ -1,0 +1,97 @@
+"""What is written can be read back, and says the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from egm.boxes import Box
+from egm.datasets import Dataset, open_dataset, write_dataset
+from egm.datasets.convert import FORMATS
+from egm.errors import DataError
+from egm.types import Sample
+
+SAMPLES = [
+    Sample("s/1", Path("in/a.png"), 'the "red" cup, left', Box(1.5, 2, 30.25, 40), (60, 50), rationale="It is."),
+    Sample("s/2", Path("in/a.png"), "der Bär", Box(-5, 2, 70, 40), (60, 50), amodal=True, meta={"split": "val"}),
+    Sample("s/3", Path("b.png"), "Locate it, output", Box(0, 0, 8, 8), (8, 8)),
+]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_there_and_back(tmp_path: Path, kind: str) -> None:
+    root = tmp_path.resolve()
+    samples = [
+        Sample(s.id, root / str(s.image), s.phrase, s.box, s.size, s.amodal, s.rationale, s.meta) for s in SAMPLES
+    ]
+    path = tmp_path / "new" / f"set{FORMATS[kind]}"
+    write_dataset(Dataset("set", samples, root=tmp_path), path, kind)
+    read = open_dataset(path, images=tmp_path)
+    assert [(s.id, s.image, s.phrase, s.box, s.size, s.amodal) for s in read] == [
+        (s.id, s.image, s.phrase, s.box, s.size, s.amodal) for s in samples
+    ]
+    if kind != "coco":
+        assert [s.rationale for s in read] == ["It is.", None, None]
+        assert read[1].meta["split"] == "val"
+    assert not list(path.parent.glob(".*"))
+
+
+@given(x=st.floats(0, 600), y=st.floats(0, 400), width=st.floats(0.01, 600), height=st.floats(0.01, 400))
+def test_boxes_survive_to_a_millionth_of_a_pixel(
+    tmp_path_factory: pytest.TempPathFactory, x: float, y: float, width: float, height: float
+) -> None:
+    path = tmp_path_factory.mktemp("coco") / "set.json"
+    box = Box(x, y, x + width, y + height)
+    write_dataset(Dataset("set", [Sample("1", "a.png", "it", box, (640, 480))]), path, "coco")
+    read = open_dataset(path)[0].box
+    assert read is not None
+    assert all(abs(a - b) < 3e-6 for a, b in zip(read, box, strict=True))
+
+
+def test_rl_rows_are_what_official_rewards_expect(tmp_path: Path) -> None:
+    path = tmp_path / "set.parquet"
+    write_dataset(Dataset("set", SAMPLES), path, "parquet")
+    first, second, _ = pq.read_table(path).to_pylist()
+    assert first["reward_model"]["ground_truth"] == [25, 40, 504, 800]
+    assert (first["data_source"], first["images"]) == ("grounding", [{"image": "in/a.png"}])
+    assert first["prompt"] == [
+        {
+            "role": "user",
+            "content": '<image>\nLocate the "red" cup, left, output its bbox coordinates using JSON format.',
+        }
+    ]
+    assert "amodally" in second["prompt"][0]["content"]
+    assert (first["extra_info"]["width"], first["extra_info"]["height"]) == (60, 50)
+
+
+def test_coco_json_shares_images(tmp_path: Path) -> None:
+    path = tmp_path / "set.json"
+    write_dataset(Dataset("set", SAMPLES), path, "coco")
+    content = json.loads(path.read_text())
+    assert [image["file_name"] for image in content["images"]] == ["in/a.png", "b.png"]
+    assert content["annotations"][0]["bbox"] == [1.5, 2, 28.75, 38]
+    assert {annotation["category_id"] for annotation in content["annotations"]} == {1}
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    bare = Dataset("set", [Sample("1", "a.png", "it")])
+    for kind in ("parquet", "coco"):
+        with pytest.raises(DataError, match="1 has no box"):
+            write_dataset(bare, tmp_path / "x", kind)
+    write_dataset(bare, tmp_path / "x.jsonl", "jsonl")
+    with pytest.raises(DataError, match="choose one of jsonl, parquet, coco"):
+        write_dataset(bare, tmp_path / "x", "csv")
+    with pytest.raises(DataError, match="is not a file"):
+        write_dataset(Dataset("set", [Sample("1", Image.new("RGB", (8, 8)), "it")]), tmp_path / "x", "jsonl")
+    with pytest.raises(DataError, match="are not files"):
+        write_dataset(open_dataset("synthref/val"), tmp_path / "x", "jsonl")
+    sizes = Dataset("set", [Sample(str(k), "a.png", "it", Box(0, 0, 1, 1), (8, k)) for k in (8, 9)])
+    with pytest.raises(DataError, match="an earlier row says otherwise"):
+        write_dataset(sizes, tmp_path / "x", "coco")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
