@@ -13,7 +13,7 @@ import typer
 
 from egm.cli.embedded import notice
 from egm.cli.pictures import check_picture_path, side_by_side, write_picture
-from egm.errors import EgmError, ImageError
+from egm.errors import EgmError, ImageError, ModelError
 
 if TYPE_CHECKING:
     from egm.types import Grounding
@@ -34,7 +34,18 @@ def ground(
     phrases: Annotated[
         list[str], typer.Argument(metavar="PHRASE...", help="What to find, one or more.", show_default=False)
     ],
-    model: Annotated[str, typer.Option(help="egm-tiny, a model folder, or a hub name.")] = "egm-tiny",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="egm-tiny, a model folder, or a hub name; with --server, the name that it serves the model by.",
+            show_default="egm-tiny, or the server's only one",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask an OpenAI-compatible server; its key is taken from OPENAI_API_KEY."),
+    ] = None,
+    codec: Annotated[str, typer.Option(help="With --server, the model's family.")] = "qwen3_vl",
     amodal: Annotated[bool, typer.Option("--amodal", help="Ask for whole objects, hidden parts too.")] = False,
     draw: Annotated[
         Path | None,
@@ -78,8 +89,13 @@ def ground(
     if max_tokens is not None:
         settings = replace(settings, max_new_tokens=max_tokens)
 
-    grounder = Grounder.load(model, device=device, dtype=dtype, settings=settings, prompt=prompt)
-    line = notice(paths, asked) if model == "egm-tiny" else None
+    if server is not None:
+        if (device, dtype) != ("auto", "auto"):
+            raise ModelError("--device and --dtype are for models in this process: leave them out with --server")
+        grounder = Grounder.connect(server, model, codec=codec, settings=settings, prompt=prompt)
+    else:
+        grounder = Grounder.load(model or "egm-tiny", device=device, dtype=dtype, settings=settings, prompt=prompt)
+    line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
     if line is not None:
         print(line, file=sys.stderr)
     code = 0
@@ -97,7 +113,12 @@ def ground(
             code = max(code, 1)
         if as_json:
             for grounding in groundings:
-                print(json.dumps({"image": path, "amodal": amodal, "model": model, **grounding.to_dict()}), flush=True)
+                print(
+                    json.dumps(
+                        {"image": path, "amodal": amodal, "model": grounder.backend.model, **grounding.to_dict()}
+                    ),
+                    flush=True,
+                )
         else:
             _print(path if len(paths) > 1 else None, groundings, show_reasoning)
         if draw is not None:
