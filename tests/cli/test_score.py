@@ -102,7 +102,9 @@ def test_a_missing_file_is_one_line(egm: Egm) -> None:
 
 def test_names_cannot_steer_the_terminal(egm: Egm, data: Path, tmp_path: Path) -> None:
     path = answers(tmp_path / "[bold]\x1b[31m.jsonl", [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1])
-    outcome = egm("score", path, "--data", data)
+    other = lines(tmp_path / "x\x1b[31m[red].jsonl", ROWS)
+    outcome = egm("score", path, "--data", other)
     assert outcome.code == 0
     assert "\x1b" not in outcome.out
+    assert "[red]" in outcome.out
     assert "[bold]" in outcome.out

@@ -12,6 +12,7 @@ import pytest
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import DataError
+from egm.journal import Header, Journal, Record
 from egm.report.formats import read_predictions
 from egm.report.predictions import Reading, neighbours_in, read_records
 from egm.types import Sample
@@ -197,6 +198,15 @@ def test_what_is_not_there_and_what_carries_no_truth(tmp_path: Path) -> None:
     blind = [("x", Sample("refcoco/val/1", Path(IMAGE), "left bowl"))]
     with pytest.raises(DataError, match="has no true box to score against"):
         read_records(write(tmp_path / "p.jsonl", {"id": "refcoco/val/1", "box": [0, 0, 1, 1]}), samples=blind)
+
+
+def test_a_journal_is_taken_as_it_is_by_file_or_folder(tmp_path: Path) -> None:
+    record = Record(id="1", image="a.jpg", phrase="cup", truth=(0, 0, 9, 9), box=(0, 0, 9, 9), iou=1.0, split="x/val")
+    header = Header(model="m", codec={"name": "qwen3_vl"}, prompt={"style": "qwen3"}, settings={}, datasets={})
+    with Journal(tmp_path / "run", header) as journal:
+        journal.append(record)
+    for path in (tmp_path / "run", tmp_path / "run" / "journal.jsonl"):
+        assert read_records(path) == [record]
 
 
 def test_neighbours_are_the_objects_of_a_picture_each_once() -> None:

@@ -96,7 +96,7 @@ def test_misses_know_the_other_objects_of_their_picture(record: MakeRecord) -> N
     assert summary.no_box == {"error": 1}
     # A dataset knows objects that nobody was asked for here.
     known = {"b.jpg": [Neighbour(Box(*other))]}
-    assert summarise(records, neighbours=known).misses == {"no_box": 1, "wrong_object": 1, "other": 1}
+    assert summarise(records, neighbours=known).misses == {"no_box": 1, "wrong_same_kind": 1, "wrong_object": 1}
 
 
 def test_unknown_pictures_are_said(record: MakeRecord) -> None:

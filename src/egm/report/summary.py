@@ -97,8 +97,8 @@ def summarise(
 
     Args:
         records: One a sample; one without a box counts as IoU 0.
-        neighbours: Annotated objects by the records' `image`, to tell another object from no object. By default those
-            that the records themselves ask for.
+        neighbours: Annotated objects by the records' `image`, to tell another object from no object. For pictures that
+            are not in it, those that the records themselves ask for.
         draws: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -164,7 +164,7 @@ def misses_of(
     records: Sequence[Record], neighbours: Mapping[str, Sequence[Neighbour]] | None = None
 ) -> list[Miss | None]:
     """Name the kind of each miss, None for hits; arguments as in `summarise`."""
-    known = neighbours if neighbours is not None else neighbours_of(records)
+    known: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
     return [
         classify(
             None if record.box is None else Box(*record.box),

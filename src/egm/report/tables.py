@@ -45,7 +45,7 @@ def summary_tables(summary: Summary) -> Group:
         table.add_row(_MISSES[Miss(name)], str(count), f"{100 * count / misses:.1f} %")
         if name == Miss.NO_BOX:
             for reason, number in summary.no_box.items():
-                table.add_row(f"  {reason}", str(number), "")
+                table.add_row(_plain(f"  {reason}"), str(number), "")
     parts.append(table)
     complexity = summary.complexity
     table = _table(f"complex phrases ({COMPLEX_AT} or more of these)", "%", "95 % interval")
@@ -110,7 +110,7 @@ def _figures(summary: Summary) -> Table:
     table = _table("", *METRICS.values())
     for name, estimates in columns.items():
         table.add_row(
-            f"{name}\n  {next(iter(estimates.values())).rows} rows",
+            _plain(name).append(f"\n  {next(iter(estimates.values())).rows} rows"),
             *(f"{percent(estimates[key].value)}\n[dim]{interval(estimates[key])}[/dim]" for key in METRICS),
         )
     boot = summary.bootstrap
@@ -123,7 +123,7 @@ def _group(title: str, rows: Mapping[str, Estimate]) -> Table:
     shown = sorted(rows, key=lambda name: -rows[name].rows)[:_MOST_CATEGORIES]
     for name, estimate in rows.items():
         if name in shown:
-            table.add_row(Text(name), str(estimate.rows), percent(estimate.value), interval(estimate))
+            table.add_row(_plain(name), str(estimate.rows), percent(estimate.value), interval(estimate))
     if len(rows) > len(shown):
         table.add_row(f"{len(rows) - len(shown)} more with fewer rows", "", "", "")
     return table
@@ -138,11 +138,16 @@ def _notes(images: int) -> list[Text]:
 
 def _mcnemar(table: Table, name: str, result: McNemar) -> None:
     counts = (result.only_a, result.only_b, result.both, result.neither)
-    table.add_row(Text(name), *map(str, counts), p_value(result.p_value))
+    table.add_row(_plain(name), *map(str, counts), p_value(result.p_value))
 
 
 def _signed(estimate: Estimate) -> str:
     return f"{100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}"
+
+
+def _plain(text: str) -> Text:
+    """Names out of data, without what could steer the terminal."""
+    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
 
 
 def _table(*columns: str) -> Table:
