@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,15 +299,18 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) 
     subprocess.run([sys.executable, "-c", RUN, str(whole)], check=True)
     file, size = part / "journal.jsonl", (whole / "journal.jsonl").stat().st_size
     draw, kills = random.Random(7), 0
-    for share in sorted(draw.random() for _ in range(6)):
+    for share in sorted(draw.random() for _ in range(4)):
         with subprocess.Popen([sys.executable, "-c", RUN, str(part)]) as process:
             end = time.monotonic() + 60
-            while process.poll() is None and not (file.exists() and file.stat().st_size >= share * size):
+            while not (file.exists() and file.stat().st_size >= share * size):
                 assert time.monotonic() < end, "the journal does not grow"
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.002)
+                    break
             process.send_signal(signal.SIGKILL)
         kills += process.returncode == -signal.SIGKILL
     subprocess.run([sys.executable, "-c", RUN, str(part)], check=True)
-    assert kills >= 3
+    assert kills >= 2
     assert read_journal(part)[1] == read_journal(whole)[1]
     assert file.read_bytes().splitlines()[1:] == (whole / "journal.jsonl").read_bytes().splitlines()[1:]
     assert (part / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()

@@ -60,7 +60,7 @@ def test_a_journal_torn_anywhere_in_its_last_line_goes_on(tmp_path: Path) -> Non
     file = tmp_path / "journal.jsonl"
     content = file.read_bytes()
     start = content.rstrip(b"\n").rfind(b"\n") + 1
-    for end in range(start, len(content)):
+    for end in (start, start + 1, start + 10, len(content) - 2, len(content) - 1):
         file.write_bytes(content[:end])
         assert [item.id for item in read_journal(tmp_path)[1]] == ["1"]
         write(tmp_path, record("2"))
