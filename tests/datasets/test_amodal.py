@@ -53,6 +53,8 @@ def test_amodal_boxes_leave_the_frame(tmp_path: Path) -> None:
         ({"regions": "x"}, "annotation 1: has no regions"),
         ({"amodal_bbox": [1, 2, -3, 4]}, "annotation 1: amodal_bbox .* is not x, y, width, height"),
         ({"amodal_bbox": [1, 2, 3, 4], "image_id": 6}, "annotation 1: image_id 6 is not among the images"),
+        ({"amodal_bbox": [1, 2, 3, 4], "image_id": [5]}, "is not among the images"),
+        ({"amodal_bbox": [1, 2, 3, 4], "category_id": [1]}, "no category"),
         ({"amodal_bbox": [1, 2, 3, 4], "category_id": 2}, "no caption, no name and no category"),
         ({"bbox": [1, 2, 3, 4]}, "no phrases to ground"),
     ],

@@ -102,6 +102,8 @@ def test_a_format_is_told_by_its_keys_not_by_its_numbers(tmp_path: Path) -> None
         (MINIGPT4, {"height": 0}, "are not whole numbers"),
         (VLM_R1, {"solution": [1, 2, 3]}, "solution .* is not x1, y1, x2, y2"),
         (VLM_R1, {"image": "../a.jpg"}, "lies outside"),
+        (VLM_R1, {"solution": [1, 2, 10**400, 4]}, "too large"),
+        (SFT, {"width": 10**400}, "too large"),
         (VLM_R1, {"image": 5}, "has no image"),
         (SFT, {"width": None, "height": None}, "needs width and height"),
         (SFT, {"conversations": SFT["conversations"][:1]}, "must hold two turns"),  # type: ignore[index]

@@ -91,6 +91,11 @@ def test_official_rl_rows_are_on_the_1000_scale(tmp_path: Path) -> None:
     assert (sample.phrase, sample.box, sample.image) == ("the cup", Box(200, 100, 600, 200), Path("coco/a.jpg"))
 
 
+def test_ids_that_are_the_same_in_every_row_are_not_used(tmp_path: Path) -> None:
+    data = open_dataset(write(tmp_path / "a.parquet", reinforcement(id=-1), reinforcement(id=-1)))
+    assert [sample.id for sample in data] == ["a/1", "a/2"]
+
+
 def test_a_box_in_pixels_beside_it_counts(tmp_path: Path) -> None:
     row = reinforcement(bbox=[1.5, 2.0, 3.0, 4.0], sent="a mug", amodal=True) | {"images": [{"image": "b.jpg"}]}
     [sample] = open_dataset(write(tmp_path / "a.parquet", row))
@@ -110,6 +115,8 @@ def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
         (reinforcement() | {"data_source": "other"}, "does not say on which scale"),
         (reinforcement() | {"prompt": [{"role": "system", "content": "x"}]}, "a turn of the user"),
         (reinforcement() | {"images": ["/etc/passwd"]}, "lies outside"),
+        (reinforcement() | {"images": pa.scalar([], pa.list_(pa.string())).as_py()}, "image must be a relative path"),
+        (reinforcement() | {"extra_info": "x"}, "extra_info must be an object"),
         (lmms(1) | {"answer": []}, "has no expressions"),
         (lmms(1) | {"answer": ["a", ""]}, "empty"),
         (lmms(1) | {"bbox": [1.0]}, "is not x, y, width, height"),

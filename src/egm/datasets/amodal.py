@@ -60,10 +60,12 @@ def _joined(
         where = f"annotation {number}"
         if not isinstance(annotation, dict):
             raise DataError(f"{file} {where} is not an object")
-        image = images.get(annotation.get("image_id"))
+        key, category = annotation.get("image_id"), annotation.get("category_id")
+        image = images.get(key) if isinstance(key, int | str) else None
         if image is None:
-            raise DataError(f"{file} {where}: image_id {annotation.get('image_id')!r} is not among the images")
-        yield where, {**annotation, "_image": image, "_category": categories.get(annotation.get("category_id"), {})}
+            raise DataError(f"{file} {where}: image_id {key!r} is not among the images")
+        kind = categories.get(category, {}) if isinstance(category, int | str) else {}
+        yield where, {**annotation, "_image": image, "_category": kind}
 
 
 def _regions(row: Row, name: str, images: ImageRoot) -> list[Sample]:

@@ -128,10 +128,11 @@ def jxu124_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     info = row.get("raw_image_info")
     try:
         details = json.loads(info) if isinstance(info, str) else {}
+        stored = details.get("file_name")
         phrases = [sentence.get("sent") or sentence.get("raw") for sentence in row["sentences"]]
     except (TypeError, AttributeError, ValueError):
         raise DataError("sentences must be a list of objects with sent, and raw_image_info JSON") from None
-    file_name = details.get("file_name") or ref_image(text(row, "file_name"))
+    file_name = stored or ref_image(text(row, "file_name"))
     meta = {"ref": row["ref_id"], "image_id": row.get("image_id"), "split": row.get("split")}
     return _many(details | row, name, images(file_name), phrases, xyxy(row["bbox"]), meta)
 
@@ -149,13 +150,17 @@ def _many(row: Row, name: str, image: Path, phrases: Any, box: Any, meta: Row) -
 def rl_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row for reinforcement learning."""
     extra = row.get("extra_info") or {}
+    if not isinstance(extra, dict):
+        raise DataError("extra_info must be an object")
     try:
         question = next(turn["content"] for turn in row["prompt"] if turn["role"] == "user")
         truth = row["reward_model"].get("ground_truth")
-        first = (row.get("images") or [None])[0]
+        pictures = row.get("images") or [None]
     except (TypeError, KeyError, AttributeError, StopIteration):
         raise DataError("prompt must hold a turn of the user, and reward_model a ground_truth") from None
-    phrase, amodal = (extra["sent"], bool(extra.get("amodal"))) if extra.get("sent") else phrase_of(question)
+    if not isinstance(question, str) or not isinstance(pictures, list):
+        raise DataError("the user's content must be a string, and images a list")
+    phrase, amodal = (text(extra, "sent"), bool(extra.get("amodal"))) if "sent" in extra else phrase_of(question)
     size = pixels(extra)
     if extra.get("bbox") is not None:
         box = xyxy(extra["bbox"], "extra_info.bbox")
@@ -166,11 +171,24 @@ def rl_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
             f"data_source {row.get('data_source')!r} does not say on which scale ground_truth is: "
             "give the box in pixels as extra_info.bbox"
         )
+    first = pictures[0]
     if isinstance(first, dict):
         first = first.get("image") or first.get("path")
-    image = images(first) if _PICTURE not in row or first is not None else Path(name)
+    image = images(first) if "images" in row else Path(name)  # without that column, the pictures are in the file
+    own = extra.get("id")  # official files carry -1 in every row
     meta = {key: extra[key] for key in ("split", "index") if extra.get(key) is not None} | _picture_row(row)
-    return [Sample(str(extra.get("id") or name), image, phrase, box, size, amodal, extra.get("rationale"), meta)]
+    return [
+        Sample(
+            own if isinstance(own, str) and own else name,
+            image,
+            phrase,
+            box,
+            size,
+            amodal,
+            extra.get("rationale"),
+            meta,
+        )
+    ]
 
 
 def _picture_row(row: Row) -> Row:

@@ -145,7 +145,7 @@ def collect(
     for number, (where, row) in enumerate(rows, 1):
         try:
             samples += read(row, f"{name}/{number}", images)
-        except EgmError as error:
+        except (EgmError, OverflowError) as error:  # JSON may hold integers that are no floats
             raise DataError(f"{file} {where}: {error}") from None
     return samples
 

@@ -77,14 +77,19 @@ def read_unc(
             if not isinstance(row, dict):
                 raise DataError(f"{file} row {number} is not a dict")
             if split is None or row.get("split") == split:
-                yield f"row {number}", {**row, "_image": pictures.get(row.get("image_id")), "_boxes": boxes}
+                yield f"row {number}", {**row, "_image": pictures.get(_key(row, "image_id")), "_boxes": boxes}
 
     return collect(joined(), _samples, name=name, file=file, images=images)
 
 
+def _key(row: Row, key: str) -> int | None:
+    value = row.get(key)
+    return value if isinstance(value, int) else None
+
+
 def _samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     picture, sentences = row["_image"], row.get("sentences")
-    if picture is None or row.get("ann_id") not in row["_boxes"]:
+    if picture is None or _key(row, "ann_id") not in row["_boxes"]:
         raise DataError("has an image_id or ann_id that instances.json lacks")
     if not isinstance(sentences, list) or not all(isinstance(item, dict) for item in sentences):
         raise DataError("sentences must be a list of dicts with sent")
