@@ -1,9 +1,10 @@
 """EGM: an image and a phrase in, a box out, from small vision-language models that think before they point.
 
 ```
->>> import egm
->>> grounder = egm.Grounder.load("egm-tiny")
->>> grounder.ground("shapes.png", "the red circle left of the star").box
+import egm
+
+grounder = egm.Grounder.load("egm-tiny")
+grounder.ground("shapes.png", "the red circle left of the star").box
 ```
 
 Names are loaded on first use: `import egm` loads neither torch nor transformers, nor numpy nor Pillow.
