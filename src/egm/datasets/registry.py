@@ -74,7 +74,7 @@ def _open_refcoco(name: str, images: Path | None, data: Path | None, *, allow_pa
     dataset = open_files(files, name=name, images=root, by=SPLIT_BY[family], split=split)
     if not allow_partial:
         check_size(name, dataset, files[0])
-    dataset.add_meta("split", split)
+    dataset._add_meta("split", split)
     return dataset
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -110,12 +109,15 @@ class Dataset(Sequence[Sample]):
     def _at(self, index: int) -> Sample:
         return self._samples[index]
 
-    def add_meta(self, key: str, value: Any) -> None:
-        """Give every sample that lacks it an entry of `meta`."""
-        self._samples = [
-            sample if key in sample.meta else dataclasses.replace(sample, meta={**sample.meta, key: value})
-            for sample in self._samples
-        ]
+    def _add_meta(self, key: str, value: Any) -> None:
+        """Give every sample that lacks it an entry of `meta`.
+
+        Only for samples that were just read and that nobody else holds: copies of all would slow down
+        opening a split.
+        """
+        for sample in self._samples:
+            assert isinstance(sample.meta, dict)
+            sample.meta.setdefault(key, value)
 
     def annotations(self) -> Sequence[Sample]:
         """The samples without their pictures where those lie inside the file; cheap to go through."""
