@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import threading
 import time
@@ -12,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import replace
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.openai_connection import server_url, stop
 from egm.backends.openai_faults import RetryPolicy, classify
 from egm.backends.openai_messages import body
 from egm.backends.openai_replies import Reply
@@ -63,7 +62,7 @@ class OpenAIBackend:
         for name, seconds in (("stall_seconds", stall_seconds), ("timeout_seconds", timeout_seconds)):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
-        self.url, loopback = _server(url)
+        self.url, loopback = server_url(url)
         self.concurrency = concurrency
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
@@ -74,7 +73,7 @@ class OpenAIBackend:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="egm-openai", daemon=True)
         self._thread.start()
-        self._stop = weakref.finalize(self, _stop, self._loop, self._thread, self._client)
+        self._stop = weakref.finalize(self, stop, self._loop, self._thread, self._client)
         try:
             self.model = model or self._only_model()
         except BaseException:
@@ -234,43 +233,3 @@ def outcome(future: Future[Completion]) -> Completion | BackendError:
         gone = BackendError("the request was given up: the connection was closed")
         gone.__cause__ = error
         return gone
-
-
-def _server(url: str) -> tuple[str, bool]:
-    """Check a server's URL: with its path, and whether it is on this machine."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts, host = None, None
-    if parts is None or parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise EgmError(f"{url[:200]!r} is no server's URL: give one such as http://127.0.0.1:30000")
-    if "@" in parts.netloc:
-        raise EgmError(f"the URL of {host} holds a password: pass it as api_key, or set OPENAI_API_KEY")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    path = parts.path.rstrip("/") or "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}", loopback
-
-
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: Any) -> None:
-    async def clear() -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await client.close()
-        await loop.shutdown_asyncgens()  # the library's streams
-        await loop.shutdown_default_executor()
-
-    def end() -> None:
-        loop.create_task(clear()).add_done_callback(lambda _: loop.stop())
-
-    if thread.is_alive():
-        loop.call_soon_threadsafe(end)
-        if thread is not threading.current_thread():
-            thread.join(timeout=5)
-    if not loop.is_running():
-        loop.close()

@@ -65,7 +65,7 @@ class Reply:
         Reasoning without an answer stays bare: it may have been cut off before `</think>`, or, from a parser that
         waits for one, be the whole text of a model that does not think.
         """
-        # Line breaks beside the tags go with either part, by the server's taste: that after `<think>` is the template's.
+        # Line breaks beside the tags go with either part, as the server likes: that after `<think>` is the template's.
         reasoning, content = "".join(self.reasoning).lstrip("\n"), "".join(self.content)
         if not reasoning or not content.strip():
             return reasoning or content

@@ -1,0 +1,60 @@
+"""Where a server is, and how the thread that talks to it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+from egm.errors import EgmError
+
+
+def server_url(url: str) -> tuple[str, bool]:
+    """Check a server's URL.
+
+    Returns:
+        The URL with its path, `/v1` where it has none, and whether the server is on this machine.
+
+    Raises:
+        EgmError: If it is no URL of a server, or holds a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    if parts is None or parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise EgmError(f"{url[:200]!r} is no server's URL: give one such as http://127.0.0.1:30000")
+    if "@" in parts.netloc:
+        raise EgmError(f"the URL of {host} holds a password: pass it as api_key, or set OPENAI_API_KEY")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    path = parts.path.rstrip("/") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}", loopback
+
+
+def stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: Any) -> None:
+    """Give up what is under way, close the client, and end the thread that runs the loop."""
+
+    async def clear() -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.close()
+        await loop.shutdown_asyncgens()  # the library's streams
+        await loop.shutdown_default_executor()
+
+    def end() -> None:
+        loop.create_task(clear()).add_done_callback(lambda _: loop.stop())
+
+    if thread.is_alive():
+        loop.call_soon_threadsafe(end)
+        if thread is not threading.current_thread():
+            thread.join(timeout=5)
+    if not loop.is_running():
+        loop.close()
