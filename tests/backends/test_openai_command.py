@@ -48,7 +48,7 @@ def test_boxes_from_a_server(ground: Ground) -> None:
             ("the mug", "some/model", [0, 0, 32, 16]),
         ]
         assert ground("the cup", "--server", server.url, "--model", "other", "--show-reasoning")[0] == 0
-        assert {(query["model"], query["max_tokens"]) for query in server.asked} == {("some/model", 9), ("other", 1024)}
+        assert {(query["model"], query["max_tokens"]) for query in server.asked} == {("some/model", 9), ("other", 4096)}
 
 
 def test_a_server_that_refuses(ground: Ground) -> None:

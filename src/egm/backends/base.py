@@ -62,7 +62,7 @@ class GenerationSettings:
         False
     """
 
-    max_new_tokens: int = 1024
+    max_new_tokens: int = 4096
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from egm._version import __version__
+from egm.cli.bench import app as bench
 from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.eval import evaluate
@@ -50,6 +51,7 @@ app.command("demo")(demo)
 app.add_typer(data, name="data")
 app.command("sft")(sft)
 app.command("eval")(evaluate)
+app.add_typer(bench, name="bench")
 app.command("score")(score_command)
 app.command("models")(models)
 

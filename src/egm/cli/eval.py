@@ -66,7 +66,7 @@ def evaluate(
     ] = False,
     seed: Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")] = 0,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to generate; 1024, or 8192 with --sample.")
+        int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
     codec: Annotated[

@@ -1,0 +1,151 @@
+"""`egm bench`: how fast a model answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from egm.errors import EgmError
+
+app = typer.Typer(help="Measure how fast a model answers.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None: ...
+
+
+@app.command("latency")
+def latency(
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="With --server the name it serves it by; else a model for this process, such as egm-tiny.",
+            show_default=False,
+        ),
+    ] = None,
+    requests: Annotated[int, typer.Option(help="Requests measured for each load.")] = 64,
+    concurrency: Annotated[
+        list[int] | None,
+        typer.Option(help="Closed loop with so many requests under way; repeatable.", show_default=False),
+    ] = None,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(help="Open loop of Poisson arrivals, so many a second; repeatable.", show_default=False),
+    ] = None,
+    warmup: Annotated[int, typer.Option(help="Requests before each load that are not measured.")] = 4,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.", show_default="1024")] = None,
+    warm: Annotated[
+        bool, typer.Option("--warm-images/--cold-images", help="One picture for all requests, or each its own.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Fixes arrivals and pictures; caches do not know another seed's.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Measure latency and throughput on pictures of SynthRef val.
+
+    By default a server is measured at 1, 8 and 64 requests at once and at 2 and 8 arrivals a second; with --concurrency
+    or --rate, only what they say. An open loop sends at the time of arrival whatever is still running, up to the
+    client's 1000 connections. A model in this process is measured one request at a time. Latency runs from sending to
+    the last token; queue, the wait before sending, is apart. Each request is tried once. Exit code 1 if all failed, 2
+    if the input is bad.
+    """
+    from egm import bench
+
+    if server is None and model is None:
+        raise EgmError("there is nothing to measure: give --server URL, or --model egm-tiny for this process")
+    if server is None:
+        if rate or any(number != 1 for number in concurrency or ()):
+            raise EgmError(
+                "a model in this process answers one request at a time: leave --rate and --concurrency out, or give "
+                "--server"
+            )
+        loops, rates = [1], []
+        grounder = bench.load(str(model), max_tokens=max_tokens)
+    else:
+        chosen = bool(concurrency or rate)
+        loops = concurrency or ([] if chosen else [1, 8, 64])
+        rates = rate or ([] if chosen else [2.0, 8.0])
+        grounder = bench.connect(server, model, max_tokens=max_tokens)
+    try:
+        loads = bench.measure(
+            grounder, requests=requests, concurrency=loops, rates=rates, warmup=warmup, cold=not warm, seed=seed
+        )
+        about = bench.describe(grounder, server)
+        about |= {
+            "images": "warm" if warm else "cold",
+            "warmup": warmup,
+            "max_tokens": grounder.settings.max_new_tokens,
+            "seed": seed,
+        }
+        results = list(_watched(loads, len(loops) + len(rates)))
+    finally:
+        if server is not None:
+            grounder.backend.close()  # type: ignore[attr-defined]  # what connects has it
+    if as_json:
+        print(json.dumps({**about, "loads": results}))
+    else:
+        _print(about, results)
+    failed = next((row["first_error"] for row in results if row["errors"]), None)
+    if failed is not None:
+        print("first error:", " ".join(failed.split()), file=sys.stderr)
+    if all(row["errors"] == row["requests"] for row in results):
+        raise typer.Exit(1)
+
+
+def _watched(loads: Any, total: int) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(loads, "measuring", total=total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("load", no_wrap=True)
+    for name in (
+        *("requests", "errors", "req/s", "mean", "p50", "p90", "p99"),
+        *("first token p50", "queue p50", "queue p99", "tok/s", "tokens"),
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in results:
+        times, first, queue = (row[name] or {} for name in ("latency", "first_token", "queue"))
+        load = f"{row['concurrency']} at once" if row["loop"] == "closed" else f"Poisson {row['rate']:g}/s"
+        table.add_row(
+            load,
+            str(row["requests"]),
+            str(row["errors"]),
+            _figure(row["requests_per_second"], 2),
+            *(_figure(times.get(name), 3) for name in ("mean", "p50", "p90", "p99")),
+            _figure(first.get("p50"), 3),
+            *(_figure(queue.get(name), 3) for name in ("p50", "p99")),
+            _figure(row["tokens_per_second"], 1),
+            _figure(row["mean_tokens"], 1),
+        )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # a file has no edge
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    console.print(Text(f"{about['engine']}, model {about['model']}; {versions}"), soft_wrap=True)
+    console.print(
+        Text(
+            f"{about['images']} images, at most {about['max_tokens']} tokens, {about['warmup']} warm-up requests a "
+            "load; times in seconds"
+        ),
+        soft_wrap=True,
+    )
+    console.print(table)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

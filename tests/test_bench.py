@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from egm import bench
+from egm.backends import ScriptedBackend
+from egm.codecs import get_codec
+from egm.errors import DataError, EgmError
+from egm.grounder import Grounder
+
+from .backends.faulty_server import FaultyServer, Play, fail, say
+
+ANSWER = say("At the left.", '</think> [{"bbox_2d": [0, 0, 500, 500]}]')
+SPREAD = {"n", "mean", "p50", "p90", "p99"}
+
+
+def measure(server: FaultyServer, **options: Any) -> list[dict[str, Any]]:
+    grounder = bench.connect(server.url, "tiny", max_tokens=20)
+    try:
+        return list(bench.measure(grounder, **options))
+    finally:
+        grounder.backend.close()  # type: ignore[attr-defined]
+
+
+def shown(server: FaultyServer) -> list[bytes]:
+    return [picture.tobytes() for _, picture in server.pictures()]
+
+
+def test_arrivals_come_from_the_seed_at_the_rate() -> None:
+    times = bench.arrivals(4.0, 20_000, seed=3)
+    assert times == bench.arrivals(4.0, 20_000, seed=3)
+    assert times != bench.arrivals(4.0, 20_000, seed=4)
+    assert times == sorted(times)
+    gaps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
+    mean = sum(gaps) / len(gaps)
+    assert mean == pytest.approx(0.25, rel=0.03)
+    # The exponential's standard deviation is its mean, and a share of 1 / e of its gaps is longer than that.
+    assert (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5 == pytest.approx(0.25, rel=0.05)
+    assert sum(gap > 0.25 for gap in gaps) / len(gaps) == pytest.approx(0.368, abs=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_rates_out_of_range(rate: float) -> None:
+    with pytest.raises(EgmError, match="above 0"):
+        bench.arrivals(rate, 3)
+
+
+def test_numbers_of_each_load() -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        rows = measure(server, requests=5, concurrency=[1, 2], rates=[2000.0], warmup=2)
+        assert len(server.asked) == 3 * (5 + 2)
+        assert {query["max_tokens"] for query in server.asked} == {20}
+    assert [(row["loop"], row["concurrency"], row["rate"]) for row in rows] == [
+        ("closed", 1, None),
+        ("closed", 2, None),
+        ("open", None, 2000.0),
+    ]
+    for row in rows:
+        assert (row["requests"], row["errors"], row["first_error"], row["mean_tokens"]) == (5, 0, None, 3)
+        assert row["requests_per_second"] == pytest.approx(5 / row["wall_seconds"])
+        assert row["tokens_per_second"] == pytest.approx(15 / row["wall_seconds"])
+        for name in ("latency", "first_token", "queue"):
+            assert set(row[name]) == SPREAD
+            assert row[name]["n"] == 5
+        assert row["first_token"]["p50"] <= row["latency"]["p99"] <= row["wall_seconds"]
+        json.dumps(row, allow_nan=False)
+
+
+def test_cold_pictures_differ_and_a_warm_one_is_repeated() -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        measure(server, requests=3, concurrency=[1, 2], warmup=1)
+        assert len(set(shown(server))) == 8
+        assert {kind for kind, _ in server.pictures()} == {"image/jpeg"}
+        before = set(shown(server))
+        measure(server, requests=1, warmup=0, seed=1)
+        assert not before & set(shown(server)[8:])
+    with FaultyServer({"": [ANSWER]}) as server:
+        measure(server, requests=5, concurrency=[1, 2], warmup=1, cold=False)
+        assert len(set(shown(server))) == 1
+        assert len(shown(server)) == 12
+
+
+def test_a_closed_loop_keeps_so_many_under_way() -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        server.gate = threading.Barrier(3)  # answers nobody before three have come
+        (row,) = measure(server, requests=9, concurrency=[3], warmup=0)
+        assert (row["errors"], server.busiest) == (0, 3)
+
+
+def test_an_open_loop_waits_for_no_answer() -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        server.gate = threading.Barrier(6)
+        (row,) = measure(server, requests=6, concurrency=[], rates=[1000.0], warmup=0)
+        assert (row["errors"], server.busiest) == (0, 6)
+
+
+def test_errors_are_counted_and_not_tried_again() -> None:
+    with FaultyServer({"": [ANSWER, fail(503, "busy"), ANSWER, Play(before="reset"), ANSWER]}) as server:
+        (row,) = measure(server, requests=6, warmup=0)
+        assert len(server.asked) == 6
+    assert (row["requests"], row["errors"], row["latency"]["n"]) == (6, 2, 4)
+    assert "busy" in row["first_error"]
+    assert row["requests_per_second"] == pytest.approx(4 / row["wall_seconds"])
+
+
+def test_nothing_answered_and_nothing_counted() -> None:
+    with FaultyServer({"": [fail(500)]}) as server:
+        (row,) = measure(server, requests=2, concurrency=[], rates=[2000.0])
+    assert (row["errors"], row["latency"], row["first_token"], row["queue"]) == (2, None, None, None)
+    assert (row["tokens_per_second"], row["mean_tokens"], row["requests_per_second"]) == (None, None, 0)
+    with FaultyServer({"": [say("</think> []", usage=None)]}) as server:
+        (row,) = measure(server, requests=2)
+    assert (row["errors"], row["tokens_per_second"], row["mean_tokens"]) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"requests": 0}, "requests 0 is out of range"),
+        ({"warmup": -1}, "warmup -1 is out of range"),
+        ({"concurrency": []}, "nothing to measure"),
+        ({"concurrency": [0]}, "concurrency 0 is out of range: give 1 to 1000"),
+        ({"concurrency": [1001]}, "concurrency 1001 is out of range"),
+        ({"concurrency": [2]}, "one request at a time"),
+        ({"rates": [2.0]}, "one request at a time"),
+        ({"rates": [0.0]}, "rate 0.0 is out of range"),
+        ({"requests": 497}, "501 requests need as many pictures, and SynthRef val has 500"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
+    backend = ScriptedBackend([])
+    with pytest.raises(EgmError, match=message) as refused:
+        bench.measure(Grounder(backend, get_codec("qwen3_vl")), **options)
+    assert isinstance(refused.value, DataError) == ("pictures" in message)
+
+
+def test_in_this_process() -> None:
+    grounder = Grounder(ScriptedBackend(["</think> []"] * 5), get_codec("qwen3_vl"))
+    (row,) = bench.measure(grounder, requests=3, warmup=2)
+    assert (row["requests"], row["errors"], row["latency"]["n"], row["queue"]["p99"]) == (3, 0, 3, 0)
+    assert row["first_token"] is None
+
+
+def test_what_is_measured_is_described() -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        grounder = bench.connect(server.url)
+        about = bench.describe(grounder, server.url)
+        grounder.backend.close()  # type: ignore[attr-defined]
+    assert (about["engine"], about["model"]) == ("server", "tiny")
+    assert {"egm", "openai", "python"} <= set(about["versions"])
+
+
+def test_a_server_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Any] = {
+        "http://127.0.0.1:1/v1/models": {"data": [{"id": "m", "owned_by": "sglang"}]},
+        "http://127.0.0.1:1/server_info": {"version": "0.5\x1b[31m"},  # not to be printed
+        "http://127.0.0.1:1/get_server_info": {"version": "0.5.6"},
+    }
+    monkeypatch.setattr(bench, "_get", lambda url: said.get(url, {}))
+    grounder = bench.connect("http://127.0.0.1:1", "m")
+    about = bench.describe(grounder, "http://127.0.0.1:1")
+    grounder.backend.close()  # type: ignore[attr-defined]
+    assert (about["engine"], about["versions"]["sglang"]) == ("sglang", "0.5.6")
