@@ -40,7 +40,9 @@ def latency(
         typer.Option(help="Open loop of Poisson arrivals, so many a second; repeatable.", show_default=False),
     ] = None,
     warmup: Annotated[int, typer.Option(help="Requests before each load that are not measured.")] = 4,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.", show_default="1024")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens to generate; 4096 by default.", show_default=False)
+    ] = None,
     warm: Annotated[
         bool, typer.Option("--warm-images/--cold-images", help="One picture for all requests, or each its own.")
     ] = False,
