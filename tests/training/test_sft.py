@@ -88,7 +88,7 @@ def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     ("changes", "error", "says"),
     [
         ({"optim": {"steps": 1, "batch_size": 3}}, RecipeError, "must be a multiple of 4"),
-        ({"data": {"train": "refcoco"}}, RecipeError, "give synthref/train or a .jsonl file"),
+        ({"data": {"train": "synthref/trian"}}, DataError, "trian"),
         ({"data": {"train": "none.jsonl"}}, DataError, "no dataset at none.jsonl"),
         ({"model": {"name": "tiny-x", "from_scratch": True}}, ModelError, "tiny-"),
         ({"model": {"name": "8B", "from_scratch": True}}, ModelError, "cannot be built from scratch"),

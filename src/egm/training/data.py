@@ -1,13 +1,12 @@
-"""Rows to train on: SynthRef scenes made on the fly, or the lines of a `.jsonl` file."""
+"""Rows to train on: SynthRef scenes made on the fly, or the samples of a dataset."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
-from egm.datasets.jsonl import JsonlDataset
+from egm.datasets import open_dataset
 from egm.datasets.synthetic import Style, SynthRef
-from egm.errors import RecipeError
 from egm.training.recipe import DataSection
 from egm.types import Sample
 
@@ -50,18 +49,17 @@ class SynthRefRows:
         return self._source.samples(index)
 
 
-class JsonlRows:
-    """The lines of a `.jsonl` file, one sample each.
+class DatasetRows:
+    """The samples of a dataset, one a row.
 
     Args:
-        path: The file.
-        images: Folder of its images.
+        samples: The dataset.
     """
 
     samples_per_row = 1
 
-    def __init__(self, path: Path, images: Path | None) -> None:
-        self._samples = JsonlDataset(path, images=images)
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -74,11 +72,8 @@ def open_rows(section: DataSection, seed: int) -> Rows:
     """Open what a recipe trains on.
 
     Raises:
-        RecipeError: If it is neither `synthref/train` nor a `.jsonl` file.
-        DataError: If the file is missing or damaged.
+        DataError: If there is no such dataset, or a row of it is wrong.
     """
     if section.train == "synthref/train":
         return SynthRefRows(section.scenes, seed, section.rationale)
-    if section.train.endswith(".jsonl"):
-        return JsonlRows(Path(section.train), section.images)
-    raise RecipeError(f"data.train is {section.train!r}: give synthref/train or a .jsonl file")
+    return DatasetRows(open_dataset(section.train, images=section.images))

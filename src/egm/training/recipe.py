@@ -32,8 +32,8 @@ class DataSection(_Section):
     """What it is trained on.
 
     Attributes:
-        train: `synthref/train`, or a `.jsonl` file (see `egm.datasets.jsonl`).
-        images: Folder that holds the images of a `.jsonl` file; its own folder by default.
+        train: `synthref/train`, or a file of any format that `egm.datasets.open_dataset` reads.
+        images: Folder that holds the images; for a `.jsonl` file its own folder by default.
         scenes: How many scenes of `synthref/train`, before they repeat.
         rationale: How SynthRef's rationales refer to objects: "candidates" or "inventory".
         thinking: Train on the rationale and the box; without, on the box alone.
