@@ -70,6 +70,10 @@ class NumpyBackend:
         text: str = self._template.render(messages=list(messages), add_generation_prompt=True)
         return text
 
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a part of an answer took."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests one after the other; see `Backend.generate`."""
         from threadpoolctl import threadpool_limits

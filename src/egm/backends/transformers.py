@@ -75,6 +75,10 @@ class TransformersBackend:
             raise BackendError(f"the chat template refuses: {error}") from error
         return text
 
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a part of an answer took."""
+        return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests in one batch; see `Backend.generate`.
 
