@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from egm.cli import app
 from egm.datasets.jsonl import JsonlDataset
 from egm.datasets.synthetic import SynthRef
-from egm.errors import DataError, ModelError, RecipeError
+from egm.errors import DataError, EgmError, ImageError, ModelError, RecipeError
 from egm.grounder import Grounder
 from egm.training.recipe import SFTRecipe, load_recipe
 from egm.training.sft import run_sft
@@ -101,6 +102,31 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(error, match=says):
         run_sft(toy(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_row_is_named_in_one_line_wherever_it_is_read(tmp_path: Path, workers: int) -> None:
+    row = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is."}
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    rows = [row | {"id": "good"}] + [row | {"id": f"bad{i}", "image": "gone.png"} for i in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    recipe = toy(
+        data={"train": str(tmp_path / "rows.jsonl")},
+        optim={"steps": 3, "batch_size": 2},
+        run={"workers": workers, "save_every": 1},
+    )
+    with pytest.raises(ImageError, match=r"^sample bad\d: ") as caught:
+        run_sft(recipe, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ImageError, match=r"^sample bad\d: "):  # nothing was saved, so the folder is free
+        run_sft(recipe, tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    recipe = toy(optim={"steps": 2, "batch_size": 4, "learning_rate": 1e30, "warmup_steps": 0})
+    with pytest.raises(EgmError, match=r"lower optim\.learning_rate"):
+        run_sft(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_the_command_line_names_a_wrong_key(tmp_path: Path) -> None:
