@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .conftest import Egm
+
+_server = runpy.run_path(str(Path(__file__).parents[1] / "backends" / "faulty_server.py"))
+FaultyServer, fail, say = (_server[n] for n in ("FaultyServer", "fail", "say"))
 
 ROWS = [
     {"image": "a.jpg", "sent": "left cup", "bbox": [0, 0, 100, 100], "width": 200, "height": 100},
@@ -83,6 +87,7 @@ def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> Non
         (("--codec", "qwen2_5_vl", "--pixels-of", "mine"), "must be seen or original"),
         (("--codec", "qwen3_vl", "--pixels-of", "original"), "needs --codec qwen2_5_vl"),
         (("--data", "nothing.jsonl"), "nothing.jsonl"),
+        (("--judge-model", "tiny"), "give its server with --judge URL"),
         (("p.jsonl", "p.jsonl"), "give one file of predictions, or two"),
     ],
 )
@@ -108,3 +113,20 @@ def test_names_cannot_steer_the_terminal(egm: Egm, data: Path, tmp_path: Path) -
     assert "\x1b" not in outcome.out
     assert "[red]" in outcome.out
     assert "[bold]" in outcome.out
+
+
+def test_a_judge_beside_the_rules(egm: Egm, data: Path, tmp_path: Path) -> None:
+    path = answers(tmp_path / "p.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
+    script = {"right cup": [say('{"miss": "wrong_same_kind", "phrase": "complex"}')], "dog": [fail(400, "no dogs")]}
+    with FaultyServer(script) as server:
+        outcome = egm("score", path, "--data", data, "--judge", server.url)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "judge tiny: 1 judged, 0 unreadable, 1 failed" in outcome.out
+        assert "complex phrases by judge" in outcome.out
+        asked = ("--judge", server.url, "--judge-model", "big", "--json")
+        result = json.loads(egm("score", path, "--data", data, *asked).out)["scores"][0]["judge"]
+        assert {query["model"] for query in server.asked} == {"tiny", "big"}
+    assert result["confusion"] == {"mirrored": {"wrong_same_kind": 1}}
+    assert (result["model"], result["judged"], result["failed"]) == ("big", 1, 1)
+    assert (result["agreement"]["value"], result["complex_by_judge"]["value"]) == (0.0, 1.0)
+    assert "judge" not in json.loads(egm("score", path, "--data", data, "--json").out)["scores"][0]

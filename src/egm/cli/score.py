@@ -11,6 +11,11 @@ from egm.cli.ground import clean
 from egm.errors import EgmError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from egm.failures import Neighbour
+    from egm.journal import Record
+    from egm.report.judge import Judgement
     from egm.report.predictions import Reading
     from egm.types import Sample
 
@@ -44,45 +49,79 @@ def score_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Let a model behind an OpenAI-compatible server class every miss too."),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The judge's name; a server of one model needs none.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --judge: where the pictures lie, to show them to it.")
+    ] = None,
 ) -> None:
     """Score predictions: accuracy and IoU with 95 % intervals by picture, and every miss by kind.
 
     Reads journals of `egm eval`, VLM-R1's logs, the official implementation's output, lmms-eval's samples, and rows
     (JSON list or lines, .gz too) with id, or image and phrase, and with text or box (pixels, x1 y1 x2 y2). Two files
-    are compared on the items that both answer.
+    are compared on the items that both answer. A judge's key is taken from OPENAI_API_KEY.
     """
     import json
 
     from rich.console import Console
 
     from egm.report import compare, read_records, summarise
+    from egm.report.judge import judgement_tables
     from egm.report.predictions import neighbours_in
     from egm.report.tables import comparison_tables, summary_tables
 
     if len(predictions) > 2:
         raise EgmError(f"give one file of predictions, or two to compare, not {len(predictions)}")
+    if judge is None and (judge_model is not None or images is not None):
+        raise EgmError("--judge-model and --images are for a judge: give its server with --judge URL")
     reading = _reading(codec, pixels_of, thinking)
     samples = _samples(data, data_root, allow_partial) if data else None
     neighbours = neighbours_in(samples) if samples is not None else None
     files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]
     summaries = [summarise(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
     comparison = compare(*files, draws=draws, seed=seed) if len(files) == 2 else None
+    judgements = _judge(judge, judge_model, files, images, neighbours) if judge is not None else []
     if as_json:
         scores = [
             {"predictions": str(path), **summary.to_dict()}
             for path, summary in zip(predictions, summaries, strict=True)
         ]
+        for score, judgement in zip(scores, judgements, strict=False):
+            score["judge"] = judgement.to_dict()
         print(
             json.dumps({"scores": scores, "comparison": None if comparison is None else comparison.to_dict()}, indent=2)
         )
         return
     console = Console(highlight=False)
     console = Console(highlight=False, width=max(console.width, 140)) if not console.is_terminal else console
-    for letter, path, summary in zip("AB", predictions, summaries, strict=False):
+    for number, (letter, path, summary) in enumerate(zip("AB", predictions, summaries, strict=False)):
         console.print(clean(f"{letter}: {path}" if comparison else str(path)), style="bold", markup=False)
         console.print(summary_tables(summary))
+        if judgements:
+            console.print(judgement_tables(judgements[number]))
     if comparison is not None:
         console.print(comparison_tables(comparison, ("A", "B")))
+
+
+def _judge(
+    url: str,
+    model: str | None,
+    files: list[list[Record]],
+    images: Path | None,
+    neighbours: Mapping[str, Sequence[Neighbour]] | None,
+) -> list[Judgement]:
+    from egm.backends.openai_backend import OpenAIBackend
+    from egm.report.judge import judge
+
+    if images is not None and not images.is_dir():
+        raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
+    with OpenAIBackend(url, model) as backend:
+        return [judge(records, backend, images=images, neighbours=neighbours) for records in files]
 
 
 def _reading(codec: str | None, pixels_of: str, thinking: bool) -> Reading | None:
