@@ -12,8 +12,8 @@ from egm.codecs.phrases import user_turn
 from egm.types import Grounding, Message
 
 _CELL = 28  # pixels: patches of 14, merged two by two
-# Of a side; `egm.codecs.reading` says why. Its size was chosen on a log that the tests score too (its worst box passes the
-# edge by 22 %), so the agreement with that log's known accuracy does not speak for it.
+# Of a side; `egm.codecs.reading` says why. Its size was chosen on a log that the tests score too (its worst box passes
+# the edge by 22 %), so the agreement with that log's known accuracy does not speak for it.
 _MARGIN = 0.25
 
 
