@@ -57,6 +57,17 @@ def test_the_same_seed_gives_the_same_bytes_everywhere(split: str) -> None:
     assert digest(split) == DIGESTS[split]
 
 
+def test_fewer_phrases_a_scene_are_the_first_of_the_four() -> None:
+    for index in range(5):
+        four, two = SynthRef("train").samples(index), SynthRef("train", phrases=2).samples(index)
+        assert 1 <= len(two) <= 2
+        assert [s.id for s in two] == [s.id for s in four[: len(two)]]
+        assert [s.phrase for s in two] == [s.phrase for s in four[: len(two)]]
+    for phrases in (0, 5):
+        with pytest.raises(DataError, match=f"cannot ask {phrases} phrases a scene"):
+            SynthRef("train", phrases=phrases)
+
+
 def test_another_seed_gives_other_scenes_and_any_scene_can_be_made_alone() -> None:
     assert next(iter(SynthRef("val", seed=1))).phrase != next(iter(SynthRef("val"))).phrase
     alone, among = SynthRef("train").samples(5), list(itertools.islice(SynthRef("train"), 40))

@@ -22,10 +22,8 @@ class Rows(Protocol):
         """Samples of one row."""
         ...
 
-    @property
-    def samples_per_row(self) -> int:
-        """How many samples a row holds, at most."""
-        ...
+    samples_per_row: int
+    """How many samples a row holds, at most."""
 
 
 class SynthRefRows:
@@ -35,12 +33,12 @@ class SynthRefRows:
         scenes: How many scenes.
         seed: Which draw of the split.
         rationale: Style of the rationales.
+        phrases: Samples a scene, at most.
     """
 
-    samples_per_row = 4
-
-    def __init__(self, scenes: int, seed: int, rationale: Style = "candidates") -> None:
-        self._scenes, self._source = scenes, SynthRef("train", seed=seed, rationale=rationale)
+    def __init__(self, scenes: int, seed: int, rationale: Style = "candidates", phrases: int = 4) -> None:
+        self._source = SynthRef("train", seed=seed, rationale=rationale, phrases=phrases)
+        self._scenes, self.samples_per_row = scenes, phrases
 
     def __len__(self) -> int:
         return self._scenes
@@ -75,5 +73,5 @@ def open_rows(section: DataSection, seed: int) -> Rows:
         DataError: If there is no such dataset, or a row of it is wrong.
     """
     if section.train == "synthref/train":
-        return SynthRefRows(section.scenes, seed, section.rationale)
+        return SynthRefRows(section.scenes, seed, section.rationale, section.phrases)
     return DatasetRows(open_dataset(section.train, images=section.images))

@@ -35,6 +35,7 @@ class DataSection(_Section):
         train: `synthref/train`, or a file of any format that `egm.datasets.open_dataset` reads.
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
         scenes: How many scenes of `synthref/train`, before they repeat.
+        phrases: Samples a scene of `synthref/train`, at most: fewer show more scenes, and take longer to make.
         rationale: How SynthRef's rationales refer to objects: "candidates" or "inventory".
         thinking: Train on the rationale and the box; without, on the box alone.
         prompt: Prompt style of the codec; its own default if not given.
@@ -44,6 +45,7 @@ class DataSection(_Section):
     train: str = "synthref/train"
     images: Path | None = None
     scenes: int = Field(default=1_000_000, ge=1)
+    phrases: int = Field(default=4, ge=1, le=4)
     rationale: Literal["candidates", "inventory"] = "candidates"
     thinking: bool = True
     prompt: str | None = None

@@ -160,6 +160,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         accelerator_config={"non_blocking": on_gpu},
+        ddp_find_unused_parameters=False,  # every step shows pictures, so nothing that is trained goes unused
         disable_tqdm=not sys.stderr.isatty(),
     )
 

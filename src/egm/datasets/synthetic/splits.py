@@ -54,7 +54,7 @@ _HIDDEN = 92  # percent seen below which an object counts as partly hidden
 
 
 class SynthRef:
-    """Questions about synthetic scenes, four a scene; the same arguments give the same bytes everywhere.
+    """Questions about synthetic scenes, up to four a scene; the same arguments give the same bytes everywhere.
 
     Args:
         split: "train", "val", "test-simple", "test-complex" or "test-amodal".
@@ -62,9 +62,10 @@ class SynthRef:
         scenes: How many scenes, for train or for a part of a split. Default: all; train has no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
             scene first and then refers to objects by number.
+        phrases: Questions a scene, at most. Fewer are the first of the four, and so see more scenes for their number.
 
     Raises:
-        DataError: If there is no such split or style, or the split has fewer scenes.
+        DataError: If there is no such split or style, the split has fewer scenes, or a scene fewer phrases.
 
     Example:
         >>> sample = SynthRef("val").samples(0)[0]
@@ -73,7 +74,13 @@ class SynthRef:
     """
 
     def __init__(
-        self, split: str = "train", *, seed: int = 0, scenes: int | None = None, rationale: Style = "candidates"
+        self,
+        split: str = "train",
+        *,
+        seed: int = 0,
+        scenes: int | None = None,
+        rationale: Style = "candidates",
+        phrases: int = PHRASES_PER_SCENE,
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"SynthRef has no split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -82,20 +89,23 @@ class SynthRef:
         self.split, self.seed, self.spec, self.style = split, seed, SPLITS[split], rationale
         if scenes is not None and (scenes < 1 or (self.spec.scenes is not None and scenes > self.spec.scenes)):
             raise DataError(f"SynthRef {split} cannot give {scenes} scenes: ask for 1 to {self.spec.scenes or 'any'}")
+        if not 1 <= phrases <= PHRASES_PER_SCENE:
+            raise DataError(f"SynthRef cannot ask {phrases} phrases a scene: ask for 1 to {PHRASES_PER_SCENE}")
         self.scenes = self.spec.scenes if scenes is None else scenes
+        self.phrases = phrases
 
     def scene(self, index: int) -> Scene:
         """Make scene number `index`."""
         return self._scene(index)[0]
 
     def samples(self, index: int) -> list[Sample]:
-        """Make the questions about scene number `index`: up to four, all about one picture."""
+        """Make the questions about scene number `index`: up to `phrases`, all about one picture."""
         from PIL import Image
 
         scene, rng = self._scene(index)
         image = Image.fromarray(scene.pixels)
         questions: dict[str, Sample] = {}
-        for k in range(PHRASES_PER_SCENE):
+        for k in range(self.phrases):
             sample = self._question(rng, scene, f"synthref{VERSION}/{self.split}/{self.seed}/{index}/{k}", image)
             if sample is not None:
                 questions.setdefault(sample.phrase, sample)
