@@ -62,6 +62,8 @@ def _core_forward(
         pixel_values = pixel_values.type(self.visual.dtype)
     seen = self.visual(pixel_values, grid_thw=grid, return_dict=True)
     embeddings = self.get_input_embeddings()(input_ids)
+    if torch.is_autocast_enabled(embeddings.device.type):  # the residual stream too, as in a model loaded in that type
+        embeddings = embeddings.to(torch.get_autocast_dtype(embeddings.device.type))
     features = seen.pooler_output.to(embeddings.device, embeddings.dtype)
     where = _places(input_ids.to(embeddings.device), self.config.image_token_id, len(features))
     filled = embeddings.flatten(0, 1).index_copy(0, where, features).view_as(embeddings)
