@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import random
 import signal
@@ -11,12 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings, Request, ScriptedBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
+from egm.datasets import open_dataset
 from egm.errors import BackendError, DataError, EgmError
 from egm.evaluate import Evaluation, evaluate, latency, summarize
 from egm.grounder import Grounder
@@ -29,8 +33,8 @@ WRONG = '</think> [{"bbox_2d": [500, 500, 1000, 1000]}]'
 NONE = "</think> I cannot see it."
 
 
-def sample(number: int, image: Image.Image | Path, **facts: object) -> Sample:
-    return Sample(f"s{number}", image, f"thing {number};", Box(0, 0, 20, 10), **facts)  # type: ignore[arg-type]
+def sample(index: int, image: Image.Image | Path, **facts: object) -> Sample:
+    return Sample(f"s{index}", image, f"thing {index};", Box(0, 0, 20, 10), **facts)  # type: ignore[arg-type]
 
 
 def picture() -> Image.Image:
@@ -46,18 +50,24 @@ def scripted(script: dict[str, str | Completion] | list[str], **options: object)
     return Grounder(ScriptedBackend(script), get_codec("qwen3_vl"), **options)  # type: ignore[arg-type]
 
 
+def number(request: Request) -> int:
+    """The number of the sample that a request asks about."""
+    return int(request.messages[0]["content"][-1]["text"].partition("thing ")[2].partition(";")[0])
+
+
 class Failing:
-    """Answers right, but fails for a batch that holds one of some draws."""
+    """Answers right, but fails for a batch that holds one of some samples."""
 
     model = "failing"
 
     def __init__(self, *bad: int) -> None:
-        self.bad, self.asked = bad, list[int]()
+        self.bad, self.asked, self.draws = bad, list[int](), dict[int, int]()
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        if any(request.draw in self.bad for request in requests):
+        if any(number(request) in self.bad for request in requests):
             raise BackendError("the server\nhung up")
-        self.asked += [request.draw for request in requests]
+        self.asked += map(number, requests)
+        self.draws |= {number(request): request.draw for request in requests}
         return [Completion(RIGHT) for _ in requests]
 
 
@@ -131,6 +141,47 @@ def test_going_on_asks_only_what_is_left_and_with_its_own_draw(tmp_path: Path) -
         assert evaluate(samples(10), grounder, part, progress=False).records == whole.records
         assert asked(grounder) == numbers(whole)[count:]
         assert (part / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
+
+
+def test_a_draw_depends_on_split_and_id_alone(tmp_path: Path) -> None:
+    def draws(data: dict[str, list[Sample]], name: str) -> dict[int, int]:
+        grounder = failing()
+        evaluate(data, grounder, tmp_path / name, progress=False)
+        assert isinstance(grounder.backend, Failing)
+        return grounder.backend.draws
+
+    ten = draws({"x": samples(10)}, "ten")
+    assert len(set(ten.values())) == 10
+    assert (
+        draws({"y": samples(1), "x": samples(10)[:2:-1]}, "other").items() >= {k: ten[k] for k in range(3, 10)}.items()
+    )
+    assert draws({"y": samples(10)}, "y")[5] != ten[5]
+
+
+def test_pictures_inside_a_file_are_read_as_they_are_asked_about(tmp_path: Path) -> None:
+    files = []
+    for size in ((40, 20), (40, 21)):
+        stream = io.BytesIO()
+        Image.new("RGB", size, "teal").save(stream, "PNG")
+        files.append(stream.getvalue())
+    row = {"question_id": "1", "bbox": [0.0, 0.0, 20.0, 10.0]}
+    rows = [
+        row
+        | {"file_name": f"COCO_train2014_{n // 2:012d}_{n}.jpg", "image": {"bytes": data}, "answer": [f"thing {n};"]}
+        for n, data in enumerate([files[0], files[0], files[1], None])
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "val.parquet")
+    data = open_dataset(tmp_path / "val.parquet")
+    result = evaluate({data.name: data}, failing(), tmp_path / "run", max_errors=1.0, progress=False)
+    # Two referents in one picture are one cluster, and the picture is new once.
+    assert [(r.image, r.cold, r.size, r.failure) for r in result.records] == [
+        ("COCO_train2014_000000000000.jpg", True, (40, 20), None),
+        ("COCO_train2014_000000000001.jpg", True, (40, 21), None),
+        ("COCO_train2014_000000000000.jpg", False, (40, 20), None),
+        ("COCO_train2014_000000000001.jpg", False, None, "error"),
+    ]
+    assert "ImageError" in (result.records[-1].error or "")
+    assert result.header.images == ""
 
 
 def test_the_command_is_kept_without_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +337,7 @@ class Backend:
     model = "drawn"
     def generate(self, requests, settings):
         return [
-            Completion(f'</think> [{{"bbox_2d": [0, 0, {1 + r.draw * 37 % 1000}, 500]}}]', completion_tokens=r.draw)
+            Completion(f'</think> [{{"bbox_2d": [0, 0, {1 + r.draw % 1000}, 500]}}]', completion_tokens=r.draw % 99)
             for r in requests
         ]
 

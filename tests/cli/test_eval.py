@@ -129,6 +129,27 @@ def test_bad_input_is_one_line_and_code_2(egm: Egm, tmp_path: Path, arguments: l
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_journal_is_a_script_too(egm: Egm, tmp_path: Path) -> None:
+    data = list(SynthRef("val", scenes=4))
+    usage = {"prompt_tokens": 70, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}
+    plays = {
+        "": [say("Left.", '</think> [{"bbox_2d": [0, 0, 500, 500]}]', usage=usage)],
+        data[1].phrase: [fail(400, "no such thing")],
+        data[2].phrase: [say("I am th", finish="length", usage=usage)],
+    }
+    command = ("eval", "synthref/val", "--scenes", 4, "--max-errors", 1, "--json", "--out")
+    with FaultyServer(plays) as server:
+        first = json.loads(egm(*command, "first", "--server", server.url).out)["all"]
+    for script in ("first", "first/journal.jsonl"):  # in another order of asking
+        again = json.loads(egm(*command, "again", "--script", script, "--concurrency", 1).out)["all"]
+    names = ("n", "accuracy", "mean_iou", "failures", "truncated", "tokens")
+    assert [again[name] for name in names] == [first[name] for name in names]
+    assert (first["failures"], again["errors"]) == ({"truncated": 1}, {"BackendError": 1})
+    more = json.loads(egm("eval", "synthref/val", "--scenes", 5, "--script", "first", "--max-errors", 1, "--json").out)
+    assert more["all"]["errors"]["BackendError"] > 1
+    assert "has no answer to this sample" in (tmp_path / more["folder"] / "journal.jsonl").read_text()
+
+
 def test_an_empty_script_is_refused(egm: Egm, tmp_path: Path) -> None:
     (tmp_path / "script.txt").touch()
     outcome = egm("eval", "synthref/val", "--scenes", 1, "--script", "script.txt")

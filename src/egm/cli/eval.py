@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +41,8 @@ def evaluate(
         str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.", show_default=False)
     ] = None,
     script: Annotated[
-        Path | None, typer.Option(help="Answers to replay without a model, a line a sample.", show_default=False)
+        Path | None,
+        typer.Option(help="Answers to replay without a model: a line a sample, or a journal.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default one in runs/eval named after model and datasets.")
@@ -107,7 +108,8 @@ def evaluate(
             raise EgmError("--device and --dtype are for models in this process: leave them out")
         options = {"thinking_prefilled": False} if instruct else {}
         reader = get_codec(codec, **options)
-        grounder, engine = _elsewhere(server, script, model, reader, concurrency, settings, prompt)
+        keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
+        grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
         if instruct or codec != "qwen3_vl":
             raise EgmError("--codec and --instruct are for --server and --script: a model folder says it itself")
@@ -135,7 +137,7 @@ def _open(
         source = SynthRef(name.partition("/")[2], scenes=scenes)
         if source.scenes is None:
             raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, source
+        return name, list(source)
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
@@ -144,9 +146,17 @@ def _open(
     return dataset.name, dataset
 
 
+def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
+    """The samples, without reading pictures that lie inside files."""
+    from egm.datasets.rows import Dataset
+
+    return samples.annotations() if isinstance(samples, Dataset) else samples
+
+
 def _elsewhere(
     server: str | None,
     script: Path | None,
+    keys: Sequence[tuple[str, str]],
     model: str | None,
     codec: Codec,
     concurrency: int | None,
@@ -158,10 +168,12 @@ def _elsewhere(
     together = 8 if concurrency is None else concurrency
     if server is not None:
         return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
-    from egm.cli.script import LineBackend
+    from egm.cli.script import read_script
+    from egm.journal import FILE_NAME
 
     assert script is not None
-    backend = LineBackend.read(script, model="scripted" if model is None else model)
+    script = script / FILE_NAME if script.is_dir() else script
+    backend = read_script(script, keys, model=model or "scripted")
     grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
