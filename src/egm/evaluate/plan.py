@@ -80,7 +80,7 @@ def find_questions(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[Questio
         if count > 1:
             raise DataError(f"{key[0]}: {count} samples have the id {key[1]!r}: give each its own")
     files = [s.image for _, s, source in found if source is None and isinstance(s.image, str | os.PathLike)]
-    absolute = {path: str(Path(path).absolute()) for path in set(map(os.fspath, files))}
+    absolute = {path: str(Path(path).absolute()) for path in {os.fspath(file) for file in files}}
     root = os.path.commonpath([str(Path(path).parent) for path in absolute.values()]) if absolute else ""
     names: dict[object, str] = {path: Path(os.path.relpath(full, root)).as_posix() for path, full in absolute.items()}
     questions = []
