@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings, Request, ScriptedBackend
+from egm.backends.openai_faults import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import open_dataset
@@ -26,6 +28,8 @@ from egm.evaluate import Evaluation, evaluate, latency, summarize
 from egm.grounder import Grounder
 from egm.journal import Record, read_journal
 from egm.types import Completion, Sample
+
+from .backends.faulty_server import FaultyServer, fail, say
 
 RIGHT = '</think> [{"bbox_2d": [0, 0, 500, 500]}]'
 HALF = '</think> [{"bbox_2d": [0, 0, 250, 500]}]'
@@ -315,6 +319,41 @@ def test_tokens_of_reasoning_and_answer() -> None:
     assert summarize([row, other])["tokens"] == {"prompt": 300, "reasoning": 30, "answer": 20, "completion": 75}
     empty = summarize([])
     assert (empty["n"], empty["accuracy"], empty["latency"]["seconds"]) == (0, None, None)
+
+
+# ---- a clock that jumps
+
+
+class Clock(datetime):
+    """A wall clock that has gone back an hour each time somebody looks at it."""
+
+    looks = 0
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        Clock.looks += 1
+        return datetime(2026, 1, 1, tzinfo=tz) - timedelta(hours=Clock.looks)
+
+
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody may set the machine's clock for a test, so what reads it is replaced.
+    monkeypatch.setattr("time.time", lambda: Clock.now(UTC).timestamp())
+    monkeypatch.setattr("egm.evaluate.plan.datetime", Clock)
+    data = samples(6)
+    late = fail(429, retry_after="Thu, 01 Jan 2026 00:00:00 GMT")  # hours ahead of the clock by the time it is read
+    with FaultyServer({"": [say(RIGHT)], "thing 2": [late, say(RIGHT)], "thing 4": [fail(400), say(RIGHT)]}) as server:
+        retry = RetryPolicy(backoff=0.0, retry_after_most=0.05)
+        for name, options in (("run", {}), ("run", {"retry_errors": True})):
+            grounder = Grounder.connect(server.url, concurrency=2, retry=retry)
+            result = evaluate(data, grounder, tmp_path / name, max_errors=1.0, progress=False, **options)  # type: ignore[arg-type]
+        count = len(server.asked)
+    assert Clock.looks > 2
+    assert count == 6 + 2  # each once, and what was told to come again, and the error
+    assert sorted(numbers(result)) == list(range(6))
+    assert result.summary()["all"]["accuracy"] == 1.0
+    for record in result.records:
+        assert 0 < (record.first_token_seconds or 0) <= record.seconds < 60
+        assert 0 <= record.queue_seconds < 60
 
 
 # ---- killed

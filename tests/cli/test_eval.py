@@ -13,7 +13,7 @@ import pytest
 from egm.datasets.synthetic import SynthRef
 from egm.journal import read_journal
 
-from ..backends.faulty_server import FaultyServer, fail, say
+from ..backends.faulty_server import FaultyServer, Play, fail, say
 from .conftest import Egm
 
 ANSWER = r'At the left.\n</think> [{"bbox_2d": [0, 0, 500, 500]}]'
@@ -232,6 +232,33 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(script: Path, tmp_path
     whole = (tmp_path / "run" / "journal.jsonl").read_bytes()
     assert whole.startswith(kept[: kept.rfind(b"\n") + 1])
     assert len(whole.splitlines()) == 1 + numbers["samples"]
+
+
+def test_two_processes_cannot_write_one_folder(tmp_path: Path) -> None:
+    answer = say('</think> [{"bbox_2d": [0, 0, 500, 500]}]')
+    data = list(SynthRef("val", scenes=2))
+    with FaultyServer({"": [answer], data[-1].phrase: [Play(before="stall"), answer]}) as server:
+        command = [*EVAL, "synthref/val", "--scenes", "2", "--server", server.url, "--out", str(tmp_path / "run")]
+        journal = tmp_path / "run" / "journal.jsonl"
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+            try:
+                end = time.monotonic() + 60
+                while len(journal.read_bytes().splitlines() if journal.exists() else b"") < len(data):
+                    assert time.monotonic() < end, "the journal does not grow"
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        first.wait(0.01)
+                before, asked = journal.read_bytes(), len(server.asked)
+                second = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert (second.returncode, second.stdout) == (2, "")
+                assert second.stderr.count("\n") == 1
+                assert "is being written by another process: wait for it, or end it" in second.stderr
+                assert (journal.read_bytes(), len(server.asked)) == (before, asked)
+            finally:
+                first.kill()
+        # The lock has gone with its holder.
+        third = subprocess.run([*command, "--json"], capture_output=True, check=True)
+    assert json.loads(third.stdout)["all"]["n"] == len(data)
+    assert journal.read_bytes().startswith(before)
 
 
 def test_help(egm: Egm) -> None:
