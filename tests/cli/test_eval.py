@@ -190,6 +190,7 @@ def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
     with FaultyServer({"": [answer], data[3].phrase: [fail(400, "no such thing"), answer]}) as server:
         outcome = egm(*command, "--server", server.url, "--concurrency", 3, "--json")
         count = len(server.asked)
+        shown = egm(*command[:-2], "--server", server.url, "--concurrency", 3, "--max-errors", 0.2).out
         again = egm(*command, "--server", server.url, "--concurrency", 3, "--json", "--retry-errors")
     assert (outcome.code, outcome.err, count) == (0, "", len(data))
     whole = json.loads(outcome.out)["all"]
@@ -197,6 +198,16 @@ def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
     assert whole["tokens"] == {"prompt": 70, "reasoning": 4, "answer": 5, "completion": 9}
     assert whole["latency"]["first_token"]["n"] == whole["latency"]["queue"]["n"] == len(data) - 1
     assert json.loads(again.out)["all"]["errors"] == {}
+    n, cold = len(data) - 1, len({sample.id.rsplit("/", 1)[0] for sample in data})
+    assert re.search(r"^split +n +Acc@0.5 +mean IoU +no box +errors +tokens +reasoning +answer$", shown, re.MULTILINE)
+    assert re.search(rf"^synthref/val +{n + 1} .* 0 +1 +9 +4 +5$", shown, re.MULTILINE)
+    assert re.search(r"^seconds, 3 at once +n +mean +p50 +p90 +p99$", shown, re.MULTILINE)
+    for title, count in (("to the last token", n), ("to the first token", n), ("waiting before", n)):
+        assert re.search(rf"^{title} +{count}( +\d+\.\d{{3}}){{4}}$", shown, re.MULTILINE)
+    assert re.search(
+        rf"^  first question of an image +{cold} .*\n  its other questions +{n - cold} ", shown, re.MULTILINE
+    )
+    assert re.search(r"^\d+\.\d tokens a second in one request$", shown, re.MULTILINE)
     assert len(server.asked) == len(data) + 1
     header, records = read_journal(tmp_path / "run")
     assert (header.model, header.concurrency, len(records)) == ("tiny", 3, len(data))

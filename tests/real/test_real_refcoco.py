@@ -17,6 +17,11 @@ from egm.images import load_image
 from egm.types import Sample
 
 
+@pytest.fixture(scope="module")
+def pictures(real_data: Callable[[str], Path]) -> dict[str, list[str]]:
+    return evaluation_images(real_data("refcoco"))
+
+
 @pytest.mark.parametrize("name", EVALUATION)
 def test_a_split_is_as_published_and_sound(name: str, real_data: Callable[[str], Path]) -> None:
     data = open_dataset(name, data=real_data("refcoco"))
@@ -28,16 +33,13 @@ def test_a_split_is_as_published_and_sound(name: str, real_data: Callable[[str],
     assert check_dataset(data, images=False, repeats=False) == []
 
 
-def test_the_splits_hold_6549_images_some_in_several(real_data: Callable[[str], Path]) -> None:
-    images = evaluation_images(real_data("refcoco"))
-    assert len(images) == 6_549
-    assert any(len(splits) > 1 for splits in images.values())
+def test_the_splits_hold_6549_images_some_in_several(pictures: dict[str, list[str]]) -> None:
+    assert len(pictures) == 6_549
+    assert any(len(splits) > 1 for splits in pictures.values())
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_a_training_set_that_holds_one_picture_of_a_split_leaks(name: str, real_data: Callable[[str], Path]) -> None:
-    folder = real_data("refcoco")
-    pictures = evaluation_images(folder)
+def test_a_training_set_that_holds_one_picture_of_a_split_leaks(name: str, pictures: dict[str, list[str]]) -> None:
     taken = next(picture for picture, splits in pictures.items() if name in splits)
     names = {"a": f"coco_flip/{taken}", "b": "COCO_train2014_000000000009.jpg"}
     data = Dataset("train", [Sample(key, image, "x", Box(0, 0, 5, 5)) for key, image in names.items()])
@@ -70,10 +72,11 @@ def test_mirrored_phrases_lose_their_side(real_data: Callable[[str], Path]) -> N
     assert len(same) < 40
 
 
-def test_an_evaluation_file_taken_for_training_leaks_every_image(real_data: Callable[[str], Path]) -> None:
-    folder = real_data("refcoco")
-    data = open_dataset(folder / "refcoco_testA.json")
-    found = check_dataset(data, images=False, held_out=evaluation_images(folder), repeats=False)
+def test_an_evaluation_file_taken_for_training_leaks_every_image(
+    pictures: dict[str, list[str]], real_data: Callable[[str], Path]
+) -> None:
+    data = open_dataset(real_data("refcoco") / "refcoco_testA.json")
+    found = check_dataset(data, images=False, held_out=pictures, repeats=False)
     assert [finding.kind for finding in found] == ["leak"] * 750
 
 

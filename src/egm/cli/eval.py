@@ -15,11 +15,21 @@ import typer
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from egm.backends.base import GenerationSettings
     from egm.codecs import Codec
     from egm.grounder import Grounder
     from egm.types import Sample
 
+_SPREAD = ("mean", "p50", "p90", "p99")
+_TIMES = {
+    "seconds": "to the last token",
+    "cold": "  first question of an image",
+    "warm": "  its other questions",
+    "first_token": "to the first token",
+    "queue": "waiting before",
+}
 _EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
 
 
@@ -208,17 +218,13 @@ def _slug(*names: str) -> str:
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("split", no_wrap=True)
-    for name in ("n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "p50", "p90", "p99"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table("split", "n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
     parts = [*summary["splits"].items()]
     whole = summary["all"]
     for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
-        times = row["latency"]["seconds"] or {}
+        tokens = row["tokens"]
         table.add_row(
             Text(name),
             str(row["n"]),
@@ -226,19 +232,36 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
             _figure(row["mean_iou"], 4),
             str(sum(row["failures"].values())),
             str(sum(row["errors"].values())),
-            _figure(row["tokens"]["completion"], 0),
-            *(_figure(times.get(share), 2) for share in ("p50", "p90", "p99")),
+            *(_figure(tokens[kind], 0) for kind in ("completion", "reasoning", "answer")),
         )
+    times = _table(f"seconds, {summary['concurrency']} at once", "n", *_SPREAD)
+    for name, title in _TIMES.items():
+        if spread := whole["latency"][name]:
+            times.add_row(title, str(spread["n"]), *(_figure(spread[share], 3) for share in _SPREAD))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)  # a file has no edge
-    console.print(Text(f"{summary['model']}, {summary['concurrency']} at once; seconds an answer"))
+    console.print(Text(summary["model"]))
     console.print(table)
+    console.print(times)
+    if rate := whole["latency"]["tokens_per_second"]:
+        console.print(f"{rate:.1f} tokens a second in one request")
     for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
         if counts:
             kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
             console.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
     console.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(Text(title), no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _figure(value: float | None, digits: int, *, scale: float = 1.0) -> str:
