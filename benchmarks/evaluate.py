@@ -16,11 +16,12 @@ from pathlib import Path
 from PIL import Image
 
 from egm.boxes import Box
-from egm.cli.script import LineBackend
+from egm.cli.script import ReplayBackend
 from egm.codecs import get_codec
 from egm.evaluate import evaluate
+from egm.evaluate.plan import draw_of
 from egm.grounder import Grounder
-from egm.types import Sample
+from egm.types import Completion, Sample
 
 EXPRESSIONS, IMAGES = 57_457, 6_549
 
@@ -39,10 +40,12 @@ def main() -> None:
     ]
     thought = "The phrase names one person among several, so I compare them from the left to the right. " * 6
     text = f'{thought}\n</think>\n\n```json\n[{{"bbox_2d": [100, 100, 500, 490], "label": "the person"}}]\n```'
+    reply = Completion(text, completion_tokens=len(text.split()), reasoning_tokens=len(thought.split()))
+    answers = {draw_of("bench", sample.id): reply for sample in samples}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("run", "resume"):
             started = time.perf_counter()
-            grounder = Grounder(LineBackend([text]), get_codec("qwen3_vl"))
+            grounder = Grounder(ReplayBackend(answers), get_codec("qwen3_vl"))
             result = evaluate(samples, grounder, folder, name="bench", progress=False)
             seconds = time.perf_counter() - started
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,27 +1,30 @@
 from __future__ import annotations
 
+import io
 import json
-import random
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings, Request, ScriptedBackend
+from egm.backends.openai_faults import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
+from egm.datasets import open_dataset
 from egm.errors import BackendError, DataError, EgmError
 from egm.evaluate import Evaluation, evaluate, latency, summarize
 from egm.grounder import Grounder
 from egm.journal import Record, read_journal
 from egm.types import Completion, Sample
+
+from .backends.faulty_server import FaultyServer, fail, say
 
 RIGHT = '</think> [{"bbox_2d": [0, 0, 500, 500]}]'
 HALF = '</think> [{"bbox_2d": [0, 0, 250, 500]}]'
@@ -29,8 +32,8 @@ WRONG = '</think> [{"bbox_2d": [500, 500, 1000, 1000]}]'
 NONE = "</think> I cannot see it."
 
 
-def sample(number: int, image: Image.Image | Path, **facts: object) -> Sample:
-    return Sample(f"s{number}", image, f"thing {number};", Box(0, 0, 20, 10), **facts)  # type: ignore[arg-type]
+def sample(index: int, image: Image.Image | Path, **facts: object) -> Sample:
+    return Sample(f"s{index}", image, f"thing {index};", Box(0, 0, 20, 10), **facts)  # type: ignore[arg-type]
 
 
 def picture() -> Image.Image:
@@ -46,18 +49,24 @@ def scripted(script: dict[str, str | Completion] | list[str], **options: object)
     return Grounder(ScriptedBackend(script), get_codec("qwen3_vl"), **options)  # type: ignore[arg-type]
 
 
+def number(request: Request) -> int:
+    """The number of the sample that a request asks about."""
+    return int(request.messages[0]["content"][-1]["text"].partition("thing ")[2].partition(";")[0])
+
+
 class Failing:
-    """Answers right, but fails for a batch that holds one of some draws."""
+    """Answers right, but fails for a batch that holds one of some samples."""
 
     model = "failing"
 
     def __init__(self, *bad: int) -> None:
-        self.bad, self.asked = bad, list[int]()
+        self.bad, self.asked, self.draws = bad, list[int](), dict[int, int]()
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        if any(request.draw in self.bad for request in requests):
+        if any(number(request) in self.bad for request in requests):
             raise BackendError("the server\nhung up")
-        self.asked += [request.draw for request in requests]
+        self.asked += map(number, requests)
+        self.draws |= {number(request): request.draw for request in requests}
         return [Completion(RIGHT) for _ in requests]
 
 
@@ -131,6 +140,47 @@ def test_going_on_asks_only_what_is_left_and_with_its_own_draw(tmp_path: Path) -
         assert evaluate(samples(10), grounder, part, progress=False).records == whole.records
         assert asked(grounder) == numbers(whole)[count:]
         assert (part / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
+
+
+def test_a_draw_depends_on_split_and_id_alone(tmp_path: Path) -> None:
+    def draws(data: dict[str, list[Sample]], name: str) -> dict[int, int]:
+        grounder = failing()
+        evaluate(data, grounder, tmp_path / name, progress=False)
+        assert isinstance(grounder.backend, Failing)
+        return grounder.backend.draws
+
+    ten = draws({"x": samples(10)}, "ten")
+    assert len(set(ten.values())) == 10
+    assert (
+        draws({"y": samples(1), "x": samples(10)[:2:-1]}, "other").items() >= {k: ten[k] for k in range(3, 10)}.items()
+    )
+    assert draws({"y": samples(10)}, "y")[5] != ten[5]
+
+
+def test_pictures_inside_a_file_are_read_as_they_are_asked_about(tmp_path: Path) -> None:
+    files = []
+    for size in ((40, 20), (40, 21)):
+        stream = io.BytesIO()
+        Image.new("RGB", size, "teal").save(stream, "PNG")
+        files.append(stream.getvalue())
+    row = {"question_id": "1", "bbox": [0.0, 0.0, 20.0, 10.0]}
+    rows = [
+        row
+        | {"file_name": f"COCO_train2014_{n // 2:012d}_{n}.jpg", "image": {"bytes": data}, "answer": [f"thing {n};"]}
+        for n, data in enumerate([files[0], files[0], files[1], None])
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "val.parquet")
+    data = open_dataset(tmp_path / "val.parquet")
+    result = evaluate({data.name: data}, failing(), tmp_path / "run", max_errors=1.0, progress=False)
+    # Two referents in one picture are one cluster, and the picture is new once.
+    assert [(r.image, r.cold, r.size, r.failure) for r in result.records] == [
+        ("COCO_train2014_000000000000.jpg", True, (40, 20), None),
+        ("COCO_train2014_000000000001.jpg", True, (40, 21), None),
+        ("COCO_train2014_000000000000.jpg", False, (40, 20), None),
+        ("COCO_train2014_000000000001.jpg", False, None, "error"),
+    ]
+    assert "ImageError" in (result.records[-1].error or "")
+    assert result.header.images == ""
 
 
 def test_the_command_is_kept_without_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,51 +316,36 @@ def test_tokens_of_reasoning_and_answer() -> None:
     assert (empty["n"], empty["accuracy"], empty["latency"]["seconds"]) == (0, None, None)
 
 
-# ---- killed
+# ---- a clock that jumps
 
 
-RUN = """
-import sys
-from PIL import Image
-from egm.backends import ScriptedBackend
-from egm.boxes import Box
-from egm.codecs import get_codec
-from egm.evaluate import evaluate
-from egm.grounder import Grounder
-from egm.types import Completion, Sample
+class Clock(datetime):
+    """A wall clock that has gone back an hour each time somebody looks at it."""
 
-pictures = [Image.new("RGB", (32 + i % 7, 16)) for i in range(300)]
-samples = [Sample(f"s{i}", pictures[i % 300], f"thing {i};", Box(0, 0, 8 + i % 9, 9)) for i in range(1500)]
+    looks = 0
 
-class Backend:
-    model = "drawn"
-    def generate(self, requests, settings):
-        return [
-            Completion(f'</think> [{{"bbox_2d": [0, 0, {1 + r.draw * 37 % 1000}, 500]}}]', completion_tokens=r.draw)
-            for r in requests
-        ]
-
-evaluate(samples, Grounder(Backend(), get_codec("qwen3_vl")), sys.argv[1], progress=False)
-"""
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        Clock.looks += 1
+        return datetime(2026, 1, 1, tzinfo=tz) - timedelta(hours=Clock.looks)
 
 
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    subprocess.run([sys.executable, "-c", RUN, str(whole)], check=True)
-    file, size = part / "journal.jsonl", (whole / "journal.jsonl").stat().st_size
-    draw, kills = random.Random(7), 0
-    for share in sorted(draw.random() for _ in range(4)):
-        with subprocess.Popen([sys.executable, "-c", RUN, str(part)]) as process:
-            end = time.monotonic() + 60
-            while not (file.exists() and file.stat().st_size >= share * size):
-                assert time.monotonic() < end, "the journal does not grow"
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.002)
-                    break
-            process.send_signal(signal.SIGKILL)
-        kills += process.returncode == -signal.SIGKILL
-    subprocess.run([sys.executable, "-c", RUN, str(part)], check=True)
-    assert kills >= 2
-    assert read_journal(part)[1] == read_journal(whole)[1]
-    assert file.read_bytes().splitlines()[1:] == (whole / "journal.jsonl").read_bytes().splitlines()[1:]
-    assert (part / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody may set the machine's clock for a test, so what reads it is replaced.
+    monkeypatch.setattr("time.time", lambda: Clock.now(UTC).timestamp())
+    monkeypatch.setattr("egm.evaluate.plan.datetime", Clock)
+    data = samples(6)
+    late = fail(429, retry_after="Thu, 01 Jan 2026 00:00:00 GMT")  # hours ahead of the clock by the time it is read
+    with FaultyServer({"": [say(RIGHT)], "thing 2": [late, say(RIGHT)], "thing 4": [fail(400), say(RIGHT)]}) as server:
+        retry = RetryPolicy(backoff=0.0, retry_after_most=0.05)
+        for name, options in (("run", {}), ("run", {"retry_errors": True})):
+            grounder = Grounder.connect(server.url, concurrency=2, retry=retry)
+            result = evaluate(data, grounder, tmp_path / name, max_errors=1.0, progress=False, **options)  # type: ignore[arg-type]
+        count = len(server.asked)
+    assert Clock.looks > 2
+    assert count == 6 + 2  # each once, and what was told to come again, and the error
+    assert sorted(numbers(result)) == list(range(6))
+    assert result.summary()["all"]["accuracy"] == 1.0
+    for record in result.records:
+        assert 0 < (record.first_token_seconds or 0) <= record.seconds < 60
+        assert 0 <= record.queue_seconds < 60

@@ -65,6 +65,11 @@ def test_egm_score_is_the_function_whoever_imported_the_module_before(before: st
     assert run(code) == "True True"
 
 
+def test_the_module_under_another_name_is_the_function_too() -> None:
+    code = "import egm.score as m; from egm.score import score; import egm; print(m is score is egm.score)"
+    assert run(code) == "True"
+
+
 def test_version_is_the_one_of_the_distribution() -> None:
     from importlib.metadata import version
 

@@ -103,7 +103,8 @@ class _Package(ModuleType):
     """This package, where `egm.score` is always the function.
 
     Importing the module `egm.score` binds it to that very name, as Python does with every submodule, so that what
-    `egm.score` is would depend on who imported what before. The module stays reachable by `from egm.score import ...`.
+    `egm.score` is would depend on who imported what before. `import egm.score as name` gives the function as well, for
+    Python takes it from here. The module stays reachable by `from egm.score import ...`.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

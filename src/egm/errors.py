@@ -47,3 +47,11 @@ class RecipeError(EgmError, ValueError):
 
 class BackendError(EgmError, RuntimeError):
     """An engine that failed to answer."""
+
+
+def nearest(name: str, known: tuple[str, ...]) -> str:
+    """Say, for a message, what is known and what was probably meant."""
+    import difflib
+
+    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (f"did you mean {meant[0]!r}? " if meant else "") + "known: " + ", ".join(sorted(known))

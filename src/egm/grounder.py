@@ -244,11 +244,11 @@ class Grounder:
         if hasattr(self.backend, "submit"):
             yield from self._each_submitted(numbered, self.backend)
             return
+        album = _Album()
         while True:
             results: dict[int, Answer | EgmError] = {}
-            order: list[int] = []
-            questions: list[_Question] = []
-            album = _Album()
+            order, questions = list[int](), list[_Question]()
+            album = album.kept()
             for index, item in islice(numbered, _WINDOW * self.batch_size):
                 order.append(index)
                 try:
@@ -272,7 +272,7 @@ class Grounder:
 
         def start(item: tuple[int, Item]) -> tuple[_Question, Future[Completion]] | EgmError:
             nonlocal album
-            album = album if album.pixels <= _WINDOW_PIXELS // 4 else _Album()
+            album = album.kept()
             try:
                 question = _question(*item, album)
             except EgmError as error:
@@ -357,6 +357,10 @@ class _Album:
             self.pixels += image.width * image.height
             self._pictures[key] = (source, image)  # the source too, so that its id stays its own
         return self._pictures[key][1]
+
+    def kept(self) -> _Album:
+        """Itself for questions to come, or an empty one if it has grown large."""
+        return self if self.pixels <= _WINDOW_PIXELS // 4 else _Album()
 
 
 def _parts(item: Item) -> tuple[ImageSource, str, bool]:

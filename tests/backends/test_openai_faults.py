@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -176,6 +176,23 @@ def test_waits() -> None:
     assert policy.wait(3, draw=5) != RetryPolicy(most=8.0, seed=1).wait(3, draw=5)
     with pytest.raises(EgmError, match="retries -1 is out of range"):
         RetryPolicy(retries=-1)
+
+
+class Noted(RetryPolicy):
+    """Waits for nothing, and notes what it was asked to wait for."""
+
+    noted: ClassVar[list[tuple[int, int, float | None]]] = []
+
+    def wait(self, attempt: int, *, draw: int = 0, retry_after: float | None = None) -> float:
+        self.noted.append((attempt, draw, retry_after))
+        return 0.0
+
+
+def test_what_the_server_says_to_wait_reaches_the_policy(server: Any) -> None:
+    server.script[""] = [fail(429, retry_after="7"), fail(503, retry_after="2.5"), Play(before="close"), say("good")]
+    with OpenAIBackend(server.url, "tiny", **{**OPTIONS, "retry": Noted()}) as backend:
+        assert backend.generate([ask("x", 3)], GREEDY)[0].text == "good"
+    assert Noted.noted == [(0, 3, 7.0), (1, 3, 2.5), (2, 3, None)]
 
 
 CHILD = """

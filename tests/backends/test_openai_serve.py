@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sysconfig
-import urllib.request
+import runpy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +18,7 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError
 from egm.grounder import Grounder
 
+three = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "three_backends.py"))
 MODEL = str(find_checkpoint("egm-tiny").path)
 GREEDY = GenerationSettings(max_new_tokens=100)  # enough for every third sample to come to an end
 
@@ -31,40 +27,8 @@ GREEDY = GenerationSettings(max_new_tokens=100)  # enough for every third sample
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("uvicorn", reason="transformers serve needs transformers[serving]")
     pytest.importorskip("fastapi", reason="transformers serve needs transformers[serving]")
-    program = shutil.which("transformers", path=sysconfig.get_path("scripts"))
-    assert program is not None
-    home = tmp_path_factory.mktemp("serve")
-    (home / "hub").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plain = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [program, "serve", MODEL, "--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1"]
-    with (home / "log").open("wb") as log:
-        child = subprocess.Popen(
-            [*command, "--port", str(port)], env={**os.environ, **plain}, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", child, home / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        child.terminate()
-        child.wait(timeout=30)
-
-
-def wait_for(health: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(600):
-        try:
-            with opener.open(health, timeout=5):
-                return
-        except OSError:
-            try:
-                child.wait(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-    pytest.fail(f"transformers serve did not start: {log.read_text(errors='replace')[-2000:]}")
+    with three["serve"](MODEL, tmp_path_factory.mktemp("serve")) as url:
+        yield url
 
 
 def requests() -> list[Request]:
@@ -105,3 +69,17 @@ def test_grounding_and_a_refusal(url: str) -> None:
     assert grounding == replace(Grounder.load().ground(sample.image, sample.phrase), seconds=grounding.seconds)
     with pytest.raises(BackendError, match=r"HTTP 422: .*top_k"):
         OpenAIBackend(url, MODEL).generate(requests()[:1], GenerationSettings(temperature=1.0, top_k=5))
+
+
+def test_three_backends_give_the_same_accuracy(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splits = {f"synthref/{name}": SynthRef(name).samples(2)[:2] for name in three["SPLITS"]}
+    found = three["run"]("egm-tiny", url, splits, GenerationSettings(max_new_tokens=300), tmp_path)
+    assert three["report"](found, 0.1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(splits)
+    assert all(line.endswith("0 served, 0 replayed") for line in lines[1:])
+    assert {record.failure for record in found[0]} == {None}
+    first = found[1][0]
+    for change in ({"iou": 1.0 - round(first.iou)}, {"failure": "error"}):
+        assert not three["report"]([found[0], [replace(first, **change), *found[1][1:]], found[2]], 0.1)
+    assert not three["report"]([*found[:2], [replace(found[2][0], text="other"), *found[2][1:]]], 0.1)

@@ -43,6 +43,14 @@ def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
     assert "images were not opened: give --images" in outcome.err
 
 
+def test_published_splits_keep_their_repeats_and_it_is_said(egm: Egm, tmp_path: Path) -> None:
+    row = ROW | {"image": "COCO_train2014_000000000001.jpg"}
+    write(tmp_path / "refcoco_val.jsonl", row, row)
+    outcome = egm("data", "check", "refcoco/val", "--data", ".", "--allow-partial")
+    assert (outcome.code, "2 samples, no problems" in outcome.out) == (0, True)
+    assert "repeats were not looked for" in outcome.err
+
+
 def test_leaks_into_the_evaluation_splits(egm: Egm, tmp_path: Path) -> None:
     for number, name in enumerate(EVALUATION):
         row = {"image": f"COCO_train2014_{number:012d}.jpg", "sent": "x", "bbox": [1, 2, 3, 4]}

@@ -13,7 +13,7 @@ import pytest
 from egm.datasets.synthetic import SynthRef
 from egm.journal import read_journal
 
-from ..backends.faulty_server import FaultyServer, fail, say
+from ..backends.faulty_server import FaultyServer, Play, fail, say
 from .conftest import Egm
 
 ANSWER = r'At the left.\n</think> [{"bbox_2d": [0, 0, 500, 500]}]'
@@ -129,6 +129,27 @@ def test_bad_input_is_one_line_and_code_2(egm: Egm, tmp_path: Path, arguments: l
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_journal_is_a_script_too(egm: Egm, tmp_path: Path) -> None:
+    data = list(SynthRef("val", scenes=4))
+    usage = {"prompt_tokens": 70, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}
+    plays = {
+        "": [say("Left.", '</think> [{"bbox_2d": [0, 0, 500, 500]}]', usage=usage)],
+        data[1].phrase: [fail(400, "no such thing")],
+        data[2].phrase: [say("I am th", finish="length", usage=usage)],
+    }
+    command = ("eval", "synthref/val", "--scenes", 4, "--max-errors", 1, "--json", "--out")
+    with FaultyServer(plays) as server:
+        first = json.loads(egm(*command, "first", "--server", server.url).out)["all"]
+    for script in ("first", "first/journal.jsonl"):  # in another order of asking
+        again = json.loads(egm(*command, "again", "--script", script, "--concurrency", 1).out)["all"]
+    names = ("n", "accuracy", "mean_iou", "failures", "truncated", "tokens")
+    assert [again[name] for name in names] == [first[name] for name in names]
+    assert (first["failures"], again["errors"]) == ({"truncated": 1}, {"BackendError": 1})
+    more = json.loads(egm("eval", "synthref/val", "--scenes", 5, "--script", "first", "--max-errors", 1, "--json").out)
+    assert more["all"]["errors"]["BackendError"] > 1
+    assert "has no answer to this sample" in (tmp_path / more["folder"] / "journal.jsonl").read_text()
+
+
 def test_an_empty_script_is_refused(egm: Egm, tmp_path: Path) -> None:
     (tmp_path / "script.txt").touch()
     outcome = egm("eval", "synthref/val", "--scenes", 1, "--script", "script.txt")
@@ -169,6 +190,7 @@ def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
     with FaultyServer({"": [answer], data[3].phrase: [fail(400, "no such thing"), answer]}) as server:
         outcome = egm(*command, "--server", server.url, "--concurrency", 3, "--json")
         count = len(server.asked)
+        shown = egm(*command[:-2], "--server", server.url, "--concurrency", 3, "--max-errors", 0.2).out
         again = egm(*command, "--server", server.url, "--concurrency", 3, "--json", "--retry-errors")
     assert (outcome.code, outcome.err, count) == (0, "", len(data))
     whole = json.loads(outcome.out)["all"]
@@ -176,6 +198,16 @@ def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
     assert whole["tokens"] == {"prompt": 70, "reasoning": 4, "answer": 5, "completion": 9}
     assert whole["latency"]["first_token"]["n"] == whole["latency"]["queue"]["n"] == len(data) - 1
     assert json.loads(again.out)["all"]["errors"] == {}
+    n, cold = len(data) - 1, len({sample.id.rsplit("/", 1)[0] for sample in data})
+    assert re.search(r"^split +n +Acc@0.5 +mean IoU +no box +errors +tokens +reasoning +answer$", shown, re.MULTILINE)
+    assert re.search(rf"^synthref/val +{n + 1} .* 0 +1 +9 +4 +5$", shown, re.MULTILINE)
+    assert re.search(r"^seconds, 3 at once +n +mean +p50 +p90 +p99$", shown, re.MULTILINE)
+    for title, count in (("to the last token", n), ("to the first token", n), ("waiting before", n)):
+        assert re.search(rf"^{title} +{count}( +\d+\.\d{{3}}){{4}}$", shown, re.MULTILINE)
+    assert re.search(
+        rf"^  first question of an image +{cold} .*\n  its other questions +{n - cold} ", shown, re.MULTILINE
+    )
+    assert re.search(r"^\d+\.\d tokens a second in one request$", shown, re.MULTILINE)
     assert len(server.asked) == len(data) + 1
     header, records = read_journal(tmp_path / "run")
     assert (header.model, header.concurrency, len(records)) == ("tiny", 3, len(data))
@@ -211,6 +243,33 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(script: Path, tmp_path
     whole = (tmp_path / "run" / "journal.jsonl").read_bytes()
     assert whole.startswith(kept[: kept.rfind(b"\n") + 1])
     assert len(whole.splitlines()) == 1 + numbers["samples"]
+
+
+def test_two_processes_cannot_write_one_folder(tmp_path: Path) -> None:
+    answer = say('</think> [{"bbox_2d": [0, 0, 500, 500]}]')
+    data = list(SynthRef("val", scenes=2))
+    with FaultyServer({"": [answer], data[-1].phrase: [Play(before="stall"), answer]}) as server:
+        command = [*EVAL, "synthref/val", "--scenes", "2", "--server", server.url, "--out", str(tmp_path / "run")]
+        journal = tmp_path / "run" / "journal.jsonl"
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+            try:
+                end = time.monotonic() + 60
+                while len(journal.read_bytes().splitlines() if journal.exists() else b"") < len(data):
+                    assert time.monotonic() < end, "the journal does not grow"
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        first.wait(0.01)
+                before, asked = journal.read_bytes(), len(server.asked)
+                second = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert (second.returncode, second.stdout) == (2, "")
+                assert second.stderr.count("\n") == 1
+                assert "is being written by another process: wait for it, or end it" in second.stderr
+                assert (journal.read_bytes(), len(server.asked)) == (before, asked)
+            finally:
+                first.kill()
+        # The lock has gone with its holder.
+        third = subprocess.run([*command, "--json"], capture_output=True, check=True)
+    assert json.loads(third.stdout)["all"]["n"] == len(data)
+    assert journal.read_bytes().startswith(before)
 
 
 def test_help(egm: Egm) -> None:

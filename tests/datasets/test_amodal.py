@@ -39,7 +39,7 @@ def test_amodal_boxes_leave_the_frame(tmp_path: Path) -> None:
     boxes = {"bbox": [0, 0, 60, 50], "amodal_bbox": [-20, -10, 100, 90.5]}
     plain, named = opened(tmp_path, boxes, boxes | {"name": "the runner", "track_id": 3})
     assert (plain.phrase, plain.box, plain.amodal) == ("person", Box(-20, -10, 80, 80.5), True)
-    assert (named.phrase, named.meta["track_id"]) == ("the runner", 3)
+    assert (named.phrase, named.meta["track_id"], named.meta["category"]) == ("the runner", 3, "person")
 
 
 @pytest.mark.parametrize(

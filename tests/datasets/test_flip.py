@@ -33,6 +33,7 @@ OTHERS = st.sampled_from(
         ("upright copyright brightly aleft", "upright copyright brightly aleft"),
         ("lefthand side, rightwards", "righthand side, leftwards"),
         ("left/right", "right/left"),
+        ("Leftest cup, righty, rightiest, leftish", "Rightest cup, lefty, leftiest, rightish"),
     ],
 )
 def test_sides_are_exchanged_and_other_words_stay(phrase: str, mirrored: str) -> None:
@@ -42,6 +43,11 @@ def test_sides_are_exchanged_and_other_words_stay(phrase: str, mirrored: str) ->
 @given(st.text() | st.lists(SIDES | OTHERS).map(" ".join))
 def test_twice_gives_the_phrase_back(phrase: str) -> None:
     assert flip_phrase(flip_phrase(phrase)) == phrase
+
+
+@pytest.mark.parametrize("phrase", ["the brightest lamp", "upright leftovers", "left-handed man", "Leftmost, far left"])
+def test_phrases_that_can_be_mirrored(phrase: str) -> None:
+    assert can_flip(phrase)
 
 
 @given(st.lists(OTHERS).map(" ".join))
@@ -87,7 +93,19 @@ def test_the_box_stays_around_the_same_pixels(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(again.image), pixels)
 
 
-@pytest.mark.parametrize("phrase", ["cup right behind the plate", "man at 2 o'clock", "Right next to the dog"])
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "cup right behind the plate",
+        "man at 2 o'clock",
+        "Right next to the dog",
+        "lft cup",  # as RefCOCO has them: exchanging words would leave the old side
+        "the rihgt one",
+        "bottomright cup",
+        "Onleft",
+        "rightt",
+    ],
+)
 def test_phrases_where_words_do_not_tell_the_side_are_left_out(phrase: str) -> None:
     assert not can_flip(phrase)
     picture = Image.new("RGB", (60, 40))

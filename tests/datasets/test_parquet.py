@@ -63,6 +63,7 @@ def test_jxu124_boxes_are_xyxy(tmp_path: Path) -> None:
     row = {
         "ref_id": 3,
         "image_id": 5,
+        "category_id": 44,
         "file_name": "COCO_train2014_000000000005_3.jpg",
         "split": "train",
         "sentences": [{"sent": "a cup", "raw": "A cup"}, {"sent": "a mug", "raw": "A mug"}],
@@ -72,6 +73,7 @@ def test_jxu124_boxes_are_xyxy(tmp_path: Path) -> None:
     first, second = open_dataset(write(tmp_path / "a.parquet", row), images=tmp_path)
     assert (first.phrase, second.phrase, first.box, first.size) == ("a cup", "a mug", Box(1, 2, 30, 40), (60, 50))
     assert first.image == tmp_path.resolve() / "COCO_train2014_000000000005.jpg"
+    assert first.meta["category_id"] == 44
 
 
 def reinforcement(**extra: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def reference(number: int, split: str) -> dict[str, Any]:
 
 INSTANCES = {
     "images": [{"id": 5, "file_name": "COCO_train2014_000000000005.jpg", "height": 50, "width": 60}],
+    "categories": [{"id": 1, "name": "cup"}],
     "annotations": [{"id": 7, "image_id": 5, "bbox": [1.5, 2, 30, 40], "segmentation": []}],
 }
 
@@ -53,11 +54,18 @@ def test_folder_file_and_zip_give_the_same_samples(tmp_path: Path) -> None:
     last = from_folder[-1]
     assert (last.box, last.size) == (Box(1.5, 2, 31.5, 42), (60, 50))
     assert last.image == Path("COCO_train2014_000000000005.jpg")
-    assert last.meta == {"image_id": 5, "ref": 2, "split": "val"}
+    assert last.meta == {"image_id": 5, "ref": 2, "split": "val", "category": "cup"}
     for other in (tmp_path / "refcoco.zip", folder / "refs(unc).p"):
         assert [(s.phrase, s.box, s.meta) for s in open_dataset(other)] == [
             (s.phrase, s.box, s.meta) for s in from_folder
         ]
+
+
+def test_a_category_without_a_name_goes_by_its_number(tmp_path: Path) -> None:
+    known, unknown = reference(1, "val") | {"category_id": 9}, reference(2, "val")
+    del unknown["category_id"]
+    data = open_dataset(release(tmp_path / "refcoco", [known, unknown]))
+    assert [sample.meta.get("category") for sample in data] == [9, 9, None, None]
 
 
 def test_a_named_split_takes_its_own_rows_and_its_own_split_maker(tmp_path: Path) -> None:

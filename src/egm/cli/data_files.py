@@ -64,6 +64,8 @@ def check(
         return track(items, "images", console=console, transient=True, disable=not console.is_terminal)
 
     published = opened.name in SIZES  # which repeat some rows, and stay as published
+    if published:
+        notes.append("repeats were not looked for: published splits hold some, and stay as published")
     found = check_dataset(opened, images=look, held_out=held_out, repeats=not published, progress=progress)
     for note in notes:
         print(f"note: {note}", file=console.file)

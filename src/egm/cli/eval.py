@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +15,21 @@ import typer
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from egm.backends.base import GenerationSettings
     from egm.codecs import Codec
     from egm.grounder import Grounder
     from egm.types import Sample
 
+_SPREAD = ("mean", "p50", "p90", "p99")
+_TIMES = {
+    "seconds": "to the last token",
+    "cold": "  first question of an image",
+    "warm": "  its other questions",
+    "first_token": "to the first token",
+    "queue": "waiting before",
+}
 _EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
 
 
@@ -41,7 +51,8 @@ def evaluate(
         str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.", show_default=False)
     ] = None,
     script: Annotated[
-        Path | None, typer.Option(help="Answers to replay without a model, a line a sample.", show_default=False)
+        Path | None,
+        typer.Option(help="Answers to replay without a model: a line a sample, or a journal.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default one in runs/eval named after model and datasets.")
@@ -107,7 +118,8 @@ def evaluate(
             raise EgmError("--device and --dtype are for models in this process: leave them out")
         options = {"thinking_prefilled": False} if instruct else {}
         reader = get_codec(codec, **options)
-        grounder, engine = _elsewhere(server, script, model, reader, concurrency, settings, prompt)
+        keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
+        grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
         if instruct or codec != "qwen3_vl":
             raise EgmError("--codec and --instruct are for --server and --script: a model folder says it itself")
@@ -135,7 +147,7 @@ def _open(
         source = SynthRef(name.partition("/")[2], scenes=scenes)
         if source.scenes is None:
             raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, source
+        return name, list(source)
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
@@ -144,9 +156,17 @@ def _open(
     return dataset.name, dataset
 
 
+def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
+    """The samples, without reading pictures that lie inside files."""
+    from egm.datasets.rows import Dataset
+
+    return samples.annotations() if isinstance(samples, Dataset) else samples
+
+
 def _elsewhere(
     server: str | None,
     script: Path | None,
+    keys: Sequence[tuple[str, str]],
     model: str | None,
     codec: Codec,
     concurrency: int | None,
@@ -158,10 +178,12 @@ def _elsewhere(
     together = 8 if concurrency is None else concurrency
     if server is not None:
         return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
-    from egm.cli.script import LineBackend
+    from egm.cli.script import read_script
+    from egm.journal import FILE_NAME
 
     assert script is not None
-    backend = LineBackend.read(script, model="scripted" if model is None else model)
+    script = script / FILE_NAME if script.is_dir() else script
+    backend = read_script(script, keys, model=model or "scripted")
     grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
@@ -196,17 +218,13 @@ def _slug(*names: str) -> str:
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("split", no_wrap=True)
-    for name in ("n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "p50", "p90", "p99"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table("split", "n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
     parts = [*summary["splits"].items()]
     whole = summary["all"]
     for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
-        times = row["latency"]["seconds"] or {}
+        tokens = row["tokens"]
         table.add_row(
             Text(name),
             str(row["n"]),
@@ -214,19 +232,36 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
             _figure(row["mean_iou"], 4),
             str(sum(row["failures"].values())),
             str(sum(row["errors"].values())),
-            _figure(row["tokens"]["completion"], 0),
-            *(_figure(times.get(share), 2) for share in ("p50", "p90", "p99")),
+            *(_figure(tokens[kind], 0) for kind in ("completion", "reasoning", "answer")),
         )
+    times = _table(f"seconds, {summary['concurrency']} at once", "n", *_SPREAD)
+    for name, title in _TIMES.items():
+        if spread := whole["latency"][name]:
+            times.add_row(title, str(spread["n"]), *(_figure(spread[share], 3) for share in _SPREAD))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)  # a file has no edge
-    console.print(Text(f"{summary['model']}, {summary['concurrency']} at once; seconds an answer"))
+    console.print(Text(summary["model"]))
     console.print(table)
+    console.print(times)
+    if rate := whole["latency"]["tokens_per_second"]:
+        console.print(f"{rate:.1f} tokens a second in one request")
     for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
         if counts:
             kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
             console.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
     console.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(Text(title), no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _figure(value: float | None, digits: int, *, scale: float = 1.0) -> str:

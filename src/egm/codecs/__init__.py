@@ -8,10 +8,10 @@ from typing import Any
 from egm.codecs.base import Codec
 from egm.codecs.entries import Repair
 from egm.codecs.internvl import InternVL
-from egm.codecs.phrases import nearest, neutralise
+from egm.codecs.phrases import neutralise
 from egm.codecs.qwen2_5_vl import Qwen25VL
 from egm.codecs.qwen3_vl import Qwen3VL
-from egm.errors import ModelError
+from egm.errors import ModelError, nearest
 
 __all__ = ["Codec", "InternVL", "Qwen3VL", "Qwen25VL", "Repair", "codec_names", "get_codec", "neutralise"]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
-from egm.errors import EgmError
+from egm.errors import EgmError, nearest
 from egm.types import Message
 
 PROMPTS = ("qwen3", "grounding")
@@ -55,9 +54,3 @@ def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) ->
     else:
         raise EgmError(f"unknown prompt style {style!r}: {nearest(style, PROMPTS)}")
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
-
-
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """Say what is known, and what was probably meant."""
-    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean {meant[0]!r}? " if meant else "") + "known: " + ", ".join(sorted(known))

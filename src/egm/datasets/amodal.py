@@ -100,7 +100,9 @@ def _outline(segmentation: Any) -> Box:
 
 def _amodal(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     box = xywh(row.get("amodal_bbox"), "amodal_bbox")
-    more: Row = {key: row[key] for key in ("track_id", "occlude_rate", "visibility") if key in row}
+    more: Row = {key: row[key] for key in ("track_id", "occlude_rate", "visibility", "category_id") if key in row}
+    if isinstance(row["_category"].get("name"), str):
+        more["category"] = row["_category"]["name"]
     return [_sample(row, name, images, _phrase(row), box, amodal=True, more=more)]
 
 

@@ -14,12 +14,20 @@ from egm.types import Sample
 
 _SUFFIX = "/flip"
 _OTHER = {"left": "right", "Left": "Right", "LEFT": "RIGHT"} | {"right": "left", "Right": "Left", "RIGHT": "LEFT"}
-# A word of its own, or the head of one that says a side: leftmost, right-hand, rightward. Never bright or leftover.
-_SIDE = re.compile(rf"\b({'|'.join(_OTHER)})(?=(?i:most|hand|side|wards?)?\b)")
+# A word of its own, or the head of one that says a side: leftmost, right-hand, rightward, and RefCOCO's leftest, righty
+# and rightish. Never bright or leftover.
+_SIDE = re.compile(rf"\b({'|'.join(_OTHER)})(?=(?i:most|hand|side|wards?|y|ish|i?er|i?est)?\b)")
 # Where "right" or "left" is no side, or a direction is told by other words.
 _UNSURE = re.compile(
     r"\bright (?:next|behind|beside|above|below|under|beneath|in front|near|by|before|after|up|against|there|here)\b"
-    r"|\b(?:all|just|is|are|was|were) (?:right|left) (?:over|of way)\b|\b(?:counter)?clockwise\b|\bo'?clock\b",
+    r"|\b(?:all|just|is|are|was|were) (?:right|left) (?:over|of way)\b|\b(?:counter)?clockwise\b|\bo'?clock\b"
+    r"|\b(?:l|r|lft|rt|rite|rigth|rihgt|rigt|lefy|letf)\b",
+    re.IGNORECASE,
+)
+# A side glued to other letters, as in bottomleft and rightt; and words that merely hold the letters.
+_GLUED = re.compile(r"\w*(?:left|right)\w*", re.IGNORECASE)
+_INNOCENT = re.compile(
+    r"(?:b|f|up|w|a|al|out|forth|birth|copy|play)right\w*|right(?:s|eous\w*|ful\w*)|leftovers?|cleft\w*",
     re.IGNORECASE,
 )
 
@@ -37,8 +45,15 @@ def flip_phrase(phrase: str) -> str:
 
 
 def can_flip(phrase: str) -> bool:
-    """Tell whether exchanging words is enough: not for `right behind`, where no side is meant, nor for `2 o'clock`."""
-    return _UNSURE.search(phrase) is None
+    """Tell whether exchanging words is enough.
+
+    It is not for `right behind`, where no side is meant, nor for `2 o'clock`, where no word tells it; nor where a side
+    is misspelt or glued to another word, as in `lft` and `bottomright`, and would stay as it is.
+    """
+    if _UNSURE.search(phrase):
+        return False
+    words = (found[0] for found in _GLUED.finditer(phrase))
+    return all(_SIDE.match(word) or _INNOCENT.fullmatch(word) for word in words)
 
 
 def flip_box(box: Box, width: float) -> Box:

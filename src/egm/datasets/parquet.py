@@ -133,7 +133,7 @@ def jxu124_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     except (TypeError, AttributeError, ValueError):
         raise DataError("sentences must be a list of objects with sent, and raw_image_info JSON") from None
     file_name = stored or ref_image(text(row, "file_name"))
-    meta = {"ref": row["ref_id"], "image_id": row.get("image_id"), "split": row.get("split")}
+    meta = {"ref": row["ref_id"], **{key: row.get(key) for key in ("image_id", "category_id", "split")}}
     return _many(details | row, name, images(file_name), phrases, xyxy(row["bbox"]), meta)
 
 

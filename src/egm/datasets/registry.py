@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from pathlib import Path
 
 from egm.datasets.opening import open_files
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
 from egm.datasets.rows import Dataset, ImageRoot
-from egm.errors import DataError
+from egm.errors import DataError, nearest
 from egm.types import Sample
 
 _SYNTHREF = "synthref"
@@ -56,9 +55,7 @@ def open_dataset(
     except (OSError, ValueError):  # a name too long, or with a NUL
         there = False
     if not there:
-        meant = difflib.get_close_matches(text, dataset_names(), n=1, cutoff=0.6)
-        hint = f"did you mean {meant[0]!r}? " if meant else ""
-        raise DataError(f"no dataset at {text}: {hint}give a path, or one of {', '.join(dataset_names())}")
+        raise DataError(f"no dataset at {text}: {nearest(text, dataset_names())}; or give a path")
     if images is None and path.suffix == ".jsonl":
         images = path.parent
     return open_files([path], name=path.stem if path.is_file() else path.resolve().name, images=ImageRoot(images))

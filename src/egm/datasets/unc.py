@@ -69,6 +69,7 @@ def read_unc(
         content = json.loads(instances)
         pictures = {item["id"]: item for item in content["images"]}
         boxes = {item["id"]: item["bbox"] for item in content["annotations"]}
+        kinds = {item["id"]: item["name"] for item in content.get("categories", [])}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(f"instances.json beside {file} is not COCO JSON with images and annotations") from None
 
@@ -77,7 +78,8 @@ def read_unc(
             if not isinstance(row, dict):
                 raise DataError(f"{file} row {number} is not a dict")
             if split is None or row.get("split") == split:
-                yield f"row {number}", {**row, "_image": pictures.get(_key(row, "image_id")), "_boxes": boxes}
+                picture, kind = pictures.get(_key(row, "image_id")), _key(row, "category_id")
+                yield f"row {number}", {**row, "_image": picture, "_boxes": boxes, "_kind": kinds.get(kind, kind)}
 
     return collect(joined(), _samples, name=name, file=file, images=images)
 
@@ -95,6 +97,8 @@ def _samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
         raise DataError("sentences must be a list of dicts with sent")
     image, size, box = images(text(picture, "file_name")), pixels(picture), xywh(row["_boxes"][row["ann_id"]])
     meta = {"image_id": row["image_id"], "ref": row.get("ref_id"), "split": row.get("split")}
+    if row["_kind"] is not None:
+        meta["category"] = row["_kind"]
     return [
         Sample(f"{name}/{n}", image, text(item, "sent"), box, size, meta=meta) for n, item in enumerate(sentences, 1)
     ]

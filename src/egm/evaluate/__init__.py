@@ -3,7 +3,8 @@
 Order: samples are taken image by image, a block of images at a time, the first question of each image and then its
 siblings, so that an engine that keeps prefixes has read a picture once before more is asked about it. The order, and
 with it which question is an image's first (`Record.cold`), depends on the samples and the batch size alone, never on
-where a run was interrupted.
+where a run was interrupted. What is sampled for a question depends on the seed, its split and its id, not on what else
+is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.errors import EgmError
-from egm.evaluate.plan import Question, make_header, number_questions, schedule
+from egm.evaluate.plan import Question, find_questions, make_header, schedule
 from egm.evaluate.progress import Tally, progress_bar
 from egm.evaluate.summary import ERROR, latency, summarize
 from egm.files import write_text
@@ -78,7 +79,8 @@ def evaluate(
     an uninterrupted run. Failures stay in the denominator, errors too.
 
     Args:
-        samples: What to ask, with true boxes; or several splits by name.
+        samples: What to ask, with true boxes; or several splits by name. Pictures inside the files of a `Dataset` are
+            read as they are asked about.
         grounder: What answers.
         folder: The run folder: gets `journal.jsonl`, `run.json` and, at the end, `summary.json`.
         name: Name of the split, if there is one.
@@ -98,7 +100,7 @@ def evaluate(
     if not 0.0 <= max_errors <= 1.0:
         raise EgmError(f"max_errors {max_errors} is out of range: give a share from 0 to 1")
     splits = samples if isinstance(samples, Mapping) else {name: samples}
-    questions, images = number_questions(splits)
+    questions, images = find_questions(splits)
     order = schedule(questions, _BLOCK * grounder.batch_size)
     header = make_header(grounder, questions, images, engine or {})
     folder = Path(folder)
@@ -113,7 +115,7 @@ def evaluate(
         todo = [(question, cold) for question, cold in order if question.key not in done]
         with progress_bar(tally, shown=progress) as update:
             if todo and not tally.over():
-                asked = ((question.index, question.sample) for question, _ in todo)
+                asked = ((question.draw, question.load()) for question, _ in todo)
                 with closing(grounder.answer_each(asked)) as answers:  # on the way out, what is under way is given up
                     for (question, cold), answer in zip(todo, answers, strict=True):
                         record = _record(question, answer, cold=cold, grounder=grounder)

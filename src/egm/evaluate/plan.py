@@ -1,4 +1,4 @@
-"""What is to be asked: samples numbered, ordered and digested, and the header that says so."""
+"""What is to be asked: samples listed, ordered and digested, and the header that says so."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.errors import DataError
+from egm.datasets.rows import Dataset
+from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
 from egm.journal import Header
 from egm.types import Sample
@@ -26,45 +27,72 @@ _SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A sample in its place.
+    """A sample to ask.
 
     Attributes:
-        index: Its number among all samples, which is its draw too.
         split: Name of its split.
         image: Name of its picture; samples of one picture share it.
-        sample: What is asked.
+        sample: What is asked; without its picture where `source` holds that.
+        source: A dataset that makes or reads its pictures as they are taken, and the number of the sample in it.
     """
 
-    index: int
     split: str
     image: str
     sample: Sample
+    source: tuple[Dataset, int] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
         """What no other question of the run shares."""
         return self.split, self.sample.id
 
+    @property
+    def draw(self) -> int:
+        """The number of its draw."""
+        return draw_of(*self.key)
 
-def number_questions(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[Question], str]:
-    """Number the samples and name their pictures; also the folder that the names are relative to."""
-    found = [(split, sample) for split, samples in splits.items() for sample in samples]
+    def load(self) -> Sample:
+        """The sample with its picture; one that cannot be had is empty, which the engine's side will name."""
+        if self.source is None:
+            return self.sample
+        try:
+            return self.source[0][self.source[1]]
+        except EgmError:
+            return replace(self.sample, image=b"")
+
+
+def draw_of(split: str, identity: str) -> int:
+    """The number of a sample's draw: whatever else is evaluated with it, the same seed samples the same text."""
+    return int.from_bytes(hashlib.sha256(f"{split}\n{identity}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def find_questions(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[Question], str]:
+    """List what is to be asked, and name the pictures; also the folder that the names are relative to."""
+    found: list[tuple[str, Sample, tuple[Dataset, int] | None]] = []
+    for split, samples in splits.items():
+        if isinstance(samples, Dataset) and not samples.names_files:
+            found += [(split, sample, (samples, number)) for number, sample in enumerate(samples.annotations())]
+        else:
+            found += [(split, sample, None) for sample in samples]
     if not found:
         raise DataError(f"there is nothing to evaluate: {', '.join(splits) or 'no dataset'} holds no samples")
-    for key, count in Counter((split, sample.id) for split, sample in found).items():
+    for key, count in Counter((split, sample.id) for split, sample, _ in found).items():
         if count > 1:
             raise DataError(f"{key[0]}: {count} samples have the id {key[1]!r}: give each its own")
-    paths = {os.fspath(s.image) for _, s in found if isinstance(s.image, str | os.PathLike)}
-    absolute = {path: str(Path(path).absolute()) for path in paths}
+    files = [s.image for _, s, source in found if source is None and isinstance(s.image, str | os.PathLike)]
+    absolute = {path: str(Path(path).absolute()) for path in {os.fspath(file) for file in files}}
     root = os.path.commonpath([str(Path(path).parent) for path in absolute.values()]) if absolute else ""
     names: dict[object, str] = {path: Path(os.path.relpath(full, root)).as_posix() for path, full in absolute.items()}
     questions = []
-    for index, (split, sample) in enumerate(found):
+    for split, sample, source in found:
         if sample.box is None:
             raise DataError(f"{split}: sample {sample.id!r} has no true box, so no answer can be scored")
-        held = os.fspath(sample.image) if isinstance(sample.image, str | os.PathLike) else id(sample.image)
-        # A picture in memory goes by the first sample about it.
-        questions.append(Question(index, split, names.setdefault(held, f"{split}:{sample.id}"), sample))
+        if source is not None:
+            name = str(sample.image)
+        else:  # a picture in memory goes by the first sample about it
+            held = os.fspath(sample.image) if isinstance(sample.image, str | os.PathLike) else id(sample.image)
+            name = names.setdefault(held, f"{split}:{sample.id}")
+        questions.append(Question(split, name, sample, source))
     return questions, root
 
 
