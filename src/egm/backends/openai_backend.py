@@ -7,10 +7,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.openai_connection import server_url, stop
@@ -21,6 +21,7 @@ from egm.errors import BackendError, EgmError, ModelError
 from egm.types import Completion
 
 _CONNECT_SECONDS = 10.0
+R = TypeVar("R")
 
 
 class OpenAIBackend:
@@ -125,9 +126,26 @@ class OpenAIBackend:
         Raises:
             BackendError: If the backend is closed.
         """
-        if not self._stop.alive:
-            raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
+        self._check_open()
         return asyncio.run_coroutine_threadsafe(self._answer(request, settings, time.perf_counter()), self._loop)
+
+    def submit_rounds(
+        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
+    ) -> Future[R]:
+        """Queue requests that depend on the replies to earlier ones.
+
+        Args:
+            rounds: Yields requests to send at once, is sent their replies, and returns the result.
+            settings: How to generate, the same for all.
+
+        Returns:
+            A future of the result; see `submit`. The first request that fails for good ends the others.
+
+        Raises:
+            BackendError: If the backend is closed.
+        """
+        self._check_open()
+        return asyncio.run_coroutine_threadsafe(self._drive(rounds, settings), self._loop)
 
     def close(self) -> None:
         """Give up what is under way and close the connections. Leaving a `with` block does the same."""
@@ -166,6 +184,28 @@ class OpenAIBackend:
         if len(names) > 1:
             raise ModelError(f"{self.url} serves several models: name one of {', '.join(names)[:500]}")
         return names[0]
+
+    def _check_open(self) -> None:
+        if not self._stop.alive:
+            raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
+
+    async def _drive(
+        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
+    ) -> R:
+        asked = next(rounds)
+        while True:
+            submitted = time.perf_counter()
+            tasks = [asyncio.ensure_future(self._answer(request, settings, submitted)) for request in asked]
+            try:
+                replies = await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            try:
+                asked = rounds.send(replies)
+            except StopIteration as end:
+                result: R = end.value
+                return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
@@ -223,8 +263,8 @@ class OpenAIBackend:
         return " ".join((text.replace(self._key, "***") if self._key else text).split())
 
 
-def outcome(future: Future[Completion]) -> Completion | BackendError:
-    """Wait for what `submit` returned: the reply, or the error of the tries."""
+def outcome(future: Future[R]) -> R | BackendError:
+    """Wait for what `submit` or `submit_rounds` returned: the reply, or the error of the tries."""
     try:
         return future.result()
     except BackendError as error:

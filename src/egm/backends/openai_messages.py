@@ -100,7 +100,7 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         "temperature": settings.temperature,
     }
     if not settings.greedy:
-        known["seed"] = seed_of(settings, request.draw) % 2**31
+        known["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
             known["top_p"] = settings.top_p
         if settings.top_k:

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from egm.backends.scripted import spoken
 from egm.errors import DataError
-from egm.types import Completion
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings, Request
+    from egm.types import Completion
 
 
 class LineBackend:
     """Answers sample number `n` with line number `n`, from the start again after the last; keeps no requests.
+
+    Of `v` votes on a sample, each has a line of its own, the first of them number `n * v`.
 
     Because a line belongs to a sample and not to a moment, an interrupted run goes on with the right ones.
 
@@ -22,6 +25,8 @@ class LineBackend:
         lines: The texts.
         model: Name to go by.
     """
+
+    budgets = True
 
     def __init__(self, lines: Iterable[str], *, model: str = "scripted") -> None:
         self.model, self._lines = model, list(lines)
@@ -43,10 +48,11 @@ class LineBackend:
             raise DataError(f"script {str(path)!r} is empty: give a text a line")
         return cls((line.replace("\\n", "\n") for line in text.splitlines()), model=model)
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:  # noqa: ARG002
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer; words count as tokens, and no time passes."""
-        texts = [self._lines[request.draw % len(self._lines)] for request in requests]
-        return [Completion(text, completion_tokens=len(text.split())) for text in texts]
+        numbers = (request.draw * settings.votes + request.vote for request in requests)
+        lines = (self._lines[number % len(self._lines)] for number in numbers)
+        return [spoken(line, request, settings) for request, line in zip(requests, lines, strict=True)]
 
     def count_tokens(self, text: str) -> int:
         """Count words."""
