@@ -94,7 +94,7 @@ def lead(size: int, rival: int) -> float:
         (0.9375, 0.5)
     """
     throws = size + rival + 1
-    return sum(comb(throws, heads) for heads in range(size + 1)) / 2**throws
+    return float(sum(comb(throws, heads) for heads in range(size + 1)) / 2**throws)
 
 
 def poll(votes: int, stop_confidence: float | None = None) -> Generator[int, Sequence[Box | Failure], Consensus]:

@@ -67,8 +67,8 @@ class Grounder:
         self.prompt = prompt
         if self.settings.thinking_budget is not None and not getattr(backend, "budgets", False):
             raise EgmError(
-                f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget needs: "
-                "leave thinking_budget out"
+                f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget "
+                "needs: leave thinking_budget out"
             )
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
 

@@ -73,8 +73,8 @@ class Completion:
         first_token_seconds: From sending to the first token, where streamed.
         queue_seconds: How long the request waited, failed tries included, before the answered one was sent.
         reasoning_tokens: Tokens before the last `</think>`, where the engine counts them.
-        logprob: Mean natural log-probability that the model gave the tokens it chose, reasoning and stop token included,
-            before temperature, top-p and top-k; where the engine tells.
+        logprob: Mean natural log-probability that the model gave the tokens it chose, reasoning and stop token
+            included, before temperature, top-p and top-k; where the engine tells.
         answer_logprob: The same of the tokens after the last `</think>` alone, or of all where there is none.
     """
 

@@ -67,8 +67,8 @@ class GenerationSettings:
         top_k: When sampling, the k likeliest tokens; 0 keeps all.
         seed: When sampling, the same seed gives the same text to the same question in the same place of a list.
         votes: Answers to sample to each question; `egm.consensus` picks one by agreement.
-        stop_confidence: Stop voting before `votes` answers once the leading box stays ahead with this confidence
-            (`egm.consensus` states the rule), from 0.5 to 1; 1 stops only where it cannot be overtaken. None never stops.
+        stop_confidence: Stop voting before `votes` answers once the leading box stays ahead with this confidence, from
+            0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
         thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
             the model's place. None sets no bound.
 

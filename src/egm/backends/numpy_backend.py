@@ -130,7 +130,8 @@ class NumpyBackend:
                 cache, going = widen(cache, kept, read), [going[number] for number in kept]
             newest = self._decoder.embeddings[[own.ids[-1] for own in going]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
-        close = self._encode("</think>")
+        patch, close = self._pixels["patch_size"], self._encode("</think>")
+        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget) for own in answers]
         return [
             Completion(
                 text=self._decode(own.ids[:-1] if own.stopped else own.ids),
@@ -138,10 +139,11 @@ class NumpyBackend:
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
-                seen_size=(grid[1] * self._pixels["patch_size"], grid[0] * self._pixels["patch_size"]) if seen else None,
-                **mean_logprobs(own.ids, own.logprobs, close, own.budget),
+                seen_size=(grid[1] * patch, grid[0] * patch) if seen else None,
+                logprob=whole,
+                answer_logprob=answer,
             )
-            for own in answers
+            for own, (whole, answer) in zip(answers, logprobs, strict=True)
         ]
 
     def _encode(self, text: str) -> list[int]:

@@ -1,7 +1,7 @@
 """Qwen3-VL's forward pass in NumPy: for small models on a CPU, where importing torch takes longer than answering.
 
-The architecture is that of `transformers.models.qwen3_vl` (Apache-2.0), dense, one still image or none, sequences of one
-length, in float32: a vision tower with 2-D rotary positions, DeepStack, and a decoder with interleaved M-RoPE.
+The architecture is that of `transformers.models.qwen3_vl` (Apache-2.0), dense, one still image or none, sequences
+of one length, in float32: a vision tower with 2-D rotary positions, DeepStack, and a decoder with interleaved M-RoPE.
 """
 
 from __future__ import annotations
@@ -200,11 +200,8 @@ class Decoder:
 def times(x: Floats, weight: Floats) -> Floats:
     """Multiply rows, shape (..., in), by a weight, shape (out, in)."""
     rows = x.reshape(-1, x.shape[-1])
-    if len(rows) == 1:
-        # A product with one vector gains nothing from threads, and BLAS's wait for each other where the CPU is busy.
-        product = np.einsum("oi,i->o", weight, rows[0])
-    else:
-        product = rows @ weight.T
+    # A product with one vector gains nothing from threads, and BLAS's wait for each other where the CPU is busy.
+    product = np.einsum("oi,i->o", weight, rows[0]) if len(rows) == 1 else rows @ weight.T
     return np.asarray(product.reshape(*x.shape[:-1], -1))
 
 

@@ -10,9 +10,11 @@ import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.openai_budget import think_within
 from egm.backends.openai_connection import server_url, stop
 from egm.backends.openai_faults import RetryPolicy, classify
 from egm.backends.openai_messages import body
@@ -22,6 +24,13 @@ from egm.types import Completion
 
 _CONNECT_SECONDS = 10.0
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class _Outcome(Protocol[R_co]):
+    """A future as far as it is waited for."""
+
+    def result(self) -> R_co: ...
 
 
 class OpenAIBackend:
@@ -40,12 +49,15 @@ class OpenAIBackend:
         retry: How failed requests are sent again.
         stall_seconds: Longest silence in a streamed reply, before its first token too.
         timeout_seconds: Longest time for one try.
+        logprobs: Ask for the log-probability of each token, which some servers refuse.
 
     Raises:
         EgmError: If the URL is none, or a number is out of range.
         ModelError: If the server serves no model, or several and none is named.
         BackendError: If it does not say.
     """
+
+    budgets = True
 
     def __init__(
         self,
@@ -57,6 +69,7 @@ class OpenAIBackend:
         retry: RetryPolicy | None = None,
         stall_seconds: float = 120.0,
         timeout_seconds: float = 1800.0,
+        logprobs: bool = False,
     ) -> None:
         if concurrency < 1:
             raise EgmError(f"concurrency {concurrency} is out of range: give at least 1")
@@ -64,7 +77,7 @@ class OpenAIBackend:
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
         self.url, loopback = server_url(url)
-        self.concurrency = concurrency
+        self.concurrency, self._logprobs = concurrency, logprobs
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
@@ -208,8 +221,12 @@ class OpenAIBackend:
                 return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
+        return await think_within(request, settings, partial(self._ask, submitted))
+
+    async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
+            query |= {"logprobs": True} if self._logprobs else {}
             attempt = 0
             while True:
                 streamed, sent = self._streams, time.perf_counter()
@@ -263,7 +280,7 @@ class OpenAIBackend:
         return " ".join((text.replace(self._key, "***") if self._key else text).split())
 
 
-def outcome(future: Future[R]) -> R | BackendError:
+def outcome(future: _Outcome[R_co]) -> R_co | BackendError:
     """Wait for what `submit` or `submit_rounds` returned: the reply, or the error of the tries."""
     try:
         return future.result()

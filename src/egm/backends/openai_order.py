@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from egm.backends.openai_backend import outcome
-from egm.errors import EgmError
+from egm.errors import BackendError, EgmError
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -22,8 +22,8 @@ def in_order(
     """Wait for the oldest question, and keep the server busy meanwhile.
 
     Args:
-        started: Questions with what `OpenAIBackend.submit_rounds` returned, or errors that left nothing to ask; taking one
-            starts it. There may be no end to them.
+        started: Questions with what `OpenAIBackend.submit_rounds` returned, or errors that left nothing to ask; taking
+            one starts it. There may be no end to them.
         room: Whether another may be started beside those that wait.
 
     Yields:
@@ -47,7 +47,10 @@ def in_order(
             if isinstance(oldest, tuple):
                 reply = outcome(oldest[1])
                 waiting.popleft()
-                yield reply if isinstance(reply, BaseException) else (oldest[0], reply)
+                if isinstance(reply, BackendError):
+                    yield reply
+                else:
+                    yield oldest[0], reply
             else:
                 waiting.popleft()
                 yield oldest

@@ -1,4 +1,4 @@
-"""Drawing tokens so that a row's text depends on its own seed and not on what else is in the batch; budgets, and times."""
+"""Drawing tokens so that a row's text depends on its own seed and not on what else is in the batch; and budgets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from egm.backends.base import GenerationSettings, Request
 
 
 def seed_of(settings: GenerationSettings, request: Request) -> int:
-    """Mix the settings' seed, a request's draw and its vote into one seed of 63 bits; the first vote is the draw's own."""
+    """Mix the settings' seed, a request's draw and its vote into one seed of 63 bits; vote 0 has the draw's own."""
     place = f"{settings.seed}/{request.draw}" + (f"/{request.vote}" if request.vote else "")
     digest = hashlib.sha256(place.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -69,7 +69,7 @@ class Budget:
 
 def mean_logprobs(
     ids: Sequence[int], logprobs: Sequence[float], close: Sequence[int], budget: Budget
-) -> dict[str, float | None]:
+) -> tuple[float | None, float | None]:
     """Average log-probabilities as `Completion.logprob` and `Completion.answer_logprob` say.
 
     Args:
@@ -82,7 +82,7 @@ def mean_logprobs(
     starts = (at for at in range(len(ids) - width, -1, -1) if list(ids[at : at + width]) == list(close))
     answer = max(next((at + width for at in starts), 0), budget.end)
     own = [*logprobs[: budget.begin], *logprobs[budget.end :]]
-    return {"logprob": _mean(own), "answer_logprob": _mean(logprobs[answer:])}
+    return _mean(own), _mean(logprobs[answer:])
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -149,9 +149,7 @@ class Scribe:
     def force(self, input_ids: Any, scores: Any) -> Any:
         """Leave a row whose budget has run out no choice."""
         count = input_ids.shape[1] - self._length
-        forced = [
-            own.token(count, input_ids[row, self._length :].tolist) for row, own in enumerate(self.budgets)
-        ]
+        forced = [own.token(count, input_ids[row, self._length :].tolist) for row, own in enumerate(self.budgets)]
         if all(token is None for token in forced):
             return scores
         scores = scores.clone()

@@ -44,9 +44,7 @@ class ScriptedBackend:
         """
         self.requests += requests
         replies = ((request, self._next(request)) for request in requests)
-        return [
-            line if isinstance(line, Completion) else spoken(line, request, settings) for request, line in replies
-        ]
+        return [line if isinstance(line, Completion) else spoken(line, request, settings) for request, line in replies]
 
     def _next(self, request: Request) -> str | Completion:
         if self._by_phrase is None:

@@ -10,7 +10,7 @@ from typing import Any
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.quiet import quiet
-from egm.backends.sampling import Budget, Clock, GumbelSampler, Scribe, alike, mean_logprobs
+from egm.backends.sampling import Budget, Clock, GumbelSampler, Scribe, mean_logprobs
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
 
@@ -189,6 +189,7 @@ class TransformersBackend:
         for row, prompt_tokens, size, budget, own in zip(rows, read, sizes, budgets, logprobs, strict=True):
             end = next((i for i, token in enumerate(row) if token in stops), None)
             count = len(row) if end is None else end + 1
+            whole, answer = mean_logprobs(row[:count], own[:count], close, budget)
             replies.append(
                 Completion(
                     text=self._decode(row[:end]),
@@ -197,7 +198,8 @@ class TransformersBackend:
                     completion_tokens=count,
                     seconds=clock.times[count - 1] - start,
                     seen_size=size,
-                    **mean_logprobs(row[:count], own[:count], close, budget),
+                    logprob=whole,
+                    answer_logprob=answer,
                 )
             )
         return replies

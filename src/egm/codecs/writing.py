@@ -8,7 +8,6 @@ from typing import Final
 from egm.codecs.phrases import neutralise
 from egm.codecs.reading import split_reasoning
 
-
 JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
 """How the Qwen-VL family's answer begins, up to the first coordinate."""
 
@@ -24,7 +23,7 @@ def widen(box: tuple[int, int, int, int], span: tuple[int, int]) -> tuple[int, i
 def json_answer(phrase: str, numbers: tuple[int, int, int, int]) -> str:
     """Write the fenced JSON of the Qwen-VL family; the label is escaped, so that any phrase gives valid JSON."""
     label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
-    return f"{JSON_OPENING}{str(list(numbers))[1:]}, \"label\": {label}}}\n]\n```"
+    return f'{JSON_OPENING}{str(list(numbers))[1:]}, "label": {label}}}\n]\n```'
 
 
 def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bool) -> str:
