@@ -64,7 +64,9 @@ def main() -> None:
     greedy = GenerationSettings(max_new_tokens=options.max_tokens)
     sampled = replace(greedy, temperature=options.temperature, top_p=options.top_p, seed=options.seed)
     grounder = load(options)
-    print(f"{grounder.backend.model}, {options.split}: {len(samples)} phrases, {clusters.max() + 1} pictures", flush=True)
+    print(
+        f"{grounder.backend.model}, {options.split}: {len(samples)} phrases, {clusters.max() + 1} pictures", flush=True
+    )
 
     plain = run(grounder, samples, greedy)
     points = [point("greedy", samples, plain)]
@@ -74,7 +76,9 @@ def main() -> None:
     for level in options.stop:
         points.append(voted(f"stop at {level:g}", samples, [stopped(ballot, level) for ballot in ballots]))
     for budget in options.budgets:
-        points.append(point(f"budget {budget}", samples, run(grounder, samples, replace(greedy, thinking_budget=budget))))
+        points.append(
+            point(f"budget {budget}", samples, run(grounder, samples, replace(greedy, thinking_budget=budget)))
+        )
 
     rows = [row(item, clusters, points[0]) for item in points]
     print(f"\n{'':14}{'Acc@0.5':>24}{'minus greedy':>26}{'tokens':>10}")
