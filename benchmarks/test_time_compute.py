@@ -71,14 +71,11 @@ def main() -> None:
     plain = run(grounder, samples, greedy)
     points = [point("greedy", samples, plain)]
     ballots = run(grounder, samples, replace(sampled, votes=max(options.votes)))
-    for count in options.votes:
-        points.append(voted(f"votes {count}", samples, [of(ballot, count) for ballot in ballots]))
-    for level in options.stop:
-        points.append(voted(f"stop at {level:g}", samples, [stopped(ballot, level) for ballot in ballots]))
-    for budget in options.budgets:
-        points.append(
-            point(f"budget {budget}", samples, run(grounder, samples, replace(greedy, thinking_budget=budget)))
-        )
+    points += [voted(f"votes {n}", samples, [of(ballot, n) for ballot in ballots]) for n in options.votes]
+    points += [voted(f"stop at {c:g}", samples, [stopped(ballot, c) for ballot in ballots]) for c in options.stop]
+    for k in options.budgets:
+        answers = run(grounder, samples, replace(greedy, thinking_budget=k))
+        points += [point(f"budget {k}", samples, answers)]
 
     rows = [row(item, clusters, points[0]) for item in points]
     print(f"\n{'':14}{'Acc@0.5':>24}{'minus greedy':>26}{'tokens':>10}")

@@ -289,7 +289,7 @@ def reliability(confidences: ArrayLike, right: ArrayLike, *, bins: int = 10) -> 
 
 
 def calibration_error(confidences: ArrayLike, right: ArrayLike, *, bins: int = 10) -> float:
-    """Expected calibration error: mean distance of accuracy from confidence over `reliability`'s bins, by their rows."""
+    """Expected calibration error: mean distance of accuracy from confidence over the bins of `reliability`, by rows."""
     found = reliability(confidences, right, bins=bins)
     return sum(item.rows * abs(item.accuracy - item.confidence) for item in found) / sum(item.rows for item in found)
 
