@@ -84,8 +84,8 @@ def test_logprobs_are_the_models_own(
     if "mm_token_type_ids" in inputs:
         whole["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], dim=1)
     with torch.inference_mode():
-        scores = subject.module(**whole).logits[0, inputs["input_ids"].shape[1] - 1 : -1].float()
-    scores[:, subject._placeholders()] = -math.inf
+        scores = subject.module(**whole).logits[0, inputs["input_ids"].shape[1] - 1 : -1].float().clone()
+        scores[:, subject._placeholders()] = -math.inf
     each = scores.log_softmax(dim=-1).gather(1, answer[0][:, None])[:, 0].tolist()
     end = 4 + subject.count_tokens(FORCED)
     own = each[:4] + each[end:]
