@@ -4,7 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def test_numbers_and_records(tmp_path: Path) -> None:
         iou=1.0, prompt_tokens=50, completion_tokens=12, seconds=0.25, cold=True,
     )  # fmt: skip
     kept = json.loads((tmp_path / "run.json").read_text())
-    assert kept["settings"] == {"max_new_tokens": 4096, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
+    assert kept["settings"] == asdict(GenerationSettings())
     assert {"python", "egm", "numpy"} <= kept["versions"].keys()
     assert kept["command"] == sys.argv
     assert kept["prompt"]["modal"] == "Locate PHRASE, output its bbox coordinates using JSON format."

@@ -230,3 +230,47 @@ def test_what_is_no_sample_is_refused() -> None:
 
 def test_labels_are_numbered_as_they_come() -> None:
     assert stats.codes(["b", "a", "b"]).tolist() == [0, 1, 0]
+
+
+def test_auroc_counts_pairs() -> None:
+    # Right ones at 3, 2, 1; wrong ones at 2, 0. Of 6 pairs the right one is above in 4 and level in 1.
+    found = stats.auroc([3, 2, 1, 2, 0], [1, 1, 1, 0, 0], [0, 1, 2, 3, 4])
+    assert found.value == pytest.approx(4.5 / 6)
+    assert (found.rows, found.clusters) == (5, 5)
+    assert found.low <= found.value <= found.high
+    assert stats.auroc([1, 2, 3, 4], [0, 0, 1, 1], [0, 0, 1, 1]).value == 1.0
+    assert stats.auroc([1, 1, 1, 1], [0, 1, 0, 1], [0, 1, 2, 3]).value == 0.5
+    alone = stats.auroc([1, 2], [0, 1], [7, 7])
+    assert (alone.low, alone.high, alone.standard_error) == (0.0, 1.0, None)
+
+
+def test_auroc_is_clustered_and_drawn_from_its_seed() -> None:
+    random = np.random.default_rng(3)
+    right = random.random(60) < 0.5
+    scores = right + random.normal(size=60)
+    rows = stats.auroc(np.repeat(scores, 5), np.repeat(right, 5), np.arange(300), draws=400)
+    whole = stats.auroc(np.repeat(scores, 5), np.repeat(right, 5), np.repeat(np.arange(60), 5), draws=400)
+    once = stats.auroc(scores, right, np.arange(60), draws=400)
+    assert whole.value == pytest.approx(once.value)
+    assert (whole.low, whole.high) == pytest.approx((once.low, once.high))  # five copies say no more than one
+    assert rows.high - rows.low < 0.7 * (whole.high - whole.low)
+    assert stats.auroc(scores, right, np.arange(60), draws=400) == once
+
+
+def test_auroc_needs_both_kinds() -> None:
+    with pytest.raises(ValueError, match="some of both"):
+        stats.auroc([1, 2], [1, 1], [0, 1])
+
+
+def test_calibration_error_by_hand() -> None:
+    confidences, right = [0.25, 0.25, 0.95, 1.0, 1.0], [1, 0, 1, 1, 0]
+    assert stats.reliability(confidences, right, bins=2) == [
+        stats.Bin(0.25, 0.5, 2),
+        stats.Bin(pytest.approx(2.95 / 3), pytest.approx(2 / 3), 3),
+    ]
+    expected = 2 / 5 * 0.25 + 3 / 5 * (2.95 / 3 - 2 / 3)
+    assert stats.calibration_error(confidences, right, bins=2) == pytest.approx(expected)
+    assert stats.calibration_error([0.0, 1.0], [0, 1]) == 0.0
+    assert [item.rows for item in stats.reliability([0.1, 0.2, 0.0], [0, 0, 0], bins=10)] == [2, 1]  # edges below
+    with pytest.raises(ValueError, match="shares from 0 to 1"):
+        stats.calibration_error([1.5], [1])

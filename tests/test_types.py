@@ -66,6 +66,9 @@ def test_grounding_to_dict_goes_through_json() -> None:
         size=(64, 48),
         tokens=12,
         seconds=0.123456,
+        votes=3,
+        confidence=2 / 3,
+        logprob=-0.25,
         image=Image.new("RGB", (64, 48)),
     )
     assert json.loads(json.dumps(grounding.to_dict())) == {
@@ -79,6 +82,10 @@ def test_grounding_to_dict_goes_through_json() -> None:
         "size": [64, 48],
         "tokens": 12,
         "seconds": 0.1235,
+        "votes": 3,
+        "confidence": 0.6667,
+        "logprob": -0.25,
+        "answer_logprob": None,
     }
 
 

@@ -237,7 +237,7 @@ def _request(grounder: Grounder, sample: Sample) -> Request:
 
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=95)  # now, so that encoding takes no time from what is measured
-    return RemoteRequest(messages, [image], 0, (stream.getvalue(),))
+    return RemoteRequest(messages, [image], files=(stream.getvalue(),))
 
 
 def _run(

@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from egm.backends.base import Backend, GenerationSettings, Request
-from egm.codecs import Codec, get_codec, neutralise
+from egm.codecs import Codec, get_codec
 from egm.codecs.families import check_family as check_family
 from egm.codecs.families import codec_for as codec_for
-from egm.errors import BackendError, EgmError, PhraseError
+from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
-from egm.types import Completion, Grounding, Sample
+from egm.questions import MAX_PHRASE as MAX_PHRASE
+from egm.questions import Album, Item, Question, check_all, make_question, numbered
+from egm.questions import check_phrase as check_phrase
+from egm.types import Completion, Grounding
+from egm.voting import Answer as Answer
+from egm.voting import Rounds, ask, together
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from PIL.Image import Image
-
-MAX_PHRASE = 1000
-"""Longest phrase in characters."""
-
-Item: TypeAlias = Sample | tuple[ImageSource, str]
-"""What `ground_many` takes: a sample, or a pair of image and phrase."""
-
 _WINDOW = 4  # batches among which images are sorted by size
 _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A grounding, and the reply that it was read from.
-
-    Attributes:
-        grounding: The box, or why there is none; with the picture.
-        completion: The reply, with what it cost.
-    """
-
-    grounding: Grounding
-    completion: Completion
 
 
 class Grounder:
@@ -52,7 +37,11 @@ class Grounder:
         codec: How its model family is asked, and how its text is read.
         settings: How text is generated; greedy by default.
         prompt: The codec's prompt style; None takes its default.
-        batch_size: Most requests to answer together in `ground_many`.
+        batch_size: Most requests to answer together in `ground_many`; the votes on one question stay together, however
+            many they are.
+
+    Raises:
+        EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget.
 
     Example:
         >>> from egm.backends import ScriptedBackend
@@ -76,6 +65,11 @@ class Grounder:
         self.backend, self.codec, self.batch_size = backend, codec, batch_size
         self.settings = settings or GenerationSettings()
         self.prompt = prompt
+        if self.settings.thinking_budget is not None and not getattr(backend, "budgets", False):
+            raise EgmError(
+                f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget "
+                "needs: leave thinking_budget out"
+            )
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
 
     @classmethod
@@ -172,7 +166,7 @@ class Grounder:
             BackendError: If the engine fails.
         """
         asked = check_phrase(phrase)
-        return self._answer([_Question(0, load_image(image), asked, amodal, image)])[0].grounding
+        return self._answer([Question(0, load_image(image), asked, amodal, image)])[0].grounding
 
     def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
         """Ground many phrases, in batches.
@@ -194,7 +188,7 @@ class Grounder:
         from rich.progress import track
 
         items = list(items)
-        _check_all(items)
+        check_all(items)
         console = Console(stderr=True)
         shown = progress and console.is_terminal
         each = self.ground_each(items)
@@ -203,7 +197,7 @@ class Grounder:
             track(each, "grounding", total=len(items), console=console, transient=True, disable=not shown)
         ):
             if isinstance(result, EgmError):  # the file was there when it was checked
-                raise _numbered(result, index)
+                raise numbered(result, index)
             results.append(replace(result, image=None))
         return results
 
@@ -238,21 +232,21 @@ class Grounder:
         yield from self._each(items, self._answer_alone)
 
     def _each(
-        self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[_Question]], Sequence[Answer | EgmError]]
+        self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[Question]], Sequence[Answer | EgmError]]
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
-        if hasattr(self.backend, "submit"):
+        if hasattr(self.backend, "submit_rounds"):
             yield from self._each_submitted(numbered, self.backend)
             return
-        album = _Album()
+        album = Album()
         while True:
             results: dict[int, Answer | EgmError] = {}
-            order, questions = list[int](), list[_Question]()
-            album = album.kept()
+            order, questions = list[int](), list[Question]()
+            album = album.kept(_WINDOW_PIXELS // 4)
             for index, item in islice(numbered, _WINDOW * self.batch_size):
                 order.append(index)
                 try:
-                    questions.append(_question(index, item, album))
+                    questions.append(make_question(index, item, album))
                 except EgmError as error:
                     results[index] = error
                 if album.pixels > _WINDOW_PIXELS:
@@ -260,33 +254,34 @@ class Grounder:
             if not order:
                 return
             questions.sort(key=lambda question: question.image.width * question.image.height)
-            for start in range(0, len(questions), self.batch_size):
-                batch = questions[start : start + self.batch_size]
+            step = max(1, self.batch_size // self.settings.votes)
+            for start in range(0, len(questions), step):
+                batch = questions[start : start + step]
                 results |= zip((question.index for question in batch), answer(batch), strict=True)
             yield from (results[index] for index in order)
 
     def _each_submitted(self, numbered: Iterator[tuple[int, Item]], backend: Any) -> Iterator[Answer | EgmError]:
         from egm.backends.openai_order import in_order
 
-        album = _Album()
+        album, step = Album(), max(1, self.batch_size // self.settings.votes)
 
-        def start(item: tuple[int, Item]) -> tuple[_Question, Future[Completion]] | EgmError:
+        def start(item: tuple[int, Item]) -> tuple[Question, Future[Answer]] | EgmError:
             nonlocal album
-            album = album.kept()
+            album = album.kept(_WINDOW_PIXELS // 4)
             try:
-                question = _question(*item, album)
+                question = make_question(*item, album)
             except EgmError as error:
                 return error
-            return question, backend.submit(self._request(question), self.settings)
+            return question, backend.submit_rounds(self._rounds(question), self.settings)
 
-        def room(waiting: Sequence[_Question]) -> bool:
+        def room(waiting: Sequence[Question]) -> bool:
             pixels = sum(question.image.width * question.image.height for question in waiting)
-            return len(waiting) < _WINDOW * self.batch_size and pixels <= _WINDOW_PIXELS
+            return len(waiting) < _WINDOW * step and pixels <= _WINDOW_PIXELS
 
         for result in in_order(map(start, numbered), room):
-            yield result if isinstance(result, EgmError) else Answer(self._read(*result), result[1])
+            yield result if isinstance(result, EgmError) else result[1]
 
-    def _answer_alone(self, questions: Sequence[_Question]) -> Sequence[Answer | EgmError]:
+    def _answer_alone(self, questions: Sequence[Question]) -> Sequence[Answer | EgmError]:
         try:
             return self._answer(questions)
         except BackendError as error:
@@ -294,19 +289,24 @@ class Grounder:
                 return [error]
         return [result for question in questions for result in self._answer_alone([question])]
 
-    def _answer(self, questions: Sequence[_Question]) -> list[Answer]:
-        replies = self.backend.generate([self._request(question) for question in questions], self.settings)
-        return [Answer(self._read(question, reply), reply) for question, reply in zip(questions, replies, strict=True)]
+    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+        rounds = [self._rounds(question) for question in questions]
+        return together(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
-    def _request(self, question: _Question) -> Request:
+    def _rounds(self, question: Question) -> Rounds[Answer]:
+        return ask(self._request(question), self.settings, partial(self._read, question))
+
+    def _request(self, question: Question) -> Request:
         messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
-        if not hasattr(self.backend, "submit"):
-            return Request(messages, [question.image], question.index)
+        cut = partial(self.codec.cut, phrase=question.phrase) if self.settings.thinking_budget is not None else None
+        if not hasattr(self.backend, "submit_rounds"):
+            return Request(messages, [question.image], question.index, cut=cut)
         from egm.backends.openai_messages import RemoteRequest, plain_jpeg
 
-        return RemoteRequest(messages, [question.image], question.index, (plain_jpeg(question.source, question.image),))
+        file = plain_jpeg(question.source, question.image)
+        return RemoteRequest(messages, [question.image], question.index, cut=cut, files=(file,))
 
-    def _read(self, question: _Question, reply: Completion) -> Grounding:
+    def _read(self, question: Question, reply: Completion) -> Answer:
         grounding = self.codec.parse(
             reply.text,
             size=question.image.size,
@@ -315,85 +315,14 @@ class Grounder:
             seen_size=reply.seen_size,
             phrase=question.phrase,
         )
-        return replace(grounding, tokens=reply.completion_tokens, seconds=reply.seconds, image=question.image)
-
-
-def check_phrase(phrase: str) -> str:
-    """Return a phrase without white space around it.
-
-    Raises:
-        PhraseError: If it is not text, holds nothing to look for, or is longer than `MAX_PHRASE` characters.
-    """
-    if not isinstance(phrase, str):
-        raise PhraseError(f"a phrase must be text, not {type(phrase).__name__}")
-    asked = phrase.strip()
-    if len(asked) > MAX_PHRASE:
-        raise PhraseError(f"the phrase has {len(asked):,} characters, over the limit of {MAX_PHRASE:,}: say it shorter")
-    if not neutralise(asked).strip():
-        raise PhraseError("the phrase is empty: say what to find, such as 'the red cup on the left'")
-    return asked
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    index: int
-    image: Image
-    phrase: str
-    amodal: bool
-    source: ImageSource
-
-
-class _Album:
-    """Pictures that several questions in a row are about, loaded once."""
-
-    def __init__(self) -> None:
-        self.pixels = 0
-        self._pictures: dict[object, tuple[ImageSource, Image]] = {}
-
-    def load(self, source: ImageSource) -> Image:
-        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
-        if key not in self._pictures:
-            image = load_image(source)
-            self.pixels += image.width * image.height
-            self._pictures[key] = (source, image)  # the source too, so that its id stays its own
-        return self._pictures[key][1]
-
-    def kept(self) -> _Album:
-        """Itself for questions to come, or an empty one if it has grown large."""
-        return self if self.pixels <= _WINDOW_PIXELS // 4 else _Album()
-
-
-def _parts(item: Item) -> tuple[ImageSource, str, bool]:
-    if isinstance(item, Sample):
-        return item.image, check_phrase(item.phrase), item.amodal
-    if not isinstance(item, tuple) or len(item) != 2:
-        raise EgmError(f"a question must be a Sample or a pair of image and phrase, not {type(item).__name__}")
-    return item[0], check_phrase(item[1]), False
-
-
-def _question(index: int, item: Item, album: _Album) -> _Question:
-    source, phrase, amodal = _parts(item)
-    return _Question(index, album.load(source), phrase, amodal, source)
-
-
-def _check_all(items: Sequence[Item]) -> None:
-    """Check phrases first, which costs nothing, then every picture once."""
-    checked: set[object] = set()
-    for index, item in enumerate(items):
-        try:
-            _parts(item)
-        except EgmError as error:
-            raise _numbered(error, index) from error
-    for index, item in enumerate(items):
-        source = _parts(item)[0]
-        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
-        if key not in checked:
-            try:
-                load_image(source)
-            except EgmError as error:
-                raise _numbered(error, index) from error
-            checked.add(key)
-
-
-def _numbered(error: EgmError, index: int) -> EgmError:
-    return type(error)(f"item {index}: {error}")
+        if reply.reasoning_tokens is None and (count := getattr(self.backend, "count_tokens", None)) is not None:
+            reply = replace(reply, reasoning_tokens=min(int(count(grounding.reasoning)), reply.completion_tokens))
+        grounding = replace(
+            grounding,
+            tokens=reply.completion_tokens,
+            seconds=reply.seconds,
+            logprob=reply.logprob,
+            answer_logprob=reply.answer_logprob,
+            image=question.image,
+        )
+        return Answer(grounding, reply)

@@ -47,10 +47,14 @@ class Record:
         finish_reason: "stop" or "length"; None after an error.
         prompt_tokens: Tokens read, image tokens included.
         reasoning_tokens: Tokens before the last `</think>`, where known.
-        completion_tokens: Tokens generated, reasoning included.
+        completion_tokens: Tokens generated, reasoning included, of all votes together.
         seconds: From sending to the last token.
         first_token_seconds: From sending to the first token, where streamed.
         queue_seconds: How long it waited for its turn before it was sent.
+        votes: How many answers were sampled.
+        confidence: Share of them that agree with the box; None where only one was asked for.
+        logprob: Mean log-probability of the text's tokens, where known.
+        answer_logprob: The same of what stands after the reasoning.
         cold: Whether it was the first question about its picture in this run.
         meta: The sample's own facts, such as `kind` and `complexity`.
     """
@@ -74,6 +78,10 @@ class Record:
     seconds: float = 0.0
     first_token_seconds: float | None = None
     queue_seconds: float = 0.0
+    votes: int = 1
+    confidence: float | None = None
+    logprob: float | None = None
+    answer_logprob: float | None = None
     cold: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
 

@@ -73,6 +73,9 @@ class Completion:
         first_token_seconds: From sending to the first token, where streamed.
         queue_seconds: How long the request waited, failed tries included, before the answered one was sent.
         reasoning_tokens: Tokens before the last `</think>`, where the engine counts them.
+        logprob: Mean natural log-probability that the model gave the tokens it chose, reasoning and stop token
+            included, before temperature, top-p and top-k; where the engine tells.
+        answer_logprob: The same of the tokens after the last `</think>` alone, or of all where there is none.
     """
 
     text: str
@@ -84,6 +87,8 @@ class Completion:
     first_token_seconds: float | None = None
     queue_seconds: float = 0.0
     reasoning_tokens: int | None = None
+    logprob: float | None = None
+    answer_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,13 @@ class Grounding:
         repairs: Names of the lenient repairs that reading the text took, if any.
         phrase: What was asked.
         size: Width and height of the upright image in pixels.
-        tokens: Tokens generated.
-        seconds: Wall-clock time to the last token.
+        tokens: Tokens generated, those of all votes together.
+        seconds: Wall-clock time to the last token, of the last vote.
+        votes: How many answers were sampled.
+        confidence: Share of the votes that agree with the box (`egm.consensus`), 0 where there is none; None where only
+            one answer was asked for.
+        logprob: Mean log-probability of the text's tokens, where the engine tells; see `Completion`.
+        answer_logprob: The same of what stands after the reasoning.
         image: The upright RGB picture, for `draw`.
     """
 
@@ -122,6 +132,10 @@ class Grounding:
     size: tuple[int, int] | None = None
     tokens: int = 0
     seconds: float = 0.0
+    votes: int = 1
+    confidence: float | None = None
+    logprob: float | None = None
+    answer_logprob: float | None = None
     image: Image | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -158,6 +172,10 @@ class Grounding:
             "size": None if self.size is None else list(self.size),
             "tokens": self.tokens,
             "seconds": round(self.seconds, 4),
+            "votes": self.votes,
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "logprob": self.logprob,
+            "answer_logprob": self.answer_logprob,
         }
 
 

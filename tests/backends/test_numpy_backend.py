@@ -43,7 +43,10 @@ def test_it_answers_as_transformers_does(
     for request in [*requests_, text_only, *noise]:
         ours, theirs = backend.generate([request], GREEDY)[0], reference.generate([request], GREEDY)[0]
         assert backend.prompt(request.messages) == reference.prompt(request.messages)
-        assert replace(ours, seconds=0) == replace(theirs, seconds=0)
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+        assert ours.answer_logprob == pytest.approx(theirs.answer_logprob, abs=1e-3)
+        bare = {"seconds": 0, "logprob": None, "answer_logprob": None}
+        assert replace(ours, **bare) == replace(theirs, **bare)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1000, 50), (9, 9), (47, 211), (2000, 1500), (10, 2000)])

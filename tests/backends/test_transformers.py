@@ -86,7 +86,9 @@ def test_stop_tokens(backend: TransformersBackend, requests_: list[Request]) -> 
     first, second = stopping.generate(requests_[:2], GREEDY)
     assert (first.finish_reason, first.completion_tokens) == ("stop", ids[0].index(stop) + 1)
     assert first.text == tokenizer.decode(ids[0][: ids[0].index(stop)])  # without the stop token, or padding after it
-    assert second == replace(free[1], seconds=second.seconds)
+    assert second.logprob == pytest.approx(free[1].logprob, abs=1e-3)
+    own = {"seconds": second.seconds, "logprob": second.logprob, "answer_logprob": second.answer_logprob}
+    assert second == replace(free[1], **own)
     assert first.seconds < second.seconds  # its own last token, not the batch's
 
 

@@ -276,3 +276,21 @@ def test_help(egm: Egm) -> None:
     outcome = egm("eval", "--help")
     assert (outcome.code, outcome.err) == (0, "")
     assert "DATASET..." in outcome.out
+
+
+def test_votes_and_budgets_are_part_of_the_run(egm: Egm, tmp_path: Path) -> None:
+    file = tmp_path / "script.txt"
+    file.write_text("\n".join([ANSWER, ANSWER, r"</think> [1, 2]"]))
+    command = ("eval", "synthref/val", "--scenes", 1, "--script", file, "--out", tmp_path / "run", "--sample")
+    outcome = egm(*command, "--votes", 3, "--thinking-budget", 2)
+    assert (outcome.code, outcome.err) == (0, "")
+    header, records = read_journal(tmp_path / "run")
+    assert (header.settings["votes"], header.settings["thinking_budget"]) == (3, 2)
+    assert {(record.votes, round(record.confidence or 0, 4)) for record in records} == {(3, 0.6667)}
+    assert records[0].text.startswith("At the\n</think>\n\n```json")
+    other = egm(*command, "--votes", 5, "--thinking-budget", 2)
+    assert other.code == 2
+    assert "settings.votes is 5, was 3" in other.err
+    greedy = egm("eval", "synthref/val", "--scenes", 1, "--script", file, "--votes", 4)
+    assert (greedy.code, greedy.out) == (2, "")
+    assert "sample, as --sample does" in greedy.err

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, Protocol
 
 from egm.errors import BackendError, EgmError
@@ -22,11 +22,24 @@ class Request:
         messages: Chat turns, as a codec writes them.
         images: Upright RGB pictures, one for each `{"type": "image"}` part, in order.
         draw: Which draw this is. With the settings' seed it fixes what is sampled, whatever else is in the batch.
+        vote: Which of several answers to the same question this is, counted from 0; each is another draw.
+        cut: Where a thinking budget is set, what to write after a text at which it ran out; nothing if the reasoning
+            in it has ended.
     """
 
     messages: Sequence[Message]
     images: Sequence[Image] = ()
     draw: int = 0
+    vote: int = 0
+    cut: Callable[[str], str] | None = field(default=None, compare=False)
+
+    def asks_as(self, other: Request) -> bool:
+        """Tell whether another request shows the same pictures and says the same, so that both can share a reading."""
+        return (
+            len(self.images) == len(other.images)
+            and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
+            and self.messages == other.messages
+        )
 
     def check(self) -> None:
         """Refuse pictures without a place in the messages, and places without a picture.
@@ -53,9 +66,14 @@ class GenerationSettings:
         top_p: When sampling, the likeliest tokens that together reach this probability.
         top_k: When sampling, the k likeliest tokens; 0 keeps all.
         seed: When sampling, the same seed gives the same text to the same question in the same place of a list.
+        votes: Answers to sample to each question; `egm.consensus` picks one by agreement.
+        stop_confidence: Stop voting before `votes` answers once the leading box stays ahead with this confidence, from
+            0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
+        thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
+            the model's place. None sets no bound.
 
     Raises:
-        EgmError: If a number is out of range.
+        EgmError: If a number is out of range, or the numbers do not fit together.
 
     Example:
         >>> GenerationSettings(temperature=0.7, seed=3).greedy
@@ -67,11 +85,16 @@ class GenerationSettings:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+    votes: int = 1
+    stop_confidence: float | None = None
+    thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no engine takes."""
-        for name in ("temperature", "top_p", "max_new_tokens", "top_k", "seed"):
-            kind = float if name in ("temperature", "top_p") else operator.index
+        for name in (item.name for item in fields(self)):
+            kind = float if name in ("temperature", "top_p", "stop_confidence") else operator.index
+            if name in ("stop_confidence", "thinking_budget") and getattr(self, name) is None:
+                continue
             try:
                 object.__setattr__(self, name, kind(getattr(self, name)))
             except (TypeError, ValueError):
@@ -83,9 +106,24 @@ class GenerationSettings:
             ("top_p", 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("seed", 0 <= self.seed < 2**63, "0 or more, below 2**63"),
+            ("votes", self.votes >= 1, "at least 1"),
+            ("stop_confidence", self.stop_confidence is None or 0.5 <= self.stop_confidence <= 1.0, "0.5 to 1"),
+            ("thinking_budget", self.thinking_budget is None or self.thinking_budget >= 1, "at least 1"),
         ):
             if not fine:
                 raise EgmError(f"{name} {getattr(self, name)} is out of range: give {rule}")
+        if self.votes > 1 and self.greedy:
+            raise EgmError(
+                f"{self.votes} votes at temperature 0 are one answer {self.votes} times: sample, as --sample does, "
+                "or give a temperature above 0"
+            )
+        if self.stop_confidence is not None and self.votes == 1:
+            raise EgmError("stop_confidence stops a vote, and 1 answer is none: give votes, the most to sample")
+        if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
+            raise EgmError(
+                f"thinking_budget {self.thinking_budget} leaves no room for the answer within max_new_tokens "
+                f"{self.max_new_tokens}: think less, or allow more tokens"
+            )
 
     @property
     def greedy(self) -> bool:
@@ -99,6 +137,8 @@ CARD_SETTINGS: Final = GenerationSettings(max_new_tokens=8192, temperature=0.6, 
 
 class Backend(Protocol):
     """An engine that answers.
+
+    One that keeps a thinking budget (`Request.cut`) says so by an attribute `budgets`, which is true.
 
     Attributes:
         model: What answers, for messages and records: a name, a folder or a hub id.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
-from egm.backends.numpy_qwen3_vl import Decoder, Floats, Grid, VisionTower, under
-from egm.backends.sampling import seed_of
+from egm.backends.numpy_qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
+from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class NumpyBackend:
-    """A small dense Qwen3-VL in float32, one request at a time.
+    """A small dense Qwen3-VL in float32, one question at a time; several answers to it are sampled together.
 
     It answers as `TransformersBackend` does in float32 on the CPU, up to rounding; what it samples differs, since the
     random numbers are NumPy's.
@@ -34,6 +34,8 @@ class NumpyBackend:
     Raises:
         ModelError: If it is not a dense Qwen3-VL, or a file is missing or damaged.
     """
+
+    budgets = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.name
@@ -72,24 +74,26 @@ class NumpyBackend:
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a part of an answer took."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self._encode(text))
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        """Answer requests one after the other; see `Backend.generate`."""
+        """Answer requests one after the other, those that ask the same thing together; see `Backend.generate`."""
         from threadpoolctl import threadpool_limits
 
         # The products are so small that threads cost more than they give, and on a busy machine ten times as much.
         # Where exp overflows to infinity, one over it is 0, as it should be.
         with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
-            return [self._answer(request, settings) for request in requests]
+            return [reply for group in alike(requests) for reply in self._answer(group, settings)]
 
-    def _answer(self, request: Request, settings: GenerationSettings) -> Completion:
+    def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        """Read once what requests share, and write their answers in step."""
         start = time.perf_counter()
+        request = group[0]
         request.check()
         if len(request.images) > 1:
             raise BackendError(f"{self.model} takes one picture a request, not {len(request.images)}")
         seen = [self._see(image) for image in request.images]
-        ids = self._tokenizer.encode(self.prompt(request.messages), add_special_tokens=False).ids
+        ids = self._encode(self.prompt(request.messages))
         if ids.count(self._image) != len(seen) or self._video in ids:
             raise BackendError("the text holds control tokens for pictures: pass phrases through a codec")
         at = ids.index(self._image) if seen else 0
@@ -109,27 +113,44 @@ class NumpyBackend:
             hidden[rows] = features
             positions = _positions(len(ids), at, grid)
         cache = self._decoder.cache(len(ids) + limit)
-        scores = self._decoder(hidden, positions, cache, 0, [(rows, level) for level in levels])
-        choose, place = _Choice(settings, request.draw), int(positions.max())
-        answer: list[int] = []
-        while True:
-            scores[[self._image, self._video]] = -np.inf
-            token = choose(scores)
-            answer.append(token)
-            if token in self._stops or len(answer) == limit:
+        scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
+        answers = [_Writing(own, settings, self._decode, self._encode) for own in group]
+        going, place = answers, int(positions.max())
+        scores = np.repeat(scores, len(group), axis=0)
+        cache = widen(cache, [0] * len(group), len(ids))
+        for count in range(1, limit + 1):
+            scores[:, [self._image, self._video]] = -np.inf
+            for own, row in zip(going, scores, strict=True):
+                own.write(row, stopped=self._stops, start=start)
+            kept = [number for number, own in enumerate(going) if not own.stopped]
+            if not kept or count == limit:
                 break
-            where = np.full((3, 1), place + len(answer))
-            read = len(ids) + len(answer) - 1
-            scores = self._decoder(self._decoder.embeddings[[token]], where, cache, read, [])
-        stopped = answer[-1] in self._stops
-        return Completion(
-            text=self._tokenizer.decode(answer[:-1] if stopped else answer, skip_special_tokens=False),
-            finish_reason="stop" if stopped else "length",
-            prompt_tokens=len(ids),
-            completion_tokens=len(answer),
-            seconds=time.perf_counter() - start,
-            seen_size=(grid[1] * self._pixels["patch_size"], grid[0] * self._pixels["patch_size"]) if seen else None,
-        )
+            read = len(ids) + count - 1
+            if len(kept) < len(going):
+                cache, going = widen(cache, kept, read), [going[number] for number in kept]
+            newest = self._decoder.embeddings[[own.ids[-1] for own in going]][:, None]
+            scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
+        patch, close = self._pixels["patch_size"], self._encode("</think>")
+        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget) for own in answers]
+        return [
+            Completion(
+                text=self._decode(own.ids[:-1] if own.stopped else own.ids),
+                finish_reason="stop" if own.stopped else "length",
+                prompt_tokens=len(ids),
+                completion_tokens=len(own.ids),
+                seconds=own.seconds,
+                seen_size=(grid[1] * patch, grid[0] * patch) if seen else None,
+                logprob=whole,
+                answer_logprob=answer,
+            )
+            for own, (whole, answer) in zip(answers, logprobs, strict=True)
+        ]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _see(self, image: Image) -> tuple[Grid, Floats, list[Floats]]:
         from PIL.Image import Resampling
@@ -145,13 +166,33 @@ class NumpyBackend:
         return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
 
 
-class _Choice:
-    """Choosing a token from scores: the largest, or a draw."""
+class _Writing:
+    """One answer while it is written."""
 
-    def __init__(self, settings: GenerationSettings, draw: int) -> None:
-        self.settings, self.random = settings, np.random.default_rng(seed_of(settings, draw))
+    def __init__(
+        self,
+        request: Request,
+        settings: GenerationSettings,
+        decode: Callable[[Sequence[int]], str],
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
+        self.budget = Budget(settings, request, decode, encode)
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.seconds, self.stopped = 0.0, False
 
-    def __call__(self, scores: Floats) -> int:
+    def write(self, scores: Floats, *, stopped: Container[int], start: float) -> None:
+        """Add a token: the one that is forced, else the likeliest, or a draw."""
+        forced = self.budget.token(len(self.ids), lambda: self.ids)
+        token = self._choose(scores) if forced is None else forced
+        top = scores.max()
+        self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
+        self.ids.append(token)
+        self.stopped = token in stopped
+        self.seconds = time.perf_counter() - start
+
+    def _choose(self, scores: Floats) -> int:
         settings = self.settings
         if settings.greedy:
             return int(scores.argmax())

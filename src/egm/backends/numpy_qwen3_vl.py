@@ -1,13 +1,13 @@
 """Qwen3-VL's forward pass in NumPy: for small models on a CPU, where importing torch takes longer than answering.
 
-The architecture is that of `transformers.models.qwen3_vl` (Apache-2.0), dense, one still image or none, one sequence,
-in float32: a vision tower with 2-D rotary positions, DeepStack, and a decoder with interleaved M-RoPE.
+The architecture is that of `transformers.models.qwen3_vl` (Apache-2.0), dense, one still image or none, sequences
+of one length, in float32: a vision tower with 2-D rotary positions, DeepStack, and a decoder with interleaved M-RoPE.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -109,7 +109,7 @@ class VisionTower:
 
 
 class Decoder:
-    """The language model, with room for one sequence.
+    """The language model.
 
     Args:
         config: `text_config`.
@@ -129,24 +129,24 @@ class Decoder:
             self._layers.append((own, qkv, gate_up))
 
     def cache(self, length: int) -> Floats:
-        """Make room for keys and values: shape (layers, 2, key heads, length, head size)."""
-        shape = (len(self._layers), 2, self.config["num_key_value_heads"], length, self.config["head_dim"])
+        """Make room for keys and values of one sequence: shape (layers, 2, 1, key heads, length, head size)."""
+        shape = (len(self._layers), 2, 1, self.config["num_key_value_heads"], length, self.config["head_dim"])
         return np.empty(shape, dtype=np.float32)
 
     def __call__(
         self, hidden: Floats, positions: NDArray[np.int64], cache: Floats, start: int, levels: list[tuple[Any, Floats]]
     ) -> Floats:
-        """Read `n` more tokens.
+        """Read `n` more tokens of each of `b` sequences.
 
         Args:
-            hidden: Embeddings, shape (n, hidden).
-            positions: Time, height and width of each, shape (3, n).
-            cache: From `cache`; the new keys and values are written to it.
+            hidden: Embeddings, shape (b, n, hidden).
+            positions: Time, height and width of each, shape (3, n), the same for all sequences.
+            cache: From `cache` or `widen`; the new keys and values are written to it.
             start: Tokens already read.
-            levels: For each of the first layers, which rows to add visual features to, and the features.
+            levels: For each of the first layers, which tokens to add visual features to, and the features.
 
         Returns:
-            Scores of the token after the last one, shape (vocabulary,).
+            Scores of the token after the last one, shape (b, vocabulary).
         """
         turn = self._rotation(positions)
         for index, (own, qkv, gate_up) in enumerate(self._layers):
@@ -157,8 +157,8 @@ class Decoder:
             hidden = hidden + times(gate / (1 + np.exp(-gate)) * up, own["mlp.down_proj.weight"])
             if index < len(levels):
                 rows, features = levels[index]
-                hidden[rows] += features
-        scores: Floats = times(self._norm(self.weights["norm.weight"], hidden[-1:]), self.head)[0]
+                hidden[:, rows] += features
+        scores: Floats = times(self._norm(self.weights["norm.weight"], hidden[:, -1]), self.head)
         return scores
 
     def _attention(
@@ -166,21 +166,22 @@ class Decoder:
     ) -> Floats:
         size, heads = self.config["head_dim"], self.config["num_attention_heads"]
         kept = self.config["num_key_value_heads"]
-        end = start + len(x)
-        mixed = times(x, qkv).reshape(len(x), -1, size).transpose(1, 0, 2)
-        queries, keys, values = mixed[:heads], mixed[heads : heads + kept], mixed[heads + kept :]
-        cache[0, :, start:end] = rotate(self._norm(own["self_attn.k_norm.weight"], keys), turn)
-        cache[1, :, start:end] = values
+        count, new = x.shape[:2]
+        end = start + new
+        mixed = times(x, qkv).reshape(count, new, -1, size).transpose(0, 2, 1, 3)
+        queries, keys, values = mixed[:, :heads], mixed[:, heads : heads + kept], mixed[:, heads + kept :]
+        cache[0, :, :, start:end] = rotate(self._norm(own["self_attn.k_norm.weight"], keys), turn)
+        cache[1, :, :, start:end] = values
         queries = rotate(self._norm(own["self_attn.q_norm.weight"], queries), turn)
         # Query heads share key heads in groups; a group's queries stand one below the other, so that nothing is copied.
         group = heads // kept
-        grouped = queries.reshape(kept, group * len(x), size)
+        grouped = queries.reshape(count, kept, group * new, size)
         hidden_from = None
-        if len(x) > 1:
-            causal = np.arange(end) > start + np.arange(len(x))[:, None]
+        if new > 1:
+            causal = np.arange(end) > start + np.arange(new)[:, None]
             hidden_from = np.tile(causal, (group, 1))
-        seen = scores_to_values(grouped, cache[0, :, :end], cache[1, :, :end], hidden_from)
-        seen = seen.reshape(heads, len(x), size).transpose(1, 0, 2).reshape(len(x), -1)
+        seen = scores_to_values(grouped, cache[0, :, :, :end], cache[1, :, :, :end], hidden_from)
+        seen = seen.reshape(count, heads, new, size).transpose(0, 2, 1, 3).reshape(count, new, -1)
         return times(seen, own["self_attn.o_proj.weight"])
 
     def _norm(self, weight: Floats, x: Floats) -> Floats:
@@ -197,11 +198,20 @@ class Decoder:
 
 
 def times(x: Floats, weight: Floats) -> Floats:
-    """Multiply rows, shape (n, in), by a weight, shape (out, in)."""
-    if len(x) == 1:
-        # A product with one vector gains nothing from threads, and BLAS's wait for each other where the CPU is busy.
-        return np.asarray(np.einsum("oi,i->o", weight, x[0])[None])
-    return np.asarray(x @ weight.T)
+    """Multiply rows, shape (..., in), by a weight, shape (out, in)."""
+    rows = x.reshape(-1, x.shape[-1])
+    # A product with one vector gains nothing from threads, and BLAS's wait for each other where the CPU is busy.
+    product = np.einsum("oi,i->o", weight, rows[0]) if len(rows) == 1 else rows @ weight.T
+    return np.asarray(product.reshape(*x.shape[:-1], -1))
+
+
+def widen(cache: Floats, rows: Sequence[int], length: int) -> Floats:
+    """Copy the sequences `rows` of a cache, of which `length` tokens are read; one may be taken several times."""
+    if list(rows) == list(range(cache.shape[2])):
+        return cache
+    copy = np.empty((*cache.shape[:2], len(rows), *cache.shape[3:]), dtype=cache.dtype)
+    copy[..., :length, :] = cache[:, :, rows, :, :length]
+    return copy
 
 
 def rotation(angles: NDArray[Any]) -> tuple[Floats, Floats]:
@@ -211,7 +221,7 @@ def rotation(angles: NDArray[Any]) -> tuple[Floats, Floats]:
 
 
 def rotate(x: Floats, turn: tuple[Floats, Floats]) -> Floats:
-    """Turn heads, shape (heads, n, size), by rotary positions."""
+    """Turn heads, shape (..., heads, n, size), by rotary positions."""
     half = x.shape[-1] // 2
     return np.asarray(x * turn[0] + np.concatenate([-x[..., half:], x[..., :half]], axis=-1) * turn[1])
 
@@ -224,9 +234,9 @@ def attend(queries: Floats, keys: Floats, values: Floats) -> Floats:
 
 def scores_to_values(queries: Floats, keys: Floats, values: Floats, hidden_from: NDArray[np.bool_] | None) -> Floats:
     """Scaled dot-product attention, heads first; `hidden_from` marks keys that a query may not see."""
-    scores = queries @ keys.transpose(0, 2, 1) * np.float32(queries.shape[-1] ** -0.5)
+    scores = queries @ keys.swapaxes(-1, -2) * np.float32(queries.shape[-1] ** -0.5)
     if hidden_from is not None:
-        scores[:, hidden_from] = -np.inf
+        scores[..., hidden_from] = -np.inf
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray((scores / scores.sum(axis=-1, keepdims=True)) @ values)
 

@@ -7,12 +7,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import replace
-from typing import Any, Self
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.openai_budget import think_within
 from egm.backends.openai_connection import server_url, stop
 from egm.backends.openai_faults import RetryPolicy, classify
 from egm.backends.openai_messages import body
@@ -21,6 +23,14 @@ from egm.errors import BackendError, EgmError, ModelError
 from egm.types import Completion
 
 _CONNECT_SECONDS = 10.0
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class _Outcome(Protocol[R_co]):
+    """A future as far as it is waited for."""
+
+    def result(self) -> R_co: ...
 
 
 class OpenAIBackend:
@@ -39,12 +49,15 @@ class OpenAIBackend:
         retry: How failed requests are sent again.
         stall_seconds: Longest silence in a streamed reply, before its first token too.
         timeout_seconds: Longest time for one try.
+        logprobs: Ask for the log-probability of each token, which some servers refuse.
 
     Raises:
         EgmError: If the URL is none, or a number is out of range.
         ModelError: If the server serves no model, or several and none is named.
         BackendError: If it does not say.
     """
+
+    budgets = True
 
     def __init__(
         self,
@@ -56,6 +69,7 @@ class OpenAIBackend:
         retry: RetryPolicy | None = None,
         stall_seconds: float = 120.0,
         timeout_seconds: float = 1800.0,
+        logprobs: bool = False,
     ) -> None:
         if concurrency < 1:
             raise EgmError(f"concurrency {concurrency} is out of range: give at least 1")
@@ -63,7 +77,7 @@ class OpenAIBackend:
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
         self.url, loopback = server_url(url)
-        self.concurrency = concurrency
+        self.concurrency, self._logprobs = concurrency, logprobs
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
@@ -125,9 +139,26 @@ class OpenAIBackend:
         Raises:
             BackendError: If the backend is closed.
         """
-        if not self._stop.alive:
-            raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
+        self._check_open()
         return asyncio.run_coroutine_threadsafe(self._answer(request, settings, time.perf_counter()), self._loop)
+
+    def submit_rounds(
+        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
+    ) -> Future[R]:
+        """Queue requests that depend on the replies to earlier ones.
+
+        Args:
+            rounds: Yields requests to send at once, is sent their replies, and returns the result.
+            settings: How to generate, the same for all.
+
+        Returns:
+            A future of the result; see `submit`. The first request that fails for good ends the others.
+
+        Raises:
+            BackendError: If the backend is closed.
+        """
+        self._check_open()
+        return asyncio.run_coroutine_threadsafe(self._drive(rounds, settings), self._loop)
 
     def close(self) -> None:
         """Give up what is under way and close the connections. Leaving a `with` block does the same."""
@@ -167,9 +198,35 @@ class OpenAIBackend:
             raise ModelError(f"{self.url} serves several models: name one of {', '.join(names)[:500]}")
         return names[0]
 
+    def _check_open(self) -> None:
+        if not self._stop.alive:
+            raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
+
+    async def _drive(
+        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
+    ) -> R:
+        asked = next(rounds)
+        while True:
+            submitted = time.perf_counter()
+            tasks = [asyncio.ensure_future(self._answer(request, settings, submitted)) for request in asked]
+            try:
+                replies = await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            try:
+                asked = rounds.send(replies)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
+        return await think_within(request, settings, partial(self._ask, submitted))
+
+    async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
+            query |= {"logprobs": True} if self._logprobs else {}
             attempt = 0
             while True:
                 streamed, sent = self._streams, time.perf_counter()
@@ -223,8 +280,8 @@ class OpenAIBackend:
         return " ".join((text.replace(self._key, "***") if self._key else text).split())
 
 
-def outcome(future: Future[Completion]) -> Completion | BackendError:
-    """Wait for what `submit` returned: the reply, or the error of the tries."""
+def outcome(future: _Outcome[R_co]) -> R_co | BackendError:
+    """Wait for what `submit` or `submit_rounds` returned: the reply, or the error of the tries."""
     try:
         return future.result()
     except BackendError as error:

@@ -27,9 +27,11 @@ class RemoteRequest(Request):
 
     Attributes:
         files: For each picture what `plain_jpeg` returns, or nothing at all.
+        begun: How the answer begins, for the server to go on with; empty where it begins the answer itself.
     """
 
     files: tuple[bytes | None, ...] = ()
+    begun: str = ""
 
 
 def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
@@ -93,6 +95,9 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         content = message["content"]
         parts = content if isinstance(content, str) else [_part(part, urls) for part in content]
         messages.append({"role": message["role"], "content": parts})
+    begun = request.begun if isinstance(request, RemoteRequest) else ""
+    if begun:
+        messages.append({"role": "assistant", "content": begun})
     known: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -100,11 +105,14 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         "temperature": settings.temperature,
     }
     if not settings.greedy:
-        known["seed"] = seed_of(settings, request.draw) % 2**31
+        known["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
             known["top_p"] = settings.top_p
-        if settings.top_k:
-            known["extra_body"] = {"top_k": settings.top_k}
+    extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if begun else {}
+    if settings.top_k and not settings.greedy:
+        extra["top_k"] = settings.top_k
+    if extra:
+        known["extra_body"] = extra
     return known
 
 

@@ -8,28 +8,28 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from egm.backends.openai_backend import outcome
-from egm.errors import EgmError
-from egm.types import Completion
+from egm.errors import BackendError, EgmError
 
 Q = TypeVar("Q")
+R = TypeVar("R")
 
 _MOST = 1024  # errors that wait for an older question count too
 
 
 def in_order(
-    started: Iterable[tuple[Q, Future[Completion]] | EgmError], room: Callable[[Sequence[Q]], bool]
-) -> Iterator[tuple[Q, Completion] | EgmError]:
+    started: Iterable[tuple[Q, Future[R]] | EgmError], room: Callable[[Sequence[Q]], bool]
+) -> Iterator[tuple[Q, R] | EgmError]:
     """Wait for the oldest question, and keep the server busy meanwhile.
 
     Args:
-        started: Questions with what `OpenAIBackend.submit` returned, or errors that left nothing to ask; taking one
-            starts it. There may be no end to them.
+        started: Questions with what `OpenAIBackend.submit_rounds` returned, or errors that left nothing to ask; taking
+            one starts it. There may be no end to them.
         room: Whether another may be started beside those that wait.
 
     Yields:
         Questions with their replies, or their errors. What is under way when the iterator is closed is given up.
     """
-    source, waiting = iter(started), deque[tuple[Q, Future[Completion]] | EgmError]()
+    source, waiting = iter(started), deque[tuple[Q, Future[R]] | EgmError]()
     more = True
     try:
         while True:
@@ -47,7 +47,10 @@ def in_order(
             if isinstance(oldest, tuple):
                 reply = outcome(oldest[1])
                 waiting.popleft()
-                yield reply if isinstance(reply, BaseException) else (oldest[0], reply)
+                if isinstance(reply, BackendError):
+                    yield reply
+                else:
+                    yield oldest[0], reply
             else:
                 waiting.popleft()
                 yield oldest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +22,14 @@ class Reply:
         reasoning: Pieces that the server's reasoning parser moved out of it.
         finish_reason: Why it ended; None while it has not.
         usage: Tokens as the server counts them.
+        logprobs: Each token with its log-probability, where asked for.
     """
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Any = None
+    logprobs: list[tuple[str, float]] = field(default_factory=list)
 
     def add(self, chunk: Any) -> bool:
         """Take in a chunk of a stream, or a whole reply; tell whether it brought text."""
@@ -42,6 +45,10 @@ class Reply:
             self.reasoning += [thought] if thought else []
             self.content += [content] if content else []
             brought = brought or bool(thought or content)
+            self.logprobs += [
+                (str(_get(token, "token")), float(_get(token, "logprob")))
+                for token in _get(_get(choice, "logprobs"), "content") or ()
+            ]
             self.finish_reason = _get(choice, "finish_reason") or self.finish_reason
         return brought
 
@@ -89,7 +96,23 @@ class Reply:
             prompt_tokens=_count(_get(self.usage, "prompt_tokens")) or 0,
             completion_tokens=_count(_get(self.usage, "completion_tokens")) or 0,
             reasoning_tokens=_count(_get(self.usage, "reasoning_tokens") if reasoning is None else reasoning),
+            logprob=_mean([value for _, value in self.logprobs]),
+            answer_logprob=_mean(self._answer_logprobs()),
         )
+
+    def _answer_logprobs(self) -> list[float]:
+        """Those of the tokens after the one that ends the last `</think>`."""
+        text, ends = "", []
+        for token, _ in self.logprobs:
+            text += token
+            ends.append(len(text))
+        closed = text.rfind("</think>")
+        after = closed + len("</think>") if closed >= 0 else 0
+        return [value for (_, value), end in zip(self.logprobs, ends, strict=True) if end > after]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _get(value: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from egm.backends.base import GenerationSettings, Request
@@ -13,8 +14,9 @@ class ScriptedBackend:
     """Replays texts, in order or by what is asked.
 
     Args:
-        script: Texts in the order of the requests; or a mapping from a phrase to the text that answers it, where the
-            longest phrase that occurs in a request counts. A `Completion` in place of a text is replayed as it is.
+        script: Texts in the order of the requests, of which each vote is one; or a mapping from a phrase to the text
+            that answers it, where the longest phrase that occurs in a request counts. A `Completion` in place of a text
+            is replayed as it is.
         model: Name to go by.
 
     Example:
@@ -22,6 +24,8 @@ class ScriptedBackend:
         >>> backend.generate([Request(messages=[])], GenerationSettings())[0].text
         '</think> [1, 2, 3, 4]'
     """
+
+    budgets = True
 
     def __init__(
         self, script: Iterable[str | Completion] | Mapping[str, str | Completion], *, model: str = "scripted"
@@ -32,14 +36,15 @@ class ScriptedBackend:
         self._by_phrase: dict[str, str | Completion] | None = dict(script) if isinstance(script, Mapping) else None
         self._queue: Iterator[str | Completion] = iter(()) if isinstance(script, Mapping) else iter(script)
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:  # noqa: ARG002
-        """Replay; see `Backend.generate`. Words count as tokens, and no time passes.
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        """Replay; see `Backend.generate`. Words count as tokens, and no time passes; budgets bind texts as in `spoken`.
 
         Raises:
             BackendError: If the script has ended, or knows no phrase of a request.
         """
         self.requests += requests
-        return [_reply(self._next(request)) for request in requests]
+        replies = ((request, self._next(request)) for request in requests)
+        return [line if isinstance(line, Completion) else spoken(line, request, settings) for request, line in replies]
 
     def _next(self, request: Request) -> str | Completion:
         if self._by_phrase is None:
@@ -62,5 +67,22 @@ def _text(request: Request) -> str:
     return "\n".join(text for texts in parts for text in texts)
 
 
-def _reply(line: str | Completion) -> Completion:
-    return Completion(line, completion_tokens=len(line.split())) if isinstance(line, str) else line
+def spoken(text: str, request: Request, settings: GenerationSettings) -> Completion:
+    r"""Make a text a reply whose tokens are its words.
+
+    Where the settings bound the reasoning and the text's is longer, the rest of it gives way to what `Request.cut`
+    writes, and the text goes on from where its own answer says the same: its mind is made up before it is cut.
+
+    Example:
+        >>> request = Request([], cut=lambda text: "" if "</think>" in text else " </think> [")
+        >>> spoken("a b c d e </think> So: [1, 2]", request, GenerationSettings(thinking_budget=2)).text
+        'a b </think> [1, 2]'
+    """
+    if settings.thinking_budget is not None and request.cut is not None:
+        ends = [word.end() for word in re.finditer(r"\S+", text)][: settings.thinking_budget]
+        thought = text[: ends[-1]] if len(ends) == settings.thinking_budget else text
+        if len(thought) < len(text) and (forced := request.cut(thought)):
+            answer = text.rpartition("</think>")[2]
+            shared = next((forced[at:] for at in range(len(forced)) if forced[at:] in answer), "")
+            text = thought + forced + (answer.partition(shared)[2] if shared else answer)
+    return Completion(text, completion_tokens=len(text.split()))

@@ -10,7 +10,7 @@ from typing import Any
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.quiet import quiet
-from egm.backends.sampling import Clock, GumbelSampler
+from egm.backends.sampling import Budget, Clock, GumbelSampler, Scribe, mean_logprobs
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
 
@@ -25,6 +25,8 @@ class TransformersBackend:
         processor: Its processor.
         name: What to call it in messages and records.
     """
+
+    budgets = True
 
     def __init__(self, model: Any, processor: Any, *, name: str = "") -> None:
         self.model = name or type(model).__name__
@@ -77,7 +79,14 @@ class TransformersBackend:
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a part of an answer took."""
-        return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self._encode(text))
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        # Special tokens stay: the boxes of some families stand between them.
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=False))
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests in one batch; see `Backend.generate`.
@@ -94,12 +103,15 @@ class TransformersBackend:
                 inputs = self._inputs(requests)
                 room = self._room(inputs["input_ids"].shape[1])
                 clock = Clock()
+                scribe = Scribe([Budget(settings, own, self._decode, self._encode) for own in requests])
+                sampler = [] if settings.greedy else [GumbelSampler(settings, requests, self.module.device)]
                 output = self._generate(
                     inputs,
                     self._config(min(settings.max_new_tokens, room)),
-                    logits_processor=[] if settings.greedy else [self._sampler(requests, settings)],
+                    logits_processor=[scribe.listen, *sampler, scribe.force],
                     stopping_criteria=[clock],
                 )
+                logprobs = scribe.logprobs(output)
         except torch.OutOfMemoryError as error:
             raise BackendError(
                 f"out of GPU memory with {len(requests)} requests at once: use a smaller batch_size"
@@ -108,7 +120,7 @@ class TransformersBackend:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
-        return self._replies(inputs, output, clock, start)
+        return self._replies(inputs, output, clock, start, scribe.budgets, logprobs)
 
     def _generate(self, inputs: Any, config: Any, **options: Any) -> Any:
         """Call the model's own generate with a configuration that holds all there is to say."""
@@ -160,27 +172,34 @@ class TransformersBackend:
         ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted({int(token) for token in ids if token is not None})
 
-    def _sampler(self, requests: Sequence[Request], settings: GenerationSettings) -> GumbelSampler:
-        return GumbelSampler(settings, [request.draw for request in requests], self.module.device)
-
-    def _replies(self, inputs: Any, output: Any, clock: Clock, start: float) -> list[Completion]:
-        length, stops = inputs["input_ids"].shape[1], self._stops()
+    def _replies(
+        self,
+        inputs: Any,
+        output: Any,
+        clock: Clock,
+        start: float,
+        budgets: Sequence[Budget],
+        logprobs: Sequence[Sequence[float]],
+    ) -> list[Completion]:
+        length, stops, close = inputs["input_ids"].shape[1], self._stops(), self._encode("</think>")
         rows = output[:, length:].tolist()
         read = inputs["attention_mask"].sum(dim=1).tolist()
         sizes = self._seen_sizes(inputs)
         replies = []
-        for row, prompt_tokens, size in zip(rows, read, sizes, strict=True):
+        for row, prompt_tokens, size, budget, own in zip(rows, read, sizes, budgets, logprobs, strict=True):
             end = next((i for i, token in enumerate(row) if token in stops), None)
             count = len(row) if end is None else end + 1
+            whole, answer = mean_logprobs(row[:count], own[:count], close, budget)
             replies.append(
                 Completion(
-                    # Special tokens stay: the boxes of some families stand between them.
-                    text=self.processor.tokenizer.decode(row[:end], skip_special_tokens=False),
+                    text=self._decode(row[:end]),
                     finish_reason="length" if end is None else "stop",
                     prompt_tokens=prompt_tokens,
                     completion_tokens=count,
                     seconds=clock.times[count - 1] - start,
                     seen_size=size,
+                    logprob=whole,
+                    answer_logprob=answer,
                 )
             )
         return replies

@@ -79,6 +79,16 @@ def evaluate(
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.")
     ] = None,
+    votes: Annotated[
+        int, typer.Option(help="With --sample, answers to sample to each phrase; the box that most agree on counts.")
+    ] = 1,
+    stop_confidence: Annotated[
+        float | None,
+        typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
+    ] = None,
+    thinking_budget: Annotated[
+        int | None, typer.Option(help="Most tokens of reasoning; then the answer is begun in the model's place.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
     codec: Annotated[
         str, typer.Option(help="With --server or --script, the model's family: qwen3_vl, qwen2_5_vl or internvl.")
@@ -104,9 +114,15 @@ def evaluate(
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
-    settings = replace(CARD_SETTINGS if sample else GenerationSettings(), seed=seed)
-    if max_tokens is not None:
-        settings = replace(settings, max_new_tokens=max_tokens)
+    usual = CARD_SETTINGS if sample else GenerationSettings()
+    settings = replace(
+        usual,
+        seed=seed,
+        max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens,
+        votes=votes,
+        stop_confidence=stop_confidence,
+        thinking_budget=thinking_budget,
+    )
     splits: dict[str, Iterable[Sample]] = {}
     for name in datasets:
         split, samples = _open(name, images=images, data=data, allow_partial=allow_partial, scenes=scenes)
@@ -183,7 +199,7 @@ def _elsewhere(
 
     assert script is not None
     script = script / FILE_NAME if script.is_dir() else script
-    backend = read_script(script, keys, model=model or "scripted")
+    backend = read_script(script, keys, votes=settings.votes, model=model or "scripted")
     grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 

@@ -60,6 +60,16 @@ def ground(
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.")
     ] = None,
+    votes: Annotated[
+        int, typer.Option(help="With --sample, answers to sample to each phrase; the box that most agree on counts.")
+    ] = 1,
+    stop_confidence: Annotated[
+        float | None,
+        typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
+    ] = None,
+    thinking_budget: Annotated[
+        int | None, typer.Option(help="Most tokens of reasoning; then the answer is begun in the model's place.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -85,9 +95,15 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    settings = replace(CARD_SETTINGS if sample else GenerationSettings(), seed=seed)
-    if max_tokens is not None:
-        settings = replace(settings, max_new_tokens=max_tokens)
+    usual = CARD_SETTINGS if sample else GenerationSettings()
+    settings = replace(
+        usual,
+        seed=seed,
+        max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens,
+        votes=votes,
+        stop_confidence=stop_confidence,
+        thinking_budget=thinking_budget,
+    )
 
     if server is not None:
         if (device, dtype) != ("auto", "auto"):
@@ -154,6 +170,8 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         if show_reasoning:
             print("  reasoning:", clean(grounding.reasoning) or "none")
         cost = f"({grounding.seconds:.2f} s, {grounding.tokens} tokens)"
+        if grounding.confidence is not None:
+            cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"
         if grounding.box is not None:
             print("  box", *(f"{value:.1f}" for value in grounding.box), "", cost)
         else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from egm.backends.scripted import spoken
 from egm.errors import BackendError, DataError
 from egm.types import Completion
 
@@ -19,34 +21,50 @@ class ReplayBackend:
     Because a text belongs to a sample and not to a moment, an interrupted run goes on with the right ones.
 
     Args:
-        answers: By the number of a sample's draw, its reply, or what the engine said where it failed.
+        answers: By the number of a sample's draw, what each vote on it says, from the start again after the last: a
+            text, a whole reply, or the engine's failure.
         model: Name to go by.
     """
 
-    def __init__(self, answers: Mapping[int, Completion | str], *, model: str = "scripted") -> None:
+    budgets = True
+
+    def __init__(
+        self, answers: Mapping[int, Sequence[str | Completion | BackendError]], *, model: str = "scripted"
+    ) -> None:
         self.model, self._answers = model, answers
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:  # noqa: ARG002
-        """Replay; see `Backend.generate`.
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        """Replay; see `Backend.generate`. Words count as tokens, and budgets bind texts as in `spoken`.
 
         Raises:
-            BackendError: If there is no answer to a sample, or an error was recorded.
+            BackendError: If there is no answer to a sample, or a failure was recorded.
         """
-        found = [self._answers.get(request.draw, "the script has no answer to this sample") for request in requests]
-        for answer in found:
-            if isinstance(answer, str):
-                raise BackendError(answer)
-        return [answer for answer in found if isinstance(answer, Completion)]
+        return [self._reply(request, settings) for request in requests]
+
+    def _reply(self, request: Request, settings: GenerationSettings) -> Completion:
+        votes = self._answers.get(request.draw)
+        if not votes:
+            raise BackendError("the script has no answer to this sample")
+        answer = votes[request.vote % len(votes)]
+        if isinstance(answer, BackendError):
+            raise answer
+        if isinstance(answer, Completion):
+            return answer
+        reply = spoken(answer, request, settings)
+        return replace(reply, reasoning_tokens=len(reply.text.rpartition("</think>")[0].split()))
 
 
-def read_script(path: Path, keys: Iterable[tuple[str, str]], *, model: str = "scripted") -> ReplayBackend:
-    r"""Read answers: a journal's, each to the sample that it was given to, or a line a sample in the order of asking.
+def read_script(
+    path: Path, keys: Iterable[tuple[str, str]], *, votes: int = 1, model: str = "scripted"
+) -> ReplayBackend:
+    r"""Read answers: a journal's, each to the sample that it was given to, or a line a vote in the order of asking.
 
     A text file begins anew after its last line; words count as its tokens. In it `\n` stands for a line feed.
 
     Args:
         path: The file, or the run folder that holds a journal.
         keys: Split and id of every sample, in order.
+        votes: How many lines of a text file belong to each sample.
         model: Name to go by.
 
     Raises:
@@ -64,29 +82,29 @@ def read_script(path: Path, keys: Iterable[tuple[str, str]], *, model: str = "sc
     if not text:
         raise DataError(f"script {str(path)!r} is empty: give a text a line")
     lines = [line.replace("\\n", "\n") for line in text.splitlines()]
-    answers = {draw_of(*key): _said(lines[number % len(lines)]) for number, key in enumerate(keys)}
+    answers = {
+        draw_of(*key): [lines[(number * votes + vote) % len(lines)] for vote in range(votes)]
+        for number, key in enumerate(keys)
+    }
     return ReplayBackend(answers, model=model)
 
 
-def _recorded(path: Path) -> dict[int, Completion | str]:
+def _recorded(path: Path) -> dict[int, list[Completion | BackendError]]:
     from egm.evaluate import ERROR
     from egm.evaluate.plan import draw_of
     from egm.journal import read_journal
 
     return {
-        draw_of(*record.key): record.error or ERROR
-        if record.failure == ERROR
-        else Completion(
-            record.text,
-            record.finish_reason or "stop",
-            record.prompt_tokens,
-            record.completion_tokens,
-            reasoning_tokens=record.reasoning_tokens,
-        )
+        draw_of(*record.key): [
+            BackendError(record.error or ERROR)
+            if record.failure == ERROR
+            else Completion(
+                record.text,
+                record.finish_reason or "stop",
+                record.prompt_tokens,
+                record.completion_tokens,
+                reasoning_tokens=record.reasoning_tokens,
+            )
+        ]
         for record in read_journal(path)[1]
     }
-
-
-def _said(text: str) -> Completion:
-    reasoning = text.rpartition("</think>")[0]
-    return Completion(text, completion_tokens=len(text.split()), reasoning_tokens=len(reasoning.split()))

@@ -50,6 +50,19 @@ class Codec(Protocol):
         """
         ...
 
+    def cut(self, text: str, phrase: str) -> str:
+        """Write what follows a text whose reasoning has lasted long enough.
+
+        Args:
+            text: Everything generated so far.
+            phrase: What was asked.
+
+        Returns:
+            What closes the reasoning and begins the answer, as `target` writes it, up to the first coordinate; nothing
+            if the text holds no reasoning that is still open.
+        """
+        ...
+
     def parse(
         self,
         text: str,

@@ -30,8 +30,12 @@ class InternVL:
     def target(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
         """Write the text to train on; see `Codec.target`."""
         numbers = list(writing.widen(box.to_1000(size), (1000, 1000)))
-        answer = f"<ref>{neutralise(phrase).strip()}</ref><box>[{numbers}]</box>"
+        answer = f"{_opening(phrase)}{str(numbers)[1:]}]</box>"
         return writing.with_reasoning(answer, rationale, thinking_prefilled=False)
+
+    def cut(self, text: str, phrase: str) -> str:
+        """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
+        return writing.close_reasoning(text, _opening(phrase), thinking_prefilled=False)
 
     def parse(
         self,
@@ -53,3 +57,8 @@ class InternVL:
             amodal=amodal,
             phrase=phrase,
         )
+
+
+def _opening(phrase: str) -> str:
+    """How an answer begins, up to the first coordinate."""
+    return f"<ref>{neutralise(phrase).strip()}</ref><box>[["

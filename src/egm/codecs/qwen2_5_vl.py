@@ -75,6 +75,10 @@ class Qwen25VL:
         answer = writing.json_answer(phrase, writing.widen((x1, y1, x2, y2), seen))
         return writing.with_reasoning(answer, rationale, thinking_prefilled=False)
 
+    def cut(self, text: str, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
+        """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
+        return writing.close_reasoning(text, writing.JSON_OPENING, thinking_prefilled=False)
+
     def parse(
         self,
         text: str,

@@ -40,6 +40,10 @@ class Qwen3VL:
         answer = writing.json_answer(phrase, writing.widen(box.to_1000(size), (1000, 1000)))
         return writing.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
+    def cut(self, text: str, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
+        """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
+        return writing.close_reasoning(text, writing.JSON_OPENING, thinking_prefilled=self.thinking_prefilled)
+
     def parse(
         self,
         text: str,

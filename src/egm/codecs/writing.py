@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from egm.codecs.phrases import neutralise
+from egm.codecs.reading import split_reasoning
+
+JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
+"""How the Qwen-VL family's answer begins, up to the first coordinate."""
 
 
 def widen(box: tuple[int, int, int, int], span: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -18,7 +23,7 @@ def widen(box: tuple[int, int, int, int], span: tuple[int, int]) -> tuple[int, i
 def json_answer(phrase: str, numbers: tuple[int, int, int, int]) -> str:
     """Write the fenced JSON of the Qwen-VL family; the label is escaped, so that any phrase gives valid JSON."""
     label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
-    return f'```json\n[\n\t{{"bbox_2d": {list(numbers)}, "label": {label}}}\n]\n```'
+    return f'{JSON_OPENING}{str(list(numbers))[1:]}, "label": {label}}}\n]\n```'
 
 
 def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bool) -> str:
@@ -30,6 +35,13 @@ def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bo
     if not thought:
         return f"</think>\n\n{answer}" if thinking_prefilled else answer
     return f"{'' if thinking_prefilled else '<think>' + chr(10)}{thought}\n</think>\n\n{answer}"
+
+
+def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str:
+    """Write what closes the reasoning that a text leaves open, and how the answer begins; nothing if none is open."""
+    if split_reasoning(text, thinking_prefilled=thinking_prefilled)[1] is not None:
+        return ""
+    return f"{'' if text.endswith(chr(10)) else chr(10)}</think>\n\n{opening}"
 
 
 def _apart(low: int, high: int, span: int) -> tuple[int, int]:

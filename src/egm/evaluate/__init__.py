@@ -118,7 +118,7 @@ def evaluate(
                 asked = ((question.draw, question.load()) for question, _ in todo)
                 with closing(grounder.answer_each(asked)) as answers:  # on the way out, what is under way is given up
                     for (question, cold), answer in zip(todo, answers, strict=True):
-                        record = _record(question, answer, cold=cold, grounder=grounder)
+                        record = _record(question, answer, cold=cold)
                         journal.append(record)
                         tally.add(record)
                         update()
@@ -130,7 +130,7 @@ def evaluate(
     return result
 
 
-def _record(question: Question, answer: Answer | EgmError, *, cold: bool, grounder: Grounder) -> Record:
+def _record(question: Question, answer: Answer | EgmError, *, cold: bool) -> Record:
     sample = question.sample
     assert sample.box is not None
     asked: dict[str, Any] = {
@@ -157,20 +157,16 @@ def _record(question: Question, answer: Answer | EgmError, *, cold: bool, ground
         iou=score(grounding, sample.box).iou,
         finish_reason=reply.finish_reason,
         prompt_tokens=reply.prompt_tokens,
-        reasoning_tokens=_reasoning_tokens(grounder, answer),
+        reasoning_tokens=reply.reasoning_tokens,
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
         first_token_seconds=reply.first_token_seconds,
         queue_seconds=reply.queue_seconds,
+        votes=grounding.votes,
+        confidence=grounding.confidence,
+        logprob=grounding.logprob,
+        answer_logprob=grounding.answer_logprob,
     )
-
-
-def _reasoning_tokens(grounder: Grounder, answer: Answer) -> int | None:
-    """What the engine says, or what the backend's tokenizer counts; None where neither is to be had."""
-    if answer.completion.reasoning_tokens is not None:
-        return answer.completion.reasoning_tokens
-    count = getattr(grounder.backend, "count_tokens", None)
-    return None if count is None else min(int(count(answer.grounding.reasoning)), answer.completion.completion_tokens)
 
 
 def _corners(box: Box) -> tuple[float, float, float, float]:

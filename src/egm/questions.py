@@ -1,0 +1,125 @@
+"""Questions on their way to a model: phrases checked, pictures loaded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from egm.codecs import neutralise
+from egm.errors import EgmError, PhraseError
+from egm.images import ImageSource, load_image
+from egm.types import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PHRASE = 1000
+"""Longest phrase in characters."""
+
+Item: TypeAlias = Sample | tuple[ImageSource, str]
+"""What `ground_many` takes: a sample, or a pair of image and phrase."""
+
+
+def check_phrase(phrase: str) -> str:
+    """Return a phrase without white space around it.
+
+    Raises:
+        PhraseError: If it is not text, holds nothing to look for, or is longer than `MAX_PHRASE` characters.
+    """
+    if not isinstance(phrase, str):
+        raise PhraseError(f"a phrase must be text, not {type(phrase).__name__}")
+    asked = phrase.strip()
+    if len(asked) > MAX_PHRASE:
+        raise PhraseError(f"the phrase has {len(asked):,} characters, over the limit of {MAX_PHRASE:,}: say it shorter")
+    if not neutralise(asked).strip():
+        raise PhraseError("the phrase is empty: say what to find, such as 'the red cup on the left'")
+    return asked
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A phrase about a picture.
+
+    Attributes:
+        index: Its number, which is its draw too.
+        image: The picture.
+        phrase: What to find, checked.
+        amodal: Whether the whole object is asked for.
+        source: What the picture was loaded from.
+    """
+
+    index: int
+    image: Image
+    phrase: str
+    amodal: bool
+    source: ImageSource
+
+
+class Album:
+    """Pictures that several questions in a row are about, loaded once."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        """Pixels held."""
+        self._pictures: dict[object, tuple[ImageSource, Image]] = {}
+
+    def load(self, source: ImageSource) -> Image:
+        """Load a picture, or take it from before."""
+        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        if key not in self._pictures:
+            image = load_image(source)
+            self.pixels += image.width * image.height
+            self._pictures[key] = (source, image)  # the source too, so that its id stays its own
+        return self._pictures[key][1]
+
+    def kept(self, limit: int) -> Album:
+        """Itself for questions to come, or an empty one if it holds more pixels than `limit`."""
+        return self if self.pixels <= limit else Album()
+
+
+def _parts(item: Item) -> tuple[ImageSource, str, bool]:
+    if isinstance(item, Sample):
+        return item.image, check_phrase(item.phrase), item.amodal
+    if not isinstance(item, tuple) or len(item) != 2:
+        raise EgmError(f"a question must be a Sample or a pair of image and phrase, not {type(item).__name__}")
+    return item[0], check_phrase(item[1]), False
+
+
+def make_question(index: int, item: Item, album: Album) -> Question:
+    """Check an item and load its picture.
+
+    Raises:
+        EgmError: If the item, its phrase or its picture cannot be used.
+    """
+    source, phrase, amodal = _parts(item)
+    return Question(index, album.load(source), phrase, amodal, source)
+
+
+def check_all(items: Sequence[Item]) -> None:
+    """Check phrases first, which costs nothing, then every picture once.
+
+    Raises:
+        EgmError: With the number of the item, counted from 0.
+    """
+    checked: set[object] = set()
+    for index, item in enumerate(items):
+        try:
+            _parts(item)
+        except EgmError as error:
+            raise numbered(error, index) from error
+    for index, item in enumerate(items):
+        source = _parts(item)[0]
+        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        if key not in checked:
+            try:
+                load_image(source)
+            except EgmError as error:
+                raise numbered(error, index) from error
+            checked.add(key)
+
+
+def numbered(error: EgmError, index: int) -> EgmError:
+    """Put the number of its item before an error."""
+    return type(error)(f"item {index}: {error}")

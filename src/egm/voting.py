@@ -1,0 +1,118 @@
+"""One question, one or several sampled answers: asked for in rounds, and made into one.
+
+Asking and waiting are apart: a generator says what to ask next and is sent the replies, so that an engine in this
+process can take the rounds of many questions as one batch, and a server can answer each question at its own pace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeAlias, TypeVar
+
+from egm.backends.base import GenerationSettings, Request
+from egm.consensus import Consensus, poll
+from egm.types import Completion, Grounding
+
+R = TypeVar("R")
+Rounds: TypeAlias = Generator[list[Request], Sequence[Completion], R]
+"""Yields what to ask together, is sent the replies in the same order, and returns what they come to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A grounding, and the reply that it was read from.
+
+    Attributes:
+        grounding: The box, or why there is none; with the picture.
+        completion: The reply, with what it cost. Of several votes, the text is that of the chosen one; tokens are
+            summed, and the seconds run from sending the first to the last token of the last.
+        votes: All that were sampled, in their order, each with its own cost; empty where only one was asked for.
+    """
+
+    grounding: Grounding
+    completion: Completion
+    votes: tuple[Answer, ...] = ()
+
+
+def ask(request: Request, settings: GenerationSettings, read: Callable[[Completion], Answer]) -> Rounds[Answer]:
+    """Sample answers to one question until they agree or there are enough (`egm.consensus`).
+
+    Args:
+        request: The question.
+        settings: How many votes, and when to stop.
+        read: Reads one reply.
+    """
+    ballot = poll(settings.votes, settings.stop_confidence)
+    answers: list[Answer] = []
+    more, first = next(ballot), time.perf_counter()
+    while True:
+        sent = time.perf_counter()
+        replies = yield [replace(request, vote=len(answers) + number) for number in range(more)]
+        if not answers:
+            waited = min(reply.queue_seconds for reply in replies)
+        latest = [read(reply) for reply in replies]
+        answers += latest
+        try:
+            more = ballot.send([answer.grounding.box or answer.grounding.failure for answer in latest])  # type: ignore[misc]
+        except StopIteration as end:
+            found: Consensus = end.value
+            break
+    if settings.votes == 1:
+        return answers[0]
+    seconds = sent - first + max(reply.queue_seconds + reply.seconds for reply in replies) - waited
+    return _merge(answers, found, seconds=seconds, queue_seconds=waited)
+
+
+def together(rounds: Sequence[Rounds[R]], generate: Callable[[list[Request]], list[Completion]]) -> list[R]:
+    """Take several questions through their rounds, all that are open in one batch.
+
+    Args:
+        rounds: One generator a question.
+        generate: Answers a batch.
+
+    Returns:
+        What each came to, in the same order.
+    """
+    results: dict[int, R] = {}
+    waiting = {number: next(own) for number, own in enumerate(rounds)}
+    while waiting:
+        asked = [request for batch in waiting.values() for request in batch]
+        replies = generate(asked)
+        if len(replies) != len(asked):
+            raise ValueError(f"the backend gave {len(replies)} replies to {len(asked)} requests")
+        left, still = iter(replies), {}
+        for number, batch in waiting.items():
+            own = list(islice(left, len(batch)))
+            try:
+                still[number] = rounds[number].send(own)
+            except StopIteration as end:
+                results[number] = end.value
+        waiting = still
+    return [results[number] for number in range(len(rounds))]
+
+
+def _merge(answers: Sequence[Answer], found: Consensus, *, seconds: float, queue_seconds: float) -> Answer:
+    chosen = answers[found.chosen]
+    replies = [answer.completion for answer in answers]
+    firsts = [reply.first_token_seconds for reply in replies if reply.first_token_seconds is not None]
+    thought = [reply.reasoning_tokens for reply in replies if reply.reasoning_tokens is not None]
+    completion = replace(
+        chosen.completion,
+        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+        completion_tokens=sum(reply.completion_tokens for reply in replies),
+        reasoning_tokens=sum(thought) if len(thought) == len(replies) else None,
+        seconds=seconds,
+        first_token_seconds=min(firsts) if firsts else None,
+        queue_seconds=queue_seconds,
+    )
+    grounding = replace(
+        chosen.grounding,
+        tokens=completion.completion_tokens,
+        seconds=seconds,
+        votes=len(answers),
+        confidence=found.agreement,
+    )
+    return Answer(grounding, completion, tuple(answers))

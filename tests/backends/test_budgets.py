@@ -1,0 +1,106 @@
+"""Votes, budgets and log-probabilities of the engines in this process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from egm.backends import GenerationSettings, Request
+from egm.backends.checkpoint import find_checkpoint
+from egm.backends.numpy_backend import NumpyBackend
+from egm.backends.transformers import TransformersBackend
+from egm.types import Completion
+
+GREEDY = GenerationSettings(max_new_tokens=24)
+SAMPLED = GenerationSettings(max_new_tokens=16, temperature=0.9, votes=5)
+FORCED = "\n</think>\n\n[12"
+
+
+@pytest.fixture(scope="module", params=["numpy", "transformers"])
+def engine(request: pytest.FixtureRequest, tiny_folder: Path) -> NumpyBackend | TransformersBackend:
+    if request.param == "numpy":
+        return NumpyBackend(find_checkpoint(tiny_folder))
+    return TransformersBackend.load(tiny_folder, device="cpu")
+
+
+def votes(request: Request) -> list[Request]:
+    return [replace(request, vote=vote) for vote in range(5)]
+
+
+def test_votes_are_draws_of_their_own(engine: NumpyBackend | TransformersBackend, requests_: list[Request]) -> None:
+    asked = [*votes(requests_[0]), *votes(requests_[1])]
+    together = engine.generate(asked, SAMPLED)
+    assert len({reply.text for reply in together[:5]}) == 5
+    assert [reply.text for reply in engine.generate(asked, SAMPLED)] == [reply.text for reply in together]
+    alone = [engine.generate([request], SAMPLED)[0] for request in asked]
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    assert [reply.completion_tokens for reply in together] == [reply.completion_tokens for reply in alone]
+    assert [reply.logprob for reply in together] == pytest.approx([reply.logprob for reply in alone], rel=1e-3)
+    plain = engine.generate(requests_[:1], replace(SAMPLED, votes=1))[0]
+    assert plain.text == together[0].text
+
+
+def test_a_budget_is_kept_to_the_token(engine: NumpyBackend | TransformersBackend, requests_: list[Request]) -> None:
+    free = engine.generate(requests_, GREEDY)
+    cuts: list[str] = []
+
+    def cut(text: str) -> str:
+        cuts.append(text)
+        return FORCED
+
+    bound = replace(GREEDY, thinking_budget=5)
+    replies = engine.generate([replace(request, cut=cut) for request in requests_], bound)
+    assert cuts == [reply.text for reply in engine.generate(requests_, replace(GREEDY, max_new_tokens=5))]
+    for reply, before, plain in zip(replies, cuts, free, strict=True):
+        assert plain.text.startswith(before)
+        assert reply.text.startswith(before + FORCED)
+        assert reply.completion_tokens == 24
+    ended = engine.generate([replace(request, cut=lambda _: "") for request in requests_], bound)
+    assert [reply.text for reply in ended] == [reply.text for reply in free]
+
+
+def test_logprobs_are_the_models_own(
+    tiny_folder: Path, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against one forward pass over prompt and answer; forced tokens are nobody's choice."""
+    subject = TransformersBackend.load(tiny_folder, device="cpu", fast=False)
+    other = NumpyBackend(find_checkpoint(tiny_folder))
+    settings = replace(SAMPLED, thinking_budget=4, votes=1)
+    request = replace(requests_[0], cut=lambda _: FORCED)
+    outputs: list[torch.Tensor] = []
+    write = subject._generate
+    monkeypatch.setattr(subject, "_generate", lambda *a, **b: outputs.append(write(*a, **b)) or outputs[-1])
+    reply = subject.generate([request], settings)[0]
+    inputs = subject._inputs([request])
+    answer = outputs[0][:, inputs["input_ids"].shape[1] :]
+    assert answer.shape[1] == reply.completion_tokens
+    whole = dict(inputs)
+    for name, fill in (("input_ids", answer), ("attention_mask", torch.ones_like(answer))):
+        whole[name] = torch.cat([inputs[name], fill], dim=1)
+    if "mm_token_type_ids" in inputs:
+        whole["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], dim=1)
+    with torch.inference_mode():
+        scores = subject.module(**whole).logits[0, inputs["input_ids"].shape[1] - 1 : -1].float().clone()
+        scores[:, subject._placeholders()] = -math.inf
+    each = scores.log_softmax(dim=-1).gather(1, answer[0][:, None])[:, 0].tolist()
+    end = 4 + subject.count_tokens(FORCED)
+    own = each[:4] + each[end:]
+    assert reply.logprob == pytest.approx(sum(own) / len(own), abs=1e-4)
+    assert reply.answer_logprob == pytest.approx(sum(each[end:]) / len(each[end:]), abs=1e-4)
+    ours, theirs = (engine.generate([requests_[1]], GREEDY)[0] for engine in (subject, other))
+    assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+
+
+def test_a_picture_is_read_once_for_all_votes(
+    tiny_folder: Path, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = NumpyBackend(find_checkpoint(tiny_folder))
+    seen: list[object] = []
+    tower = engine._tower
+    monkeypatch.setattr(engine, "_tower", lambda *arguments: seen.append(arguments) or tower(*arguments))
+    replies: list[Completion] = engine.generate([*votes(requests_[0]), *votes(requests_[1])], SAMPLED)
+    assert (len(replies), len(seen)) == (10, 2)
