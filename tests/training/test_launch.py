@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +20,9 @@ from safetensors.torch import load_file
 RECIPE: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
     "data": {"scenes": 16},
-    "optim": {"steps": 4, "batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 1},
+    "optim": {"steps": 3, "batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 1},
     "run": {"log_every": 1, "save_every": 2},
-    "eval": {"data": "synthref/val", "every": 4, "samples": 5, "greedy": 3, "max_new_tokens": 4},
+    "eval": {"data": "synthref/val", "every": 3, "samples": 3, "greedy": 2, "max_new_tokens": 4},
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
@@ -32,8 +33,15 @@ def command(tmp_path: Path, out: Path, *options: str, processes: int = 1, **chan
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
-        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
+        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m"]
     return [*start, "egm.cli", "sft", str(path), "--out", str(out), *options]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def run(arguments: list[str]) -> None:
@@ -43,7 +51,8 @@ def run(arguments: list[str]) -> None:
 
 def log(out: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "runtime" not in key and "per_second" not in key} for line in lines]
+    timed = ("runtime", "per_second")
+    return [{key: value for key, value in line.items() if not key.endswith(timed)} for line in lines]
 
 
 def losses(out: Path) -> list[float]:
@@ -57,11 +66,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "alone"
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_processes_learn_what_one_does(alone: Path, tmp_path: Path, accumulation: int) -> None:
+def test_two_processes_in_two_passes_learn_what_one_does_in_one(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
-    optim = RECIPE["optim"] | {"accumulation": accumulation}
-    run(command(tmp_path, out, processes=2, optim=optim))
+    run(command(tmp_path, out, processes=2, optim=RECIPE["optim"] | {"accumulation": 2}))
+    assert json.loads((out / "run.json").read_text())["processes"] == 2
     assert losses(out) == pytest.approx(losses(alone), abs=2e-4)
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, alone))
     assert ours.keys() == theirs.keys()

@@ -122,14 +122,14 @@ def flat_attention(
         mixed = kernel(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0), **options)
         return mixed[None], None
     pieces = [
-        functional.scaled_dot_product_attention(*piece, is_causal=True, scale=scaling, enable_gqa=True)
-        for piece in zip(*(x.split(list(egm_lengths), dim=2) for x in (query, key, value)), strict=True)
+        functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        for q, k, v in zip(*(torch.split(x, list(egm_lengths), dim=2) for x in (query, key, value)), strict=True)
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
 @lru_cache(maxsize=1)
-def _varlen() -> tuple[Callable[..., torch.Tensor], bool]:
+def _varlen() -> tuple[Callable[..., Any], bool]:
     """Return torch's kernel, and whether it takes fewer heads of keys than of queries."""
     from torch.nn.attention.varlen import varlen_attn
 

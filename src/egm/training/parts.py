@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from egm.backends.checkpoint import EMBEDDED
 from egm.errors import ModelError, RecipeError
 from egm.training.recipe import LoraSection, ModelSection
 
@@ -66,7 +67,9 @@ def _adapt(model: Any, section: LoraSection, base: str) -> Any:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config)
-    adapted.active_peft_config.base_model_name_or_path = base
+    # A name on the hub holds elsewhere too; what lies here is named by its folder, and is then not looked for there.
+    is_local = base == EMBEDDED or Path(base).expanduser().exists()
+    adapted.active_peft_config.base_model_name_or_path = str(Path(model.name_or_path).resolve()) if is_local else base
     return adapted
 
 
@@ -100,8 +103,3 @@ def recompute_layers(model: Any, share: float) -> None:
 
 def _learns(module: torch.nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def count(parameters: Iterable[torch.nn.Parameter], *, trained: bool) -> int:
-    """Count the numbers in parameters: all of them, or those that are trained."""
-    return sum(p.numel() for p in parameters if p.requires_grad or not trained)

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from egm.errors import RecipeError
 
-
 Part = Literal["vision_tower", "projector", "language_model"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
 

@@ -68,7 +68,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
     _save(trainer, processor, folder)
     if trainer.is_world_process_zero():
         seconds = time.perf_counter() - started
-        note(out, seconds=round(seconds, 1), loss=result.training_loss, steps=trainer.state.global_step)
+        facts = {"loss": result.training_loss, "steps": trainer.state.global_step}
+        note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder
 
@@ -117,7 +118,7 @@ def make_trainer(
     micro = _passes(recipe, rows)
     codec = _codec(model.config, processor)
     data, run = recipe.data, recipe.run
-    options = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
+    options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
     collator = Collator(rows, processor, codec, model.config, **options)
     if run.fast_path:
         from egm.models.fast import enable_fast_path

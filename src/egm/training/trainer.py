@@ -38,6 +38,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     optimizer: Any
+    control: Any
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class LossWatch:
         event = None
         if loss.is_cuda:
             loss = torch.empty((), dtype=loss.dtype, pin_memory=True).copy_(loss, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._waiting.append((step, samples, loss, event))
         self.check()
