@@ -51,7 +51,7 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
         ("model: {name: x, lora: {}, freeze: [projector]}\noptim: {steps: 1}", "leave freeze out"),
         ("model: {name: tiny-s, from_scratch: true, lora: {}}\noptim: {steps: 1}", "set from_scratch to false"),
         ("model: {name: x}\noptim: {steps: 1}\nrun: {flatten: true, fast_path: false}", "flatten needs fast_path"),
-        ("model: {name: x}\noptim: {steps: 1}\neval: {data: a, evry: 2}", "unknown key 'eval.evry'; did you mean 'every'?"),
+        ("model: {name: x}\noptim: {steps: 1}\neval: {data: a, evry: 2}", "did you mean 'every'?"),
         ("model: {name: x}\noptim: {steps: many}", "optim.steps: "),
         ("model: {name: x}\noptim: {steps: 0}", "greater than or equal to 1, not 0"),
         ("model: {name: x}\noptim: {steps: 1, schedule: sine}", "optim.schedule: "),

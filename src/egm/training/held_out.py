@@ -45,8 +45,8 @@ def choose(rows: Rows, section: EvalSection, *, thinking: bool, prompt: str | No
     losses, asked = samples[: section.samples], samples[: section.greedy]
     if thinking and (bare := next((sample for sample in losses if not sample.rationale), None)):
         raise DataError(
-            f"sample {bare.id} of eval.data {section.data} has no rationale to take the loss of: set eval.samples to 0, "
-            "and eval.greedy to how many are to be answered"
+            f"sample {bare.id} of eval.data {section.data} has no rationale to take the loss of: set eval.samples to "
+            "0, and eval.greedy to how many are to be answered"
         )
     if bare := next((sample for sample in samples if sample.box is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")

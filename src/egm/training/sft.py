@@ -192,7 +192,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
 
     optim, run = recipe.optim, recipe.run
     on_gpu = torch.cuda.is_available()
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")  # it takes no argument
     # bfloat16 weights need no autocast, which would only slow the norms down; an adapter is float32.
     autocast = optim.precision == "bf16" and (recipe.model.dtype == "float32" or recipe.model.lora is not None)
     return SFTConfig(

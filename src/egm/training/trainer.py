@@ -196,11 +196,13 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the file with what was logged before the checkpoint, if there is one."""
+        del args, control, kwargs
         if state.is_world_process_zero:
             self._path.write_text("".join(_lines(state.log_history)), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Append the last line."""
+        del args, control, kwargs
         if state.is_world_process_zero:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(_lines(state.log_history[-1:]))
