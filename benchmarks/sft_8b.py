@@ -90,7 +90,8 @@ def make_recipe(options: argparse.Namespace, way: str) -> SFTRecipe:
 def make_stock(recipe: SFTRecipe, model: Any, processor: Any, samples: list[Sample], out: Path) -> Any:
     codec, rows = get_codec("qwen3_vl"), []
     for sample in samples:
-        assert sample.box is not None and sample.size is not None
+        assert sample.box is not None
+        assert sample.size is not None
         messages = codec.messages(sample.phrase)
         prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         target = codec.target(sample.phrase, sample.box, size=sample.size, rationale=sample.rationale)
@@ -129,6 +130,7 @@ class Clock(TrainerCallback):
         self.times: list[float] = []
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
         if ON_GPU:
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
@@ -138,7 +140,7 @@ def flops(model: Any, batch: dict[str, Any], way: str) -> float:
     """FLOPs of the model on one batch, see above."""
     weights = {"vision_tower": 0, "projector": 0, "language_model": 0, "head": 0, "adapter": 0}
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2 or "embed" in name and "patch_embed" not in name:
+        if parameter.ndim < 2 or ("embed" in name and "patch_embed" not in name):
             continue
         part = next((part for part in weights if part in ("vision_tower", "projector") and is_part(name, part)), None)
         part = part or ("adapter" if "lora_" in name else "head" if "lm_head" in name else "language_model")
@@ -168,6 +170,7 @@ def measure(kind: str, way: str, options: argparse.Namespace, samples: list[Samp
     else:
         trainer = make_stock(recipe, model, processor, samples, folder)
     trainer._get_train_sampler = lambda *_: SequentialSampler(trainer.train_dataset)
+    trainer.args.save_strategy = "no"  # an 8B model's last checkpoint takes longer to write than all that is timed
     clock = Clock()
     trainer.add_callback(clock)
     if ON_GPU:
