@@ -215,9 +215,8 @@ def main() -> None:
                 gc.collect()
                 torch.cuda.empty_cache()
     where = torch.cuda.get_device_name() if ON_GPU else "CPU"
-    print(
-        f"\n{options.preset}, {options.dtype}, batch {options.batch}, {options.steps - options.warmup} steps timed, {where}"
-    )
+    timed = options.steps - options.warmup
+    print(f"\n{options.preset}, {options.dtype}, batch {options.batch}, {timed} steps timed, {where}")
     for row in table:
         print("".join(cell.ljust(width) for cell, width in zip(row, (8, 8, 16, 14, 8, 20), strict=True)).rstrip())
 

@@ -66,7 +66,8 @@ class Collator:
 
         Returns:
             `input_ids` and `labels` (B, T), `position_ids` (3, B, T), `image_grid_thw`, a list of B grids that stays on
-            the host, `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and their ids `samples`.
+            the host, `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and `samples`,
+            their ids.
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 

@@ -14,8 +14,8 @@ from egm.files import write_text
 from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe
 
 _STATE = "trainer_state.json"  # written last, so a checkpoint that has it is whole
-_FREE = {"run.workers", "run.log_every", "run.save_every", "run.report_to"}
-"""What may differ when a run goes on: it changes nothing of what is learnt."""
+_FREE = {"optim.accumulation", "optim.recompute", "run.workers", "run.log_every", "run.save_every", "run.report_to"}
+"""What may differ when a run goes on: it changes nothing of what is learnt, but for the order of sums."""
 
 
 def start_run(recipe: SFTRecipe, out: Path) -> None:

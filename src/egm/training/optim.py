@@ -137,8 +137,8 @@ class RoundedAdamW(torch.optim.Optimizer):
 
     A bfloat16 number has 8 bits: rounded to the nearest, a step smaller than a 512th of a weight is lost each time, and
     at fine-tuning's learning rates nearly every step is. Rounded up or down by chance in proportion, steps add up to
-    what they should on average, without a float32 copy of the weights. Moments are kept in the type of the weights and are
-    rounded the same way. Large weights are stepped piece by piece, so that little float32 memory is needed at once.
+    what they should on average, without a float32 copy of the weights. Moments are kept in the type of the weights and
+    are rounded the same way. Large weights are stepped piece by piece, so that little float32 memory is needed at once.
 
     Args:
         params: Parameters, or groups of them with their own `weight_decay`.

@@ -261,7 +261,7 @@ def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer) -> Iterator[None]:
             advice.append("freeze parts in model.freeze, or train an adapter with model.lora")
         raise EgmError(
             f"out of GPU memory at step {trainer.state.global_step + 1} with {samples} samples in a pass: "
-            f"{'; '.join(advice)}; checkpoints stay, so a run that only needs other accumulation starts afresh"
+            f"{'; '.join(advice)}; after the first or second of these go on with --resume if there is a checkpoint"
         ) from error
 
 
