@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,16 +31,9 @@ def command(tmp_path: Path, out: Path, *options: str, processes: int = 1, **chan
     path.write_text(yaml.safe_dump(RECIPE | changes))
     start = [sys.executable, "-m"]
     if processes > 1:
-        start += ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
-        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m"]
+        # accelerate's own launcher starts several processes on CPUs through MPI only; they read the same variables.
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
     return [*start, "egm.cli", "sft", str(path), "--out", str(out), *options]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def run(arguments: list[str]) -> None:
