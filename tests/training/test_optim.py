@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from egm.training.optim import Muon, Together, muon, orthogonal
+from egm.training.optim import Muon, RoundedAdamW, Together, muon, orthogonal, stochastic
 
 
 def model() -> torch.nn.Sequential:
@@ -74,3 +74,38 @@ def test_a_restored_state_goes_on_as_if_nothing_had_happened() -> None:
     restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for seed in range(3, 6):
         assert step(net, optimizer, seed) == step(other, restored, seed)
+
+
+def test_rounding_by_chance_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    value = 1.0 + 1 / 1024  # an eighth of the way to the next bfloat16
+    rounded = stochastic(torch.full((100_000,), value))
+    assert set(rounded.float().unique().tolist()) == {1.0, 1.0 + 1 / 128}
+    assert abs(rounded.double().mean().item() - value) < 1e-4
+    exact = torch.tensor([1.5, -2.0, 0.0])
+    assert torch.equal(stochastic(exact).float(), exact)
+
+
+def test_it_steps_float32_weights_as_torchs_adamw() -> None:
+    ours, theirs = model(), model()
+    settings = {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.98)}
+    first, second = RoundedAdamW(ours.parameters(), **settings), torch.optim.AdamW(theirs.parameters(), **settings)
+    for seed in range(5):
+        step(ours, first, seed)
+        step(theirs, second, seed)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_small_steps_are_not_lost_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    moved = {}
+    for name, kind in (("stochastic", RoundedAdamW), ("nearest", torch.optim.AdamW)):
+        weight = torch.nn.Parameter(torch.ones(2000, dtype=torch.bfloat16))
+        optimizer = kind([weight], lr=1e-4, weight_decay=0.0)
+        for _ in range(50):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        moved[name] = 1 - weight.float().mean().item()
+    assert moved["nearest"] == 0
+    assert abs(moved["stochastic"] - 50 * 1e-4) < 5e-4

@@ -40,7 +40,18 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
         ("model: {name: x}\noptim: {stepz: 1}", "unknown key 'optim.stepz'; did you mean 'steps'?"),
         ("modle: {name: x}\noptim: {steps: 1}", "unknown key 'modle'; did you mean 'model'?"),
         ("model: {name: x, zzz: 1}\noptim: {steps: 1}", "unknown key 'model.zzz'; known keys: name, from_scratch"),
-        ("model: {name: x}\noptim: {}", "key 'optim.steps' is missing"),
+        ("model: {name: x}\noptim: {}", "optim: key steps is missing: give steps or epochs"),
+        ("model: {name: x}\noptim: {steps: 1, epochs: 1}", "optim: two ends: give steps or epochs"),
+        ("model: {name: x, freeze: [vision]}\noptim: {steps: 1}", "model.freeze.0: input should be 'vision_tower', "),
+        (
+            "model: {name: x, freeze: [vision_tower, projector, language_model]}\noptim: {steps: 1}",
+            "nothing is left to train",
+        ),
+        ("model: {name: x, lora: {rnk: 8}}\noptim: {steps: 1}", "unknown key 'model.lora.rnk'; did you mean 'rank'?"),
+        ("model: {name: x, lora: {}, freeze: [projector]}\noptim: {steps: 1}", "leave freeze out"),
+        ("model: {name: tiny-s, from_scratch: true, lora: {}}\noptim: {steps: 1}", "set from_scratch to false"),
+        ("model: {name: x}\noptim: {steps: 1}\nrun: {flatten: true, fast_path: false}", "flatten needs fast_path"),
+        ("model: {name: x}\noptim: {steps: 1}\neval: {data: a, evry: 2}", "did you mean 'every'?"),
         ("model: {name: x}\noptim: {steps: many}", "optim.steps: "),
         ("model: {name: x}\noptim: {steps: 0}", "greater than or equal to 1, not 0"),
         ("model: {name: x}\noptim: {steps: 1, schedule: sine}", "optim.schedule: "),
@@ -66,6 +77,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(binary)
+
+
+def test_a_setting_can_open_a_section(tmp_path: Path) -> None:
+    path = written(tmp_path, "model: {name: x, lora: null}\noptim: {steps: 10}\n")
+    recipe = load_recipe(path, ["model.lora.rank=8", "eval.data=synthref/val"])
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.rank == 8
+    assert recipe.eval is not None
 
 
 @pytest.mark.parametrize("setting", ["steps", "model.name.x=1", "optim.steps=["])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from egm.cli import app
@@ -16,8 +18,11 @@ from egm.datasets.jsonl import JsonlDataset
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ImageError, ModelError, RecipeError
 from egm.grounder import Grounder
+from egm.models import build_model
+from egm.training.parts import is_part
 from egm.training.recipe import SFTRecipe, load_recipe
 from egm.training.sft import run_sft
+from egm.training.watch import check_weights
 
 TOY: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
@@ -65,8 +70,8 @@ def test_the_model_loads_and_answers(trained: Path) -> None:
 def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="holds a run already: go on with --resume"):
         run_sft(toy(), trained)
-    with pytest.raises(RecipeError, match="differs from this recipe"):
-        run_sft(toy(run={"seed": 1}), trained, resume=True)
+    with pytest.raises(RecipeError, match=r"differs from this recipe in run\.compile, run.seed: resume"):
+        run_sft(toy(run={"seed": 1, "compile": True}), trained, resume=True)
     with pytest.raises(RecipeError, match="nothing to resume"):
         run_sft(toy(), tmp_path / "none", resume=True)
 
@@ -94,6 +99,7 @@ def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
         ({"model": {"name": "tiny-x", "from_scratch": True}}, ModelError, "tiny-"),
         ({"model": {"name": "8B", "from_scratch": True}}, ModelError, "cannot be built from scratch"),
         ({"model": {"name": "no/such/folder"}}, ModelError, "no/such/folder"),
+        ({"eval": {"data": "synthref/vla"}}, DataError, "vla"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(
@@ -122,11 +128,70 @@ def test_a_bad_row_is_named_in_one_line_wherever_it_is_read(tmp_path: Path, work
         run_sft(recipe, tmp_path / "run")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
-    recipe = toy(optim={"steps": 2, "batch_size": 4, "learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(EgmError, match=r"lower optim\.learning_rate"):
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path: Path) -> None:
+    recipe = toy(
+        optim={"steps": 9, "batch_size": 4, "learning_rate": 1e30, "warmup_steps": 1},
+        run={"save_every": 1, "log_every": 1},
+    )
+    with pytest.raises(EgmError, match=r"the loss is nan at step 3, in the batch of samples \S+.*optim\.learning_rate"):
         run_sft(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
+    # The first step's rate is 0; the second's weights are still numbers, if absurd.
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-1").exists()
+    assert not (tmp_path / "run" / "checkpoints" / "checkpoint-3").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_kept() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, float("inf")]))
+    with pytest.raises(EgmError, match="weights are no numbers after step 7"):
+        check_weights([weight], 7)
+
+
+def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("egm.training.trainer.expand_pixels", full)  # there is no GPU here to fill
+    with pytest.raises(
+        EgmError, match=r"out of GPU memory at step 1 with 4 samples in a pass: raise optim\.accumulation"
+    ):
+        run_sft(toy(), tmp_path / "run")
+
+
+def test_an_adapter_is_saved_and_goes_on(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    from egm.models import embedded_path
+
+    settings: dict[str, Any] = {
+        "model": {"name": "egm-tiny", "lora": {"rank": 4, "dropout": 0.1, "full": ["projector"]}},
+        "optim": {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 0, "recompute": 0.5},
+        "run": {"log_every": 1, "save_every": 1, "flatten": True, "report_to": "tensorboard"},
+    }
+    folder = run_sft(toy(**settings), tmp_path / "run")
+    assert folder == tmp_path / "run" / "adapter"
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    base = AutoModelForImageTextToText.from_pretrained(embedded_path(), dtype="float32")
+    adapted = PeftModel.from_pretrained(base, folder)
+    assert any(p.abs().sum() > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
+    whole = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-2")
+    run_sft(toy(**settings), tmp_path / "run", resume=True)
+    again = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in again[:2]] == [json.loads(line)["loss"] for line in whole[:2]]
+
+
+def test_bfloat16_weights_are_trained_with_a_frozen_tower(tmp_path: Path) -> None:
+    recipe = toy(
+        model={"name": "tiny-s", "from_scratch": True, "dtype": "bfloat16", "freeze": ["vision_tower"]},
+        optim={"steps": 1, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 0, "rounding": "stochastic"},
+    )
+    weights = load_file(run_sft(recipe, tmp_path / "run") / "model.safetensors")
+    before = dict(build_model("tiny-s", dtype="bfloat16").named_parameters())
+    for name, weight in weights.items():
+        same = torch.equal(weight, before[name].detach())
+        assert same == is_part(name, "vision_tower"), name
 
 
 def test_the_command_line_names_a_wrong_key(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +17,11 @@ def sft(
         list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as optim.steps=100.")
     ] = None,
 ) -> None:
-    """Fine-tune a model on rationales."""
+    """Fine-tune a model on rationales, here or on each process of a launcher such as torchrun."""
     from egm.training.recipe import load_recipe
     from egm.training.sft import run_sft
 
     loaded = load_recipe(recipe, settings)
     folder = run_sft(loaded, out if out is not None else Path("runs") / recipe.stem, resume=resume)
-    print(folder)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(folder)

@@ -66,7 +66,8 @@ class Collator:
 
         Returns:
             `input_ids` and `labels` (B, T), `position_ids` (3, B, T), `image_grid_thw`, a list of B grids that stays on
-            the host, and `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples.
+            the host, `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and `samples`,
+            their ids.
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 
@@ -105,6 +106,7 @@ class Collator:
             "position_ids": position_ids(input_ids, grids, mask, self.config),
             "image_grid_thw": list(grids),
             "pixels": torch.from_numpy(np.concatenate(pixels)),
+            "samples": [sample.id for sample in samples],
         }
 
     def _patches(self, sample: Sample) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:

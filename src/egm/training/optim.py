@@ -1,4 +1,4 @@
-"""Optimisers: Muon for the inner matrices together with AdamW for the rest, which learns faster from scratch."""
+"""Optimisers: Muon for the inner matrices together with AdamW for the rest, and AdamW for bfloat16 weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+_PIECE = 2**26
 
 
 class Muon(torch.optim.Optimizer):
@@ -129,3 +130,81 @@ def muon(model: torch.nn.Module, *, learning_rate: float, weight_decay: float, b
             torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, beta2), weight_decay=0.0, fused=fused),
         ]
     )
+
+
+class RoundedAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter, 2019) on bfloat16 weights, computed in float32 and rounded stochastically.
+
+    A bfloat16 number has 8 bits: rounded to the nearest, a step smaller than a 512th of a weight is lost each time, and
+    at fine-tuning's learning rates nearly every step is. Rounded up or down by chance in proportion, steps add up to
+    what they should on average, without a float32 copy of the weights. Moments are kept in the type of the weights and
+    are rounded the same way. Large weights are stepped piece by piece, so that little float32 memory is needed at once.
+
+    Args:
+        params: Parameters, or groups of them with their own `weight_decay`.
+        lr: Learning rate.
+        betas: Decay of the first and second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: Decoupled weight decay.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step once."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                    state.update(zeros, step=torch.zeros(()))
+                state["step"] += 1
+                tensors = (parameter, parameter.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"])
+                local = (tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors)
+                for pieces in zip(*(tensor.view(-1).split(_PIECE) for tensor in local), strict=True):
+                    _step_piece(*pieces, number=float(state["step"]), group=group)
+        return loss
+
+
+def _step_piece(
+    weight: torch.Tensor,
+    gradient: torch.Tensor,
+    mean: torch.Tensor,
+    square: torch.Tensor,
+    *,
+    number: float,
+    group: dict[str, Any],
+) -> None:
+    beta1, beta2 = group["betas"]
+    gradient = gradient.float()
+    first = mean.float().lerp_(gradient, 1 - beta1)
+    second = square.float().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    root = (second / (1 - beta2**number)).sqrt_().add_(group["eps"])
+    new = weight.float().mul_(1 - group["lr"] * group["weight_decay"])
+    new.addcdiv_(first, root, value=-group["lr"] / (1 - beta1**number))
+    for kept, value in ((mean, first), (square, second), (weight, new)):
+        kept.copy_(stochastic(value) if kept.dtype == torch.bfloat16 else value)
+
+
+def stochastic(values: torch.Tensor) -> torch.Tensor:
+    """Round to bfloat16, up or down by chance, so that the mean is the value.
+
+    Args:
+        values: float32; finite ones.
+    """
+    bits = values.view(torch.int32)
+    noise = torch.randint_like(bits, 1 << 16)
+    return ((bits + noise) & -(1 << 16)).view(torch.float32).bfloat16()

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from egm.errors import RecipeError
+
+Part = Literal["vision_tower", "projector", "language_model"]
+"""A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoraSection(_Section):
+    """A low-rank adapter (Hu et al., 2021, arXiv 2106.09685) on frozen weights.
+
+    Attributes:
+        rank: Rank of the two factors.
+        alpha: The product of the factors is scaled by `alpha / rank`.
+        dropout: Dropout before the first factor.
+        modules: Names of the linear layers that get one; the default is every one of the language model.
+        full: Parts that are trained whole beside the adapter.
+    """
+
+    rank: int = Field(default=64, ge=1)
+    alpha: float = Field(default=128.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    full: tuple[Literal["projector"], ...] = ()
 
 
 class ModelSection(_Section):
@@ -22,10 +43,28 @@ class ModelSection(_Section):
     Attributes:
         name: A size to build from scratch, a local folder, a hub name, or "egm-tiny".
         from_scratch: Build `name` with random weights instead of loading it.
+        dtype: Type of the weights. "bfloat16" takes a quarter of the memory of "float32" with its optimiser's state.
+        freeze: Parts that stay as they are.
+        lora: Train an adapter, and leave all other weights as they are.
     """
 
     name: str
     from_scratch: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    freeze: tuple[Part, ...] = ()
+    lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ModelSection:
+        if self.lora is None:
+            if len(set(self.freeze)) == len(get_args(Part)):
+                raise ValueError("freeze names every part, so nothing is left to train: leave one out, or set lora")
+            return self
+        if self.freeze:
+            raise ValueError("with lora all weights are frozen: leave freeze out, and name in lora.full what is not")
+        if self.from_scratch:
+            raise ValueError("lora adapts weights that have learnt something: set from_scratch to false")
+        return self
 
 
 class DataSection(_Section):
@@ -56,30 +95,63 @@ class OptimSection(_Section):
     """How it is trained.
 
     Attributes:
-        steps: Optimiser steps.
-        batch_size: Samples a step on each process.
-        accumulation: Forward passes a step; `batch_size` is split among them.
+        steps: Optimiser steps; give these or `epochs`.
+        epochs: Passes over the data.
+        batch_size: Samples a step, over all processes.
+        accumulation: Forward passes a step; `batch_size` is split among processes and passes.
         optimizer: "adamw", or "muon" for the inner matrices with AdamW for the rest, which learns faster from scratch.
         learning_rate: Peak rate.
         schedule: How the rate falls after the warm-up.
-        warmup_steps: Steps of linear warm-up.
+        warmup_steps: Steps of linear warm-up; below 1, the share of all steps.
         weight_decay: Decoupled weight decay.
         beta2: AdamW's second moment decay.
         max_grad_norm: Gradients are clipped to this norm.
-        precision: "bf16" trains under autocast with float32 weights.
+        precision: "bf16" computes in bfloat16 on a GPU.
+        rounding: How AdamW rounds bfloat16 weights. "nearest" loses steps that are smaller than a 256th of a weight;
+            "stochastic" keeps them on average.
+        recompute: Share of the layers that keep no activations and compute them again on the way back.
     """
 
-    steps: int = Field(ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=256, ge=1)
     accumulation: int = Field(default=1, ge=1)
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: float = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     beta2: float = Field(default=0.999, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["bf16", "float32"] = "bf16"
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    recompute: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _know_the_end(self) -> OptimSection:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"{'key steps is missing' if self.steps is None else 'two ends'}: give steps or epochs")
+        return self
+
+
+class EvalSection(_Section):
+    """What is measured on held-out samples while training, beside the training loss.
+
+    Attributes:
+        data: A named split such as `synthref/val`, or a file that `egm.datasets.open_dataset` reads.
+        images: Folder that holds the images.
+        every: Steps between two evaluations; there is one at the end too.
+        samples: How many of the first samples the loss is taken over; 0 takes none.
+        greedy: How many of the first samples are answered greedily, for Acc@0.5 and mean IoU; 0 answers none.
+        max_new_tokens: Where such an answer is cut off.
+    """
+
+    data: str
+    images: Path | None = None
+    every: int = Field(default=500, ge=1)
+    samples: int = Field(default=256, ge=0)
+    greedy: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=512, ge=1)
 
 
 class RunSection(_Section):
@@ -89,6 +161,8 @@ class RunSection(_Section):
         seed: Of weights, data order and everything else random.
         workers: Processes that make batches; 0 makes them in the trainer.
         fast_path: Use `egm.models.fast`: the same arithmetic in fewer and larger kernels.
+        flatten: Lay the sequences of a batch end to end, so that nothing is padding, and compute the output layer for
+            the answers alone: right for models of a large vocabulary. Needs `fast_path`.
         compile: Compile the layers, which takes half a minute and makes a small model several times faster on a GPU.
         log_every: Steps between two lines of the log.
         save_every: Steps between two checkpoints.
@@ -98,10 +172,17 @@ class RunSection(_Section):
     seed: int = 0
     workers: int = Field(default=0, ge=0)
     fast_path: bool = True
+    flatten: bool = False
     compile: bool = False
     log_every: int = Field(default=50, ge=1)
     save_every: int = Field(default=1000, ge=1)
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
+
+    @model_validator(mode="after")
+    def _flatten_on_the_fast_path(self) -> RunSection:
+        if self.flatten and not self.fast_path:
+            raise ValueError("flatten needs fast_path: the stock vision tower takes no other sequences than its own")
+        return self
 
 
 class SFTRecipe(_Section):
@@ -112,6 +193,7 @@ class SFTRecipe(_Section):
     data: DataSection = DataSection()
     optim: OptimSection
     run: RunSection = RunSection()
+    eval: EvalSection | None = None
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> SFTRecipe:
@@ -156,9 +238,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"setting {override!r} is not of the form section.key=value")
     *sections, last = key.strip().split(".")
     for section in sections:
-        inner = content.setdefault(section, {})
+        inner = content.get(section) or {}
         if not isinstance(inner, dict):
             raise RecipeError(f"setting {override!r}: {section} is not a section of the recipe")
+        content[section] = inner
         content = inner
     try:
         content[last] = yaml.safe_load(value)
@@ -176,10 +259,13 @@ def _explain(error: ValidationError) -> str:
         section: Any = SFTRecipe
         for part in above:
             section = section.model_fields[part].annotation
+            section = next((a for a in get_args(section) if a is not type(None)), section)  # an optional section's own
         known = list(section.model_fields)
         near = difflib.get_close_matches(str(key), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {name!r}; {hint}"
+    if fault["type"] == "value_error":
+        return f"{name}: {fault['ctx']['error']}"
     if fault["type"] == "missing":
         return f"key {name!r} is missing"
     return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {fault['input']!r}"

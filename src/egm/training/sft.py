@@ -2,102 +2,80 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import math
-import platform
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.codecs import Codec
 from egm.errors import EgmError, ModelError, RecipeError
-from egm.files import write_text
 from egm.grounder import codec_for
-from egm.training.recipe import ModelSection, SFTRecipe, dump_recipe
+from egm.training.data import Rows, open_rows
+from egm.training.folder import last_checkpoint, note, start_run
+from egm.training.recipe import DataSection, ModelSection, SFTRecipe
 
 if TYPE_CHECKING:
     from trl import SFTConfig
 
+    from egm.training.held_out import HeldOut
+    from egm.training.trainer import GroundingTrainer
+
 
 def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
-    """Train a model.
+    """Train a model, on one process or as one of several that accelerate or torchrun has launched.
 
     Args:
         recipe: What to train, on what, and how.
-        out: Run folder: gets `recipe.yaml`, `run.json`, checkpoints, and at the end the model in `model/`.
+        out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, and at the end the model in `model/`,
+            or the adapter in `adapter/`.
         resume: Go on from the last checkpoint in `out`.
 
     Returns:
-        The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load.
+        The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load, or of the adapter.
 
     Raises:
         RecipeError: If the run folder belongs to another recipe, or there is nothing to resume.
         ModelError: If the model cannot be loaded or built.
         DataError: If the data cannot be used.
-        EgmError: If the loss is no longer a number.
+        EgmError: If the loss is no longer a number, or memory runs out.
     """
-    from datasets import Dataset
-
-    from egm.training.collate import Collator
-    from egm.training.data import open_rows
-    from egm.training.trainer import GroundingTrainer
-
     rows = open_rows(recipe.data, recipe.run.seed)
-    micro, rest = divmod(recipe.optim.batch_size, recipe.optim.accumulation * rows.samples_per_row)
-    if rest or not micro:
-        unit = recipe.optim.accumulation * rows.samples_per_row
-        raise RecipeError(f"optim.batch_size {recipe.optim.batch_size} must be a multiple of {unit} with these data")
+    held_out = _held_out(recipe)
+    _passes(recipe, rows)  # a wrong batch size should not wait for the model
+    _check_report(recipe.run.report_to)
+    checkpoint = last_checkpoint(recipe, out) if resume else None
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
-    _start(recipe, out, resume=resume)
-    collator = Collator(
-        rows,
-        processor,
-        _codec(model.config, processor),
-        model.config,
-        thinking=recipe.data.thinking,
-        prompt=recipe.data.prompt,
-        max_length=recipe.data.max_length,
-    )
-    collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
-    if recipe.run.fast_path:
-        from egm.models.fast import enable_fast_path
-
-        enable_fast_path(model)
-    if recipe.run.compile:
-        from egm.models.compiled import compile_layers
-
-        compile_layers(model)
-    trainer = GroundingTrainer(
-        use_muon=recipe.optim.optimizer == "muon",
-        model=model,
-        args=_arguments(recipe, out, micro),
-        train_dataset=Dataset.from_dict({"row": range(len(rows))}),
-        data_collator=collator,
-        processing_class=processor,
-    )
+    trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    if checkpoint is None:
+        with trainer.args.main_process_first(local=False):
+            if trainer.is_world_process_zero():
+                start_run(recipe, out)
     started = time.perf_counter()
-    try:
-        result = trainer.train(resume_from_checkpoint=resume or None)
-    except EgmError as error:
-        # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
-        raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
-    if not math.isfinite(result.training_loss):
-        raise EgmError(f"the loss is {result.training_loss}: lower optim.learning_rate or raise optim.warmup_steps")
-    folder = out / "model"
+    with _one_line(recipe, trainer):
+        trainer.data_collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
+        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.check()
+        if recipe.eval is not None and trainer.state.global_step % recipe.eval.every:
+            trainer.evaluate()
+    folder = out / ("model" if recipe.model.lora is None else "adapter")
+    _save(trainer, processor, folder)
     if trainer.is_world_process_zero():
-        _save(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
         seconds = time.perf_counter() - started
-        _note(out, seconds=round(seconds, 1), loss=result.training_loss, steps=trainer.state.global_step)
+        facts = {"loss": result.training_loss, "steps": trainer.state.global_step}
+        note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder
 
 
 def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
-    """Build a model from scratch, or load it, in float32, with its processor.
+    """Build a model from scratch, or load it, with its processor.
 
     Raises:
         ModelError: If there is no such model.
@@ -110,11 +88,94 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
             raise ModelError(
                 f"{preset.name} cannot be built from scratch: only tiny-s, tiny-m and tiny-l have a tokenizer"
             )
-        return build_model(preset.name, seed=seed), build_processor()
+        return build_model(preset.name, seed=seed, dtype=section.dtype), build_processor()
     from egm.backends.transformers import TransformersBackend
 
-    backend = TransformersBackend.load(section.name, device="cpu", dtype="float32", fast=False)
+    backend = TransformersBackend.load(section.name, device="cpu", dtype=section.dtype, fast=False)
     return backend.module, backend.processor
+
+
+def make_trainer(
+    recipe: SFTRecipe, model: Any, processor: Any, rows: Rows, out: Path, *, held_out: HeldOut | None = None
+) -> GroundingTrainer:
+    """Make the trainer of a recipe around a model.
+
+    Args:
+        recipe: How to train; what it says of model and data has been seen to.
+        model: The model, see `open_model`.
+        processor: Its processor.
+        rows: What to train on.
+        out: Run folder; nothing is written yet.
+        held_out: What to measure while training.
+    """
+    from datasets import Dataset
+
+    from egm.training.collate import Collator
+    from egm.training.flat import Flattening, flatten, use_flat_attention
+    from egm.training.parts import choose_parts, recompute_layers
+    from egm.training.trainer import GroundingTrainer, LogFile
+
+    micro = _passes(recipe, rows)
+    codec = _codec(model.config, processor)
+    data, run = recipe.data, recipe.run
+    options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
+    collator = Collator(rows, processor, codec, model.config, **options)
+    if run.fast_path:
+        from egm.models.fast import enable_fast_path
+
+        enable_fast_path(model)
+    if run.flatten:
+        use_flat_attention(model)
+    if run.compile:
+        from egm.models.compiled import compile_layers
+
+        compile_layers(model)
+    model = choose_parts(model, recipe.model)
+    recompute_layers(model, recipe.optim.recompute)
+    trainer = GroundingTrainer(
+        optim=recipe.optim,
+        codec=codec,
+        collate=(lambda samples: flatten(collator.collate(samples))) if run.flatten else collator.collate,
+        held_out=held_out,
+        model=model,
+        args=_arguments(recipe, out, micro, micro * rows.samples_per_row),
+        train_dataset=Dataset.from_dict({"row": range(len(rows))}),
+        eval_dataset=None if held_out is None else Dataset.from_dict({"row": [0]}),  # `evaluate` has its own samples
+        data_collator=Flattening(collator) if run.flatten else collator,
+        processing_class=processor,
+        callbacks=[LogFile(out / "log.jsonl")],
+    )
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if held_out is not None and held_out.asked and sharded:
+        raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
+    return trainer
+
+
+def _passes(recipe: SFTRecipe, rows: Rows) -> int:
+    """Return the rows of one pass on one process."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    unit = processes * recipe.optim.accumulation * rows.samples_per_row
+    micro, rest = divmod(recipe.optim.batch_size, unit)
+    if rest or not micro:
+        raise RecipeError(
+            f"optim.batch_size {recipe.optim.batch_size} must be a multiple of {unit} with these data: {processes} "
+            f"processes x {recipe.optim.accumulation} passes x {rows.samples_per_row} samples a row"
+        )
+    return micro
+
+
+def _held_out(recipe: SFTRecipe) -> HeldOut | None:
+    if recipe.eval is None:
+        return None
+    from egm.training.held_out import choose
+
+    rows = open_rows(DataSection(train=recipe.eval.data, images=recipe.eval.images), recipe.run.seed)
+    return choose(rows, recipe.eval, thinking=recipe.data.thinking, prompt=recipe.data.prompt)
+
+
+def _check_report(report_to: str) -> None:
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise RecipeError(f"run.report_to {report_to}: it is not installed; pip install {report_to}")
 
 
 def _codec(config: Any, processor: Any) -> Codec:
@@ -125,16 +186,22 @@ def _codec(config: Any, processor: Any) -> Codec:
     return codec_for(config.model_type, render)
 
 
-def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
+def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFTConfig:
     import torch
     from trl import SFTConfig
 
     optim, run = recipe.optim, recipe.run
     on_gpu = torch.cuda.is_available()
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")  # it takes no argument
+    # bfloat16 weights need no autocast, which would only slow the norms down; an adapter is float32.
+    autocast = optim.precision == "bf16" and (recipe.model.dtype == "float32" or recipe.model.lora is not None)
     return SFTConfig(
         output_dir=str(out / "checkpoints"),
-        max_steps=optim.steps,
+        run_name=out.name,
+        max_steps=optim.steps if optim.steps is not None else -1,
+        num_train_epochs=optim.epochs if optim.epochs is not None else 1,
         per_device_train_batch_size=micro,
+        per_device_eval_batch_size=eval_batch,
         gradient_accumulation_steps=optim.accumulation,
         learning_rate=optim.learning_rate,
         lr_scheduler_type=optim.schedule,
@@ -142,7 +209,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
         weight_decay=optim.weight_decay,
         adam_beta2=optim.beta2,
         max_grad_norm=optim.max_grad_norm,
-        bf16=optim.precision == "bf16" and on_gpu,
+        bf16=autocast and on_gpu,
         use_cpu=not on_gpu,
         optim="adamw_torch_fused" if on_gpu else "adamw_torch",
         seed=run.seed,
@@ -152,10 +219,13 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int) -> SFTConfig:
         dataloader_persistent_workers=run.workers > 0,
         logging_steps=run.log_every,
         logging_nan_inf_filter=False,  # it would wait for the GPU at every step
+        eval_strategy="no" if recipe.eval is None else "steps",
+        eval_steps=None if recipe.eval is None else recipe.eval.every,
         save_steps=run.save_every,
         save_total_limit=2,
         report_to=run.report_to,
-        **{_checkpointing(SFTConfig): False},
+        **{_checkpointing(SFTConfig): False},  # see `recompute_layers`
+        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
@@ -171,60 +241,53 @@ def _checkpointing(config: Any) -> str:
     return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
-def _start(recipe: SFTRecipe, out: Path, *, resume: bool) -> None:
-    """Write the resolved recipe, or check that the folder's is the same."""
-    text, kept = dump_recipe(recipe), out / "recipe.yaml"
-    if resume:
-        if not kept.exists() or not _checkpoints(out):
-            raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
-        if kept.read_text(encoding="utf-8") != text:
-            raise RecipeError(f"{kept} differs from this recipe: resume with the same one, or choose another --out")
-        return
-    if _checkpoints(out) or (out / "model").exists():
-        raise RecipeError(f"{out} holds a run already: go on with --resume, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(kept, text)
-    _note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=_hardware())
-
-
-def _checkpoints(out: Path) -> list[Path]:
-    return sorted((out / "checkpoints").glob("checkpoint-*"))
-
-
-def _note(out: Path, **facts: Any) -> None:
-    """Add facts to the run's `run.json`."""
-    path = out / "run.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_text(path, json.dumps(known | facts, indent=2) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("egm", "torch", "transformers", "trl", "accelerate", "datasets"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            from egm._version import __version__
-
-            found[package] = __version__ if package == "egm" else "unknown"
-    return found
-
-
-def _hardware() -> str:
+@contextmanager
+def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer) -> Iterator[None]:
+    """Say in one line what ends a training run."""
     import torch
 
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    try:
+        yield
+    except EgmError as error:
+        # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
+        raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
+    except torch.OutOfMemoryError as error:
+        samples = math.ceil(recipe.optim.batch_size / recipe.optim.accumulation / trainer.args.world_size)
+        advice = ["raise optim.accumulation or lower optim.batch_size"]
+        if recipe.optim.recompute < 1:
+            advice.append("raise optim.recompute towards 1")
+        if recipe.model.dtype == "float32" and not recipe.model.from_scratch:
+            advice.append("set model.dtype to bfloat16")
+        if recipe.model.lora is None and not recipe.model.from_scratch:
+            advice.append("freeze parts in model.freeze, or train an adapter with model.lora")
+        raise EgmError(
+            f"out of GPU memory at step {trainer.state.global_step + 1} with {samples} samples in a pass: "
+            f"{'; '.join(advice)}; after the first or second of these go on with --resume if there is a checkpoint"
+        ) from error
 
 
-def _save(model: Any, processor: Any, folder: Path) -> None:
-    """Save in bfloat16, the precision that it is served in."""
+def _save(trainer: GroundingTrainer, processor: Any, folder: Path) -> None:
+    """Save in bfloat16, the precision that it is served in; an adapter as it was trained."""
     import torch
 
     from egm.models.fast import disable_fast_path
 
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = None
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # every process gives its share
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
     disable_fast_path(model)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder, state_dict=state)
+    elif state is None:
+        model.to(torch.bfloat16).save_pretrained(folder)
+    else:
+        if model.config.tie_word_embeddings:
+            state.pop("lm_head.weight", None)
+        model.save_pretrained(folder, state_dict={name: value.to(torch.bfloat16) for name, value in state.items()})
     processor.save_pretrained(folder)
 
 
-__all__ = ["open_model", "run_sft"]
+__all__ = ["make_trainer", "open_model", "run_sft"]
