@@ -108,7 +108,8 @@ def test_mistakes_are_told_before_anything_is_written(
 def test_a_bad_row_is_named_in_one_line_wherever_it_is_read(tmp_path: Path, workers: int) -> None:
     row = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is."}
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    rows = [row | {"id": "good"}] + [row | {"id": f"bad{i}", "image": "gone.png"} for i in range(5)]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    rows = [row | {"id": "good"}] + [row | {"id": f"bad{i}", "image": "cut.png"} for i in range(5)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     recipe = toy(
         data={"train": str(tmp_path / "rows.jsonl")},

@@ -7,7 +7,7 @@ import math
 import platform
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 
-def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
+def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path:
     """Train a model.
 
     Args:
         recipe: What to train, on what, and how.
         out: Run folder: gets `recipe.yaml`, `run.json`, checkpoints, and at the end the model in `model/`.
         resume: Go on from the last checkpoint in `out`.
+        allow_leak: Train on images of the evaluation splits of RefCOCO all the same.
 
     Returns:
         The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load.
@@ -43,7 +44,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
     from datasets import Dataset
 
     from egm.training.collate import Collator
-    from egm.training.data import open_rows
+    from egm.training.data import Order, check_rows, open_rows
     from egm.training.trainer import GroundingTrainer
 
     rows = open_rows(recipe.data, recipe.run.seed)
@@ -52,7 +53,6 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         unit = recipe.optim.accumulation * rows.samples_per_row
         raise RecipeError(f"optim.batch_size {recipe.optim.batch_size} must be a multiple of {unit} with these data")
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
-    _start(recipe, out, resume=resume)
     collator = Collator(
         rows,
         processor,
@@ -62,7 +62,16 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         prompt=recipe.data.prompt,
         max_length=recipe.data.max_length,
     )
+    report = check_rows(
+        rows,
+        thinking=recipe.data.thinking,
+        max_length=recipe.data.max_length,
+        length=collator.length,
+        allow_leak=allow_leak,
+    )
     collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
+    _start(recipe, out, resume=resume)
+    _note(out, data=asdict(report))
     if recipe.run.fast_path:
         from egm.models.fast import enable_fast_path
 
@@ -73,6 +82,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         compile_layers(model)
     trainer = GroundingTrainer(
         use_muon=recipe.optim.optimizer == "muon",
+        order=Order(rows, recipe.run.seed),
         model=model,
         args=_arguments(recipe, out, micro),
         train_dataset=Dataset.from_dict({"row": range(len(rows))}),

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from trl import SFTTrainer
 
 from egm.training.collate import IGNORED, expand_pixels
+from egm.training.data import Order
 from egm.training.optim import muon
 
 _SMALL_VOCABULARY = 16_384
@@ -20,14 +21,18 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     Args:
         use_muon: Whether to step with `egm.training.optim.muon` rather than with what the arguments name.
+        order: Numbers of rows in the order of training; the trainer's own random order if not given.
         **kwargs: SFTTrainer's own.
     """
 
     optimizer: Any
 
-    def __init__(self, *, use_muon: bool = False, **kwargs: Any) -> None:
-        self._use_muon = use_muon
+    def __init__(self, *, use_muon: bool = False, order: Order | None = None, **kwargs: Any) -> None:
+        self._use_muon, self._order = use_muon, order
         super().__init__(**kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return super()._get_train_sampler(train_dataset) if self._order is None else self._order
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Make the optimiser."""
