@@ -18,6 +18,7 @@ from egm.errors import DataError, EgmError, ImageError, ModelError, RecipeError
 from egm.grounder import Grounder
 from egm.training.recipe import SFTRecipe, load_recipe
 from egm.training.sft import run_sft
+from egm.training.trainer import GroundingTrainer
 
 TOY: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
@@ -83,6 +84,61 @@ def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     run_sft(recipe, tmp_path / "run")
     loss = json.loads((tmp_path / "run" / "run.json").read_text())["loss"]
     assert loss < 1.0  # it starts from what egm-tiny knows
+
+
+def test_after_a_resume_the_rows_follow_that_would_have_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across epochs, with several sources and with processes that load."""
+    runner = CliRunner()
+    assert runner.invoke(app, ["data", "synthetic", "--scenes", "3", "--out", str(tmp_path)]).exit_code == 0
+    sources = [{"name": "synthref/train"}, {"path": str(tmp_path / "val.jsonl"), "weight": 2}]
+    whole = {"data": {"train": sources, "scenes": 2}, "optim": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}}
+    losses = []
+    for workers, stop in ((0, None), (2, 4)):
+        recipe, out = (
+            toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers}),
+            tmp_path / f"run{workers}",
+        )
+        if stop is not None:
+            with monkeypatch.context() as patch, pytest.raises(EgmError, match="stopped"):
+                patch.setattr("egm.training.trainer.GroundingTrainer.log", _stopping(stop))
+                run_sft(recipe, out)
+        run_sft(recipe, out, resume=stop is not None)
+        state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
+        losses.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def _stopping(step: int) -> Any:
+    log = GroundingTrainer.log
+
+    def stopping(self: Any, logs: dict[str, float], *rest: Any) -> None:
+        log(self, logs, *rest)
+        if self.state.global_step > step:
+            raise EgmError("stopped")
+
+    return stopping
+
+
+def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egm.training.data.check.evaluation_images", lambda: {"a.png": ["refcoco/val"]})
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is."}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {name: tiny-s, from_scratch: true}\n"
+        f"data: {{train: {tmp_path / 'rows.jsonl'}}}\noptim: {{steps: 1, batch_size: 1}}\n"
+    )
+    arguments = ["sft", str(recipe), "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, DataError)
+    assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
+    assert not (tmp_path / "run").exists()
+    assert CliRunner().invoke(app, [*arguments, "--allow-leak"]).exit_code == 0
+    assert "a.png is in refcoco/val" in json.loads((tmp_path / "run" / "run.json").read_text())["data"]["leaks"]
 
 
 @pytest.mark.parametrize(

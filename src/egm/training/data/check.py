@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def check_rows(
     thinking: bool = True,
     max_length: int | None = None,
     length: Callable[[Sample], int] | None = None,
-    annotations: Path | None = None,
+    held_out: Mapping[str, list[str]] | None = None,
     allow_leak: bool = False,
 ) -> DataReport:
     """Go once through the files that are trained on; SynthRef's scenes are right by construction and passed over.
@@ -75,7 +75,8 @@ def check_rows(
         thinking: Whether every sample needs a rationale.
         max_length: Longest sequence in tokens.
         length: Gives the tokens of a sample, such as `Collator.length`.
-        annotations: Folder with the annotations of the eight evaluation splits of RefCOCO; else EGM_DATA or `./data`.
+        held_out: Names of images that may not be trained on, each with the splits it is in; by default those of the
+            eight evaluation splits of RefCOCO, if their annotations are in EGM_DATA or `./data`.
         allow_leak: Train on images of these splits all the same.
 
     Raises:
@@ -84,7 +85,12 @@ def check_rows(
     datasets = [part.samples for part in _parts(rows) if isinstance(part, DatasetRows)]
     if not datasets:
         return DataReport(0, "no files, so nothing to leak")
-    held_out, unknown = _held_out(annotations)
+    unknown = None
+    if held_out is None:
+        try:
+            held_out = evaluation_images()
+        except DataError as error:
+            held_out, unknown = {}, str(error)
     count, leaks = 0, _Leaks(held_out)
     for dataset in datasets:
         found = _Checks(dataset, thinking=thinking, max_length=max_length, length=length)
@@ -182,8 +188,8 @@ class _Checks:
 
 
 class _Leaks:
-    def __init__(self, held_out: dict[str, list[str]] | None) -> None:
-        self._known = {picture_key(name): splits for name, splits in (held_out or {}).items()}
+    def __init__(self, held_out: Mapping[str, list[str]]) -> None:
+        self._known = {picture_key(name): splits for name, splits in held_out.items()}
         self._found: dict[str, str] = {}
         self._samples = 0
 
@@ -211,13 +217,3 @@ class _Leaks:
             _log.warning("%s", says)
             return says
         return "no image of the eight evaluation splits of RefCOCO"
-
-
-def _held_out(annotations: Path | None) -> tuple[dict[str, list[str]] | None, str | None]:
-    """The images that may not be trained on, or why they are not known."""
-    try:
-        return evaluation_images(annotations), None
-    except DataError as error:
-        if annotations is not None:
-            raise
-        return None, str(error)
