@@ -1,4 +1,4 @@
-"""Samples a second that one core loads for training: read, decoded, resized, cut into patches and tokenised, in batches.
+"""Samples a second that one core loads for training: read, decoded, resized, cut into patches, tokenised, batched.
 
     uv run python benchmarks/loading.py
     uv run python benchmarks/loading.py --workers 4

@@ -9,7 +9,10 @@ import pytest
 
 from egm.datasets import EVALUATION, SIZES, check_dataset, open_dataset
 from egm.datasets.registry import evaluation_images
+from egm.errors import DataError
 from egm.images import load_image
+from egm.training.data import check_rows, open_rows
+from egm.training.recipe import DataSection
 
 
 @pytest.mark.parametrize("name", EVALUATION)
@@ -34,6 +37,16 @@ def test_an_evaluation_file_taken_for_training_leaks_every_image(real_data: Call
     data = open_dataset(folder / "refcoco_testA.json")
     found = check_dataset(data, images=False, held_out=evaluation_images(folder), repeats=False)
     assert [finding.kind for finding in found] == ["leak"] * 750
+
+
+def test_training_on_an_evaluation_file_is_refused(
+    real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = real_data("refcoco")
+    monkeypatch.setenv("EGM_DATA", str(folder))
+    rows = open_rows(DataSection(train=str(folder / "refcoco_testA.json")), 0)
+    with pytest.raises(DataError, match=r"5,657 samples show 750 images of evaluation .* and 745 more: drop"):
+        check_rows(rows, thinking=False)
 
 
 def test_the_pictures_have_the_size_that_the_rows_say(real_data: Callable[[str], Path]) -> None:

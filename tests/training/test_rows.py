@@ -121,7 +121,7 @@ def test_evaluation_images_are_refused_with_a_list(folder: Path, caplog: pytest.
     names = [f"flip/COCO_train2014_{number:012d}.jpg" for number in range(14, 30)]
     (folder / "flip").mkdir()
     for name in names:
-        (folder / name).write_bytes(b"")
+        (folder / name).touch()
     path = write(folder, *[ROW | {"image": name} for name in names], ROW | {"image": names[0]})
     with pytest.raises(DataError) as caught:
         check(path, held_out=held_out)

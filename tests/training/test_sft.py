@@ -101,9 +101,10 @@ def test_after_a_resume_the_rows_follow_that_would_have_followed(
             tmp_path / f"run{workers}",
         )
         if stop is not None:
-            with monkeypatch.context() as patch, pytest.raises(EgmError, match="stopped"):
-                patch.setattr("egm.training.trainer.GroundingTrainer.log", _stopping(stop))
-                run_sft(recipe, out)
+            with monkeypatch.context() as patch:
+                patch.setattr(GroundingTrainer, "log", _stopping(stop))
+                with pytest.raises(EgmError, match="stopped"):
+                    run_sft(recipe, out)
         run_sft(recipe, out, resume=stop is not None)
         state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
         losses.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])

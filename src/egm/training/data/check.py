@@ -91,23 +91,23 @@ def check_rows(
             held_out = evaluation_images()
         except DataError as error:
             held_out, unknown = {}, str(error)
-    count, leaks = 0, _Leaks(held_out)
+    faults, leaks = [], _Leaks(held_out)
     for dataset in datasets:
         found = _Checks(dataset, thinking=thinking, max_length=max_length, length=length)
-        total = 0
+        faults.append(found)
         for place, sample in _scan(dataset):
-            total += 1
             found.look(place, sample)
             if isinstance(sample, Sample):
                 leaks.look(sample)
-        found.refuse(_name(dataset), total)
-        count += total
     nameless = [
         data for data in datasets if getattr(data, "kind", "") == _RL and not getattr(data, "names_files", True)
     ]
     if nameless and unknown is None:
         unknown = f"the pictures inside {_name(nameless[0])} have no names to tell them by"
-    return DataReport(count, leaks.verdict(unknown, allow=allow_leak))
+    verdict = leaks.verdict(unknown, allow=allow_leak)
+    for found in faults:
+        found.refuse()
+    return DataReport(sum(found.total for found in faults), verdict)
 
 
 def _parts(rows: Rows) -> Sequence[Rows]:
@@ -153,8 +153,10 @@ class _Checks:
             "raise it, shorten the rationales, or lower the image size",
         )
         self._there: dict[int, bool] = {}
+        self._name, self.total = _name(dataset), 0
 
     def look(self, place: str, sample: Sample | EgmError) -> None:
+        self.total += 1
         if isinstance(sample, EgmError):
             self._broken.add(f"{place}: {sample}")
             return
@@ -180,11 +182,11 @@ class _Checks:
             self._there[key] = Path(image).is_file()
         return self._there[key]
 
-    def refuse(self, name: str, total: int) -> None:
+    def refuse(self) -> None:
         faults = (self._broken, self._no_box, self._no_rationale, self._outside, self._missing, self._long)
         found = [str(fault) for fault in faults if fault.count]
         if found:
-            raise DataError(f"{name} has {total:,} rows, and of these {'; '.join(found)}")
+            raise DataError(f"{self._name} has {self.total:,} rows, and of these {'; '.join(found)}")
 
 
 class _Leaks:
