@@ -60,10 +60,12 @@ def exported(adapted: tuple[Path, torch.Tensor], tmp_path_factory: pytest.TempPa
     shutil.copytree(adapted[0], run / "adapter")
     (run / "recipe.yaml").write_text(
         "stage: sft\nmodel: {name: some/model}\n"
-        "data: {train: [{name: synthref/train, weight: 3.0}, {path: a.jsonl, weight: 1.0}]}\n"
+        "data: {train: [{name: synthref/train, weight: 3.0}, {path: /home/x/a.jsonl, weight: 1.0, images: null}]}\n"
     )
     facts = {"seed": 7, "loss": 0.51234, "command": ["/home/x/egm", "sft", "r.yaml"], "versions": {"torch": "2"}}
-    (run / "run.json").write_text(json.dumps(facts | {"data": {"samples": 4, "leaks": "not looked for"}}))
+    (run / "run.json").write_text(
+        json.dumps(facts | {"data": {"samples": 4, "leaks": "not looked for: put them there"}})
+    )
     return export_model(run, run / "export", license_id="apache-2.0")
 
 
@@ -107,7 +109,8 @@ def test_the_card_says_what_the_run_folder_says(exported: Path) -> None:
     for words in ("# toy", "synthref/train (weight 3); a.jsonl (weight 1)", "| loss | 0.5123 |", "`egm sft r.yaml`",
                   "| seed | 7 |", "not looked for", "bfloat16", "None were given"):  # fmt: skip
         assert words in text
-    assert "/home/x" not in text
+    assert "path: a.jsonl" in text  # in the recipe
+    assert not any(words in text for words in ("/home/x", "put them there", "null"))
 
 
 def test_large_models_are_saved_in_shards(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

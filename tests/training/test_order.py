@@ -105,3 +105,18 @@ def test_accelerate_skips_to_the_same_rows_in_a_later_epoch() -> None:
     resumed = skip_first_batches(loader, 3)
     resumed.set_epoch(2)
     assert [int(row) for batch in resumed for row in batch] == list(islice(plain, 12, None))
+
+
+def test_two_processes_share_the_batches_of_one_order() -> None:
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    shards = [
+        list(
+            BatchSamplerShard(
+                BatchSampler(Order(rows(40), 5), 4, drop_last=False), num_processes=2, process_index=index
+            )
+        )
+        for index in range(2)
+    ]
+    assert [row for pair in zip(*shards, strict=True) for batch in pair for row in batch] == list(Order(rows(40), 5))

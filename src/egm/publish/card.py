@@ -27,7 +27,7 @@ class Card:
         title: Name of the model.
         head: The metadata that the Hugging Face Hub reads.
         rows: What is known of the training, by name.
-        recipe: The recipe's text, or "".
+        recipe: The resolved recipe as YAML, or "".
         scores: Lines of the table of scores.
     """
 
@@ -72,15 +72,26 @@ def model_card(title: str, run: Path | None, *, scores: Sequence[Path] = (), lic
         ModelError: If the run folder's files cannot be read.
         DataError: If a journal cannot be read.
     """
-    recipe = "" if run is None else _read(run / "recipe.yaml")
     facts = {} if run is None or not (run / "run.json").is_file() else _object(json.loads, run / "run.json")
-    sections = {} if run is None else _object(yaml.safe_load, run / "recipe.yaml")
+    resolved = {} if run is None else _object(yaml.safe_load, run / "recipe.yaml")
+    sections = _public(resolved)
     head: dict[str, Any] = {"license": license_id} if license_id else {}
     head |= {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "tags": _TAGS}
-    base = sections.get("model") or {}
-    if not base.get("from_scratch") and _HUB_NAME.fullmatch(str(base.get("name"))):
-        head["base_model"] = base["name"]
+    base = resolved.get("model") or {}
+    name = str(base.get("name"))
+    if not base.get("from_scratch") and _HUB_NAME.fullmatch(name) and not Path(name).exists():
+        head["base_model"] = name
+    recipe = yaml.safe_dump(sections, sort_keys=False) if sections else ""
     return Card(title, head, _training(sections, facts), recipe, _scores(scores))
+
+
+def _public(value: Any) -> Any:
+    """Leave out what is not set, and of absolute paths all but the last part: they say where files are at home."""
+    if isinstance(value, dict):
+        return {key: _public(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_public(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _training(recipe: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]:
@@ -97,7 +108,7 @@ def _training(recipe: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, st
         )
     checked = run.get("data") or {}
     if checked.get("leaks"):
-        rows["leaks"] = str(checked["leaks"])
+        rows["evaluation images"] = str(checked["leaks"]).partition(": ")[0]
     for key in ("steps", "loss", "seconds", "seed", "hardware"):
         if run.get(key) is not None:
             rows[key] = f"{run[key]:.4g}" if key == "loss" else str(run[key])

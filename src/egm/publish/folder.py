@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.backends.checkpoint import check_folder
+from egm.backends.quiet import quiet
 from egm.errors import ModelError
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -73,7 +74,8 @@ def save_model(model: Any, processor: Any, folder: Path, *, dtype: str) -> None:
         config.eos_token_id = tokenizer.eos_token_id
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=SHARD)
+    with quiet():
+        model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=SHARD)
     config.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     if getattr(processor, "video_processor", None) is not None:
