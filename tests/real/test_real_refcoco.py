@@ -13,7 +13,10 @@ from egm.datasets import EVALUATION, SIZES, Dataset, check_dataset, flip_phrase,
 from egm.datasets.convert import FORMATS
 from egm.datasets.flip import can_flip
 from egm.datasets.registry import evaluation_images
+from egm.errors import DataError
 from egm.images import load_image
+from egm.training.data import check_rows, open_rows
+from egm.training.recipe import DataSection
 from egm.types import Sample
 
 
@@ -78,6 +81,16 @@ def test_an_evaluation_file_taken_for_training_leaks_every_image(
     data = open_dataset(real_data("refcoco") / "refcoco_testA.json")
     found = check_dataset(data, images=False, held_out=pictures, repeats=False)
     assert [finding.kind for finding in found] == ["leak"] * 750
+
+
+def test_training_on_an_evaluation_file_is_refused(
+    real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = real_data("refcoco")
+    monkeypatch.setenv("EGM_DATA", str(folder))
+    rows = open_rows(DataSection(train=str(folder / "refcoco_testA.json")), 0)
+    with pytest.raises(DataError, match=r"5,657 samples show 750 images of evaluation .* and 745 more: drop"):
+        check_rows(rows, thinking=False)
 
 
 def test_the_pictures_have_the_size_that_the_rows_say(real_data: Callable[[str], Path]) -> None:

@@ -29,6 +29,16 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
 
 
+def test_one_source_or_several(tmp_path: Path) -> None:
+    several = load_recipe(
+        written(tmp_path, GOOD + "data: {train: [{path: a.jsonl, weight: 3}, {name: synthref/train}]}")
+    )
+    assert [(source.place, source.weight) for source in several.data.sources] == [("a.jsonl", 3), ("synthref/train", 1)]
+    assert load_recipe(written(tmp_path, dump_recipe(several))) == several
+    [one] = load_recipe(written(tmp_path, GOOD + "data: {train: a.jsonl}")).data.sources
+    assert one.place == "a.jsonl"
+
+
 def test_settings_take_precedence(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, GOOD), ["optim.steps=3", "data.thinking=false", "run.seed=7"])
     assert (recipe.optim.steps, recipe.data.thinking, recipe.run.seed) == (3, False, 7)
@@ -55,6 +65,10 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
         ("model: {name: x}\noptim: {steps: many}", "optim.steps: "),
         ("model: {name: x}\noptim: {steps: 0}", "greater than or equal to 1, not 0"),
         ("model: {name: x}\noptim: {steps: 1, schedule: sine}", "optim.schedule: "),
+        (f"{GOOD}data: {{train: [{{path: a, wieght: 2}}]}}", "'data.train.0.wieght'; did you mean 'weight'?"),
+        (f"{GOOD}data: {{train: [{{path: a, weight: 0}}]}}", "data.train.0.weight: input should be greater than 0"),
+        (f"{GOOD}data: {{train: [{{weight: 2}}]}}", "a source needs either a name or a path"),
+        (f"{GOOD}data: {{train: []}}", "data.train: "),
         ("model: [\n", "is not YAML at line"),
         ("- a\n- b\n", "must hold keys such as model: and optim:, not a list"),
         ("", "must hold keys"),

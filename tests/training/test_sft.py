@@ -22,6 +22,7 @@ from egm.models import build_model
 from egm.training.parts import is_part
 from egm.training.recipe import SFTRecipe, load_recipe
 from egm.training.sft import run_sft
+from egm.training.trainer import GroundingTrainer
 from egm.training.watch import check_weights
 
 TOY: dict[str, Any] = {
@@ -90,6 +91,62 @@ def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     assert loss < 1.0  # it starts from what egm-tiny knows
 
 
+def test_after_a_resume_the_rows_follow_that_would_have_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across epochs, with several sources and with processes that load."""
+    runner = CliRunner()
+    assert runner.invoke(app, ["data", "synthetic", "--scenes", "3", "--out", str(tmp_path)]).exit_code == 0
+    sources = [{"name": "synthref/train"}, {"path": str(tmp_path / "val.jsonl"), "weight": 2}]
+    whole = {"data": {"train": sources, "scenes": 2}, "optim": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}}
+    losses = []
+    for workers, stop in ((0, None), (2, 4)):
+        recipe, out = (
+            toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers}),
+            tmp_path / f"run{workers}",
+        )
+        if stop is not None:
+            with monkeypatch.context() as patch:
+                patch.setattr(GroundingTrainer, "log", _stopping(stop))
+                with pytest.raises(EgmError, match="stopped"):
+                    run_sft(recipe, out)
+        run_sft(recipe, out, resume=stop is not None)
+        state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
+        losses.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def _stopping(step: int) -> Any:
+    log = GroundingTrainer.log
+
+    def stopping(self: Any, logs: dict[str, float], *rest: Any) -> None:
+        log(self, logs, *rest)
+        if self.state.global_step > step:
+            raise EgmError("stopped")
+
+    return stopping
+
+
+def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egm.training.data.check.evaluation_images", lambda: {"a.png": ["refcoco/val"]})
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is."}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {name: tiny-s, from_scratch: true}\n"
+        f"data: {{train: {tmp_path / 'rows.jsonl'}}}\noptim: {{steps: 1, batch_size: 1}}\n"
+    )
+    arguments = ["sft", str(recipe), "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, DataError)
+    assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
+    assert not (tmp_path / "run").exists()
+    assert CliRunner().invoke(app, [*arguments, "--allow-leak"]).exit_code == 0
+    assert "a.png is in refcoco/val" in json.loads((tmp_path / "run" / "run.json").read_text())["data"]["leaks"]
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
@@ -114,7 +171,8 @@ def test_mistakes_are_told_before_anything_is_written(
 def test_a_bad_row_is_named_in_one_line_wherever_it_is_read(tmp_path: Path, workers: int) -> None:
     row = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is."}
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    rows = [row | {"id": "good"}] + [row | {"id": f"bad{i}", "image": "gone.png"} for i in range(5)]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    rows = [row | {"id": "good"}] + [row | {"id": f"bad{i}", "image": "cut.png"} for i in range(5)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     recipe = toy(
         data={"train": str(tmp_path / "rows.jsonl")},

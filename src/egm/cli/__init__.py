@@ -17,7 +17,7 @@ from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.eval import evaluate
 from egm.cli.ground import ground
-from egm.cli.models import models
+from egm.cli.models import app as models
 from egm.cli.score import score_command
 from egm.cli.sft import sft
 from egm.errors import EgmError
@@ -53,7 +53,7 @@ app.command("sft")(sft)
 app.command("eval")(evaluate)
 app.add_typer(bench, name="bench")
 app.command("score")(score_command)
-app.command("models")(models)
+app.add_typer(models, name="models")
 
 
 def main() -> None:

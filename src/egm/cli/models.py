@@ -1,6 +1,27 @@
-"""`egm models`: the model sizes and where their checkpoints are."""
+"""`egm models`: the model sizes and where their checkpoints are; merging, exporting and publishing models."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List the model sizes; merge, export and publish models.")
+
+_Source = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
+_Base = Annotated[
+    str | None,
+    typer.Option(help="Model of the adapter; by default what it names.", show_default=False),
+]
+_Dtype = Annotated[str, typer.Option(help="Type of the saved weights: bfloat16, float16 or float32.")]
+
+
+@app.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> None:
+    """List the model sizes; merge, export and publish models."""
+    if context.invoked_subcommand is None:
+        models()
 
 
 def models() -> None:
@@ -24,3 +45,58 @@ def models() -> None:
 def _short(count: int) -> str:
     """Write a count as people say it, such as 8.77B."""
     return f"{count / 1e9:.4g}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
+
+
+@app.command("merge")
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.", show_default=False)],
+    base: _Base = None,
+    dtype: _Dtype = "bfloat16",
+) -> None:
+    """Fold a LoRA adapter into the weights of its model."""
+    from egm.publish.merge import merge_adapter
+
+    print(merge_adapter(adapter, out, base=base, dtype=dtype))
+
+
+@app.command("export")
+def export(
+    source: _Source,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; else DIR/export.", show_default=False)] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="Journal of egm eval for the card; may be repeated.", show_default=False)
+    ] = None,
+    base: _Base = None,
+    dtype: _Dtype = "bfloat16",
+    title: Annotated[str | None, typer.Option(help="Name on the card; by default DIR's.", show_default=False)] = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", help="Licence for the card, such as apache-2.0.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a run, a model or an adapter as a folder that transformers, vLLM and SGLang load, with a model card."""
+    from egm.publish.export import export_model
+
+    out = out if out is not None else source / "export"
+    print(export_model(source, out, scores=scores or (), base=base, dtype=dtype, title=title, license_id=license_id))
+
+
+@app.command("push")
+def push_command(
+    source: _Source,
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public, not private.")] = False,
+) -> None:
+    """Publish an exported folder on the Hugging Face Hub."""
+    from egm.publish.push import plan_push, push
+
+    plan = plan_push(source, repo, private=not public)
+    for path, size in plan.files:
+        print(f"{size:>15,}  {path.name}")
+    print(f"{plan.size:>15,}  bytes in {len(plan.files)} files")
+    if dry_run:
+        kind = "private" if plan.private else "public"
+        print(f"would create the {kind} model repository {plan.repo} unless it is there, and send these in one commit")
+    else:
+        print(push(plan))

@@ -13,6 +13,9 @@ def sft(
     recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/egm-tiny.yaml.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Train on images of RefCOCO's evaluation splits all the same.")
+    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as optim.steps=100.")
     ] = None,
@@ -22,6 +25,7 @@ def sft(
     from egm.training.sft import run_sft
 
     loaded = load_recipe(recipe, settings)
-    folder = run_sft(loaded, out if out is not None else Path("runs") / recipe.stem, resume=resume)
+    place = out if out is not None else Path("runs") / recipe.stem
+    folder = run_sft(loaded, place, resume=resume, allow_leak=allow_leak)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         print(folder)

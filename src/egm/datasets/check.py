@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from egm.boxes import Box
 from egm.datasets.rows import Dataset
 from egm.errors import ImageError
 from egm.images import load_image
@@ -71,11 +72,22 @@ def check_dataset(
 def _outside(samples: Iterable[Sample]) -> Iterable[Finding]:
     for sample in samples:
         box, size = sample.box, sample.size
-        if box is None or size is None or sample.amodal:
-            continue
-        if box.x1 < -_SLACK or box.y1 < -_SLACK or box.x2 > size[0] + _SLACK or box.y2 > size[1] + _SLACK:
+        if box is not None and size is not None and is_outside(box, size, amodal=sample.amodal):
             corners = ", ".join(f"{value:g}" for value in box)
             yield Finding("box outside", sample.id, f"{corners} in {size[0]} x {size[1]}")
+
+
+def is_outside(box: Box, size: tuple[int, int], *, amodal: bool = False) -> bool:
+    """Tell whether a box is not one of an image.
+
+    Args:
+        box: The box.
+        size: Width and height of the image in pixels.
+        amodal: Whether it is that of a whole object, which may leave the image but not lie beside it.
+    """
+    if amodal:
+        return box.x2 <= 0 or box.y2 <= 0 or box.x1 >= size[0] or box.y1 >= size[1]
+    return box.x1 < -_SLACK or box.y1 < -_SLACK or box.x2 > size[0] + _SLACK or box.y2 > size[1] + _SLACK
 
 
 def _duplicates(samples: Iterable[Sample]) -> Iterable[Finding]:

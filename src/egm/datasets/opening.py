@@ -14,7 +14,9 @@ from egm.datasets.unc import read_unc
 from egm.errors import DataError
 
 
-class _Format(NamedTuple):
+class Format(NamedTuple):
+    """A format of rows: its name, the keys that show it, and how a row is read."""
+
     name: str
     keys: frozenset[str]
     read: RowReader
@@ -22,13 +24,13 @@ class _Format(NamedTuple):
 
 # The first whose keys are all there counts.
 _FORMATS = (
-    _Format("MiniGPT-4", minigpt4.KEYS, minigpt4.sample_of),
-    _Format("EGM SFT", sft_rows.KEYS, sft_rows.sample_of),
-    _Format("VLM-R1", vlm_r1.KEYS, vlm_r1.sample_of),
-    _Format("EGM or verl RL", parquet.RL_KEYS, parquet.rl_samples),
-    _Format("lmms-lab", parquet.LMMS_KEYS, parquet.lmms_samples),
-    _Format("jxu124", parquet.JXU124_KEYS, parquet.jxu124_samples),
-    _Format("Qwen, InternVL or EGM rows", jsonl.KEYS, jsonl.sample_of),
+    Format("MiniGPT-4", minigpt4.KEYS, minigpt4.sample_of),
+    Format("EGM SFT", sft_rows.KEYS, sft_rows.sample_of),
+    Format("VLM-R1", vlm_r1.KEYS, vlm_r1.sample_of),
+    Format("EGM or verl RL", parquet.RL_KEYS, parquet.rl_samples),
+    Format("lmms-lab", parquet.LMMS_KEYS, parquet.lmms_samples),
+    Format("jxu124", parquet.JXU124_KEYS, parquet.jxu124_samples),
+    Format("Qwen, InternVL or EGM rows", jsonl.KEYS, jsonl.sample_of),
 )
 KNOWN = (
     "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in _FORMATS)
@@ -91,21 +93,26 @@ def _open_rows(rows: Iterable[tuple[str, Row]], path: Path, name: str, images: I
     first = next(iterator, None)
     if first is None:
         raise DataError(f"dataset {path} holds no rows")
-    known = _recognise(first[1].keys(), path)
+    known = recognise(first[1].keys(), path)
     samples = collect(itertools.chain([first], iterator), known.read, name=name, file=path, images=images)
     return Dataset(name, samples, root=images.root, kind=known.name)
 
 
 def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot) -> Dataset:
     files = parquet.ParquetFiles(paths)
-    known = _recognise(files.columns, paths[0])
+    known = recognise(files.columns, paths[0])
     samples = collect(files.rows(), known.read, name=name, file=paths[0], images=images)
     if files.picture_column is not None:
         return parquet.EmbeddedDataset(name, samples, files, kind=known.name)
     return Dataset(name, parquet.drop_picture_rows(samples), root=images.root, kind=known.name)
 
 
-def _recognise(keys: Iterable[str], path: Path) -> _Format:
+def recognise(keys: Iterable[str], path: Path) -> Format:
+    """Tell the format of a file from the keys of its rows.
+
+    Raises:
+        DataError: If it is none of the known ones.
+    """
     present = frozenset(keys)
     for known in _FORMATS:
         if known.keys <= present:

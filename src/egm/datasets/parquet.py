@@ -11,17 +11,22 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from egm.datasets.minigpt4 import ref_image
 from egm.datasets.rows import Dataset, ImageRoot, Row, pixels, scaled_1000, text, xywh, xyxy
 from egm.datasets.wordings import phrase_of
 from egm.errors import DataError
 from egm.types import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LMMS_KEYS = frozenset({"question_id", "answer", "bbox"})
 JXU124_KEYS = frozenset({"ref_id", "sentences", "bbox"})
@@ -34,12 +39,18 @@ class ParquetFiles:
 
     Args:
         paths: The files, in order.
+        keep: How many row groups `row` holds in memory, the last used.
+
+    Attributes:
+        columns: Names of the columns.
+        picture_column: The column that holds pictures, if one does.
+        length: Number of rows.
 
     Raises:
         DataError: If one cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, keep: int = 1) -> None:
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -64,6 +75,8 @@ class ParquetFiles:
                 self._groups.append((self.length, file, group))
                 self.length += file.metadata.row_group(group).num_rows
         self._cached: tuple[int, Any] | None = None
+        self._keep = keep
+        self._tables: dict[int, Any] = {}
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Yield the rows without their pictures."""
@@ -75,18 +88,74 @@ class ParquetFiles:
                     yield f"row {number + 1}", {**row, _PICTURE: number}
                     number += 1
 
+    @property
+    def bounds(self) -> list[int]:
+        """Where each row group begins, and at the end the number of rows."""
+        return [before for before, _, _ in self._groups] + [self.length]
+
+    @property
+    def largest_group(self) -> int:
+        """Bytes of the largest row group, unpacked."""
+        return max((file.metadata.row_group(group).total_byte_size for _, file, group in self._groups), default=0)
+
+    def list_lengths(self, column: str) -> NDArray[np.int64]:
+        """Tell how many items each row's list holds, without reading other columns.
+
+        Raises:
+            DataError: If the column holds no lists.
+        """
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+        parts = (batch.column(0) for file in self._files for batch in file.iter_batches(columns=[column]))
+        try:
+            counts = [pc.fill_null(pc.list_value_length(part), 0).to_numpy(zero_copy_only=False) for part in parts]
+        except (pa.ArrowException, TypeError):
+            raise DataError(f"column {column} must hold lists of expressions") from None
+        return np.concatenate(counts).astype(np.int64)
+
+    def row(self, number: int) -> tuple[Row, bytes | None]:
+        """Read one row, and its row group if that is not in memory.
+
+        Returns:
+            The row without its picture, as `rows` gives it, and the picture where the file holds them.
+
+        Raises:
+            DataError: If the picture is missing.
+        """
+        place, before = self._place(number)
+        if place in self._tables:
+            table = self._tables.pop(place)
+        else:
+            _, file, group = self._groups[place]
+            while len(self._tables) >= self._keep:
+                del self._tables[next(iter(self._tables))]
+            table = file.read_row_group(group)
+        self._tables[place] = table  # last in the order of use
+        row = {name: table.column(name)[number - before].as_py() for name in table.column_names}
+        picture = None if self.picture_column is None else self._content(row.pop(self.picture_column), number)
+        return {**row, _PICTURE: number}, picture
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """Return the number of a row's group and the first row of it."""
+        place = bisect.bisect_right(self._groups, row, key=lambda group: group[0]) - 1
+        return place, self._groups[place][0]
+
     def picture(self, row: int) -> bytes:
         """The bytes of a row's picture.
 
         Raises:
             DataError: If the row has none.
         """
-        place = max(index for index, group in enumerate(self._groups) if group[0] <= row)
-        before, file, group = self._groups[place]
+        place, before = self._place(row)
+        _, file, group = self._groups[place]
         if self._cached is None or self._cached[0] != place:
             table = file.read_row_group(group, columns=[self.picture_column])
             self._cached = place, table.column(self.picture_column)
-        value = self._cached[1][row - before].as_py()
+        return self._content(self._cached[1][row - before].as_py(), row)
+
+    def _content(self, value: Any, row: int) -> bytes:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         content = value.get("bytes") if isinstance(value, dict) else value

@@ -21,10 +21,11 @@ class ImageRoot:
         root: The folder. Without one, relative names come back as they are and only names that would leave any folder
             are refused, so that annotations can be read where the pictures are not.
         flat: Whether only the last part of a name counts, for sets whose files prefix the same pictures differently.
+        remember: Keep the path of every name, which is faster and takes memory for each; without, none is kept.
     """
 
-    def __init__(self, root: Path | None, *, flat: bool = False) -> None:
-        self._flat = flat
+    def __init__(self, root: Path | None, *, flat: bool = False, remember: bool = True) -> None:
+        self._flat, self._remember = flat, remember
         self.root = None if root is None else root.resolve()
         self._given = root
         self._known: dict[str, Path] = {}
@@ -39,7 +40,9 @@ class ImageRoot:
             raise DataError(f"image must be a relative path, not {name!r}")
         path = self._known.get(name)
         if path is None:
-            path = self._known[name] = self._resolve(name.rpartition("/")[2] if self._flat else name)
+            path = self._resolve(name.rpartition("/")[2] if self._flat else name)
+            if self._remember:
+                self._known[name] = path
         return path
 
     def _resolve(self, name: str) -> Path:

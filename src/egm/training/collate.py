@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egm.codecs import Codec
+from egm.datasets.check import is_outside
 from egm.errors import DataError, EgmError, ModelError
 from egm.images import load_image
 from egm.training.data import Rows
@@ -109,6 +110,19 @@ class Collator:
             "samples": [sample.id for sample in samples],
         }
 
+    def length(self, sample: Sample) -> int:
+        """Return how many tokens a sample takes; for one that is sure to fit, a bound that is cheap to tell.
+
+        Raises:
+            DataError: If it has no box, or no rationale where one is needed.
+        """
+        size = sample.size or load_image(sample.image).size
+        grid = (1, *self._grid(size))
+        text = self._prompt(sample, grid) + self._target(sample) + self.end
+        images = text.count(self.image_token)
+        bound = len(text.encode()) - images * (len(self.image_token) - 1)  # a token takes a byte at least
+        return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def _patches(self, sample: Sample) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
         """Cut a picture into uint8 patches in the processor's order, resized as the processor resizes."""
         try:
@@ -117,6 +131,8 @@ class Collator:
             raise type(error)(f"sample {sample.id}: {error}") from error
         if sample.size is not None and image.size != sample.size:
             raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {image.size} pixels")
+        if sample.box is not None and is_outside(sample.box, image.size, amodal=sample.amodal):
+            raise DataError(f"sample {sample.id} has its box outside its image of {image.size} pixels")
         patch, merge = self.images.patch_size, self.images.merge_size
         rows, columns = self._grid(image.size)
         if (columns * patch, rows * patch) == image.size:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from egm.errors import RecipeError
 
@@ -67,11 +67,42 @@ class ModelSection(_Section):
         return self
 
 
+class SourceSection(_Section):
+    """One of several sources of training data.
+
+    Attributes:
+        name: `synthref/train`, or the name of a split such as `refcoco/train`; or give `path`.
+        path: A file of any format that `egm.datasets.open_dataset` reads.
+        weight: How often it is drawn from, relative to the other sources.
+        images: Folder that holds its images; by default that of the whole section.
+    """
+
+    name: str | None = None
+    path: Path | None = None
+    weight: float = Field(default=1.0, gt=0)
+    images: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceSection:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("a source needs either a name or a path")
+        return self
+
+    @property
+    def place(self) -> str:
+        """The name or the path."""
+        return str(self.name if self.path is None else self.path)
+
+
+_ONE, _SEVERAL = "one source", "several sources"
+
+
 class DataSection(_Section):
     """What it is trained on.
 
     Attributes:
-        train: `synthref/train`, or a file of any format that `egm.datasets.open_dataset` reads.
+        train: `synthref/train`, or a file of any format that `egm.datasets.open_dataset` reads; or a list of sources,
+            which are mixed by weight.
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
         scenes: How many scenes of `synthref/train`, before they repeat.
         phrases: Samples a scene of `synthref/train`, at most: fewer show more scenes, and take longer to make.
@@ -81,7 +112,10 @@ class DataSection(_Section):
         max_length: Longest sequence in tokens; a longer sample is an error that names it.
     """
 
-    train: str = "synthref/train"
+    train: Annotated[
+        Annotated[str, Tag(_ONE)] | Annotated[tuple[SourceSection, ...], Field(min_length=1), Tag(_SEVERAL)],
+        Discriminator(lambda value: _SEVERAL if isinstance(value, list | tuple) else _ONE),
+    ] = "synthref/train"
     images: Path | None = None
     scenes: int = Field(default=1_000_000, ge=1)
     phrases: int = Field(default=4, ge=1, le=4)
@@ -89,6 +123,11 @@ class DataSection(_Section):
     thinking: bool = True
     prompt: str | None = None
     max_length: int = Field(default=1024, ge=64)
+
+    @property
+    def sources(self) -> tuple[SourceSection, ...]:
+        """The sources of `train`, also where it names one only."""
+        return (SourceSection(name=self.train),) if isinstance(self.train, str) else self.train
 
 
 class OptimSection(_Section):
@@ -253,12 +292,12 @@ def _explain(error: ValidationError) -> str:
     """Word the first fault in one line, with the nearest right key for a wrong one."""
     # A misspelt key explains a missing one, so it comes first.
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    *above, key = fault["loc"]
-    name = ".".join(str(part) for part in fault["loc"])
+    *above, key = [part for part in fault["loc"] if part not in (_ONE, _SEVERAL)]
+    name = ".".join(str(part) for part in (*above, key))
     if fault["type"] == "extra_forbidden":
         section: Any = SFTRecipe
         for part in above:
-            section = section.model_fields[part].annotation
+            section = SourceSection if isinstance(part, int) else section.model_fields[part].annotation
             section = next((a for a in get_args(section) if a is not type(None)), section)  # an optional section's own
         known = list(section.model_fields)
         near = difflib.get_close_matches(str(key), known, n=1)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from egm.training.trainer import GroundingTrainer
 
 
-def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
+def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path:
     """Train a model, on one process or as one of several that accelerate or torchrun has launched.
 
     Args:
@@ -36,6 +36,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, and at the end the model in `model/`,
             or the adapter in `adapter/`.
         resume: Go on from the last checkpoint in `out`.
+        allow_leak: Train on images of the evaluation splits of RefCOCO all the same.
 
     Returns:
         The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load, or of the adapter.
@@ -46,6 +47,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
         DataError: If the data cannot be used.
         EgmError: If the loss is no longer a number, or memory runs out.
     """
+    from egm.training.data import check_rows
+
     rows = open_rows(recipe.data, recipe.run.seed)
     held_out = _held_out(recipe)
     _passes(recipe, rows)  # a wrong batch size should not wait for the model
@@ -53,10 +56,18 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False) -> Path:
     checkpoint = last_checkpoint(recipe, out) if resume else None
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    report = check_rows(
+        rows,
+        thinking=recipe.data.thinking,
+        max_length=recipe.data.max_length,
+        length=trainer.measure,
+        allow_leak=allow_leak,
+    )
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
                 start_run(recipe, out)
+                note(out, data=asdict(report))
     started = time.perf_counter()
     with _one_line(recipe, trainer):
         trainer.data_collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
@@ -111,6 +122,7 @@ def make_trainer(
     from datasets import Dataset
 
     from egm.training.collate import Collator
+    from egm.training.data import Order
     from egm.training.flat import Flattening, flatten, use_flat_attention
     from egm.training.parts import choose_parts, recompute_layers
     from egm.training.trainer import GroundingTrainer, LogFile
@@ -136,6 +148,8 @@ def make_trainer(
         optim=recipe.optim,
         codec=codec,
         collate=(lambda samples: flatten(collator.collate(samples))) if run.flatten else collator.collate,
+        measure=collator.length,
+        order=Order(rows, run.seed),
         held_out=held_out,
         model=model,
         args=_arguments(recipe, out, micro, micro * rows.samples_per_row),
@@ -225,7 +239,6 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
         save_total_limit=2,
         report_to=run.report_to,
         **{_checkpointing(SFTConfig): False},  # see `recompute_layers`
-        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

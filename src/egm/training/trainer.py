@@ -14,6 +14,7 @@ from trl import SFTTrainer
 
 from egm.codecs import Codec
 from egm.training.collate import IGNORED, expand_pixels
+from egm.training.data import Order
 from egm.training.held_out import HeldOut, answer
 from egm.training.optim import RoundedAdamW, muon
 from egm.training.recipe import OptimSection
@@ -33,6 +34,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         optim: The recipe's `optim:`, for what the arguments do not know.
         codec: The model's convention.
         collate: Makes a batch of samples.
+        measure: Tells how many tokens a sample takes.
+        order: Numbers of rows in the order of training.
         held_out: What to measure while training.
         **kwargs: SFTTrainer's own.
     """
@@ -46,13 +49,19 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         optim: OptimSection,
         codec: Codec,
         collate: Callable[[Sequence[Sample]], dict[str, Any]],
+        measure: Callable[[Sample], int],
+        order: Order,
         held_out: HeldOut | None = None,
         **kwargs: Any,
     ) -> None:
         self._optim, self._codec, self._collate, self._held_out = optim, codec, collate, held_out
+        self.measure, self._order = measure, order
         self.watch = LossWatch()
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = True  # so that the answers' tokens are counted over passes and processes
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ARG002 - the order knows its rows
+        return self._order
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Make the optimiser."""

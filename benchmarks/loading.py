@@ -1,0 +1,115 @@
+"""Samples a second that one core loads for training: read, decoded, resized, cut into patches, tokenised, batched.
+
+    uv run python benchmarks/loading.py
+    uv run python benchmarks/loading.py --workers 4
+
+Three sources: a .jsonl file with JPEG files beside it, a parquet file with the same JPEGs inside, both made here from a
+seed in a temporary folder, and SynthRef, whose scenes are drawn as they are needed. Rows come in the order of training.
+Without workers one process does everything on one thread; with them the rate is divided by their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
+    os.environ[name] = "false" if name.startswith("TOK") else "1"
+
+WORDS = "The phrase asks for the left one of the two cups on the table, next to the plate, so it is the one at hand. "
+
+
+def make_files(folder: Path, count: int, size: tuple[int, int]) -> tuple[Path, Path]:
+    """Write the same samples as .jsonl beside JPEGs, and as parquet with the JPEGs inside."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    width, height = size
+    lines, rows, stored = [], [], 0
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8))
+        path = folder / f"{number:06d}.jpg"
+        coarse.resize(size, Image.Resampling.BICUBIC).effect_spread(2).save(path, quality=92)
+        stored += path.stat().st_size
+        box = [10, 20, 200, 220]
+        sample = {"sent": f"the cup number {number}", "bbox": box, "height": height, "width": width}
+        sample["rationale"] = WORDS * 3
+        lines.append(json.dumps({"image": path.name, **sample}) + "\n")
+        question = f"<image>\nLocate {sample['sent']}, output its bbox coordinates using JSON format"
+        rows.append(
+            {
+                "data_source": "grounding",
+                "prompt": [{"role": "user", "content": question}],
+                "images": [{"bytes": path.read_bytes(), "path": None}],
+                "reward_model": {"style": "rule", "ground_truth": box},
+                "extra_info": sample,
+            }
+        )
+    (folder / "rows.jsonl").write_text("".join(lines))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=100)
+    print(f"{count} JPEGs of {width} x {height}, {stored / count / 1024:.0f} kB each")
+    return folder / "rows.jsonl", folder / "rows.parquet"
+
+
+def rate(source: str, options: argparse.Namespace) -> float:
+    """Samples a second, after one batch to warm up; of one core."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from egm.codecs import get_codec
+    from egm.models import build_config, build_processor, get_preset
+    from egm.training.collate import Collator
+    from egm.training.data import Order, open_rows
+    from egm.training.recipe import DataSection
+
+    torch.set_num_threads(1)
+    rows = open_rows(DataSection(train=source, scenes=100_000), 0)
+    processor = build_processor()
+    processor.image_processor.size["longest_edge"] = options.max_pixels
+    collator = Collator(rows, processor, get_codec("qwen3_vl"), build_config(get_preset("tiny-s")), max_length=4096)
+    numbers: Any = [{"row": row} for row in range(len(rows))]
+    loader = DataLoader(
+        numbers,
+        batch_size=options.batch // rows.samples_per_row,
+        sampler=Order(rows, 0),  # type: ignore[arg-type]
+        collate_fn=collator,
+        num_workers=options.workers,
+        persistent_workers=options.workers > 0,
+    )
+    samples, started, first = 0, 0.0, True
+    while samples < options.samples:
+        for batch in loader:
+            if first:
+                started, first = time.perf_counter(), False
+                continue
+            samples += len(batch["input_ids"])
+            if samples >= options.samples:
+                break
+    return samples / (time.perf_counter() - started) / max(1, options.workers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1000, help="how many samples are timed for each source")
+    parser.add_argument("--pictures", type=int, default=400, help="how many JPEGs are made")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--max-pixels", type=int, default=1024 * 1024, help="the processor's limit; lower it to resize")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        jsonl, parquet = make_files(Path(folder), options.pictures, tuple(options.size))
+        for name, source in (("jsonl", jsonl), ("parquet", parquet), ("synthref", "synthref/train")):
+            print(f"{name:<10}{rate(str(source), options):>8,.0f} samples/s per core", flush=True)
+
+
+if __name__ == "__main__":
+    main()

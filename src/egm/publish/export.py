@@ -1,0 +1,79 @@
+"""A run or a model, written as a folder that AutoModelForImageTextToText, vLLM and SGLang load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from egm.backends.checkpoint import check_folder
+from egm.errors import ModelError
+from egm.files import write_text
+from egm.publish.card import model_card
+from egm.publish.folder import check_dtype, new_folder, save_model
+from egm.publish.merge import ADAPTER, load_merged
+
+
+def export_model(
+    source: Path,
+    out: Path,
+    *,
+    scores: Sequence[Path] = (),
+    base: str | None = None,
+    dtype: str = "bfloat16",
+    title: str | None = None,
+    license_id: str | None = None,
+) -> Path:
+    """Write a model with all its pieces and a model card.
+
+    Args:
+        source: A run folder of `egm sft`, a model folder, or an adapter, which is folded in.
+        out: Folder to write: new or empty.
+        scores: Journals of `egm eval`, or its folders, for the card.
+        base: The model that an adapter was trained on; by default the one that it names.
+        dtype: Type of the saved weights: "bfloat16", "float16" or "float32".
+        title: Name of the model on its card; by default the run's.
+        license_id: Identifier of the licence for the card, such as "apache-2.0".
+
+    Returns:
+        `out`.
+
+    Raises:
+        ModelError: If there is no model in `source`, or `out` holds something.
+        DataError: If a journal cannot be read.
+    """
+    check_dtype(dtype)
+    model_folder, run = _places(source)
+    name = title or (source.resolve().name if run is None else run.resolve().name)
+    with new_folder(out) as folder:
+        # The card first: a journal that cannot be read should not wait for the weights.
+        card = model_card(name, run, scores=scores, license_id=license_id)
+        model, processor = _load(model_folder, base)
+        save_model(model, processor, folder, dtype=dtype)
+        parameters = sum(weight.numel() for weight in model.parameters())
+        facts = {"architecture": type(model).__name__, "parameters": f"{parameters:,}", "weights": dtype}
+        write_text(folder / "README.md", card.render(facts))
+    return out
+
+
+def _places(source: Path) -> tuple[Path, Path | None]:
+    """Find the model, and the run folder that it is from, if that is known."""
+    if not source.is_dir():
+        raise ModelError(f"there is no folder {str(source)!r}: give a run, a model or an adapter")
+    if (source / "recipe.yaml").is_file():
+        for name in ("model", "adapter"):
+            if (source / name).is_dir():
+                return source / name, source
+        raise ModelError(f"run {str(source)!r} holds no model yet: go on with egm sft --resume")
+    run = source.resolve().parent
+    return source, run if (run / "recipe.yaml").is_file() else None
+
+
+def _load(folder: Path, base: str | None) -> tuple[Any, Any]:
+    if (folder / ADAPTER).is_file():
+        return load_merged(folder, base=base)
+    from egm.backends.transformers import TransformersBackend
+
+    checkpoint = check_folder(folder, str(folder))
+    backend = TransformersBackend.load(checkpoint, device="cpu", dtype="float32", fast=False)
+    return backend.module, backend.processor

@@ -1,0 +1,129 @@
+"""Model folders as they are published: written whole or not at all, and looked over before they leave the house."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from egm.backends.checkpoint import check_folder
+from egm.backends.quiet import quiet
+from egm.errors import ModelError
+
+DTYPES = ("bfloat16", "float16", "float32")
+SHARD = "5GB"
+"""Largest file of weights."""
+
+_PIECES = {
+    "config.json": ("config.json",),
+    "processor": ("processor_config.json", "preprocessor_config.json"),
+    "tokenizer": ("tokenizer.json",),
+    "tokenizer's configuration": ("tokenizer_config.json",),
+    "chat template": ("chat_template.jinja", "chat_template.json"),
+    "generation config": ("generation_config.json",),
+    "model card": ("README.md",),
+}
+_PUBLISHED = (".json", ".jinja", ".txt", ".model", ".md", ".safetensors", ".png", ".yaml")
+_INDEX = "model.safetensors.index.json"
+
+
+def check_dtype(name: str) -> None:
+    """Refuse a type that weights are not saved in.
+
+    Raises:
+        ModelError: If it is none of `DTYPES`.
+    """
+    if name not in DTYPES:
+        raise ModelError(f"there is no dtype {name!r} for saved weights: use {', '.join(DTYPES)}")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to write to, which becomes `out` when all went well, and leaves nothing when not.
+
+    Raises:
+        ModelError: If `out` is a file, or a folder that holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{str(out)!r} is there already: give another --out, or delete it")
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_model(model: Any, processor: Any, folder: Path, *, dtype: str) -> None:
+    """Save all that engines ask for: weights in shards, configurations, tokenizer and chat template.
+
+    `preprocessor_config.json` and `video_preprocessor_config.json` repeat what `processor_config.json` says, for
+    engines that read the older names.
+    """
+    import torch
+
+    config, tokenizer = model.generation_config, processor.tokenizer
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    with quiet():
+        model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=SHARD)
+    config.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    if getattr(processor, "video_processor", None) is not None:
+        processor.video_processor.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def publishable(folder: Path) -> list[Path]:
+    """List the files of a model folder that may be published.
+
+    Raises:
+        ModelError: If a piece is missing, a shard too, or a file does not belong in a published model: weights that are
+            not safetensors, code, links, anything of another kind.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {str(folder)!r}: give one that `egm models export` wrote")
+    name = str(folder)
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    other = [path.name for path in files if path.is_symlink() or not path.is_file() or path.suffix not in _PUBLISHED]
+    if other:
+        shown = ", ".join(other[:5]) + (", ..." if len(other) > 5 else "")
+        raise ModelError(
+            f"{name!r} holds {len(other)} entries that are not published ({shown}): weights must be safetensors, and "
+            "only the files of the model belong there; `egm models export` writes such a folder"
+        )
+    check_folder(folder, name)
+    missing = [piece for piece, choices in _PIECES.items() if not any((folder / file).is_file() for file in choices)]
+    if missing:
+        raise ModelError(f"{name!r} lacks its {', '.join(missing)}: write it with `egm models export`")
+    _check_shards(folder, name)
+    return files
+
+
+def _check_shards(folder: Path, name: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if (folder / _INDEX).is_file():
+        try:
+            wanted = sorted(set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelError(f"{_INDEX} of {name!r} cannot be read: export it again") from None
+    else:
+        wanted = ["model.safetensors"]
+    for file in wanted:
+        if not (folder / file).is_file():
+            raise ModelError(f"{name!r} lacks {file}: export it again")
+        try:
+            with safe_open(folder / file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} of {name!r} is damaged or cut off ({error}): export it again") from None

@@ -1,0 +1,20 @@
+"""What is trained on: numbered rows, the order that they come in, and the checks before the first step."""
+
+from __future__ import annotations
+
+from egm.training.data.check import DataReport, check_rows
+from egm.training.data.opening import open_rows
+from egm.training.data.order import Order
+from egm.training.data.rows import Blocks, DatasetRows, MixedRows, Rows, SynthRefRows
+
+__all__ = [
+    "Blocks",
+    "DataReport",
+    "DatasetRows",
+    "MixedRows",
+    "Order",
+    "Rows",
+    "SynthRefRows",
+    "check_rows",
+    "open_rows",
+]

@@ -1,0 +1,221 @@
+"""Everything that can be wrong with training data, looked for before the first step and told by row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from egm.datasets.check import is_outside, picture_key
+from egm.datasets.indexed import IndexedDataset
+from egm.datasets.registry import evaluation_images
+from egm.errors import DataError, EgmError
+from egm.training.data.rows import DatasetRows, MixedRows, Rows
+from egm.types import Sample
+
+_SHOWN = 5
+_RL = "EGM or verl RL"
+_SCALES = {
+    "EGM SFT": "on the 0-1000 scale",
+    _RL: "in pixels, and on the 0-1000 scale where only ground_truth gives them",
+}
+_PIXELS = "in pixels of the upright image"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What a check of training data found.
+
+    Attributes:
+        samples: How many samples the files hold; scenes that are made on the fly are not counted.
+        leaks: What is known of leaks of evaluation images, in a sentence.
+    """
+
+    samples: int
+    leaks: str
+
+
+@dataclass(slots=True)
+class _Fault:
+    """One kind of fault: how many rows have it, and where the first few are."""
+
+    says: str
+    advice: str
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.places) < _SHOWN:
+            self.places.append(place)
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.places) else ""
+        return f"{self.count:,} {self.says} ({'; '.join(self.places)}{more}): {self.advice}"
+
+
+def check_rows(
+    rows: Rows,
+    *,
+    thinking: bool = True,
+    max_length: int | None = None,
+    length: Callable[[Sample], int] | None = None,
+    held_out: Mapping[str, list[str]] | None = None,
+    allow_leak: bool = False,
+) -> DataReport:
+    """Go once through the files that are trained on; SynthRef's scenes are right by construction and passed over.
+
+    Pictures are looked for, but not opened: one that is damaged, or of another size than its row says, is told when it
+    is loaded. Boxes of rows without width and height are held against the picture then, too.
+
+    Args:
+        rows: The rows.
+        thinking: Whether every sample needs a rationale.
+        max_length: Longest sequence in tokens.
+        length: Gives the tokens of a sample, such as `Collator.length`.
+        held_out: Names of images that may not be trained on, each with the splits it is in; by default those of the
+            eight evaluation splits of RefCOCO, if their annotations are in EGM_DATA or `./data`.
+        allow_leak: Train on images of these splits all the same.
+
+    Raises:
+        DataError: If rows cannot be trained on, or hold evaluation images: what, how many, and the first few.
+    """
+    datasets = [part.samples for part in _parts(rows) if isinstance(part, DatasetRows)]
+    if not datasets:
+        return DataReport(0, "no files, so nothing to leak")
+    unknown = None
+    if held_out is None:
+        try:
+            held_out = evaluation_images()
+        except DataError as error:
+            held_out, unknown = {}, str(error)
+    faults, leaks = [], _Leaks(held_out)
+    for dataset in datasets:
+        found = _Checks(dataset, thinking=thinking, max_length=max_length, length=length)
+        faults.append(found)
+        for place, sample in _scan(dataset):
+            found.look(place, sample)
+            if isinstance(sample, Sample):
+                leaks.look(sample)
+    nameless = [
+        data for data in datasets if getattr(data, "kind", "") == _RL and not getattr(data, "names_files", True)
+    ]
+    if nameless and unknown is None:
+        unknown = f"the pictures inside {_name(nameless[0])} have no names to tell them by"
+    verdict = leaks.verdict(unknown, allow=allow_leak)
+    for found in faults:
+        found.refuse()
+    return DataReport(sum(found.total for found in faults), verdict)
+
+
+def _parts(rows: Rows) -> Sequence[Rows]:
+    return rows.parts if isinstance(rows, MixedRows) else [rows]
+
+
+def _name(dataset: Sequence[Sample]) -> str:
+    return str(dataset.path if isinstance(dataset, IndexedDataset) else getattr(dataset, "name", "the dataset"))
+
+
+def _scan(dataset: Sequence[Sample]) -> Iterator[tuple[str, Sample | EgmError]]:
+    if isinstance(dataset, IndexedDataset):
+        yield from dataset.scan()
+        return
+    annotations = getattr(dataset, "annotations", None)
+    for sample in dataset if annotations is None else annotations():
+        yield f"sample {sample.id}", sample
+
+
+class _Checks:
+    """The faults of one file, row by row."""
+
+    def __init__(
+        self,
+        dataset: Sequence[Sample],
+        *,
+        thinking: bool,
+        max_length: int | None,
+        length: Callable[[Sample], int] | None,
+    ) -> None:
+        self._thinking, self._max_length, self._length = thinking, max_length, length
+        self._kind, self._names_files = getattr(dataset, "kind", ""), getattr(dataset, "names_files", True)
+        scale = _SCALES.get(self._kind, _PIXELS)
+        self._broken = _Fault("cannot be read", "mend or drop them")
+        self._no_box = _Fault("without a box", "training needs one in every row")
+        self._no_rationale = _Fault("without a rationale", "add one, or set data.thinking to false")
+        self._outside = _Fault(
+            "with a box outside its image", f"boxes of this format are {scale}: convert or drop them"
+        )
+        self._missing = _Fault("whose image is missing", "check data.images, or drop them")
+        self._long = _Fault(
+            f"longer than data.max_length {max_length}",
+            "raise it, shorten the rationales, or lower the image size",
+        )
+        self._there: dict[int, bool] = {}
+        self._name, self.total = _name(dataset), 0
+
+    def look(self, place: str, sample: Sample | EgmError) -> None:
+        self.total += 1
+        if isinstance(sample, EgmError):
+            self._broken.add(f"{place}: {sample}")
+            return
+        if sample.box is None:
+            self._no_box.add(place)
+            return
+        if sample.size is not None and is_outside(sample.box, sample.size, amodal=sample.amodal):
+            box = sample.box.to_1000(sample.size) if self._kind == "EGM SFT" else sample.box
+            corners = ", ".join(f"{value:g}" for value in box)
+            self._outside.add(f"{place}: {corners} in {sample.size[0]} x {sample.size[1]} pixels")
+        if self._thinking and not sample.rationale:
+            self._no_rationale.add(place)
+        elif self._length is not None and self._max_length is not None and sample.size is not None:
+            tokens = self._length(sample)
+            if tokens > self._max_length:
+                self._long.add(f"{place}: {tokens} tokens")
+        if self._names_files and isinstance(sample.image, str | Path) and not self._is_there(sample.image):
+            self._missing.add(f"{place}: {Path(sample.image).name}")
+
+    def _is_there(self, image: str | Path) -> bool:
+        key = hash(image)  # whole names of millions of pictures would take more memory than all else
+        if key not in self._there:
+            self._there[key] = Path(image).is_file()
+        return self._there[key]
+
+    def refuse(self) -> None:
+        faults = (self._broken, self._no_box, self._no_rationale, self._outside, self._missing, self._long)
+        found = [str(fault) for fault in faults if fault.count]
+        if found:
+            raise DataError(f"{self._name} has {self.total:,} rows, and of these {'; '.join(found)}")
+
+
+class _Leaks:
+    def __init__(self, held_out: Mapping[str, list[str]]) -> None:
+        self._known = {picture_key(name): splits for name, splits in held_out.items()}
+        self._found: dict[str, str] = {}
+        self._samples = 0
+
+    def look(self, sample: Sample) -> None:
+        if not self._known or not isinstance(sample.image, str | Path):
+            return
+        key = picture_key(str(sample.image))
+        splits = self._known.get(key)
+        if splits:
+            self._samples += 1
+            self._found.setdefault(key, f"{Path(sample.image).name} is in {', '.join(splits)}")
+
+    def verdict(self, unknown: str | None, *, allow: bool) -> str:
+        """Say what is known in a sentence, which is also logged unless there is nothing to worry about."""
+        if self._found:
+            first = "; ".join(list(self._found.values())[:_SHOWN])
+            more = f"; and {len(self._found) - _SHOWN:,} more" if len(self._found) > _SHOWN else ""
+            says = f"{self._samples:,} samples show {len(self._found):,} images of evaluation splits: {first}{more}"
+            if not allow:
+                raise DataError(f"{says}: drop them, or pass --allow-leak to train on them all the same")
+            _log.warning("%s", says)
+            return says
+        if unknown is not None:
+            says = f"leaks of evaluation images were not looked for: {unknown}"
+            _log.warning("%s", says)
+            return says
+        return "no image of the eight evaluation splits of RefCOCO"

@@ -1,0 +1,213 @@
+"""Merging, exporting and publishing: equal logits, a folder that grounds, and nothing sent that should not be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from egm.backends import GenerationSettings
+from egm.cli import app
+from egm.datasets.synthetic import SynthRef
+from egm.errors import DataError, ModelError
+from egm.grounder import Grounder
+from egm.journal import Header, Journal, Record
+from egm.models import build_model, build_processor
+from egm.publish.export import export_model
+from egm.publish.merge import merge_adapter
+from egm.publish.push import plan_push
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_model("tiny-s", seed=3).save_pretrained(folder)
+    build_processor().save_pretrained(folder)
+    return folder
+
+
+def inputs(model: Any) -> Any:
+    processor, sample = build_processor(), SynthRef("val").samples(0)[0]
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": sample.phrase}]}]
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return processor(text=[text], images=[sample.image], return_tensors="pt")
+
+
+@pytest.fixture(scope="module")
+def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """An adapter with random weights, and the logits that it gives."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    wanted = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(model, wanted).eval()
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        return folder, model(**inputs(model)).logits
+
+
+@pytest.fixture(scope="module")
+def exported(adapted: tuple[Path, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a run folder whose model is an adapter."""
+    run = tmp_path_factory.mktemp("runs") / "toy"
+    shutil.copytree(adapted[0], run / "adapter")
+    (run / "recipe.yaml").write_text(
+        "stage: sft\nmodel: {name: some/model}\n"
+        "data: {train: [{name: synthref/train, weight: 3.0}, {path: /home/x/a.jsonl, weight: 1.0, images: null}]}\n"
+    )
+    facts = {"seed": 7, "loss": 0.51234, "command": ["/home/x/egm", "sft", "r.yaml"], "versions": {"torch": "2"}}
+    (run / "run.json").write_text(
+        json.dumps(facts | {"data": {"samples": 4, "leaks": "not looked for: put them there"}})
+    )
+    return export_model(run, run / "export", license_id="apache-2.0")
+
+
+def test_merged_weights_give_the_adapters_logits(
+    adapted: tuple[Path, torch.Tensor], base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    out = merge_adapter(adapted[0], tmp_path / "merged", base=str(base), dtype="float32")
+    merged = AutoModelForImageTextToText.from_pretrained(out)
+    plain = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**inputs(merged)).logits, adapted[1], atol=1e-4, rtol=0)
+        assert (plain(**inputs(plain)).logits - adapted[1]).abs().max() > 1e-2  # so the adapter does something
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_an_exported_folder_grounds_and_has_all_its_pieces(exported: Path) -> None:
+    grounder = Grounder.load(exported, device="cpu", settings=GenerationSettings(max_new_tokens=4))
+    sample = SynthRef("val").samples(0)[0]
+    assert grounder.ground(sample.image, sample.phrase).tokens <= 4
+    names = {path.name for path in exported.iterdir()}
+    assert names >= {
+        "README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
+        "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert json.loads((exported / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((exported / "generation_config.json").read_text())["eos_token_id"] is not None
+
+
+def test_the_card_says_what_the_run_folder_says(exported: Path) -> None:
+    import yaml
+
+    _, head, text = (exported / "README.md").read_text().split("---\n", 2)
+    known = yaml.safe_load(head)
+    assert (known["license"], known["base_model"], known["library_name"]) == (
+        "apache-2.0",
+        "some/model",
+        "transformers",
+    )
+    for words in ("# toy", "synthref/train (weight 3); a.jsonl (weight 1)", "| loss | 0.5123 |", "`egm sft r.yaml`",
+                  "| seed | 7 |", "not looked for", "bfloat16", "None were given"):  # fmt: skip
+        assert words in text
+    assert "path: a.jsonl" in text  # in the recipe
+    assert not any(words in text for words in ("/home/x", "put them there", "null"))
+
+
+def test_large_models_are_saved_in_shards(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egm.publish.folder.SHARD", "10MB")
+    out = export_model(base, tmp_path / "out", dtype="float16")
+    shards = sorted(path.name for path in out.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert len(plan_push(out, "me/it").files) == len(list(out.iterdir()))
+    (out / shards[0]).unlink()
+    with pytest.raises(ModelError, match=f"lacks {shards[0]}"):
+        plan_push(out, "me/it")
+
+
+def test_scores_come_from_journals(base: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "eval"
+    header = Header("m", codec={}, prompt={}, settings={}, datasets={"synthref/val": {"n": 2}})
+    known: dict[str, Any] = {"image": "a", "phrase": "it", "truth": (0.0, 0.0, 1.0, 1.0), "split": "synthref/val"}
+    with Journal(journal, header) as writer:
+        writer.append(Record("1", **known, box=(0.0, 0.0, 1.0, 1.0), iou=0.75, completion_tokens=10))
+        writer.append(Record("2", **known, failure="no_box", completion_tokens=20))
+    out = export_model(base, tmp_path / "out", scores=[journal])
+    assert "| synthref/val | 2 | 50.0 | 0.375 | 50.0 | 15 |" in (out / "README.md").read_text()
+    with pytest.raises(DataError, match="no journal at"):
+        export_model(base, tmp_path / "other", scores=[tmp_path / "none"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_cannot_be_merged_or_exported(adapted: tuple[Path, torch.Tensor], base: Path, tmp_path: Path) -> None:
+    adapter, free = adapted[0], tmp_path / "out"
+    pickled = tmp_path / "pickled"
+    shutil.copytree(adapter, pickled)
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    with pytest.raises(ModelError, match="pickled weights are not loaded"):
+        merge_adapter(pickled, free, base=str(base))
+    for change, says in (({"peft_type": "IA3"}, "only LORA"), ({"base_model_name_or_path": None}, "give --base")):
+        other = tmp_path / says.split()[-1].strip("-")
+        shutil.copytree(adapter, other)
+        config = json.loads((other / "adapter_config.json").read_text())
+        (other / "adapter_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ModelError, match=says):
+            merge_adapter(other, free)
+    larger = tmp_path / "larger"
+    build_model("tiny-m").save_pretrained(larger)
+    build_processor().save_pretrained(larger)
+    with pytest.raises(ModelError, match="model that it was trained on"):
+        merge_adapter(adapter, free, base=str(larger))
+    with pytest.raises(ModelError, match="no adapter_config"):
+        merge_adapter(base, free)
+    with pytest.raises(ModelError, match="is there already"):
+        merge_adapter(adapter, tmp_path, base=str(base))
+    with pytest.raises(ModelError, match="there is no folder"):
+        export_model(tmp_path / "none", free)
+    with pytest.raises(ModelError, match="no dtype"):
+        export_model(base, free, dtype="int4")
+    assert not free.exists()
+
+
+def test_a_dry_run_lists_and_sends_nothing(exported: Path) -> None:
+    from typer.testing import CliRunner
+
+    outcome = CliRunner().invoke(app, ["models", "push", str(exported), "me/it", "--dry-run"])
+    assert outcome.exit_code == 0
+    size = (exported / "model.safetensors").stat().st_size
+    assert f"{size:,}  model.safetensors" in outcome.output
+    assert "would create the private model repository me/it" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("pytorch_model.bin", b"x", "pytorch_model.bin"),
+        ("modeling.py", b"x", "modeling.py"),
+        ("optimizer.pt", b"x", "must be safetensors"),
+        ("README.md", None, "lacks its model card"),
+        ("processor_config.json", None, "lacks its processor"),
+        ("generation_config.json", None, "lacks its generation config"),
+        ("config.json", None, "holds no config.json"),
+        ("model.safetensors", None, "holds no weights"),
+        ("model.safetensors", b"cut", "damaged or cut off"),
+    ],
+)
+def test_folders_that_are_not_published(
+    exported: Path, tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(exported, folder)
+    if name == "processor_config.json":
+        (folder / "preprocessor_config.json").unlink()
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ModelError, match=says):
+        plan_push(folder, "me/it")
+
+
+@pytest.mark.parametrize("repo", ["it", "a/b/c", "../x", "me/"])
+def test_names_of_repositories(exported: Path, repo: str) -> None:
+    with pytest.raises(ModelError, match="give OWNER/NAME"):
+        plan_push(exported, repo)
