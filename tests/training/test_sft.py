@@ -79,7 +79,8 @@ def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -
 
 def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     runner = CliRunner()
-    assert runner.invoke(app, ["data", "synthetic", "--scenes", "1", "--out", str(tmp_path)]).exit_code == 0
+    made = ["data", "synthetic", "--scenes", "1", "--rationale", "inventory", "--out", str(tmp_path)]
+    assert runner.invoke(app, made).exit_code == 0
     assert len(JsonlDataset(tmp_path / "val.jsonl")) == len(SynthRef("val").samples(0))
     recipe = toy(
         model={"name": "egm-tiny"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -29,6 +29,9 @@ def synthetic(
         int | None, typer.Option(help="How many scenes; all by default. train has no end.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another draw of the split.")] = 0,
+    rationale: Annotated[
+        str, typer.Option(help="Style of the rationales: candidates, or inventory, which egm-tiny was trained on.")
+    ] = "candidates",
 ) -> None:
     """Write SynthRef: pictures under images/ and SPLIT.jsonl, a line a question.
 
@@ -41,7 +44,7 @@ def synthetic(
     from egm.datasets.synthetic import VERSION, SynthRef
     from egm.files import write_text
 
-    data = SynthRef(split, seed=seed, scenes=scenes)
+    data = SynthRef(split, seed=seed, scenes=scenes, rationale=cast(Any, rationale))  # which it checks
     if data.scenes is None:
         raise DataError(f"SynthRef {split} has no end: say how many scenes, such as --scenes 1000")
     target = out / f"{split}.jsonl"

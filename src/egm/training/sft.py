@@ -24,6 +24,7 @@ from egm.training.recipe import DataSection, ModelSection, SFTRecipe
 if TYPE_CHECKING:
     from trl import SFTConfig
 
+    from egm.training.collate import Collator
     from egm.training.held_out import HeldOut
     from egm.training.trainer import GroundingTrainer
 
@@ -55,14 +56,14 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     _check_report(recipe.run.report_to)
     checkpoint = last_checkpoint(recipe, out) if resume else None
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
-    trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
-    report = check_rows(
+    report = check_rows(  # before the trainer, which makes the run folder
         rows,
         thinking=recipe.data.thinking,
         max_length=recipe.data.max_length,
-        length=trainer.measure,
+        length=_collator(recipe, model, processor, rows).length,
         allow_leak=allow_leak,
     )
+    trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
@@ -121,17 +122,13 @@ def make_trainer(
     """
     from datasets import Dataset
 
-    from egm.training.collate import Collator
     from egm.training.data import Order
     from egm.training.flat import Flattening, flatten, use_flat_attention
     from egm.training.parts import choose_parts, recompute_layers
     from egm.training.trainer import GroundingTrainer, LogFile
 
-    micro = _passes(recipe, rows)
-    codec = _codec(model.config, processor)
-    data, run = recipe.data, recipe.run
-    options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
-    collator = Collator(rows, processor, codec, model.config, **options)
+    micro, run = _passes(recipe, rows), recipe.run
+    collator = _collator(recipe, model, processor, rows)
     if run.fast_path:
         from egm.models.fast import enable_fast_path
 
@@ -146,9 +143,8 @@ def make_trainer(
     recompute_layers(model, recipe.optim.recompute)
     trainer = GroundingTrainer(
         optim=recipe.optim,
-        codec=codec,
+        codec=collator.codec,
         collate=(lambda samples: flatten(collator.collate(samples))) if run.flatten else collator.collate,
-        measure=collator.length,
         order=Order(rows, run.seed),
         held_out=held_out,
         model=model,
@@ -163,6 +159,14 @@ def make_trainer(
     if held_out is not None and held_out.asked and sharded:
         raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
     return trainer
+
+
+def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Collator:
+    from egm.training.collate import Collator
+
+    data = recipe.data
+    options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
+    return Collator(rows, processor, _codec(model.config, processor), model.config, **options)
 
 
 def _passes(recipe: SFTRecipe, rows: Rows) -> int:

@@ -34,7 +34,6 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         optim: The recipe's `optim:`, for what the arguments do not know.
         codec: The model's convention.
         collate: Makes a batch of samples.
-        measure: Tells how many tokens a sample takes.
         order: Numbers of rows in the order of training.
         held_out: What to measure while training.
         **kwargs: SFTTrainer's own.
@@ -49,13 +48,12 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         optim: OptimSection,
         codec: Codec,
         collate: Callable[[Sequence[Sample]], dict[str, Any]],
-        measure: Callable[[Sample], int],
         order: Order,
         held_out: HeldOut | None = None,
         **kwargs: Any,
     ) -> None:
         self._optim, self._codec, self._collate, self._held_out = optim, codec, collate, held_out
-        self.measure, self._order = measure, order
+        self._order = order
         self.watch = LossWatch()
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = True  # so that the answers' tokens are counted over passes and processes
