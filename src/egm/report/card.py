@@ -70,6 +70,11 @@ def parameters_of(model: str) -> int | None:
         return None
 
 
+def size_text(parameters: int) -> str:
+    """Parameters for people, such as `8.8B` or `11.5M`."""
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
+
+
 def _published_line(row: PublishedRow) -> Line:
     figures = [*(row.accuracy[split] for split in EVALUATION), row.average]
     return Line(row.model, tuple(Cell(f"{figure:.1f}") for figure in figures), (row.source, *row.remarks))
@@ -113,6 +118,4 @@ def _mean(spread: dict[str, Any] | None) -> float | None:
 
 
 def _size(parameters: int | None) -> Cell:
-    if parameters is None:
-        return Cell()
-    return Cell(f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M")
+    return Cell("" if parameters is None else size_text(parameters))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
-from egm.report.card import column_title
+from egm.report.card import column_title, size_text
 from egm.report.points import Point
 from egm.report.published import published
 
@@ -23,8 +23,7 @@ _OURS: Final = "#0072b2"
 _THEIRS: Final = "#6b6b6b"
 _AREA_PER_BILLION: Final = 14.0  # square points
 _SMALLEST: Final = 28.0
-_UNKNOWN: Final = 28.0
-_KEY_SIZES: Final = (8e9, 235e9)
+_UNKNOWN: Final = 60.0
 _STYLE: Final = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -52,7 +51,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
         ValueError: If no point has a latency.
     """
     shown = [point for point in points if point.milliseconds is not None]
-    notes = ["Bubble area: parameters; up to 2B all bubbles are alike, and crosses mark models of unknown size."]
+    notes = ["Bubble area: parameters; up to 2B all bubbles are alike, and a cross marks a model of unknown size."]
     if any(point.is_published for point in shown):
         notes.append(published().latency_note)
     return _draw(
@@ -62,7 +61,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
         splits,
         _bubble_area,
         notes,
-        ms=True,
+        sized=True,
     )
 
 
@@ -77,7 +76,7 @@ def tokens_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, b
         splits,
         lambda _: 60.0,
         notes,
-        ms=False,
+        sized=False,
     )
 
 
@@ -95,7 +94,7 @@ def _draw(
     area: Callable[[Point], float],
     notes: Sequence[str],
     *,
-    ms: bool,
+    sized: bool,
 ) -> dict[str, bytes]:
     if not points:
         raise ValueError("there is nothing to draw")
@@ -105,23 +104,18 @@ def _draw(
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font lacks
         figure = Figure(figsize=(7.2, 4.9), dpi=200, layout="none")
-        axes = figure.add_axes((0.09, 0.27, 0.88, 0.66))
+        axes = figure.add_axes((0.09, 0.25, 0.88, 0.68))
         _scale(axes, points, xs)
         handles: dict[str, Any] = {}
         for point, x, size in zip(points, xs, map(area, points), strict=True):
-            handles.setdefault(*_mark(axes, point, x, size, sized=ms))
-        if ms:
-            for count in _KEY_SIZES:
-                size = count / 1e9 * _AREA_PER_BILLION
-                key = axes.scatter([], [], s=size, facecolors="none", edgecolors="#9a9a9a", linewidths=0.9)
-                handles[f"{count / 1e9:.0f}B parameters"] = key
+            handles.setdefault(*_mark(axes, point, x, size, sized=sized))
         axes.set_xlabel(x_title)
         axes.set_ylabel("Acc@0.5, %")
         axes.set_title(_y_title(splits), loc="left", fontsize=9.5, color="#333333")
         axes.legend(handles.values(), handles.keys(), **_legend(points, xs))
-        _label(figure, axes, points, xs, [math.sqrt(area(point) / math.pi) for point in points])
+        _label(figure, axes, points, xs, [math.sqrt(area(point) / math.pi) for point in points], sized=sized)
         lines = [line for note in notes for line in textwrap.wrap(note, 118)]
-        figure.text(0.09, 0.115, "\n".join(lines), fontsize=7.2, color="#555555", va="top", linespacing=1.35)
+        figure.text(0.09, 0.13, "\n".join(lines), fontsize=7.2, color="#555555", va="top", linespacing=1.35)
         return {f".{kind}": _file(figure, kind) for kind in ("png", "svg")}
 
 
@@ -149,7 +143,8 @@ def _scale(axes: Axes, points: Sequence[Point], xs: Sequence[float]) -> None:
     pad = max(span**0.22, 1.6)
     axes.set_xlim(min(xs) / pad, max(xs) * pad)
     decades = math.log10(span * pad * pad)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
+    subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     low = min(point.accuracy if point.low is None else point.low for point in points)
@@ -171,7 +166,9 @@ def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tu
     ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
     axes.errorbar([x], [point.accuracy], yerr=ends, fmt="none", ecolor=_OURS, elinewidth=1.1, capsize=3, zorder=3)
     unknown = sized and point.parameters is None
-    mark = axes.scatter([x], [point.accuracy], s=area, marker="X" if unknown else "o", color=_OURS, alpha=0.75, zorder=4)
+    mark = axes.scatter(
+        [x], [point.accuracy], s=area, marker="X" if unknown else "o", color=_OURS, alpha=0.75, zorder=4
+    )
     mark.set_edgecolor("white")
     return "measured here, 95 % interval", axes.scatter([], [], s=60, color=_OURS, alpha=0.75)
 
@@ -194,7 +191,20 @@ def _legend(points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
     return {"loc": corner, "fontsize": 8, "frameon": True, "framealpha": 0.9, "edgecolor": "#cccccc", "borderpad": 0.8}
 
 
-def _label(figure: Figure, axes: Axes, points: Sequence[Point], xs: Sequence[float], radii: Sequence[float]) -> None:
+def _shown(point: Point, *, sized: bool) -> str:
+    """The name, and in the bubble chart how large the model is and how many questions it answered together."""
+    name = point.name if len(point.name) <= 40 else f"{point.name[:39]}…"
+    facts = []
+    if sized and point.parameters is not None:
+        facts.append(size_text(point.parameters))
+    if sized and point.concurrency is not None:
+        facts.append(f"{point.concurrency} at once")
+    return f"{name} ({', '.join(facts)})" if facts else name
+
+
+def _label(
+    figure: Figure, axes: Axes, points: Sequence[Point], xs: Sequence[float], radii: Sequence[float], *, sized: bool
+) -> None:
     """Name every point where its name covers no other name and no bubble, as far as there is such a place."""
     from matplotlib.transforms import Bbox
 
@@ -213,11 +223,17 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], xs: Sequence[flo
         reach = 0.72 * r + 4
         places = [(r + 4, 0, "left", "center"), (-r - 4, 0, "right", "center")]
         places += [(0, r + 5, "center", "bottom"), (0, -r - 5, "center", "top")]
-        places += [(sx * reach, sy * reach, side, end) for sx, side in ((1, "left"), (-1, "right")) for sy, end in ((1, "bottom"), (-1, "top"))]
+        corners = [
+            (1, "left", 1, "bottom"),
+            (1, "left", -1, "top"),
+            (-1, "right", 1, "bottom"),
+            (-1, "right", -1, "top"),
+        ]
+        places += [(right * reach, up * reach, across, along) for right, across, up, along in corners]
         best = None
         for dx, dy, across, along in places:
             label = axes.annotate(
-                textwrap.shorten(point.name, 48, placeholder="…"),
+                _shown(point, sized=sized),
                 (x, point.accuracy),
                 (dx, dy),
                 textcoords="offset points",

@@ -24,6 +24,7 @@ class Point:
         milliseconds: Mean of an answer; None where unknown, or where a script answered.
         tokens: Mean of an answer; None where unknown.
         parameters: None where unknown.
+        concurrency: Most questions that were answered together; None where unknown.
         is_published: Whether it was measured elsewhere.
     """
 
@@ -34,6 +35,7 @@ class Point:
     milliseconds: float | None
     tokens: float | None
     parameters: int | None
+    concurrency: int | None
     is_published: bool
 
 
@@ -47,7 +49,7 @@ def points_of(runs: Sequence[Run], splits: tuple[str, ...]) -> list[Point]:
     points = []
     if columns_of(runs) == EVALUATION:
         points = [
-            Point(row.model, row.mean_over(splits), None, None, row.latency_ms, row.tokens, row.parameters, True)
+            Point(row.model, row.mean_over(splits), None, None, row.latency_ms, row.tokens, row.parameters, None, True)
             for row in published().rows
         ]
     for run in runs:
@@ -66,6 +68,7 @@ def points_of(runs: Sequence[Run], splits: tuple[str, ...]) -> list[Point]:
                 (1000 * seconds["mean"] or None) if seconds else None,
                 summary["tokens"]["completion"] or None,
                 parameters_of(run.header.model),
+                run.header.concurrency,
                 False,
             )
         )
