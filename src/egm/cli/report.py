@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.errors import EgmError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from egm.report.grid import Grid
+    from egm.report.runs import Run
 
 
 class Format(StrEnum):
@@ -28,6 +31,12 @@ def report(
         list[Path], typer.Argument(metavar="RUN...", help="Run folders that egm eval wrote.", show_default=False)
     ],
     form: Annotated[Format, typer.Option("--format", help="How the tables are printed.")] = Format.TERMINAL,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write tables and figures there too.", show_default=False)
+    ] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Compare two runs on the items that both answered; for the terminal.")
+    ] = False,
     name: Annotated[
         list[str] | None, typer.Option(help="What to call a run, one for each in order; else the model's name.")
     ] = None,
@@ -42,8 +51,56 @@ def report(
     from egm.report.card import card_grid, cost_grid
     from egm.report.runs import load_runs
 
+    if paired and len(runs) != 2:
+        raise EgmError(f"--paired compares two runs, not {len(runs)}: give two run folders")
+    if paired and form is not Format.TERMINAL:
+        raise EgmError("--paired is printed for the terminal: leave --format out")
     loaded = load_runs(runs, names=name, allow_partial=allow_partial)
-    _print([card_grid(loaded), cost_grid(loaded)], form)
+    if paired and len(loaded) != 2:
+        raise EgmError("the two runs differ in nothing but their splits: there is nothing to compare")
+    grids = [card_grid(loaded), cost_grid(loaded)]
+    _print(grids, form)
+    if paired:
+        _print_comparison(loaded)
+    if out is not None:
+        _write(loaded, grids, out)
+
+
+def _print_comparison(runs: Sequence[Run]) -> None:
+    from rich.console import Console
+
+    from egm.report import compare
+    from egm.report.tables import comparison_tables
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    first, second = runs
+    console.print("", comparison_tables(compare(first.records, second.records), (first.name, second.name)), sep="\n")
+
+
+def _write(runs: Sequence[Run], grids: Sequence[Grid], out: Path) -> None:
+    from egm.files import write_bytes, write_text
+    from egm.report import grid as forms
+    from egm.report.figures import latency_figure, tokens_figure
+    from egm.report.points import points_of
+    from egm.report.runs import shared_splits
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.md", "\n".join(map(forms.markdown, grids)))
+    write_text(out / "report.tex", "\n".join(map(forms.latex, grids)))
+    for stem, table in zip(("accuracy", "latency"), grids, strict=True):
+        write_text(out / f"{stem}.csv", forms.csv_text(table))
+    splits = shared_splits(runs)
+    points = points_of(runs, splits) if splits else []
+    figures = {}
+    if any(point.milliseconds for point in points if not point.is_published):
+        figures["accuracy_latency"] = latency_figure(points, splits)
+    if any(point.tokens for point in points if not point.is_published):
+        figures["accuracy_tokens"] = tokens_figure(points, splits)
+    for stem, files in figures.items():
+        for suffix, content in files.items():
+            write_bytes(out / f"{stem}{suffix}", content)
 
 
 def _print(grids: Sequence[Grid], form: Format) -> None:
