@@ -221,7 +221,7 @@ def _label(
     frame = axes.get_window_extent()
     for point, x, r in zip(points, xs, radii, strict=True):
         reach = 0.72 * r + 4
-        places = [(r + 4, 0, "left", "center"), (-r - 4, 0, "right", "center")]
+        places: list[tuple[float, float, str, str]] = [(r + 4, 0, "left", "center"), (-r - 4, 0, "right", "center")]
         places += [(0, r + 5, "center", "bottom"), (0, -r - 5, "center", "top")]
         corners = [
             (1, "left", 1, "bottom"),
