@@ -103,7 +103,7 @@ def _draw(
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font lacks
-        figure = Figure(figsize=(7.2, 4.9), dpi=200, layout="none")
+        figure = Figure(figsize=(7.2, 4.9), dpi=200)
         axes = figure.add_axes((0.09, 0.25, 0.88, 0.68))
         _scale(axes, points, xs)
         handles: dict[str, Any] = {}
