@@ -54,6 +54,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
     notes = ["Bubble area: parameters; up to 2B all bubbles are alike, and a cross marks a model of unknown size."]
     if any(point.is_published for point in shown):
         notes.append(published().latency_note)
+    notes += [f"Latency of {point.name} derived: {point.derived}." for point in shown if point.derived]
     return _draw(
         shown,
         [point.milliseconds or 0.0 for point in shown],
@@ -192,13 +193,15 @@ def _legend(points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
 
 
 def _shown(point: Point, *, sized: bool) -> str:
-    """The name, and in the bubble chart how large the model is and how many questions it answered together."""
+    """The name, and in the bubble chart what else is to be known of the model."""
     name = point.name if len(point.name) <= 40 else f"{point.name[:39]}…"
     facts = []
     if sized and point.parameters is not None:
         facts.append(size_text(point.parameters))
     if sized and point.concurrency is not None:
         facts.append(f"{point.concurrency} at once")
+    if sized and point.derived:
+        facts.append("latency derived")
     return f"{name} ({', '.join(facts)})" if facts else name
 
 

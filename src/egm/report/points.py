@@ -26,6 +26,7 @@ class Point:
         parameters: None where unknown.
         concurrency: Most questions that were answered together; None where unknown.
         is_published: Whether it was measured elsewhere.
+        derived: From what `milliseconds` was derived; empty where it was measured.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Point:
     parameters: int | None
     concurrency: int | None
     is_published: bool
+    derived: str = ""
 
 
 def points_of(runs: Sequence[Run], splits: tuple[str, ...]) -> list[Point]:
@@ -49,7 +51,18 @@ def points_of(runs: Sequence[Run], splits: tuple[str, ...]) -> list[Point]:
     points = []
     if columns_of(runs) == EVALUATION:
         points = [
-            Point(row.model, row.mean_over(splits), None, None, row.latency_ms, row.tokens, row.parameters, None, True)
+            Point(
+                name=row.model,
+                accuracy=row.mean_over(splits),
+                low=None,
+                high=None,
+                milliseconds=row.latency_ms,
+                tokens=row.tokens,
+                parameters=row.parameters,
+                concurrency=None,
+                is_published=True,
+                derived=row.latency_derived,
+            )
             for row in published().rows
         ]
     for run in runs:

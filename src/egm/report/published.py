@@ -27,6 +27,7 @@ class PublishedRow:
         accuracy: Percent by split, all eight.
         average: Percent, as published; it need not be the mean of `accuracy`.
         latency_ms: Mean milliseconds of an answer, where published.
+        latency_derived: From what the latency was derived; empty where it is published itself.
         tokens: Mean tokens of an answer, where published.
         remarks: What is to be known beside the accuracy, such as where figures disagree.
         cost_remarks: What is to be known beside latency and tokens, such as what was derived.
@@ -38,6 +39,7 @@ class PublishedRow:
     accuracy: Mapping[str, float]
     average: float
     latency_ms: float | None
+    latency_derived: str
     tokens: float | None
     remarks: tuple[str, ...]
     cost_remarks: tuple[str, ...]
@@ -78,13 +80,14 @@ def _row(row: Mapping[str, Any], sources: Mapping[str, str], latencies: Mapping[
     mean = _mean(list(accuracy.values()))
     if abs(mean - row["average"]) > _ROUNDING:
         remarks.insert(0, f"the average is as published; the mean of the eight figures is {round(mean, 3):g}")
-    latency = row.get("latency_ms")
+    latency, derived = row.get("latency_ms"), ""
     if "latency_times" in row:
         times, other = row["latency_times"]
         base = latencies[other]
         assert base is not None
         latency = times * base
-        cost_remarks.append(f"latency derived: {times:g} times the {base:g} ms of {other}")
+        derived = f"{times:g} times the {base:g} ms of {other}"
+        cost_remarks.append(f"latency derived: {derived}")
     if "tokens_source" in row:
         cost_remarks.append(f"tokens: {sources[row['tokens_source']]}")
     return PublishedRow(
@@ -94,6 +97,7 @@ def _row(row: Mapping[str, Any], sources: Mapping[str, str], latencies: Mapping[
         accuracy=accuracy,
         average=float(row["average"]),
         latency_ms=latency,
+        latency_derived=derived,
         tokens=row.get("tokens"),
         remarks=tuple(remarks),
         cost_remarks=tuple(cost_remarks),
