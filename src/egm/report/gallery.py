@@ -80,7 +80,7 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    everything = [item for number, run in enumerate(runs) for item in _items(number, run)]
+    everything = [item for number, run in enumerate(runs) for item in items_of(number, run)]
     shown = draw_evenly(everything, items)
     # The two files are parts of this package, so they are no more escaped than the template itself.
     here = Path(__file__).parent
@@ -122,7 +122,8 @@ def draw_evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[number] for number in sorted(taken)]
 
 
-def _items(number: int, run: Run) -> Iterator[Item]:
+def items_of(number: int, run: Run) -> Iterator[Item]:
+    """Read and class every answer of a run, the `number`th of the gallery from 0."""
     prefilled = bool(run.header.codec.get("thinking_prefilled", False))
     for record, miss in zip(run.records, misses_of(run.records), strict=True):
         reasoning, answer = split_reasoning(record.text, thinking_prefilled=prefilled)
@@ -174,8 +175,8 @@ def _picture(record: Record, run: Run, images: Path | None) -> Image:
         return _drawn_again(split, int(seed), int(scene))
     if record.image.startswith(f"{record.split}:"):
         raise DataError(
-            f"the picture of {record.id!r} lay in the file of its dataset: write the pictures out with "
-            "`egm data convert` and evaluate that with --images, or report without --gallery"
+            f"the picture of {record.id!r} lay in the file of its dataset, where a journal cannot find it again: a "
+            "gallery shows pictures on disk and SynthRef's, so report without --gallery"
         )
     if images is None:
         known = f" {run.header.images!r}" if run.header.images else ""
