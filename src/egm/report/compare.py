@@ -12,7 +12,7 @@ from egm import stats
 from egm.errors import DataError
 from egm.failures import Miss
 from egm.journal import Record
-from egm.report.summary import cluster_numbers, knows_images, misses_of, values_of
+from egm.report.summary import cluster_numbers, knows_images, misses_of, neighbours_of, values_of
 from egm.stats import FloatArray, McNemar, PairedDifference
 
 
@@ -92,5 +92,6 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 2000, seed
 
 def _misses(records: Sequence[Record], others: FloatArray) -> dict[str, int]:
     """Count the misses of records, by kind, where another hit."""
-    kinds = [miss for miss, hit in zip(misses_of(records), others, strict=True) if miss is not None and hit]
+    lost = [record for record, hit in zip(records, others, strict=True) if hit]
+    kinds = misses_of(lost, neighbours_of(records))
     return {str(miss): count for miss in Miss if (count := kinds.count(miss))}

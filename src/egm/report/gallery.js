@@ -32,6 +32,9 @@ function check(wanted) {
   apply();
 }
 
+document.getElementById("items").addEventListener("click", (event) => {
+  if (event.target.tagName === "IMG") event.target.classList.toggle("large");
+});
 form.addEventListener("input", apply);
 form.addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("misses").addEventListener("click", () => check((outcome) => outcome !== "hit"));

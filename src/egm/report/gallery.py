@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,17 +52,16 @@ class Item:
         run: Number of the run.
         record: What was asked and answered.
         outcome: "hit" or one of `egm.failures.Miss`.
-        is_complex: Whether the phrase is complex, as `egm.failures` counts.
-        reasoning: What stood before the answer.
-        answer: What stood after the reasoning.
     """
 
     run: int
     record: Record
     outcome: str
-    is_complex: bool
-    reasoning: str
-    answer: str
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the phrase is complex, as `egm.failures` counts."""
+        return phrase_facts(self.record.phrase).is_complex
 
 
 def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GALLERY_ITEMS) -> str:
@@ -101,7 +100,10 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
         titles=titles,
         total=len(everything),
         shown=len(shown),
-        items=((item, _overlay(item.record, runs[item.run], images)) for item in shown),
+        items=(
+            (item, *texts_of(item.record, runs[item.run]), _overlay(item.record, runs[item.run], images))
+            for item in shown
+        ),
     )
 
 
@@ -122,19 +124,17 @@ def draw_evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[number] for number in sorted(taken)]
 
 
-def items_of(number: int, run: Run) -> Iterator[Item]:
-    """Read and class every answer of a run, the `number`th of the gallery from 0."""
+def items_of(number: int, run: Run) -> list[Item]:
+    """Class every answer of a run, the `number`th of the gallery from 0."""
+    misses = zip(run.records, misses_of(run.records), strict=True)
+    return [Item(number, record, _HIT if miss is None else str(miss)) for record, miss in misses]
+
+
+def texts_of(record: Record, run: Run) -> tuple[str, str]:
+    """Reasoning and answer, printable and of bounded length."""
     prefilled = bool(run.header.codec.get("thinking_prefilled", False))
-    for record, miss in zip(run.records, misses_of(run.records), strict=True):
-        reasoning, answer = split_reasoning(record.text, thinking_prefilled=prefilled)
-        yield Item(
-            run=number,
-            record=record,
-            outcome=_HIT if miss is None else str(miss),
-            is_complex=phrase_facts(record.phrase).is_complex,
-            reasoning=_shown(reasoning),
-            answer=_shown(answer or ""),
-        )
+    reasoning, answer = split_reasoning(record.text, thinking_prefilled=prefilled)
+    return _shown(reasoning), _shown(answer or "")
 
 
 def _shown(text: str) -> str:
