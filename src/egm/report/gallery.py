@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GALLERY_ITEMS: Final = 200
-"""Most answers in a gallery, unless another number is asked for: some ten megabytes of photographs."""
+"""Most answers in a gallery, unless another number is asked for."""
 
 _HIT: Final = "hit"
 _MOST_TEXT: Final = 6000  # characters; a model that repeats itself writes tens of thousands
@@ -184,7 +184,7 @@ def _picture(record: Record, run: Run, images: Path | None) -> Image:
     try:
         return load_image(record.image, root=images)
     except ImageError as error:
-        raise ImageError(f"{error} (the gallery looks in {str(images)!r}: check --images)") from None
+        raise ImageError(f"{error} (--images)") from None
 
 
 @lru_cache(maxsize=8)
