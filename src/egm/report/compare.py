@@ -10,9 +10,10 @@ import numpy as np
 
 from egm import stats
 from egm.errors import DataError
+from egm.failures import Miss
 from egm.journal import Record
-from egm.report.summary import cluster_numbers, knows_images, values_of
-from egm.stats import McNemar, PairedDifference
+from egm.report.summary import cluster_numbers, knows_images, misses_of, neighbours_of, values_of
+from egm.stats import FloatArray, McNemar, PairedDifference
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Comparison:
         accuracy: Difference in Acc@0.5, by picture.
         mean_iou: Difference in mean IoU, by picture.
         splits: McNemar's test for each split.
+        missed_by_a: Of the items that only the second got, how the first missed them: counts by `egm.failures.Miss`.
+        missed_by_b: The other way round.
     """
 
     rows: int
@@ -38,6 +41,8 @@ class Comparison:
     accuracy: PairedDifference
     mean_iou: PairedDifference
     splits: dict[str, McNemar]
+    missed_by_a: dict[str, int]
+    missed_by_b: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
@@ -80,4 +85,13 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 2000, seed
         accuracy=stats.paired_difference(*hits, clusters, draws=draws, seed=seed),
         mean_iou=stats.paired_difference(mine["mean_iou"], other["mean_iou"], clusters, draws=draws, seed=seed),
         splits={str(name): stats.mcnemar(hits[0][names == name], hits[1][names == name]) for name in np.unique(names)},
+        missed_by_a=_misses(left, hits[1]),
+        missed_by_b=_misses(right, hits[0]),
     )
+
+
+def _misses(records: Sequence[Record], others: FloatArray) -> dict[str, int]:
+    """Count the misses of records, by kind, where another hit."""
+    lost = [record for record, hit in zip(records, others, strict=True) if hit]
+    kinds = misses_of(lost, neighbours_of(records))
+    return {str(miss): count for miss in Miss if (count := kinds.count(miss))}

@@ -258,7 +258,7 @@ def judgement_tables(judgement: Judgement) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    from egm.report.tables import interval, percent
+    from egm.report.words import interval, percent
 
     def table(*columns: str) -> Table:
         made = Table(box=None, pad_edge=False, header_style="bold")

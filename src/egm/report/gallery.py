@@ -1,0 +1,199 @@
+"""A gallery of answers: one HTML file with pictures, boxes, phrases and reasoning, and filters, that needs no network.
+
+Phrases, names and the model's text come out of data. The template escapes all of them, and the page forbids itself
+everything by a content security policy but pictures that lie in it and the one style and the one script whose digests
+it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from egm.boxes import Box
+from egm.codecs.reading import split_reasoning
+from egm.datasets.synthetic import SPLITS, VERSION, SynthRef
+from egm.draw import draw_boxes
+from egm.errors import DataError, ImageError
+from egm.failures import phrase_facts
+from egm.images import load_image
+from egm.journal import Record
+from egm.report.grid import printable
+from egm.report.runs import Run
+from egm.report.summary import misses_of
+from egm.report.words import MISS_TITLES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GALLERY_ITEMS: Final = 200
+"""Most answers in a gallery, unless another number is asked for."""
+
+_HIT: Final = "hit"
+_MOST_TEXT: Final = 6000  # characters; a model that repeats itself writes tens of thousands
+_LONG_SIDE: Final = 640
+_QUALITY: Final = 80
+_MADE: Final = re.compile(rf".+:synthref(\d{{1,3}})/({'|'.join(SPLITS)})/(-?\d{{1,18}})/(\d{{1,9}})/\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One answer of one run.
+
+    Attributes:
+        run: Number of the run.
+        record: What was asked and answered.
+        outcome: "hit" or one of `egm.failures.Miss`.
+    """
+
+    run: int
+    record: Record
+    outcome: str
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the phrase is complex, as `egm.failures` counts."""
+        return phrase_facts(self.record.phrase).is_complex
+
+
+def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GALLERY_ITEMS) -> str:
+    """Write the page.
+
+    Args:
+        runs: Whose answers to show.
+        images: Folder that the pictures' names in the journals are relative to. Pictures of SynthRef are drawn again.
+        items: Most answers to show.
+
+    Raises:
+        DataError: If a picture was held in a dataset's own file, or is not the one that was asked about.
+        ImageError: If a picture is missing or cannot be read.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    everything = [item for number, run in enumerate(runs) for item in items_of(number, run)]
+    shown = draw_evenly(everything, items)
+    # The two files are parts of this package, so they are no more escaped than the template itself.
+    here = Path(__file__).parent
+    style, script = (Markup((here / f"gallery.{kind}").read_text("utf-8")) for kind in ("css", "js"))  # noqa: S704
+    environment = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["printable"] = printable
+    totals, counts = (Counter(item.outcome for item in of) for of in (everything, shown))
+    titles = {_HIT: "hit", **{str(miss): title for miss, title in MISS_TITLES.items()}}
+    return environment.get_template("gallery.html.j2").render(
+        style=style,
+        script=script,
+        digests={"style": _digest(style), "script": _digest(script)},
+        runs=[run.name for run in runs],
+        splits=list(dict.fromkeys(item.record.split for item in shown)),
+        outcomes=[(key, title, counts[key], totals[key]) for key, title in titles.items() if totals[key]],
+        titles=titles,
+        total=len(everything),
+        shown=len(shown),
+        items=(
+            (item, *texts_of(item.record, runs[item.run]), _overlay(item.record, runs[item.run], images))
+            for item in shown
+        ),
+    )
+
+
+def draw_evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Take at most `most`: as many of each run, split and outcome as of any other, as far as there are so many.
+
+    Those of one kind are taken at even distances, so that they come from all over the split; the order stays.
+    """
+    strata: dict[tuple[int, str, str], list[int]] = {}
+    for number, item in enumerate(items):
+        strata.setdefault((item.run, item.record.split, item.outcome), []).append(number)
+    taken: list[int] = []
+    # From the rarest to the commonest, so that what one cannot fill is left to the others.
+    for done, numbers in enumerate(sorted(strata.values(), key=len)):
+        share = -(-(most - len(taken)) // (len(strata) - done))
+        count = min(share, len(numbers), most - len(taken))
+        taken += [numbers[k * len(numbers) // count] for k in range(count)]
+    return [items[number] for number in sorted(taken)]
+
+
+def items_of(number: int, run: Run) -> list[Item]:
+    """Class every answer of a run, the `number`th of the gallery from 0."""
+    misses = zip(run.records, misses_of(run.records), strict=True)
+    return [Item(number, record, _HIT if miss is None else str(miss)) for record, miss in misses]
+
+
+def texts_of(record: Record, run: Run) -> tuple[str, str]:
+    """Reasoning and answer, printable and of bounded length."""
+    prefilled = bool(run.header.codec.get("thinking_prefilled", False))
+    reasoning, answer = split_reasoning(record.text, thinking_prefilled=prefilled)
+    return _shown(reasoning), _shown(answer or "")
+
+
+def _shown(text: str) -> str:
+    """A model's text, line by line printable, and not without end."""
+    text = text.strip()
+    lines = "\n".join(map(printable, text[:_MOST_TEXT].splitlines()))
+    return lines if len(text) <= _MOST_TEXT else f"{lines}… ({len(text) - _MOST_TEXT:,} more characters)"
+
+
+def _overlay(record: Record, run: Run, images: Path | None) -> str:
+    """The picture with both boxes, as a `data:` URL."""
+    picture = _picture(record, run, images)
+    if record.size is not None and picture.size != record.size:
+        raise DataError(
+            f"the picture of {record.id!r}, {record.image!r}, is {picture.width} x {picture.height}, and the run's "
+            f"was {record.size[0]} x {record.size[1]}: give the folder of the pictures that were asked about (--images)"
+        )
+    scale = min(1.0, _LONG_SIDE / max(picture.size))
+    if scale < 1:
+        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    truth, box = (
+        None if corners is None else Box(*(scale * corner for corner in corners))
+        for corners in (record.truth, record.box)
+    )
+    stream = io.BytesIO()
+    draw_boxes(picture, box=box, truth=truth).save(stream, "WEBP", quality=_QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def _picture(record: Record, run: Run, images: Path | None) -> Image:
+    if made := _MADE.fullmatch(record.image):
+        version, split, seed, scene = made.groups()
+        if int(version) != VERSION:
+            raise DataError(
+                f"{record.image!r} is of SynthRef {version} and this is SynthRef {VERSION}: evaluate again, or report "
+                "without --gallery"
+            )
+        return _drawn_again(split, int(seed), int(scene))
+    if record.image.startswith(f"{record.split}:"):
+        raise DataError(
+            f"the picture of {record.id!r} lay in the file of its dataset, where a journal cannot find it again: a "
+            "gallery shows pictures on disk and SynthRef's, so report without --gallery"
+        )
+    if images is None:
+        known = f" {run.header.images!r}" if run.header.images else ""
+        raise DataError(f"a gallery of {record.split} needs its pictures: give their folder{known} with --images")
+    try:
+        return load_image(record.image, root=images)
+    except ImageError as error:
+        raise ImageError(f"{error} (--images)") from None
+
+
+@lru_cache(maxsize=8)
+def _drawn_again(split: str, seed: int, scene: int) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(SynthRef(split, seed=seed).scene(scene).pixels)
+
+
+def _digest(text: str) -> str:
+    """Of a style or script, as a content security policy names it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

@@ -1,0 +1,215 @@
+"""A table as data, and the four forms that it is written in: terminal, Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from egm.stats import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_MARKDOWN = {char: f"\\{char}" for char in "\\`*_[]|#~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_LATEX = {char: f"\\{char}" for char in "#$%&_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure.
+
+    Attributes:
+        text: As it is shown; empty where there is none.
+        low: Lower end of its interval, if it has one.
+        high: Upper end.
+    """
+
+    text: str = ""
+    low: str = ""
+    high: str = ""
+
+    @classmethod
+    def percent(cls, estimate: Estimate) -> Cell:
+        """A share in percent with its interval, one more digit than published tables give."""
+        return cls(*(f"{100 * value:.2f}" for value in (estimate.value, estimate.low, estimate.high)))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row.
+
+    Attributes:
+        name: What it is about.
+        cells: One a column.
+        remarks: What is to be known of it: footnotes, or the last column of a CSV file.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table.
+
+    Attributes:
+        title: What it shows.
+        columns: Titles, that of the rows' names first.
+        sections: Lines under a heading each.
+        notes: What is to be known of all of it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    sections: tuple[tuple[str, tuple[Line, ...]], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> dict[str, int]:
+        """Every remark once, with its number from 1."""
+        found: dict[str, int] = {}
+        for _, lines in self.sections:
+            for line in lines:
+                for remark in line.remarks:
+                    found.setdefault(remark, len(found) + 1)
+        return found
+
+    def marks(self, line: Line) -> str:
+        """Numbers of a line's remarks, such as `1,3`."""
+        numbers = self.remarks
+        return ",".join(str(number) for number in sorted(numbers[remark] for remark in line.remarks))
+
+
+def printable(text: str) -> str:
+    """Text without what could steer a terminal, break a line or fail to be encoded."""
+    shown = (char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+    return "".join(shown)
+
+
+def terminal(grid: Grid) -> Group:
+    """The table for rich, intervals beneath the figures."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title=grid.title, title_justify="left")
+    table.title_style = "bold"
+    for number, column in enumerate(grid.columns):
+        table.add_column(Text(column), justify="right" if number else "left", no_wrap=number > 0)
+    for heading, lines in grid.sections:
+        if heading:
+            table.add_row(Text(heading, style="italic"))
+        for line in lines:
+            name = Text(f"  {line.name}" if heading else line.name)
+            if line.remarks:
+                name.append(f" [{grid.marks(line)}]", style="dim")
+            cells = []
+            for cell in line.cells:
+                shown = Text(cell.text)
+                if cell.low:
+                    shown.append(f"\n{cell.low}-{cell.high}", style="dim")
+                cells.append(shown)
+            table.add_row(name, *cells)
+    remarks = [Text(f"[{number}] {remark}", style="dim") for remark, number in grid.remarks.items()]
+    return Group(table, *remarks, *(Text(note, style="dim") for note in grid.notes))
+
+
+def markdown(grid: Grid) -> str:
+    """The table in GitHub's Markdown, intervals in brackets behind the figures."""
+    escape = str.maketrans(_MARKDOWN)
+
+    def shown(cell: Cell) -> str:
+        text = cell.text.translate(escape)
+        return f"{text} ({cell.low}–{cell.high})" if cell.low else text
+
+    def row(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    rows = [row(column.translate(escape) for column in grid.columns)]
+    rows.append(row(["---", *["---:"] * (len(grid.columns) - 1)]))
+    for heading, lines in grid.sections:
+        if heading:
+            rows.append(row([f"*{heading.translate(escape)}*", *[""] * (len(grid.columns) - 1)]))
+        for line in lines:
+            marks = f"<sup>{grid.marks(line)}</sup>" if line.remarks else ""
+            rows.append(row([line.name.translate(escape) + marks, *map(shown, line.cells)]))
+    notes = [f"<sup>{number}</sup> {remark.translate(escape)}" for remark, number in grid.remarks.items()]
+    parts = [f"**{grid.title.translate(escape)}**", "\n".join(rows), *notes, *(n.translate(escape) for n in grid.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(grid: Grid) -> str:
+    """The table as a LaTeX `table` (needs the package booktabs), intervals in small type beneath the figures."""
+    escape = str.maketrans(_LATEX)
+    rows = [r"\begin{table}", r"\centering", rf"\caption{{{grid.title.translate(escape)}}}"]
+    rows += [rf"\begin{{tabular}}{{l{'r' * (len(grid.columns) - 1)}}}", r"\toprule"]
+    rows.append(" & ".join(column.translate(escape) for column in grid.columns) + r" \\")
+    for heading, lines in grid.sections:
+        rows.append(r"\midrule")
+        if heading:
+            rows.append(rf"\multicolumn{{{len(grid.columns)}}}{{l}}{{\emph{{{heading.translate(escape)}}}}} \\")
+        for line in lines:
+            marks = rf"\textsuperscript{{{grid.marks(line)}}}" if line.remarks else ""
+            cells = [cell.text.translate(escape) for cell in line.cells]
+            rows.append(" & ".join([line.name.translate(escape) + marks, *cells]) + r" \\")
+            if any(cell.low for cell in line.cells):
+                ends = [rf"{{\scriptsize {cell.low}--{cell.high}}}" if cell.low else "" for cell in line.cells]
+                rows.append(" & ".join(["", *ends]) + r" \\")
+    rows += [r"\bottomrule", r"\end{tabular}"]
+    notes = [rf"\textsuperscript{{{number}}} {remark.translate(escape)}." for remark, number in grid.remarks.items()]
+    notes += [note.translate(escape) for note in grid.notes]
+    rows += [r"\par\smallskip\raggedright\footnotesize", *(rf"{note}\par" for note in notes)] if notes else []
+    return "\n".join([*rows, r"\end{table}"]) + "\n"
+
+
+def csv_text(grid: Grid) -> str:
+    """The table as CSV: heading and name first, each interval in two columns of its own, remarks last."""
+    spans = [
+        any(line.cells[number].low for _, lines in grid.sections for line in lines)
+        for number in range(len(grid.columns) - 1)
+    ]
+    header = ["section", grid.columns[0] or "name"]
+    for column, spanned in zip(grid.columns[1:], spans, strict=True):
+        header += [column, f"{column} low", f"{column} high"] if spanned else [column]
+    rows: list[list[str]] = [header]
+    for heading, lines in grid.sections:
+        for line in lines:
+            row = [heading, line.name]
+            for cell, spanned in zip(line.cells, spans, strict=True):
+                row += [cell.text, cell.low, cell.high] if spanned else [cell.text]
+            rows.append([*row, "; ".join(line.remarks)])
+    header.append("remarks")
+    return csv_rows(rows)
+
+
+def csv_rows(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([[_no_formula(text) for text in row] for row in rows])
+    return stream.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    if text[:1] in ("=", "@", "\t", "\r") or (text[:1] in ("+", "-") and not _is_number(text)):
+        return f"'{text}"
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

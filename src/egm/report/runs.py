@@ -1,0 +1,180 @@
+"""Journals as the runs of a report: complete, about the same samples, and one run where a model's splits lie apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from egm import stats
+from egm.datasets import EVALUATION, SIZES
+from egm.errors import DataError
+from egm.evaluate import ERROR
+from egm.journal import Header, Record, read_journal
+from egm.report.grid import printable
+from egm.report.summary import cluster_numbers, values_of
+from egm.stats import Estimate
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one model answered.
+
+    Attributes:
+        name: What to call it.
+        header: What was asked, and how; of the first journal, where there are several.
+        records: One a sample that was answered.
+        asked: How many samples each split has.
+    """
+
+    name: str
+    header: Header
+    records: Sequence[Record]
+    asked: Mapping[str, int]
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many samples of each split were not answered yet; splits that are complete are left out."""
+        counts = Counter(record.split for record in self.records)
+        return {split: n - counts[split] for split, n in self.asked.items() if counts[split] < n}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What keeps the run's figures from being those of whole splits, or of a model that always answered."""
+        found = []
+        if missing := self.missing:
+            found.append(f"incomplete: {sum(missing.values()):,} of {sum(self.asked.values()):,} samples are missing")
+        for split, n in self.asked.items():
+            whole = SIZES[split].expressions if split in SIZES else n
+            if n != whole:
+                found.append(f"{n:,} of the {whole:,} expressions of {split}")
+        if errors := sum(record.failure == ERROR for record in self.records):
+            found.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
+        return tuple(found)
+
+    @cached_property
+    def accuracy(self) -> dict[str, Estimate]:
+        """Acc@0.5 by split, intervals clustered by picture."""
+        found = {}
+        for split in self.asked:
+            records = [record for record in self.records if record.split == split]
+            if records:
+                found[split] = stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records))
+        return found
+
+    def average(self, splits: Sequence[str]) -> Estimate | None:
+        """Acc@0.5 as the mean over some splits, as the model card averages; None where one of them is not there."""
+        if not splits or not set(splits) <= self.accuracy.keys():
+            return None
+        records = [record for record in self.records if record.split in splits]
+        strata = np.array([splits.index(record.split) for record in records], dtype=np.intp)
+        return stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records), strata=strata)
+
+
+def load_runs(
+    paths: Sequence[str | Path], *, names: Sequence[str] | None = None, allow_partial: bool = False
+) -> list[Run]:
+    """Read the journals of `egm eval`.
+
+    Journals that differ in nothing but their splits become one run, so that splits may have been evaluated one by one.
+
+    Args:
+        paths: Journals, or the run folders that hold them.
+        names: What to call each; by default the model's name, with the folder's where two models share it.
+        allow_partial: Accept runs in which samples are missing.
+
+    Raises:
+        DataError: If there is no journal, one is incomplete, or two are about different datasets.
+    """
+    if names is not None and len(names) != len(paths):
+        raise DataError(f"{len(names)} names for {len(paths)} runs: give one for each, or none")
+    folders = [Path(path) for path in paths]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise DataError("a run is given twice: name each run folder once")
+    runs: list[Run] = []
+    places: list[Path] = []
+    for number, folder in enumerate(folders):
+        run = _load(folder, printable(names[number]) if names else "")
+        _check_complete(run, folder, allow_partial=allow_partial)
+        joined = next((n for n, known in enumerate(runs) if _same_but_for_splits(known, run)), None)
+        if joined is None:
+            runs.append(run)
+            places.append(folder)
+        else:
+            known = runs[joined]
+            asked = {**known.asked, **run.asked}
+            runs[joined] = Run(known.name, known.header, [*known.records, *run.records], asked)
+    _check_datasets(runs, places)
+    models = Counter(run.header.model for run in runs)
+    return [run if run.name else _named(run, place, models) for run, place in zip(runs, places, strict=True)]
+
+
+def columns_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The eight splits of RefCOCO, if the runs are about any of them; else the splits that they have, in order."""
+    found = dict.fromkeys(split for run in runs for split in run.asked)
+    return EVALUATION if found.keys() & set(EVALUATION) else tuple(found)
+
+
+def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The splits that every run has answers to, in the order of `columns_of`."""
+    return tuple(split for split in columns_of(runs) if all(split in run.accuracy for run in runs))
+
+
+def _load(folder: Path, name: str) -> Run:
+    header, records = read_journal(folder)
+    asked = {split: int(facts["n"]) for split, facts in header.datasets.items()}
+    return Run(name, header, [record for record in records if record.split in asked], asked)
+
+
+def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
+    if not run.records:
+        raise DataError(f"{str(folder)!r} holds no answer yet: run its `egm eval` command first")
+    if run.missing and not allow_partial:
+        parts = ", ".join(f"{split} {count:,}" for split, count in run.missing.items())
+        raise DataError(
+            f"{str(folder)!r} is incomplete: {sum(run.missing.values()):,} of {sum(run.asked.values()):,} samples are "
+            f"missing ({parts}): go on with its `egm eval` command, or report what is there with --allow-partial"
+        )
+
+
+def _same_but_for_splits(known: Run, run: Run) -> bool:
+    if known.name != run.name or known.asked.keys() & run.asked.keys():
+        return False
+    return all(name.startswith("datasets.") for name in known.header.differences(run.header))
+
+
+def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
+    where: dict[str, tuple[int, Path, dict[str, Record]]] = {}
+    for run, place in zip(runs, places, strict=True):
+        for split, n in run.asked.items():
+            records = {record.id: record for record in run.records if record.split == split}
+            count, other, theirs = where.setdefault(split, (n, place, records))
+            same = all(_same(record, theirs[key]) for key, record in records.items() if key in theirs)
+            if n != count or not same or (records and theirs and not records.keys() & theirs.keys()):
+                how = f"{count:,} and {n:,} samples" if n != count else "other ids, phrases or boxes"
+                raise DataError(
+                    f"{str(other)!r} and {str(place)!r} are about different samples of {split} ({how}): "
+                    "report them apart"
+                )
+    strangers = [split for split in where if split not in EVALUATION]
+    if strangers and len(strangers) < len(where):
+        ours = next(split for split in where if split in EVALUATION)
+        raise DataError(
+            f"mixed datasets: {str(where[ours][1])!r} has {ours}, {str(where[strangers[0]][1])!r} has {strangers[0]}: "
+            "report RefCOCO's splits and others apart"
+        )
+
+
+def _same(record: Record, other: Record) -> bool:
+    corners = zip(record.truth, other.truth, strict=True)
+    return record.phrase == other.phrase and all(abs(mine - theirs) <= 0.01 for mine, theirs in corners)
+
+
+def _named(run: Run, place: Path, models: Counter[str]) -> Run:
+    model = run.header.model
+    name = model if models[model] == 1 else f"{model} ({place.name if place.is_dir() else place.parent.name})"
+    return Run(printable(name), run.header, run.records, run.asked)
