@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from egm.errors import RecipeError
+
+Part = Literal["vision_tower", "projector", "language_model"]
+"""A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoraSection(_Section):
+    """A low-rank adapter (Hu et al., 2021, arXiv 2106.09685) on frozen weights.
+
+    Attributes:
+        rank: Rank of the two factors.
+        alpha: The product of the factors is scaled by `alpha / rank`.
+        dropout: Dropout before the first factor.
+        modules: Names of the linear layers that get one; the default is every one of the language model.
+        full: Parts that are trained whole beside the adapter.
+    """
+
+    rank: int = Field(default=64, ge=1)
+    alpha: float = Field(default=128.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    full: tuple[Literal["projector"], ...] = ()
 
 
 class ModelSection(_Section):
@@ -22,10 +43,28 @@ class ModelSection(_Section):
     Attributes:
         name: A size to build from scratch, a local folder, a hub name, or "egm-tiny".
         from_scratch: Build `name` with random weights instead of loading it.
+        dtype: Type of the weights. "bfloat16" takes a quarter of the memory of "float32" with its optimiser's state.
+        freeze: Parts that stay as they are.
+        lora: Train an adapter, and leave all other weights as they are.
     """
 
     name: str
     from_scratch: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    freeze: tuple[Part, ...] = ()
+    lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ModelSection:
+        if self.lora is None:
+            if len(set(self.freeze)) == len(get_args(Part)):
+                raise ValueError("freeze names every part, so nothing is left to train: leave one out, or set lora")
+            return self
+        if self.freeze:
+            raise ValueError("with lora all weights are frozen: leave freeze out, and name in lora.full what is not")
+        if self.from_scratch:
+            raise ValueError("lora adapts weights that have learnt something: set from_scratch to false")
+        return self
 
 
 class DataSection(_Section):
@@ -112,10 +151,19 @@ class SFTRecipe(_Section):
     run: RunSection = RunSection()
 
 
+AnyRecipe = TypeVar("AnyRecipe", bound=_Section)
+
+
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> SFTRecipe:
+    """Read a recipe of `egm sft`; see `load_recipe_as`."""
+    return load_recipe_as(SFTRecipe, path, overrides)
+
+
+def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
     """Read a recipe.
 
     Args:
+        kind: What stage the recipe is of.
         path: YAML file.
         overrides: Settings such as `optim.steps=100`, which take precedence over the file.
 
@@ -138,12 +186,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> SFTReci
     for override in overrides or []:
         _override(content, override)
     try:
-        return SFTRecipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"recipe {path}: {_explain(error)}") from None
+        raise RecipeError(f"recipe {path}: {explain(error, kind)}") from None
 
 
-def dump_recipe(recipe: SFTRecipe) -> str:
+def dump_recipe(recipe: _Section) -> str:
     """Write a recipe with every default filled in, as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
@@ -154,9 +202,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"setting {override!r} is not of the form section.key=value")
     *sections, last = key.strip().split(".")
     for section in sections:
-        inner = content.setdefault(section, {})
+        inner = content.get(section) or {}
         if not isinstance(inner, dict):
             raise RecipeError(f"setting {override!r}: {section} is not a section of the recipe")
+        content[section] = inner
         content = inner
     try:
         content[last] = yaml.safe_load(value)
@@ -164,20 +213,43 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"setting {override!r}: the value is not YAML") from None
 
 
-def _explain(error: ValidationError) -> str:
-    """Word the first fault in one line, with the nearest right key for a wrong one."""
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Word the first fault in one line, with the nearest right key for a wrong one.
+
+    Args:
+        error: What pydantic found.
+        kind: What it looked at.
+    """
     # A misspelt key explains a missing one, so it comes first.
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     *above, key = fault["loc"]
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        section: Any = SFTRecipe
-        for part in above:
-            section = section.model_fields[part].annotation
-        known = list(section.model_fields)
+        known = list(_section_at(kind, above).model_fields)
         near = difflib.get_close_matches(str(key), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {name!r}; {hint}"
+    if fault["type"] == "value_error":
+        return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
     if fault["type"] == "missing":
         return f"key {name!r} is missing"
+    if fault["type"] == "union_tag_invalid":
+        return f"{name}: unknown kind {fault['ctx']['tag']!r}; known kinds: {fault['ctx']['expected_tags']}"
     return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+
+
+def _section_at(kind: Any, path: list[Any]) -> Any:
+    """Find the section that a fault's place leads to, through optional sections, lists and kinds."""
+    for part in path:
+        if hasattr(kind, "model_fields") and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+        elif isinstance(part, str):  # the tag of one of several kinds
+            kind = next(k for k in _sections(kind) if part in get_args(k.model_fields["kind"].annotation))
+    return _sections(kind)[0]
+
+
+def _sections(annotation: Any) -> list[Any]:
+    """List the section classes in an annotation."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

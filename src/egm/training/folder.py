@@ -1,0 +1,113 @@
+"""The run folder: the resolved recipe, what the run was, its log and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from egm.errors import RecipeError
+from egm.files import write_text
+from egm.training.grpo_recipe import GRPORecipe
+from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe_as
+
+_STATE = "trainer_state.json"  # written last, so a checkpoint that has it is whole
+_FREE = {"run.workers", "run.log_every", "run.save_every", "run.report_to"}
+"""What may differ when a run goes on: it changes nothing of what is learnt."""
+
+
+def start_run(recipe: SFTRecipe | GRPORecipe, out: Path) -> None:
+    """Make a run folder, with the resolved recipe and what the run is.
+
+    Raises:
+        RecipeError: If the folder holds a run already.
+    """
+    check_free(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "recipe.yaml", dump_recipe(recipe))
+    note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=_hardware())
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        RecipeError: If it does.
+    """
+    if list(_checkpoints(out)) or any((out / name).exists() for name in ("model", "adapter")):
+        raise RecipeError(f"{out} holds a run already: go on with --resume, or choose another --out")
+
+
+def last_checkpoint(recipe: SFTRecipe | GRPORecipe, out: Path) -> Path:
+    """Find the last whole checkpoint of a run; one that a kill cut off is passed over.
+
+    Raises:
+        RecipeError: If there is none, or the folder belongs to another recipe.
+    """
+    kept = out / "recipe.yaml"
+    whole = [folder for folder in _checkpoints(out) if _is_whole(folder)]
+    if not kept.exists() or not whole:
+        raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
+    if differing := sorted(_differences(load_recipe_as(type(recipe), kept), recipe) - _FREE):
+        raise RecipeError(
+            f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
+            "--out"
+        )
+    return max(whole, key=_step)
+
+
+def note(out: Path, **facts: Any) -> None:
+    """Add facts to the run's `run.json`."""
+    path = out / "run.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_text(path, json.dumps(known | facts, indent=2) + "\n")
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    return sorted((out / "checkpoints").glob("checkpoint-[0-9]*"), key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _differences(before: SFTRecipe | GRPORecipe, now: SFTRecipe | GRPORecipe) -> set[str]:
+    """Return the keys whose values differ, as `section.key`."""
+    old, new = _by_key(before), _by_key(now)
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+
+
+def _by_key(recipe: SFTRecipe | GRPORecipe) -> dict[str, Any]:
+    content = recipe.model_dump(mode="json")
+    sections = {name: values for name, values in content.items() if isinstance(values, dict)}
+    keys = {f"{name}.{key}": value for name, values in sections.items() for key, value in values.items()}
+    return keys | {name: value for name, value in content.items() if name not in sections and value is not None}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("egm", "torch", "transformers", "trl", "accelerate", "peft", "datasets"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            from egm._version import __version__
+
+            found[package] = __version__ if package == "egm" else "unknown"
+    return found
+
+
+def _hardware() -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else f"CPU ({platform.machine()})"
