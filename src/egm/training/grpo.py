@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,20 +14,23 @@ from egm.codecs import Codec
 from egm.datasets import open_dataset
 from egm.errors import DataError, EgmError, ModelError, RecipeError
 from egm.grounder import codec_for
-from egm.training.grpo_recipe import GRPORecipe, GreedySection
+from egm.training.grpo_recipe import GreedySection, GRPORecipe
 from egm.training.recipe import DataSection
+from egm.training.rewards import Reward
 from egm.types import Sample
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
     from egm.training.grpo_trainer import GroundingGRPOTrainer
+    from egm.training.stopping import StopOnSignal
 
 _LOSSES = {"grpo": "grpo", "dapo": "dapo", "dr_grpo": "dr_grpo", "gspo": "grpo"}
-_CHECKED = 1000
 
 
-def run_grpo(recipe: GRPORecipe, out: Path, *, resume: bool = False, check: bool = True) -> Path | None:
+def run_grpo(
+    recipe: GRPORecipe, out: Path, *, resume: bool = False, check: bool = True, reward: Reward | None = None
+) -> Path | None:
     """Reinforce a model.
 
     Args:
@@ -37,6 +39,7 @@ def run_grpo(recipe: GRPORecipe, out: Path, *, resume: bool = False, check: bool
             `rollouts.html`, and at the end the model in `model/`, or in `adapter/` with LoRA.
         resume: Go on from the last checkpoint in `out`.
         check: Score 16 rollouts first, and refuse a run that could not learn.
+        reward: What completions are worth, in place of what the recipe says.
 
     Returns:
         The folder of the trained model; None if SIGTERM ended the run before its time, with a checkpoint to go on from.
@@ -51,7 +54,7 @@ def run_grpo(recipe: GRPORecipe, out: Path, *, resume: bool = False, check: bool
     from egm.training.rollouts import write_page
     from egm.training.sft import _save as save_model
 
-    trainer, stop, held_out = _build(recipe, out, check=check and not resume)
+    trainer, stop = _build(recipe, out, check=check and not resume, reward=reward)
     checkpoint = str(last_checkpoint(recipe, out)) if resume else None
     main = trainer.is_world_process_zero()
     if not resume and main:
@@ -74,7 +77,9 @@ def run_grpo(recipe: GRPORecipe, out: Path, *, resume: bool = False, check: bool
     return folder
 
 
-def _build(recipe: GRPORecipe, out: Path, *, check: bool) -> tuple[GroundingGRPOTrainer, Any, list[Sample]]:
+def _build(
+    recipe: GRPORecipe, out: Path, *, check: bool, reward: Reward | None
+) -> tuple[GroundingGRPOTrainer, StopOnSignal]:
     """Load all there is to load, check it, and put it together; nothing is written yet."""
     import torch
     from datasets import Dataset
@@ -86,7 +91,6 @@ def _build(recipe: GRPORecipe, out: Path, *, check: bool) -> tuple[GroundingGRPO
     from egm.training.parts import choose_parts
     from egm.training.preflight import PROMPTS, check_digits, preflight
     from egm.training.prompts import Ahead, Asker, SampleTable
-    from egm.training.rewards import Reward
     from egm.training.rollouts import RolloutWriter
     from egm.training.sft import open_model
     from egm.training.stopping import LogFile, Measure, StopOnSignal
@@ -113,8 +117,10 @@ def _build(recipe: GRPORecipe, out: Path, *, check: bool) -> tuple[GroundingGRPO
     made = recipe.data.train == "synthref/train"  # scenes come in no order already
     table = SampleTable(rows, None if made else torch.randperm(len(rows), generator=generator).tolist())
     if len(table) < recipe.optim.prompts:
-        raise DataError(f"{recipe.data.train} has {len(table)} samples, fewer than optim.prompts {recipe.optim.prompts}")
-    asker, reward = Asker(processor, codec, recipe.data.prompt), Reward(recipe.reward, codec)
+        raise DataError(
+            f"{recipe.data.train} has {len(table)} samples, fewer than optim.prompts {recipe.optim.prompts}"
+        )
+    asker, reward = Asker(processor, codec, recipe.data.prompt), reward or Reward(recipe.reward, codec)
     if check:
         model = model.to(args.device)
         stops = _stops(model, processor)
@@ -145,20 +151,22 @@ def _build(recipe: GRPORecipe, out: Path, *, check: bool) -> tuple[GroundingGRPO
         trainer.add_callback(callback)
     if recipe.eval is not None:
         trainer.add_callback(Measure(recipe.eval.every, partial(trainer.measure, held_out)))
-    return trainer, stop, held_out
+    return trainer, stop
 
 
 def _codec(config: Any, processor: Any, name: str) -> Codec:
     if config.model_type not in ("qwen3_vl", "qwen3_vl_moe"):
         raise ModelError(f"{name!r} is a {config.model_type!r} model, and egm grpo trains the Qwen3-VL family only")
-    return codec_for(config.model_type, partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True))
+    return codec_for(
+        config.model_type, partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    )
 
 
 def _check_boxes(rows: Any, name: str) -> None:
     """Refuse a dataset without boxes now; a later row without one is named when it is reached."""
-    for sample in islice((sample for i in range(min(len(rows), _CHECKED)) for sample in rows[i][:1]), 1):
-        if sample.box is None:
-            raise DataError(f"{name} has no boxes (sample {sample.id}): a reward needs the true box in every row")
+    sample = rows[0][0]
+    if sample.box is None:
+        raise DataError(f"{name} has no boxes (sample {sample.id}): a reward needs the true box in every row")
 
 
 def _held_out(section: GreedySection | None) -> list[Sample]:
@@ -255,6 +263,3 @@ def _recomputing(config: Any, *, recompute: bool) -> dict[str, bool]:
     from egm.training.sft import _checkpointing as checkpointing
 
     return {checkpointing(config): recompute}
-
-
-__all__: Sequence[str] = ("run_grpo",)

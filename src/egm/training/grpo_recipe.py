@@ -143,7 +143,9 @@ class GRPORecipe(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> GRPORecipe:
         if self.model.from_scratch:
-            raise ValueError("model.from_scratch: reinforcement needs a model that answers: train one with egm sft first")
+            raise ValueError(
+                "model.from_scratch: reinforcement needs a model that answers: train one with egm sft first"
+            )
         passes = self.optim.updates * self.optim.accumulation
         rollouts = self.optim.prompts * self.rollout.group
         if rollouts % passes:

@@ -357,7 +357,9 @@ def _checked(generate: Any) -> Any:
     def checked(*, prompts: Any, **kwargs: Any) -> Any:
         output = generate(prompts=prompts, **kwargs)
         if [list(ids) for ids in output[0]] != [list(ids) for ids in prompts]:
-            raise BackendError("vLLM answered other prompts than it was sent: use rollout.engine batched or transformers")
+            raise BackendError(
+                "vLLM answered other prompts than it was sent: use rollout.engine batched or transformers"
+            )
         return output
 
     return checked

@@ -128,9 +128,7 @@ def _cut_off(grades: Grades, texts: Sequence[str], limit: int) -> str | None:
     )
 
 
-def _otherwise_asked(
-    recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Callable[[str], Grades]
-) -> str | None:
+def _otherwise_asked(recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Callable[[str], Grades]) -> str | None:
     """Tell whether the fine-tuning asked in other words: by its recipe, or because those earn more."""
     own = recipe.data.prompt or codec.prompts[0]
     taught = _taught_prompt(Path(recipe.model.name).parent / "recipe.yaml")
@@ -185,7 +183,9 @@ def _unreadable(grades: Grades, texts: Sequence[str]) -> str | None:
     if len(bad) * 2 < len(texts):
         return None
     why = grades.groundings[bad[0]].failure
-    return f"{len(bad)} hold no box that can be read ({why}), such as {_quote(texts[bad[0]])}: fine-tune the model first"
+    return (
+        f"{len(bad)} hold no box that can be read ({why}), such as {_quote(texts[bad[0]])}: fine-tune the model first"
+    )
 
 
 def _quote(text: str) -> str:

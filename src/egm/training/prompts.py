@@ -76,7 +76,7 @@ class Asker:
             pictures.append(known[key])
         seen = self.processor.image_processor(images=images, return_tensors="pt")
         grids = [tuple(grid) for grid in seen["image_grid_thw"].tolist()]
-        merge = self.processor.image_processor.merge_size ** 2
+        merge = self.processor.image_processor.merge_size**2
         token = self.processor.image_token
         texts = []
         for sample, picture in zip(samples, pictures, strict=True):
@@ -84,9 +84,7 @@ class Asker:
             text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             texts.append(text.replace(token, token * (int(np.prod(grids[picture])) // merge)))
         ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return Prompts(
-            list(samples), ids, pictures, seen["pixel_values"], grids, [image.size for image in images]
-        )
+        return Prompts(list(samples), ids, pictures, seen["pixel_values"], grids, [image.size for image in images])
 
 
 class SampleTable(torch.utils.data.Dataset[Sample]):
