@@ -1,8 +1,8 @@
 """Decoding a whole generation at once: each prompt read once, the completions of all groups sampled side by side.
 
-`generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as often
-as it has completions. Here prompts are read once and their cache is repeated; the cache has its full size from the start,
-of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any.
+`generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as
+often as it has completions. Here prompts are read once and their cache is repeated; the cache has its full size from
+the start, of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any.
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ class _State:
             for tensor, value in zip(kept, saved, strict=True):
                 tensor.copy_(value)
 
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):

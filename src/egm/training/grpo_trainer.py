@@ -240,7 +240,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         counts = [int(np.prod(grid)) for grid in self._prompts.grids]
         if list(pictures) == list(range(len(counts))):
             return self._prompts.pixels
-        pieces = self._prompts.pixels.split(counts)
+        pieces = torch.split(self._prompts.pixels, counts)
         return torch.cat([pieces[picture] for picture in pictures])
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -296,7 +296,7 @@ def check_version() -> None:
 
     if ".".join(version("trl").split(".")[:2]) not in TESTED:
         warnings.warn(
-            f"egm grpo was tested with TRL {', '.join(TESTED)}, not {version('trl')}: watch the first rewards and losses",
+            f"egm grpo was tested with TRL {', '.join(TESTED)}, not {version('trl')}: look at its first losses",
             stacklevel=3,
         )
 

@@ -38,8 +38,8 @@ def check_digits(tokenizer: Any, name: str) -> None:
         count = len(tokenizer(number, add_special_tokens=False)["input_ids"])
         if count != len(number):
             raise ModelError(
-                f"the tokenizer of {name!r} writes {number} as {count} tokens, not one a digit as Qwen3-VL's does: it is "
-                "not the tokenizer that the model was trained with: copy the right one beside the weights"
+                f"the tokenizer of {name!r} writes {number} as {count} tokens, not one a digit as Qwen3-VL's does: it "
+                "is not the tokenizer that the model was trained with: copy the right one beside the weights"
             )
 
 
@@ -95,8 +95,8 @@ def preflight(
         or f"every answer earns the same, such as {_quote(texts[0])}: raise rollout.temperature, or give harder samples"
     )
     raise EgmError(
-        f"preflight: of {len(texts)} rollouts the rewards are all {_range(grades)}, so nothing could be learnt: {reason} "
-        "(--skip-preflight trains all the same)"
+        f"preflight: of {len(texts)} rollouts the rewards are all {_range(grades)}, so nothing could be learnt: "
+        f"{reason} (--skip-preflight trains all the same)"
     )
 
 
@@ -112,8 +112,8 @@ def _shrunk(prompts: Prompts, images: Any) -> str | None:
         tokens = rows * columns // images.merge_size**2
         if tokens < _LEAST_TOKENS or seen[0] * seen[1] < _LEAST_SHARE * size[0] * size[1]:
             return (
-                f"a picture of {size[0]} x {size[1]} pixels is resized to {seen[0]} x {seen[1]} ({tokens} tokens): raise "
-                "the largest size in the model's processor_config.json"
+                f"a picture of {size[0]} x {size[1]} pixels is resized to {seen[0]} x {seen[1]} ({tokens} tokens): "
+                "raise the largest size in the model's processor_config.json"
             )
     return None
 
@@ -134,8 +134,8 @@ def _otherwise_asked(recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Cal
     taught = _taught_prompt(Path(recipe.model.name).parent / "recipe.yaml")
     if taught is not None and (taught or codec.prompts[0]) != own:
         return (
-            f"data.prompt is {own!r}, but the fine-tuning asked in the style {taught or codec.prompts[0]!r}: set data.prompt "
-            "to that"
+            f"data.prompt is {own!r}, but the fine-tuning asked in the style {taught or codec.prompts[0]!r}: set "
+            "data.prompt to that"
         )
     for style in codec.prompts:
         if style != own and (better := draw(style)).totals.mean() > grades.totals.mean() + 0.1:
@@ -147,7 +147,7 @@ def _otherwise_asked(recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Cal
 
 
 def _taught_prompt(path: Path) -> str | None:
-    """Return the prompt style of the run that a model folder lies in: "" for the default, None where that is unknown."""
+    """Return the prompt style of the run that a model folder lies in: "" for the default, None if unknown."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return str(content["data"].get("prompt") or "") if content.get("stage") == "sft" else None

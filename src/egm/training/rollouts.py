@@ -62,8 +62,10 @@ class RolloutWriter:
                 "phrase": sample.phrase,
                 "truth": list(sample.box or ()),
             }
-            for i in range(number * group, (number + 1) * group):
-                lines.append(json.dumps(asked | _answer(texts[i], grades, i, float(advantages[i]))))
+            lines += [
+                json.dumps(asked | _answer(texts[i], grades, i, float(advantages[i])))
+                for i in range(number * group, (number + 1) * group)
+            ]
         write_text(self._folder / f"step-{step:06}.p{self._process}.jsonl", "".join(line + "\n" for line in lines))
 
     def _picture(self, sample: Sample) -> str:
