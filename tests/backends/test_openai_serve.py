@@ -20,8 +20,8 @@ from egm.grounder import Grounder
 
 three = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "three_backends.py"))
 MODEL = str(find_checkpoint("egm-tiny").path)
-# Seven samples come to an end. None ends at the limit itself, which the server calls "length", and none is cut at a line
-# feed, which its stream holds back.
+# Seven samples come to an end. None ends at the limit itself, which the server calls "length", and none is cut at a
+# line feed, which its stream holds back.
 GREEDY = GenerationSettings(max_new_tokens=210)
 
 

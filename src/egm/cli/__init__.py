@@ -17,6 +17,7 @@ from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.eval import evaluate
 from egm.cli.ground import ground
+from egm.cli.grpo import grpo
 from egm.cli.models import app as models
 from egm.cli.report import report
 from egm.cli.score import score_command
@@ -51,6 +52,7 @@ app.command("ground")(ground)
 app.command("demo")(demo)
 app.add_typer(data, name="data")
 app.command("sft")(sft)
+app.command("grpo")(grpo)
 app.command("eval")(evaluate)
 app.add_typer(bench, name="bench")
 app.command("score")(score_command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from egm.codecs.entries import Entry, Repair, read_number, read_numbers
@@ -61,10 +62,15 @@ def load_list(text: str) -> list[Any] | None:
     return value if isinstance(value, list) and not isinstance(value, _Object) else None
 
 
+# parse_int=float: the digits of a Python int are limited, those of a float are not. Made once: `json.loads` would make
+# one a call, which takes longer than decoding an answer.
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=float)
+
+
+@lru_cache(maxsize=4)  # one answer is looked at from several sides; what comes back is never changed
 def _load(text: str) -> object:
-    # parse_int=float: the digits of a Python int are limited, those of a float are not.
     try:
-        return json.loads(text, object_pairs_hook=_Object, parse_int=float)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return _NOT_JSON
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -35,9 +37,14 @@ def _core_forward(
     image_grid_thw: Any = None,
     video_grid_thw: Any = None,
     mm_token_type_ids: torch.Tensor | None = None,
+    pictures: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Place image features by index, then run the stock model on the embeddings; without images all stays stock."""
+    """Place image features by index, then run the stock model on the embeddings; without images all stays stock.
+
+    With `pictures`, `pixel_values` and `image_grid_thw` hold each picture once, and it says which one stands at each
+    image of the text: many answers to one question share what the tower sees.
+    """
     forward = stock(self, "forward")
     common = {"attention_mask": attention_mask, "past_key_values": past_key_values}
     special = pixel_values_videos is not None or any(name.startswith(("image_", "mm_encoder")) for name in kwargs)
@@ -64,7 +71,12 @@ def _core_forward(
     embeddings = self.get_input_embeddings()(input_ids)
     if torch.is_autocast_enabled(embeddings.device.type):  # the residual stream too, as in a model loaded in that type
         embeddings = embeddings.to(torch.get_autocast_dtype(embeddings.device.type))
-    features = seen.pooler_output.to(embeddings.device, embeddings.dtype)
+    features, deepstack = seen.pooler_output, seen.deepstack_features
+    if pictures is not None:
+        index = _shared(grid, pictures, self.config.vision_config.spatial_merge_size).to(features.device)
+        features, deepstack = features[index], [level[index] for level in deepstack]
+        grid = grid[list(pictures)]
+    features = features.to(embeddings.device, embeddings.dtype)
     where = _places(input_ids.to(embeddings.device), self.config.image_token_id, len(features))
     filled = embeddings.flatten(0, 1).index_copy(0, where, features).view_as(embeddings)
     if position_ids is None:
@@ -77,8 +89,15 @@ def _core_forward(
             past_key_values=past_key_values,
             mm_token_type_ids=mm_token_type_ids,
         )
-    kwargs[_VISUAL] = (where, seen.deepstack_features)
+    kwargs[_VISUAL] = (where, deepstack)
     return forward(inputs_embeds=filled, position_ids=position_ids, **common, **kwargs)
+
+
+def _shared(grid: torch.Tensor, pictures: Sequence[int], merge: int) -> torch.Tensor:
+    """Return which features stand in a text that shows these pictures one after the other."""
+    counts = (grid.prod(dim=1) // merge**2).tolist()
+    begins = [end - count for end, count in zip(accumulate(counts), counts, strict=True)]
+    return torch.cat([torch.arange(begins[p], begins[p] + counts[p]) for p in pictures])
 
 
 def _places(input_ids: torch.Tensor, token: int, count: int) -> torch.Tensor:

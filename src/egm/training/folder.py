@@ -11,27 +11,37 @@ from typing import Any
 
 from egm.errors import RecipeError
 from egm.files import write_text
-from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe
+from egm.training.grpo_recipe import GRPORecipe
+from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe_as
 
 _STATE = "trainer_state.json"  # written last, so a checkpoint that has it is whole
 _FREE = {"optim.accumulation", "optim.recompute", "run.workers", "run.log_every", "run.save_every", "run.report_to"}
 """What may differ when a run goes on: it changes nothing of what is learnt, but for the order of sums."""
 
 
-def start_run(recipe: SFTRecipe, out: Path) -> None:
+def start_run(recipe: SFTRecipe | GRPORecipe, out: Path) -> None:
     """Make a run folder, with the resolved recipe and what the run is.
 
     Raises:
         RecipeError: If the folder holds a run already.
     """
-    if list(_checkpoints(out)) or any((out / name).exists() for name in ("model", "adapter")):
-        raise RecipeError(f"{out} holds a run already: go on with --resume, or choose another --out")
+    check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=_hardware())
 
 
-def last_checkpoint(recipe: SFTRecipe, out: Path) -> Path:
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        RecipeError: If it does.
+    """
+    if list(_checkpoints(out)) or any((out / name).exists() for name in ("model", "adapter")):
+        raise RecipeError(f"{out} holds a run already: go on with --resume, or choose another --out")
+
+
+def last_checkpoint(recipe: SFTRecipe | GRPORecipe, out: Path) -> Path:
     """Find the last whole checkpoint of a run; one that a kill cut off is passed over.
 
     Raises:
@@ -41,7 +51,7 @@ def last_checkpoint(recipe: SFTRecipe, out: Path) -> Path:
     whole = [folder for folder in _checkpoints(out) if _is_whole(folder)]
     if not kept.exists() or not whole:
         raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
-    if differing := sorted(_differences(load_recipe(kept), recipe) - _FREE):
+    if differing := sorted(_differences(load_recipe_as(type(recipe), kept), recipe) - _FREE):
         raise RecipeError(
             f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
             "--out"
@@ -72,13 +82,13 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _differences(before: SFTRecipe, now: SFTRecipe) -> set[str]:
+def _differences(before: SFTRecipe | GRPORecipe, now: SFTRecipe | GRPORecipe) -> set[str]:
     """Return the keys whose values differ, as `section.key`."""
     old, new = _by_key(before), _by_key(now)
     return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
-def _by_key(recipe: SFTRecipe) -> dict[str, Any]:
+def _by_key(recipe: SFTRecipe | GRPORecipe) -> dict[str, Any]:
     content = recipe.model_dump(mode="json")
     sections = {name: values for name, values in content.items() if isinstance(values, dict)}
     keys = {f"{name}.{key}": value for name, values in sections.items() for key, value in values.items()}

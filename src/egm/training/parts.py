@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,3 +104,8 @@ def recompute_layers(model: Any, share: float) -> None:
 
 def _learns(module: torch.nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def count(parameters: Iterable[torch.nn.Parameter], *, trained: bool) -> int:
+    """Count the numbers in parameters: all of them, or those that are trained."""
+    return sum(p.numel() for p in parameters if p.requires_grad or not trained)

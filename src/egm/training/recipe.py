@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -235,10 +235,19 @@ class SFTRecipe(_Section):
     eval: EvalSection | None = None
 
 
+AnyRecipe = TypeVar("AnyRecipe", bound=_Section)
+
+
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> SFTRecipe:
+    """Read a recipe of `egm sft`; see `load_recipe_as`."""
+    return load_recipe_as(SFTRecipe, path, overrides)
+
+
+def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
     """Read a recipe.
 
     Args:
+        kind: What stage the recipe is of.
         path: YAML file.
         overrides: Settings such as `optim.steps=100`, which take precedence over the file.
 
@@ -261,12 +270,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> SFTReci
     for override in overrides or []:
         _override(content, override)
     try:
-        return SFTRecipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"recipe {path}: {_explain(error)}") from None
+        raise RecipeError(f"recipe {path}: {explain(error, kind)}") from None
 
 
-def dump_recipe(recipe: SFTRecipe) -> str:
+def dump_recipe(recipe: _Section) -> str:
     """Write a recipe with every default filled in, as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
@@ -288,23 +297,43 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"setting {override!r}: the value is not YAML") from None
 
 
-def _explain(error: ValidationError) -> str:
-    """Word the first fault in one line, with the nearest right key for a wrong one."""
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Word the first fault in one line, with the nearest right key for a wrong one.
+
+    Args:
+        error: What pydantic found.
+        kind: What it looked at.
+    """
     # A misspelt key explains a missing one, so it comes first.
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    *above, key = [part for part in fault["loc"] if part not in (_ONE, _SEVERAL)]
-    name = ".".join(str(part) for part in (*above, key))
+    place = [part for part in fault["loc"] if part not in (_ONE, _SEVERAL)]
+    name = ".".join(str(part) for part in place)
     if fault["type"] == "extra_forbidden":
-        section: Any = SFTRecipe
-        for part in above:
-            section = SourceSection if isinstance(part, int) else section.model_fields[part].annotation
-            section = next((a for a in get_args(section) if a is not type(None)), section)  # an optional section's own
-        known = list(section.model_fields)
-        near = difflib.get_close_matches(str(key), known, n=1)
+        known = list(_section_at(kind, place[:-1]).model_fields)
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {name!r}; {hint}"
     if fault["type"] == "value_error":
-        return f"{name}: {fault['ctx']['error']}"
+        return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
     if fault["type"] == "missing":
         return f"key {name!r} is missing"
+    if fault["type"] == "union_tag_invalid":
+        return f"{name}: unknown kind {fault['ctx']['tag']!r}; known kinds: {fault['ctx']['expected_tags']}"
     return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+
+
+def _section_at(kind: Any, path: list[Any]) -> Any:
+    """Find the section that a fault's place leads to, through optional sections, lists and kinds."""
+    for part in path:
+        if hasattr(kind, "model_fields") and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+        elif isinstance(part, str):  # the tag of one of several kinds
+            kind = next(k for k in _sections(kind) if part in get_args(k.model_fields["kind"].annotation))
+    return _sections(kind)[0]
+
+
+def _sections(annotation: Any) -> list[Any]:
+    """List the section classes in an annotation."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

@@ -77,7 +77,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         if recipe.eval is not None and trainer.state.global_step % recipe.eval.every:
             trainer.evaluate()
     folder = out / ("model" if recipe.model.lora is None else "adapter")
-    _save(trainer, processor, folder)
+    save_trained(trainer, processor, folder)
     if trainer.is_world_process_zero():
         seconds = time.perf_counter() - started
         facts = {"loss": result.training_loss, "steps": trainer.state.global_step}
@@ -242,7 +242,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
         save_steps=run.save_every,
         save_total_limit=2,
         report_to=run.report_to,
-        **{_checkpointing(SFTConfig): False},  # see `recompute_layers`
+        **{checkpointing_name(SFTConfig): False},  # see `recompute_layers`
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
@@ -252,7 +252,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
     )
 
 
-def _checkpointing(config: Any) -> str:
+def checkpointing_name(config: Any) -> str:
     """Return what this version of transformers calls the recomputing of activations."""
     names = {field.name for field in fields(config)}
     return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
@@ -283,8 +283,14 @@ def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer) -> Iterator[None]:
         ) from error
 
 
-def _save(trainer: GroundingTrainer, processor: Any, folder: Path) -> None:
-    """Save in bfloat16, the precision that it is served in; an adapter as it was trained."""
+def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
+    """Save in bfloat16, the precision that a model is served in; an adapter as it was trained. Every process calls it.
+
+    Args:
+        trainer: A transformers `Trainer`.
+        processor: The model's processor.
+        folder: Where to.
+    """
     import torch
 
     from egm.models.fast import disable_fast_path
@@ -307,4 +313,4 @@ def _save(trainer: GroundingTrainer, processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-__all__ = ["make_trainer", "open_model", "run_sft"]
+__all__ = ["checkpointing_name", "make_trainer", "open_model", "run_sft", "save_trained"]

@@ -1,0 +1,365 @@
+"""TRL's GRPOTrainer over EGM's questions, codec, rewards and decoding.
+
+This is the one place that overrides private methods of TRL. What is replaced, and why:
+
+- `_tokenize_prompts`, `_generate_single_turn`: each prompt and picture is processed once, not once a completion, and
+  completions are decoded side by side (`egm.training.decode`).
+- `_calculate_rewards`: texts are decoded as evaluation decodes them, and the parts of rewards are kept.
+- `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
+  tower sees each picture once.
+- `_generate_and_score_completions`, `_compute_loss`: groups without spread are counted and masked; rollouts are kept.
+- `_save_checkpoint`: a checkpoint that cannot be finished is taken away.
+
+All else is TRL's: advantages, losses, clipping, KL, weights for vLLM, the loop. `TESTED` says with which versions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from trl import GRPOTrainer
+
+from egm.errors import BackendError, EgmError
+from egm.images import load_image
+from egm.models.rope_index import position_ids
+from egm.training.decode import Decoder
+from egm.training.grpo_recipe import GRPORecipe
+from egm.training.prompts import Ahead, Asker, Prompts
+from egm.training.rewards import Grades, Reward
+from egm.training.rollouts import RolloutWriter
+from egm.types import Sample
+
+TESTED: Final = ("1.16",)
+"""Versions of TRL whose private methods are known to be as they are used here."""
+
+_EVAL_PROMPTS = 256
+
+
+class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer over numbered samples; the dataset's only column is `number`.
+
+    Args:
+        recipe: What to do.
+        ahead: Makes questions of numbers.
+        asker: Makes questions of samples.
+        reward: What completions are worth.
+        rollouts: Keeps some of them.
+        **kwargs: GRPOTrainer's own.
+    """
+
+    _prompts: Prompts
+    _grades: Grades
+    _texts: list[str]
+    _rows: torch.Tensor
+    _positions: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+    def __init__(
+        self, *, recipe: GRPORecipe, ahead: Ahead, asker: Asker, reward: Reward, rollouts: RolloutWriter, **kwargs: Any
+    ) -> None:
+        check_version()
+        self._recipe, self._ahead, self._asker = recipe, ahead, asker
+        self._reward, self._rollouts = reward, rollouts
+        self._batched = recipe.rollout.engine == "batched"
+        self._scale = 1.0
+        super().__init__(reward_funcs=[reward], **kwargs)
+        model = self.accelerator.unwrap_model(self.model)
+        self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
+        if self.ref_model is not None:
+            from egm.models.fast import enable_fast_path
+
+            enable_fast_path(self.accelerator.unwrap_model(self.ref_model))
+        if self.use_vllm:
+            self.vllm_generation.generate = _checked(self.vllm_generation.generate)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        group = self.num_generations
+        self._prompts = prompts = self._ahead.get([example["number"] for example in inputs[::group]])
+        self._rows = torch.arange(len(prompts.samples)).repeat_interleave(group)
+        self._positions = self._prompt_positions(prompts)
+        examples = [
+            {"prompt": [{"role": "user", "content": sample.phrase}]} for sample in prompts.samples for _ in range(group)
+        ]
+        output: dict[str, Any] = super()._generate_and_score_completions(examples)
+        output["rows"] = self._rows
+        self._mask_groups_without_spread(output)
+        self._note_grades()
+        step = self.state.global_step + 1
+        self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
+        return output
+
+    def _mask_groups_without_spread(self, output: dict[str, Any]) -> None:
+        """Leave groups that teach nothing out of the loss, and of what the loss is averaged over."""
+        totals = self._grades.totals.reshape(-1, self.num_generations)
+        spread = torch.from_numpy(np.ptp(totals, axis=1) > 1e-8).repeat_interleave(self.num_generations)
+        self._scale = 1.0
+        if self._recipe.optim.zero_spread == "count":
+            return
+        mask = output["completion_mask"]
+        kept = spread.to(mask.device)[:, None].expand_as(mask).to(mask.dtype)
+        counts = torch.stack([(mask * kept).sum().float(), kept[:, 0].sum().float(), torch.ones_like(kept[:, 0]).sum()])
+        tokens, rows, all_rows = self.accelerator.gather(counts[None]).sum(0)
+        output["tool_mask"] = kept
+        output["num_items_in_batch"] = tokens
+        if self.loss_type != "dapo":  # dapo divides by the tokens above, the others by the number of rows
+            self._scale = float(all_rows / rows.clamp(min=1))
+
+    def _note_grades(self) -> None:
+        hits = [score.hit() for score in self._grades.scores]
+        found = [score.failure is None for score in self._grades.scores]
+        ious = [score.iou for score in self._grades.scores]
+        own = {"accuracy": np.mean(hits), "mean_iou": np.mean(ious), "no_box": 1 - np.mean(found)}
+        own |= {f"reward/{name}": values.mean() for name, values in self._grades.parts.items()}
+        values = torch.tensor([list(map(float, own.values()))], device=self.accelerator.device)
+        for name, value in zip(own, self.accelerator.gather(values).mean(0).tolist(), strict=True):
+            self._metrics["train"][name].append(value)
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
+        del prompts
+        asked, rows = self._prompts, self._rows.tolist()
+        ids = [asked.ids[row] for row in rows]
+        if self._batched:
+            return ids, None, {}
+        pictures = [asked.pictures[row] for row in rows]
+        if self.use_vllm:
+            first = {picture: load_image(asked.samples[i].image) for i, picture in enumerate(asked.pictures)}
+            return ids, [[first[picture]] for picture in pictures], {}
+        token = self.processing_class.image_token_id
+        fields = {
+            "pixel_values": self._pixels(pictures),
+            "image_grid_thw": torch.tensor([asked.grids[picture] for picture in pictures]),
+            "mm_token_type_ids": [[int(i == token) for i in row] for row in ids],
+        }
+        return ids, None, fields
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if not self._batched:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[no-any-return]
+        drawn = self._recipe.rollout
+        completions = self.decoder(
+            self._prompts,
+            drawn.group,
+            max_new_tokens=drawn.max_new_tokens,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            top_k=drawn.top_k,
+        )
+        return completions, None
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
+        del inputs, prompts, completions
+        self._texts, self._grades = grade(
+            self._reward, self._prompts, self._rows.tolist(), completion_ids, self._tokenizer, self.eos_token_ids
+        )
+        totals = torch.from_numpy(self._grades.totals).to(self.accelerator.device, torch.float32)
+        return self.accelerator.gather(totals[:, None])  # type: ignore[no-any-return]
+
+    def _prompt_positions(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Positions of each question (3, U, P), its length (U,), and the position that comes after it (U,)."""
+        lengths = torch.tensor([len(ids) for ids in prompts.ids])
+        table = torch.full((len(prompts.ids), int(lengths.max())), self._tokenizer.pad_token_id)
+        for row, ids in enumerate(prompts.ids):
+            table[row, : len(ids)] = torch.tensor(ids)
+        mask = torch.arange(table.shape[1]) < lengths[:, None]
+        grids = [prompts.grids[picture] for picture in prompts.pictures]
+        positions = position_ids(table, grids, mask, self.model.config)
+        device = self.accelerator.device
+        return positions.to(device), lengths.to(device), (positions.amax(dim=(0, 2)) + 1).to(device)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        del kwargs
+        size = batch_size or len(input_ids)
+        parts = [
+            self._pass(
+                model, input_ids[i : i + size], attention_mask[i : i + size], self._rows[i : i + size], logits_to_keep,
+                aux_loss=compute_aux_loss,
+            )
+            for i in range(0, len(input_ids), size)
+        ]  # fmt: skip
+        logps, entropies, aux = zip(*parts, strict=True)
+        return (
+            torch.cat(logps),
+            torch.cat(entropies) if compute_entropy else None,
+            torch.stack(aux).mean() if compute_aux_loss else None,
+        )
+
+    def _pass(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, keep: int, *, aux_loss: bool
+    ) -> tuple[torch.Tensor, Any, Any]:
+        device, total = ids.device, ids.shape[1]
+        positions, prompt_lengths, starts = (tensor[..., rows.to(device), :] if tensor.ndim == 3 else
+                                             tensor[rows.to(device)] for tensor in self._positions)  # fmt: skip
+        lengths = mask.sum(1)
+        places = torch.arange(total, device=device)
+        left = (mask.cumsum(1) == 0).sum(1)
+        ids = ids.gather(1, (places + left[:, None]).clamp(max=total - 1))
+        inside = places < lengths[:, None]
+        ids = ids.where(inside, torch.full_like(ids, self._tokenizer.pad_token_id))
+        answer = inside & (places >= prompt_lengths[:, None])
+        after = (places + (starts - prompt_lengths)[:, None]).expand(3, -1, -1)
+        wide = torch.nn.functional.pad(positions, (0, max(0, total - positions.shape[2])))[..., :total]
+        pictures = [self._prompts.pictures[row] for row in rows.tolist()]
+        shown = sorted(set(pictures))
+        extra = {"output_router_logits": True} if aux_loss else {}
+        with self.accelerator.autocast():
+            outputs = model(
+                input_ids=ids,
+                position_ids=torch.where(places < prompt_lengths[:, None], wide, after),
+                pixel_values=self._pixels(shown).to(device),
+                image_grid_thw=[self._prompts.grids[picture] for picture in shown],
+                pictures=[shown.index(picture) for picture in pictures],
+                labels=ids.masked_fill(~answer, -100),
+                fused_lm_head=True,
+                **extra,
+            )
+        # The value of token t stands at t - 1; back to where TRL has completions, all beginning in one column.
+        column = torch.arange(keep, device=device)
+        where = (column + prompt_lengths[:, None] - 1).clamp(max=total - 2)
+        told = column < (lengths - prompt_lengths)[:, None]
+        logps, entropy = (
+            value.gather(1, where).where(told, value.new_zeros(())) for value in (outputs.log_probs, _or_zeros(outputs))
+        )
+        return logps, entropy, outputs.aux_loss
+
+    def _pixels(self, pictures: Sequence[int]) -> torch.Tensor:
+        counts = [int(np.prod(grid)) for grid in self._prompts.grids]
+        if list(pictures) == list(range(len(counts))):
+            return self._prompts.pixels
+        pieces = torch.split(self._prompts.pixels, counts)
+        return torch.cat([pieces[picture] for picture in pictures])
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._rows = inputs["rows"]
+        return super()._compute_loss(model, inputs) * self._scale  # type: ignore[no-any-return]
+
+    def measure(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Answer held-out samples greedily: `eval_accuracy` (Acc@0.5), `eval_mean_iou` and `eval_tokens`, logged."""
+        own = list(samples[self.args.process_index :: self.args.world_size])
+        sums = np.zeros(4)
+        for start in range(0, len(own), _EVAL_PROMPTS):
+            prompts = self._asker(own[start : start + _EVAL_PROMPTS])
+            limit = self._recipe.rollout.max_new_tokens
+            answers = self.decoder(prompts, 1, max_new_tokens=limit, temperature=0.0)
+            numbers = range(len(prompts.samples))
+            grades = grade(self._reward, prompts, numbers, answers, self._tokenizer, self.eos_token_ids)[1]
+            hits, ious = sum(s.hit() for s in grades.scores), sum(s.iou for s in grades.scores)
+            sums += [hits, ious, sum(map(len, answers)), len(answers)]
+        all_sums = torch.tensor(sums[None], dtype=torch.float32, device=self.accelerator.device)
+        hits, ious, tokens, count = self.accelerator.gather(all_sums).sum(0).tolist()
+        metrics = {"eval_accuracy": hits / count, "eval_mean_iou": ious / count, "eval_tokens": tokens / count}
+        self.model.eval()  # TRL tells the metrics of training and evaluation apart by this
+        self.log(dict(metrics))
+        self.model.train()
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            reason = " ".join(str(error).split())[:200]
+            raise EgmError(
+                f"the checkpoint of step {self.state.global_step} could not be written ({reason}): make room on the "
+                f"disk of {folder.parent}, and go on with --resume from the checkpoint before"
+            ) from error
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: TRL's would stand in every checkpoint."""
+
+
+def _or_zeros(outputs: Any) -> torch.Tensor:
+    """Return the entropy, which only the trained model's head computes."""
+    zeros: torch.Tensor = outputs.log_probs.new_zeros(outputs.log_probs.shape)
+    return zeros if outputs.entropy is None else outputs.entropy
+
+
+def check_version() -> None:
+    """Warn where TRL is another than the tested one, since private methods are overridden."""
+    from importlib.metadata import version
+
+    if ".".join(version("trl").split(".")[:2]) not in TESTED:
+        warnings.warn(
+            f"egm grpo was tested with TRL {', '.join(TESTED)}, not {version('trl')}: look at its first losses",
+            stacklevel=3,
+        )
+
+
+def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> Decoder:
+    """Make what decodes in this process."""
+    own = next(model.parameters()).dtype
+    return Decoder(
+        model,
+        dtype=torch.bfloat16 if bf16 else own,
+        stops=stops,
+        pad=processor.tokenizer.pad_token_id,
+        banned=[model.config.image_token_id, model.config.video_token_id],
+        rows=recipe.rollout.rows,
+        graphs=recipe.rollout.cuda_graphs,
+    )
+
+
+def grade(
+    reward: Reward,
+    prompts: Prompts,
+    rows: Sequence[int],
+    completion_ids: Sequence[Sequence[int]],
+    tokenizer: Any,
+    stops: Sequence[int],
+) -> tuple[list[str], Grades]:
+    """Decode completions as evaluation does, and reward them.
+
+    Args:
+        reward: What completions are worth.
+        prompts: What was asked.
+        rows: Which question each completion answers.
+        completion_ids: Their tokens.
+        tokenizer: What they are tokens of.
+        stops: Tokens that end a completion.
+
+    Returns:
+        The texts, and what they are worth.
+    """
+    ended = [bool(ids) and ids[-1] in stops for ids in completion_ids]
+    bare = [list(ids[:-1]) if end else list(ids) for ids, end in zip(completion_ids, ended, strict=True)]
+    texts = tokenizer.batch_decode(bare, skip_special_tokens=False)
+    samples = [prompts.samples[row] for row in rows]
+    grades = reward.grade(
+        texts,
+        truths=[sample.box for sample in samples if sample.box is not None],
+        sizes=[prompts.sizes[prompts.pictures[row]] for row in rows],
+        amodal=[sample.amodal for sample in samples],
+        tokens=[len(ids) for ids in completion_ids],
+        finish_reasons=["stop" if end else "length" for end in ended],
+    )
+    return texts, grades
+
+
+def _checked(generate: Any) -> Any:
+    """Hold vLLM to the prompts that it was sent: with pictures it has been known to answer others (TRL #6294)."""
+
+    def checked(*, prompts: Any, **kwargs: Any) -> Any:
+        output = generate(prompts=prompts, **kwargs)
+        if [list(ids) for ids in output[0]] != [list(ids) for ids in prompts]:
+            raise BackendError(
+                "vLLM answered other prompts than it was sent: use rollout.engine batched or transformers"
+            )
+        return output
+
+    return checked

@@ -1,0 +1,97 @@
+"""Callbacks of a run: stopping when told to, measuring, and the log on disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from egm.files import write_text
+
+
+class StopOnSignal(TrainerCallback):  # type: ignore[misc]
+    """On SIGTERM finishes the step, writes a checkpoint and ends the run, on all processes alike.
+
+    Attributes:
+        stopped: Whether it did.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._told = False
+        self._before: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Listen, where signals can be heard."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        del number, frame
+        self._told = True
+        print("SIGTERM: the step is finished, then a checkpoint is written", file=sys.stderr)  # noqa: T201
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint and the end, once any process was told."""
+        told = torch.tensor(int(self._told), device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+        if int(told):
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Listen no more."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class Measure(TrainerCallback):  # type: ignore[misc]
+    """Measures before the first step, every so many steps, and after the last.
+
+    Args:
+        every: Steps between two measurements.
+        measure: What measures and logs.
+    """
+
+    def __init__(self, every: int, measure: Callable[[], Any]) -> None:
+        self._every, self._measure = every, measure
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure where the run starts; one that goes on was measured before."""
+        if state.global_step == 0:
+            self._measure()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure if it is time."""
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            self._measure()
+
+
+class LogFile(TrainerCallback):  # type: ignore[misc]
+    """Writes all that was logged to a file, one JSON object a line, and the main figures to standard error.
+
+    Args:
+        path: The file.
+    """
+
+    _SHOWN = ("reward", "accuracy", "no_box", "frac_reward_zero_std", "completions/mean_length", "entropy", "kl",
+              "grad_norm", "step_time", "eval_accuracy", "eval_mean_iou")  # fmt: skip
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write the log so far; a run that goes on has its checkpoint's."""
+        if not state.is_world_process_zero:
+            return
+        write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
+        shown = [f"{name} {logs[name]:.4g}" for name in self._SHOWN if logs and isinstance(logs.get(name), float | int)]
+        if shown:
+            print(f"step {state.global_step}/{state.max_steps}: {', '.join(shown)}", file=sys.stderr)  # noqa: T201
