@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--set", dest="settings", action="append", default=[])
     options = parser.parse_args()
-    recipe = load_recipe_as(GRPORecipe, options.recipe, [*options.settings, f"optim.steps={options.steps}", "eval=null"])
+    recipe = load_recipe_as(
+        GRPORecipe, options.recipe, [*options.settings, f"optim.steps={options.steps}", "eval=null"]
+    )
     timed(Ahead, "get", "prompts")
     timed(Decoder, "__call__", "generate")
     timed(Trainer, "_calculate_rewards", "reward")
@@ -79,7 +81,11 @@ def main() -> None:
     for number, row in enumerate(rows, 1):
         print(f"| {number} | " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
     later = rows[len(rows) // 2 :]
-    print("| mean of the later half | " + " | ".join(f"{sum(r[k] for r in later) / len(later):.3f}" for k in rows[0]) + " |")
+    print(
+        "| mean of the later half | "
+        + " | ".join(f"{sum(r[k] for r in later) / len(later):.3f}" for k in rows[0])
+        + " |"
+    )
     completions = recipe.optim.prompts * recipe.rollout.group
     print(f"\n{completions} completions a generation, {recipe.optim.updates} steps each; seconds on {_device()}")
 

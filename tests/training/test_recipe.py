@@ -19,7 +19,9 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted(set(RECIPES.glob("*.yaml")) - set(RECIPES.glob("*grpo*"))), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(set(RECIPES.glob("*.yaml")) - set(RECIPES.glob("*grpo*"))), ids=lambda path: path.name
+)
 def test_shipped_recipes_are_right(path: Path) -> None:
     assert load_recipe(path).stage == "sft"
 

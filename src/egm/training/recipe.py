@@ -222,9 +222,9 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """
     # A misspelt key explains a missing one, so it comes first.
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    *above, key = fault["loc"]
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
+        *above, key = fault["loc"]
         known = list(_section_at(kind, above).model_fields)
         near = difflib.get_close_matches(str(key), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
