@@ -1,0 +1,109 @@
+"""The preflight: a run that can learn passes, and each way in which one cannot is told by its own words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from egm.boxes import Box
+from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
+from egm.errors import EgmError
+from egm.models import build_processor
+from egm.training.grpo_recipe import GRPORecipe
+from egm.training.preflight import preflight
+from egm.training.prompts import Asker, Prompts
+from egm.training.rewards import Reward, RewardSection
+from egm.types import Sample
+
+CODEC = get_codec("qwen3_vl")
+SAMPLES = SynthRef("val").samples(0)[:4]
+
+
+class Script:
+    """Draws what it is told to, by the sample, the number of the draw, and the wording of the question."""
+
+    def __init__(self, processor: Any, text: Any, *, ended: bool = True) -> None:
+        self._tokenizer, self._text, self._ended = processor.tokenizer, text, ended
+
+    def __call__(self, prompts: Prompts, group: int, **settings: Any) -> list[list[int]]:
+        end = [self._tokenizer.eos_token_id] if self._ended else []
+        asked = self._tokenizer.batch_decode(prompts.ids)
+        texts = [self._text(s, i, q) for s, q in zip(prompts.samples, asked, strict=True) for i in range(group)]
+        return [[*self._tokenizer(text)["input_ids"], *end] for text in texts]
+
+
+def target(sample: Sample, box: Box | None = None) -> str:
+    assert sample.box is not None
+    assert sample.size is not None
+    return CODEC.target(sample.phrase, box or sample.box, size=sample.size, rationale="It is there.")
+
+
+def look(text: Any, *, samples: Any = SAMPLES, ended: bool = True, name: str = "egm-tiny") -> None:
+    processor = build_processor()
+    recipe = GRPORecipe.model_validate({"model": {"name": name}, "optim": {"steps": 1}})
+    preflight(
+        recipe,
+        samples,
+        asker=Asker(processor, CODEC, None),
+        decoder=Script(processor, text, ended=ended),  # type: ignore[arg-type]
+        reward=Reward(RewardSection(), CODEC),
+        stops=[processor.tokenizer.eos_token_id],
+    )
+
+
+def refusal(text: Any, **options: Any) -> str:
+    with pytest.raises(EgmError) as caught:
+        look(text, **options)
+    message = str(caught.value)
+    assert message.startswith("preflight: of 16 rollouts")
+    assert "\n" not in message
+    assert "--skip-preflight" in message
+    return message
+
+
+def test_answers_of_differing_worth_pass() -> None:
+    look(lambda sample, draw, asked: target(sample) if draw % 2 else "</think> I cannot see it.")
+
+
+def test_a_text_that_cannot_be_read_is_shown() -> None:
+    assert "the answer is blue" in refusal(lambda sample, draw, asked: "So.</think> the answer is blue")
+
+
+def test_answers_that_are_cut_off() -> None:
+    message = refusal(lambda sample, draw, asked: "I look and look", ended=False)
+    assert "16 are cut off by rollout.max_new_tokens 320" in message
+
+
+def test_answers_in_pixels() -> None:
+    big = [Sample(f"s{i}", Image.new("RGB", (320, 320)), "it", Box(200, 200, 300, 310), (320, 320)) for i in range(4)]
+
+    def text(sample: Sample, draw: int, asked: str) -> str:
+        return '</think> [{"bbox_2d": [200, 200, 300, 310]}]'
+
+    assert "if their numbers meant pixels" in refusal(text, samples=big)
+
+
+def test_another_wording_that_earns_more() -> None:
+    def text(sample: Sample, draw: int, asked: str) -> str:
+        return target(sample) if "bounding box coordinate" in asked else "</think> what?"
+
+    assert "set data.prompt to grounding" in refusal(text)
+
+
+def test_the_wording_of_the_fine_tuning(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("stage: sft\ndata: {prompt: grounding}\n")
+    message = refusal(lambda sample, draw, asked: "</think> what?", name=str(tmp_path / "model"))
+    assert "the fine-tuning asked in the style 'grounding'" in message
+
+
+def test_a_picture_resized_to_nothing() -> None:
+    huge = [Sample("s", Image.new("RGB", (6000, 4000)), "it", Box(1, 2, 3000, 4000), (6000, 4000))]
+    assert "6000 x 4000 pixels is resized to" in refusal(lambda sample, draw, asked: "</think> what?", samples=huge * 4)
+
+
+def test_equal_rewards_are_no_use() -> None:
+    assert "every answer earns the same" in refusal(lambda sample, draw, asked: target(sample), samples=SAMPLES[:1] * 4)
