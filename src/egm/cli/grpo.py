@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -32,4 +33,5 @@ def grpo(
     if model is None:
         print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {folder}", file=sys.stderr)
         raise typer.Exit(128 + signal.SIGTERM)
-    print(model)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(model)
