@@ -93,7 +93,7 @@ def _build(
     from egm.training.prompts import Ahead, Asker, SampleTable
     from egm.training.rollouts import RolloutWriter
     from egm.training.sft import open_model
-    from egm.training.stopping import LogFile, Measure, StopOnSignal
+    from egm.training.stopping import Measure, ShownLog, StopOnSignal
 
     if not recipe.run.fast_path:
         raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
@@ -147,7 +147,7 @@ def _build(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     stop = StopOnSignal()
-    for callback in (stop, LogFile(out / "log.jsonl")):
+    for callback in (stop, ShownLog(out / "log.jsonl")):
         trainer.add_callback(callback)
     if recipe.eval is not None:
         trainer.add_callback(Measure(recipe.eval.every, partial(trainer.measure, held_out)))

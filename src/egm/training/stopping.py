@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from egm.files import write_text
+from egm.training.trainer import LogFile
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
@@ -74,24 +72,15 @@ class Measure(TrainerCallback):  # type: ignore[misc]
             self._measure()
 
 
-class LogFile(TrainerCallback):  # type: ignore[misc]
-    """Writes all that was logged to a file, one JSON object a line, and the main figures to standard error.
-
-    Args:
-        path: The file.
-    """
+class ShownLog(LogFile):
+    """A `LogFile` that says the main figures on standard error too."""
 
     _SHOWN = ("reward", "accuracy", "no_box", "frac_reward_zero_std", "completions/mean_length", "entropy", "kl",
               "grad_norm", "step_time", "eval_accuracy", "eval_mean_iou")  # fmt: skip
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write the log so far; a run that goes on has its checkpoint's."""
-        if not state.is_world_process_zero:
-            return
-        write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
+        """Append the last line, and show what counts of it."""
+        super().on_log(args, state, control, **kwargs)
         shown = [f"{name} {logs[name]:.4g}" for name in self._SHOWN if logs and isinstance(logs.get(name), float | int)]
-        if shown:
+        if shown and state.is_world_process_zero:
             print(f"step {state.global_step}/{state.max_steps}: {', '.join(shown)}", file=sys.stderr)  # noqa: T201
