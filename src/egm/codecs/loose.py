@@ -19,6 +19,7 @@ _KEY = re.compile(r"(?<!\w)(bbox_2d|bbox)\Z")
 _KEY_WINDOW = 48
 _NUMERIC = tuple("0123456789.-")
 _QUOTES = "\"'\\"
+_FILL = " \t\r\n\"'\\[("
 _LABEL = re.compile(
     r"""[\s\])"'\\]*+,\s*+\\?+["']label\\?+["']\s*+:\s*+\\?+
     (?:"(?P<double>(?:[^"\\]|\\.)*+)"?+|'(?P<single>(?:[^'\\]|\\.)*+)'?+)""",
@@ -28,6 +29,8 @@ _TAGS = (
     ("<box>", "</box>", "<ref>", "</ref>"),
     ("<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
 )
+_LEADS = frozenset(":" + _FILL)
+_UNTOLD = frozenset([Repair.BARE_LIST, Repair.NESTED_LIST])
 _BARE = frozenset([Repair.BARE_LIST])
 _PAIRED = frozenset([Repair.BARE_LIST, Repair.CORNER_PAIRS])
 _HALF_PAIR = re.compile(r"[\s+-]*+[0-9][\s0-9.,+-]*+\Z")
@@ -53,7 +56,8 @@ def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
             if end < len(text) and content.lstrip()[:1] in _NUMERIC and not bare:
                 bare.append(Entry(None))
             continue
-        key, nested = _key_before(text, start)
+        # Most brackets follow no key, which one character tells.
+        key, nested = _key_before(text, start) if text[start - 1 : start] in _LEADS else (None, False)
         right = (opener == "[") == (closer == "]")
         if key in ("bbox_2d", "bbox"):
             entry = read_numbers(content) if right else Entry(None)
@@ -73,9 +77,9 @@ def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
         elif key is not None:
             bare.append(Entry(None))
         elif count == 2 and opener == "(":
-            if corner_end >= 0 and text[corner_end:start].strip() in ("", ","):
+            if corner_end == start or (corner_end >= 0 and text[corner_end:start].strip() in ("", ",")):
                 corners = (bare.pop().numbers or ()) + entry.numbers
-                bare.append(Entry(corners, None, entry.repairs | _PAIRED))
+                bare.append(Entry(corners, None, entry.repairs | _PAIRED if entry.repairs else _PAIRED))
                 corner_end = -1
             else:
                 bare.append(entry)
@@ -115,7 +119,7 @@ def _tagged(answer: str, opener: str, closer: str, ref_opener: str, ref_closer: 
         # A box that is opened anew before it closes was broken off: the last one counts.
         content = content[content.rfind(opener) + len(opener) :] if opener in content else content
         for entry in _content(content, closed=closed >= 0):
-            yield Entry(entry.numbers, label, entry.repairs - {Repair.BARE_LIST, Repair.NESTED_LIST})
+            yield Entry(entry.numbers, label, entry.repairs - _UNTOLD)
         if closed < 0:
             return
         position = closed + len(closer)
@@ -133,7 +137,7 @@ def _content(content: str, *, closed: bool) -> list[Entry]:
 def _key_before(text: str, start: int) -> tuple[str | None, bool]:
     """Find the key before a bracket: a box key, "" for another key in quotes, None for no key; and if it is nested."""
     window = text[max(0, start - _KEY_WINDOW) : start]
-    head = window.rstrip(" \t\r\n\"'\\[(")
+    head = window.rstrip(_FILL)
     if head[-1:] != ":":
         return None, False
     name = head[:-1].rstrip()

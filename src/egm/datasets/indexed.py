@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,12 +64,12 @@ class IndexedDataset(Sequence[Sample]):
             raise IndexError(index)
         return self._at(index % len(self))
 
-    def _at(self, index: int) -> Sample:
-        raise NotImplementedError
+    @abstractmethod
+    def _at(self, index: int) -> Sample: ...
 
+    @abstractmethod
     def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
         """Go through the file once: where each sample is, and it, without a picture inside the file, or its fault."""
-        raise NotImplementedError
 
     def _read(self, row: Row, number: int) -> list[Sample]:
         try:
