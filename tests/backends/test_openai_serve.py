@@ -125,10 +125,12 @@ def test_shards_are_the_whole_and_go_on(tmp_path: Path) -> None:
         for more in ((), ("--minutes", "0")):  # the second run finds all done, and has no time
             share = ("--shard", f"{number}/2", "--folder", str(folder))
             run = subprocess.run([*command, *share, *more], capture_output=True, text=True, check=False)
-            assert (run.returncode, run.stdout) == (1, "no sample is answered by all three\n"), run.stderr
+            assert run.returncode == 0, run.stderr
+            assert "transformers serve: nothing; 0 answered" in run.stdout
     found = [three["collect"]([folder])["here"].records for folder in shares]
     assert not found[0].keys() & found[1].keys()
     both = three["collect"](shares)
+    assert not three["report"](both, 0.1)  # the server's answers are missing
     assert both["here"].records == found[0] | found[1]
     assert {key[1] for key in both["replayed"].records} == {sample.id for sample in SynthRef("val", scenes=3)}
 
