@@ -3,7 +3,7 @@
 `generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as
 often as it has completions. Here prompts are read once and their cache is repeated; the cache has room for what comes,
 of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
-have ended are left behind once most have, and only those still under way get more room.
+have ended are left behind, without graphs soon, with graphs where the others need more room.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from egm.models.rope_index import position_ids
 
 _EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
 _AHEAD = 512  # tokens that there is room for at first
-_LEFT_GRAPHS = 0.25  # share of rows under way at which the others are left behind; each number of rows has its graphs
-_LEFT_EAGER = 0.8
+_LEFT = 0.8  # share of rows under way at which those that have ended are left behind, if no graph is made for so many
 _KEPT = 4  # a GPU's memory over what states kept for their graphs may take
 _CPU_BYTES = 2**31
 
@@ -152,7 +151,8 @@ class Decoder:
                 own = None if uniforms is None else uniforms[start : start + rows].to(self.device)
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
-                job = _Job(policy, [places[prompt] for prompt in chosen], max_new_tokens, drawing, own, logprobs)
+                answered = [places[prompt] for prompt in chosen]
+                job = _Job(policy, answered, max_new_tokens, drawing, own, logprobs=logprobs, pad=self._pad)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -181,7 +181,7 @@ class Decoder:
 
     def _room(self, policy: Any, prompts: PromptBatch, max_new_tokens: int) -> int:
         """Return for how many rows there is memory at first."""
-        length = coarse(max(map(len, prompts.ids)) + UNIT + min(max_new_tokens, _AHEAD), 4 * UNIT, 8)
+        length = _length(max(map(len, prompts.ids)) + UNIT + min(max_new_tokens, _AHEAD))
         free = _CPU_BYTES
         if self.device.type == "cuda":
             idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
@@ -190,43 +190,51 @@ class Decoder:
 
     def _decode(self, job: _Job, prompts: PromptBatch, clock: Clock) -> Written:
         """Write completions that fit in memory together."""
-        core, head = _core(job.policy), job.policy.get_output_embeddings()
-        cache, hidden, start, mask = self._read(core, prompts)
-        prompt, count, room = mask.shape[1], len(job.which), job.max_new_tokens
-        state = self._state(job, count, coarse(prompt + min(room, _AHEAD), 4 * UNIT, 8))
-        state.begin(cache, mask, start, head(hidden), job.which, job.uniforms)
-        ids = torch.full((count, room), self._pad, device=self.device)
-        logprobs = torch.zeros((count, room if job.logprobs else 0), device=self.device)
-        alive, written = list(range(count)), 1
+        state = self._begin(job, prompts)
         every = _EVERY if self.device.type == "cuda" else 1
         clock.marks.clear()
         while True:
             ended = state.finished.tolist()  # here the host waits
-            clock.mark(written)
-            going = [row for row in range(len(alive)) if not ended[row]]
-            if not going or written == room:
+            clock.mark(job.written)
+            going = [row for row in range(len(job.alive)) if not ended[row]]
+            if not going or job.written == job.room:
                 break
-            few = len(going) <= (_LEFT_GRAPHS if state.graphs else _LEFT_EAGER) * len(alive)
-            if few or not state.fits(written + every):
-                _save(state, alive, written, ids, logprobs)
-                length = state.length if state.fits(written + every) else 2 * state.length
-                alive = [alive[row] for row in going]
-                after = self._state(job, len(going), length)
-                own = None if job.uniforms is None else job.uniforms[alive]
-                after.resume(state, going, written, own, release=not state.graphs)
-                state = after
-            for _ in range(min(every, room - written)):
-                state.step(written, clock)
-                written += 1
-        _save(state, alive, written, ids, logprobs)
-        return _collect(ids[:, :written], logprobs[:, :written], self._stops, clock)
+            goal = min(job.written + every, job.room)
+            if not state.fits(goal) or (not state.graphs and len(going) <= _LEFT * len(job.alive)):
+                state = self._move(job, state, going, goal)
+            while job.written < goal:
+                state.step(job.written, clock)
+                job.written += 1
+        job.save(state)
+        return job.collect(self._stops, clock)
 
-    def _state(self, job: _Job, count: int, length: int) -> State:
+    def _begin(self, job: _Job, prompts: PromptBatch) -> State:
+        """Read the prompts and draw the first tokens."""
+        cache, hidden, start, mask = self._read(_core(job.policy), prompts)
+        rows = coarse(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
+        state = self._state(job, rows, _length(mask.shape[1] + min(job.room, _AHEAD)))
+        scores = job.policy.get_output_embeddings()(hidden)
+        state.begin(cache, mask, start, scores, job.which, job.uniforms)
+        return state
+
+    def _move(self, job: _Job, state: State, going: Sequence[int], goal: int) -> State:
+        """Go on with the rows under way, in a state with room for the goal."""
+        job.save(state)
+        job.alive = [job.alive[row] for row in going]
+        length, rows = state.length, state.rows if state.graphs else len(going)
+        if not state.fits(goal):
+            length = min(2 * length, _length(state.prompt + job.room))
+        while rows // 4 >= len(going):
+            rows //= 4
+        after = self._state(job, rows, length)
+        uniforms = None if job.uniforms is None else job.uniforms[job.alive]
+        after.resume(state, going, job.written, uniforms, release=not state.graphs)
+        return after
+
+    def _state(self, job: _Job, rows: int, length: int) -> State:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
-        rows, most = count, 0
-        if self._graphs:
-            memory = torch.cuda.get_device_properties(self.device).total_memory
-            rows, most = coarse(count, 1, 4), memory // _KEPT // _token_bytes(job.policy)
+        memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
+        most = memory // _KEPT // _token_bytes(job.policy)
         key = (rows, length, job.drawing, job.logprobs)
         if (kept := self._states.pop(key, None)) is not None:
             self._states[key] = kept  # the one used last goes last
@@ -279,18 +287,60 @@ class Decoder:
         return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
 
 
-@dataclass(frozen=True, slots=True)
 class _Job:
-    policy: Any
-    which: list[int]
-    max_new_tokens: int
-    drawing: Drawing
-    uniforms: torch.Tensor | None
-    logprobs: bool
+    """Completions to write together, and as far as they are written.
+
+    Attributes:
+        alive: Which completions are under way: those that the rows of the state are.
+        written: How many tokens those have.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        which: list[int],
+        room: int,
+        drawing: Drawing,
+        uniforms: torch.Tensor | None,
+        *,
+        logprobs: bool,
+        pad: int,
+    ) -> None:
+        self.policy, self.which, self.room = policy, which, room
+        self.drawing, self.uniforms, self.logprobs = drawing, uniforms, logprobs
+        self.alive, self.written = list(range(len(which))), 1
+        device = policy.get_output_embeddings().weight.device
+        self._ids = torch.full((len(which), room), pad, device=device)
+        self._logprobs = torch.zeros((len(which), room if logprobs else 0), device=device)
+
+    def save(self, state: State) -> None:
+        """Copy what a state has written."""
+        index = torch.tensor(self.alive, device=self._ids.device)
+        ids, logprobs = state.written(len(self.alive), self.written)
+        self._ids[index, : self.written] = ids
+        if logprobs is not None:
+            self._logprobs[index, : self.written] = logprobs
+
+    def collect(self, stops: torch.Tensor, clock: Clock) -> Written:
+        """Bring all to the host, each up to its stop token, with the time of its last token."""
+        rows, logprobs = self._ids[:, : self.written].cpu(), self._logprobs[:, : self.written].tolist()
+        ends = torch.isin(rows, stops.cpu())
+        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
+        counts, times = zip(*clock.marks, strict=True)
+        return Written(
+            [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
+            np.interp(lengths, counts, times).tolist(),
+        )
 
 
 def _core(model: Any) -> Any:
     return next((m for m in model.modules() if hasattr(m, "visual") and hasattr(m, "language_model")), None)
+
+
+def _length(tokens: int) -> int:
+    """Return for how many tokens a state has room that is to hold so many."""
+    return coarse(tokens, 4 * UNIT, 8)
 
 
 def _token_bytes(policy: Any) -> int:
@@ -299,25 +349,3 @@ def _token_bytes(policy: Any) -> int:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = 2 * config.num_hidden_layers * config.num_key_value_heads
     return int(heads * width * policy.get_output_embeddings().weight.dtype.itemsize)
-
-
-def _save(state: State, alive: Sequence[int], written: int, ids: torch.Tensor, logprobs: torch.Tensor) -> None:
-    """Copy what a state has written to the completions that its rows are."""
-    index = torch.tensor(alive, device=ids.device)
-    tokens, own = state.written(len(alive), written)
-    ids[index, :written] = tokens
-    if own is not None:
-        logprobs[index, :written] = own
-
-
-def _collect(ids: torch.Tensor, logprobs: torch.Tensor, stops: torch.Tensor, clock: Clock) -> Written:
-    """Bring completions to the host, each up to its stop token, with the time of its last token."""
-    rows, own = ids.cpu(), logprobs.cpu().tolist()
-    ends = torch.isin(rows, stops.cpu())
-    lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, rows.shape[1]).tolist()
-    counts, times = zip(*clock.marks, strict=True)
-    return Written(
-        [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)],
-        [row[:length] for row, length in zip(own, lengths, strict=True)],
-        np.interp(lengths, counts, times).tolist(),
-    )
