@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -240,7 +241,7 @@ class State:
             for tensor, value in zip(kept, saved, strict=True):
                 tensor.copy_(value)
 
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = _side_stream(self.finished.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
@@ -253,3 +254,9 @@ class State:
         self._pool = self._pool or graph.pool()
         restore()
         return graph
+
+
+@cache
+def _side_stream(device: torch.device) -> Any:
+    """Return the one stream that steps are tried on: libraries keep memory for each that they have seen."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
