@@ -3,7 +3,7 @@
 `generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as
 often as it has completions. Here prompts are read once and their cache is repeated; the cache has room for what comes,
 of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
-have ended are left behind, without graphs soon, with graphs where the others need more room.
+have ended are left behind: where there are no graphs soon, with graphs when the others need more room.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ from egm.models.rope_index import position_ids
 _EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
 _AHEAD = 512  # tokens that there is room for at first
 _LEFT = 0.8  # share of rows under way at which those that have ended are left behind, if no graph is made for so many
-_KEPT = 4  # a GPU's memory over what states kept for their graphs may take
-_CPU_BYTES = 2**31
+_KEPT = 4  # one part in so many of a GPU's memory may hold what is kept for graphs
+_CPU_BYTES = 2**31  # for caches, at first
 
 
 def can_decode(model: Any) -> bool:
     """Tell whether a model is one that `Decoder` takes: a dense Qwen3-VL with the fast path on."""
     core = _core(model)
-    return (
-        core is not None and is_patched(core.language_model) and getattr(model.config, "model_type", "") == "qwen3_vl"
-    )
+    return core is not None and is_patched(core.language_model) and model.config.model_type == "qwen3_vl"
 
 
 @dataclass(frozen=True, slots=True)
