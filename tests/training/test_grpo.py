@@ -20,9 +20,9 @@ from egm.cli import app
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
+from egm.models.decode import Decoder
 from egm.models.fast import enable_fast_path
 from egm.training.data import SynthRefRows
-from egm.training.decode import Decoder
 from egm.training.grpo import _build, run_grpo
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.preflight import check_digits
