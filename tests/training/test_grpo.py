@@ -347,3 +347,26 @@ def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
         expected = asker([table[first], table[first + 1]])
         assert made.ids == expected.ids
         assert torch.equal(made.pixels, expected.pixels)
+
+
+class Listed:
+    """Rows of a list."""
+
+    blocks = None
+    samples_per_row = 2
+
+    def __init__(self, rows: list[list[Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[Any]:
+        return self.rows[index]
+
+
+def test_rows_without_samples_are_passed_over() -> None:
+    table = SampleTable(Listed([["a", "b"], [], ["c"], []]))
+    assert [table[number] for number in range(8)] == ["a", "b", "c", "c", "c", "c", "a", "b"]
+    with pytest.raises(DataError, match="not one sample"):
+        SampleTable(Listed([[], []]))[1]

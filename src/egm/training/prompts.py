@@ -82,7 +82,8 @@ class Asker:
 class SampleTable(torch.utils.data.Dataset[Sample]):
     """The samples of rows by number: all rows at equal length, so that a number alone says what is asked.
 
-    A row with fewer samples than others repeats its first ones.
+    A row with fewer samples than others repeats its first ones; in place of one without any, as a scene can be of which
+    nothing clear can be asked, stands the next that has some.
 
     Args:
         rows: The rows.
@@ -99,9 +100,17 @@ class SampleTable(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         place, inside = divmod(int(number), self._each)
         if self._last[0] != place:
-            self._last = (place, self._rows[place if self._order is None else int(self._order[place])])
+            self._last = (place, self._samples(place))
         samples = self._last[1]
         return samples[inside % len(samples)]
+
+    def _samples(self, place: int) -> list[Sample]:
+        count = len(self._rows)
+        for other in range(place, place + count):
+            row = other % count
+            if samples := self._rows[row if self._order is None else int(self._order[row])]:
+                return samples
+        raise DataError("there is not one sample to ask about: check data.train")
 
 
 class Ahead:
