@@ -65,8 +65,12 @@ def test_graphs_write_what_eager_steps_write(
     assert alone.ids == eager.ids
 
 
-def test_rows_end_one_by_one(model: Any, prompts: PromptBatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_AHEAD", 1)
+@pytest.mark.parametrize(("ahead", "few"), [(1, 128), (512, 1)])
+def test_rows_end_one_by_one(
+    model: Any, prompts: PromptBatch, ahead: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AHEAD", ahead)  # with 1 the states grow on the way
+    monkeypatch.setattr(module, "_FEW", few)  # with 1 they shrink
     numbers = uniforms(range(12), 200)
     free = make(model, graphs=True).write(prompts, range(12), 200, Drawing(0.9), numbers)
     stops = sorted({ids[min(10 + 15 * row, len(ids) - 1)] for row, ids in enumerate(free.ids)})[:2]

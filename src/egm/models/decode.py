@@ -3,7 +3,7 @@
 `generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as
 often as it has completions. Here prompts are read once and their cache is repeated; the cache has room for what comes,
 of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
-have ended are left behind: where there are no graphs soon, with graphs when the others need more room.
+have ended are left behind: where there are no graphs soon, with graphs when half of the rows have.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from egm.models.rope_index import position_ids
 
 _EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
 _AHEAD = 512  # tokens that there is room for at first
+_FEW = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
 _LEFT = 0.8  # share of rows under way at which those that have ended are left behind, if no graph is made for so many
 _KEPT = 4  # one part in so many of a GPU's memory may hold what is kept for graphs
 _CPU_BYTES = 2**31  # for caches, at first
@@ -198,7 +199,7 @@ class Decoder:
             if not going or job.written == job.room:
                 break
             goal = min(job.written + every, job.room)
-            if not state.fits(goal) or (not state.graphs and len(going) <= _LEFT * len(job.alive)):
+            if not state.fits(goal) or _worth_moving(state, len(job.alive), len(going)):
                 state = self._move(job, state, going, goal)
             while job.written < goal:
                 state.step(job.written, clock)
@@ -222,8 +223,8 @@ class Decoder:
         length, rows = state.length, state.rows if state.graphs else len(going)
         if not state.fits(goal):
             length = min(2 * length, _length(state.prompt + job.room))
-        while rows // 4 >= len(going):
-            rows //= 4
+        while rows // 2 >= len(going) and (rows > _FEW or not state.fits(goal)):
+            rows //= 2
         after = self._state(job, rows, length)
         uniforms = None if job.uniforms is None else job.uniforms[job.alive]
         after.resume(state, going, job.written, uniforms, release=not state.graphs)
@@ -330,6 +331,13 @@ class _Job:
             [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
             np.interp(lengths, counts, times).tolist(),
         )
+
+
+def _worth_moving(state: State, before: int, going: int) -> bool:
+    """Tell whether enough rows have ended to leave them behind: graphs are recorded anew for each number of rows."""
+    if state.graphs:
+        return state.rows > _FEW and 2 * going <= state.rows
+    return going <= _LEFT * before
 
 
 def _core(model: Any) -> Any:
