@@ -207,7 +207,7 @@ def test_any_launcher_will_do(tmp_path: Path) -> None:
     ("changes", "error", "says"),
     [
         ({"data": {"train": "none.jsonl"}}, DataError, "no dataset at none.jsonl"),
-        ({"data": {"scenes": 1}, "optim": {"prompts": 8}}, DataError, "fewer than optim.prompts"),
+        ({"data": {"scenes": 1}, "optim": {"prompts": 8}}, DataError, "fewer than a step asks"),
         ({"model": {"name": "no/such/folder"}}, ModelError, "no/such/folder"),
         ({"data": {"prompt": "rhyme"}}, EgmError, "rhyme"),
         ({"run": {"fast_path": False}}, RecipeError, "run.fast_path"),
@@ -347,6 +347,40 @@ def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
         expected = asker([table[first], table[first + 1]])
         assert made.ids == expected.ids
         assert torch.equal(made.pixels, expected.pixels)
+
+
+class Noted(Digits):
+    """Keeps all totals, a row a group of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: list[Any] = []
+
+    def grade(self, texts: Any, **columns: Any) -> Grades:
+        grades = super().grade(texts, **columns)
+        self.totals.append(grades.totals.reshape(-1, 4))
+        return grades
+
+
+def test_of_several_candidates_those_that_differ_most_are_trained_on(tmp_path: Path) -> None:
+    reward = Noted()
+    recipe = toy(rollout={"candidates": 3, "temperature": 4.0, "keep": 2}, optim={"steps": 1, "prompts": 2})
+    run_grpo(recipe, tmp_path / "run", check=False, reward=reward)
+    asked, taken = reward.totals
+    assert (len(asked), len(taken)) == (6, 2)
+    spread = np.sort(asked.std(axis=1))
+    assert np.sort(taken.std(axis=1)) == pytest.approx(spread[-2:])
+    assert spread[0] < spread[-2]
+    kept = [rollout["reward"] for rollout in read_rollouts(tmp_path / "run" / "rollouts")]
+    assert np.reshape(kept, (2, 4)) == pytest.approx(taken)
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert log["candidates/reward/digits"] == pytest.approx(asked.mean())
+    assert log["reward/digits"] == pytest.approx(taken.mean())
+
+
+def test_candidates_need_the_batched_engine() -> None:
+    with pytest.raises(ValueError, match=r"rollout.candidates 2 needs rollout.engine batched, not transformers"):
+        toy(rollout={"candidates": 2, "engine": "transformers"})
 
 
 class Listed:

@@ -116,9 +116,11 @@ def _build(
     generator = torch.Generator().manual_seed(recipe.run.seed)
     made = recipe.data.train in SYNTHETIC  # scenes come in no order already
     table = SampleTable(rows, None if made else torch.randperm(len(rows), generator=generator).tolist())
-    if len(table) < recipe.optim.prompts:
+    asked = recipe.optim.prompts * recipe.rollout.candidates
+    if len(table) < asked:
         raise DataError(
-            f"{recipe.data.train} has {len(table)} samples, fewer than optim.prompts {recipe.optim.prompts}"
+            f"{recipe.data.train} has {len(table)} samples, fewer than a step asks: {asked} (optim.prompts x "
+            "rollout.candidates)"
         )
     asker, reward = Asker(processor, codec, recipe.data.prompt), reward or Reward(recipe.reward, codec)
     if check:
@@ -135,13 +137,13 @@ def _build(
         compile_layers(model)
     trainer = GroundingGRPOTrainer(
         recipe=recipe,
-        ahead=Ahead(table, asker, stride=recipe.optim.prompts, workers=recipe.run.workers),
+        ahead=Ahead(table, asker, stride=asked, workers=recipe.run.workers),
         asker=asker,
         reward=reward,
         rollouts=RolloutWriter(out / "rollouts", keep=recipe.rollout.keep, process=args.process_index),
         model=model,
         args=args,
-        train_dataset=Dataset.from_dict({"number": range(len(table))}),
+        train_dataset=Dataset.from_dict({"number": range(len(table) // recipe.rollout.candidates)}),
         processing_class=processor,
     )
     for callback in (PrinterCallback, ProgressCallback):

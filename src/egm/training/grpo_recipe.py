@@ -37,6 +37,9 @@ class RolloutSection(Section):
             that fit one GPU. "transformers" is TRL's own generation in this process. "vllm-server" and "vllm-colocate"
             are TRL's two ways to vLLM.
         group: Completions a prompt.
+        candidates: How many prompts are asked for each that is trained on: those whose rewards differ most are taken,
+            on each process (the dynamic sampling of DAPO, arXiv 2503.14476, with a fixed number of draws). Above 1 only
+            with "batched".
         max_new_tokens: Where a completion is cut off.
         temperature: Of sampling, above 0.
         top_p: The likeliest tokens that together reach this probability.
@@ -50,6 +53,7 @@ class RolloutSection(Section):
 
     engine: Literal["batched", "transformers", "vllm-server", "vllm-colocate"] = "batched"
     group: int = Field(default=8, ge=2)
+    candidates: int = Field(default=1, ge=1)
     max_new_tokens: int = Field(default=320, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -145,6 +149,10 @@ class GRPORecipe(Section):
         if self.model.from_scratch:
             raise ValueError(
                 "model.from_scratch: reinforcement needs a model that answers: train one with egm sft first"
+            )
+        if self.rollout.candidates > 1 and self.rollout.engine != "batched":
+            raise ValueError(
+                f"rollout.candidates {self.rollout.candidates} needs rollout.engine batched, not {self.rollout.engine}"
             )
         passes = self.optim.updates * self.optim.accumulation
         rollouts = self.optim.prompts * self.rollout.group

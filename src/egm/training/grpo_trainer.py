@@ -7,7 +7,8 @@ This is the one place that overrides private methods of TRL. What is replaced, a
 - `_calculate_rewards`: texts are decoded as evaluation decodes them, and the parts of rewards are kept.
 - `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
   tower sees each picture once.
-- `_generate_and_score_completions`, `_compute_loss`: groups without spread are counted and masked; rollouts are kept.
+- `_generate_and_score_completions`, `_compute_loss`: of several candidates those groups are taken whose rewards differ
+  most; groups without spread are counted and masked; rollouts are kept.
 - `_save_checkpoint`: a checkpoint that cannot be finished is taken away.
 
 All else is TRL's: advantages, losses, clipping, KL, weights for vLLM, the loop. `TESTED` says with which versions.
@@ -54,6 +55,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """
 
     _prompts: Prompts
+    _completions: list[list[int]]
     _grades: Grades
     _texts: list[str]
     _rows: torch.Tensor
@@ -79,7 +81,13 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         group = self.num_generations
-        self._prompts = prompts = self._ahead.get([example["number"] for example in inputs[::group]])
+        several = self._recipe.rollout.candidates
+        numbers = [several * example["number"] + turn for example in inputs[::group] for turn in range(several)]
+        self._prompts = prompts = self._ahead.get(numbers)
+        if self._batched:
+            self._completions = self._draw(prompts)
+            if several > 1:
+                self._prompts = prompts = self._choose(prompts, len(numbers) // several)
         self._rows = torch.arange(len(prompts.samples)).repeat_interleave(group)
         self._positions = self._prompt_positions(prompts)
         examples = [
@@ -88,10 +96,33 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         output: dict[str, Any] = super()._generate_and_score_completions(examples)
         output["rows"] = self._rows
         self._mask_groups_without_spread(output)
-        self._note_grades()
+        self._note_grades(self._grades)
         step = self.state.global_step + 1
         self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
         return output
+
+    def _draw(self, prompts: Prompts) -> list[list[int]]:
+        """Answer each question with a group of completions, one group after the other."""
+        drawn = self._recipe.rollout
+        return self.decoder(
+            prompts,
+            drawn.group,
+            max_new_tokens=drawn.max_new_tokens,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            top_k=drawn.top_k,
+        )
+
+    def _choose(self, prompts: Prompts, count: int) -> Prompts:
+        """Take the questions whose rewards differ most, and their completions."""
+        group = self.num_generations
+        rows = [row for row in range(len(prompts.samples)) for _ in range(group)]
+        grades = grade(self._reward, prompts, rows, self._completions, self._tokenizer, self.eos_token_ids)[1]
+        self._note_grades(grades, "candidates/")
+        spread = grades.totals.reshape(-1, group).std(axis=1)
+        chosen = sorted(np.argsort(-spread, kind="stable")[:count].tolist())
+        self._completions = [ids for row in chosen for ids in self._completions[group * row : group * (row + 1)]]
+        return prompts.part(chosen)
 
     def _mask_groups_without_spread(self, output: dict[str, Any]) -> None:
         """Leave groups that teach nothing out of the loss, and of what the loss is averaged over."""
@@ -109,15 +140,15 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.loss_type != "dapo":  # dapo divides by the tokens above, the others by the number of rows
             self._scale = float(all_rows / rows.clamp(min=1))
 
-    def _note_grades(self) -> None:
-        hits = [score.hit() for score in self._grades.scores]
-        found = [score.failure is None for score in self._grades.scores]
-        ious = [score.iou for score in self._grades.scores]
+    def _note_grades(self, grades: Grades, kind: str = "") -> None:
+        hits = [score.hit() for score in grades.scores]
+        found = [score.failure is None for score in grades.scores]
+        ious = [score.iou for score in grades.scores]
         own = {"accuracy": np.mean(hits), "mean_iou": np.mean(ious), "no_box": 1 - np.mean(found)}
-        own |= {f"reward/{name}": values.mean() for name, values in self._grades.parts.items()}
+        own |= {f"reward/{name}": values.mean() for name, values in grades.parts.items()}
         values = torch.tensor([list(map(float, own.values()))], device=self.accelerator.device)
         for name, value in zip(own, self.accelerator.gather(values).mean(0).tolist(), strict=True):
-            self._metrics["train"][name].append(value)
+            self._metrics["train"][kind + name].append(value)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         del prompts
@@ -140,16 +171,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if not self._batched:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[no-any-return]
-        drawn = self._recipe.rollout
-        completions = self.decoder(
-            self._prompts,
-            drawn.group,
-            max_new_tokens=drawn.max_new_tokens,
-            temperature=drawn.temperature,
-            top_p=drawn.top_p,
-            top_k=drawn.top_k,
-        )
-        return completions, None
+        return self._completions, None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
         del inputs, prompts, completions

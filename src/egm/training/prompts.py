@@ -28,6 +28,13 @@ class Prompts(PromptBatch):
     samples: list[Sample]
     sizes: list[tuple[int, int]]
 
+    def part(self, chosen: Sequence[int]) -> Prompts:
+        """Return the questions with these numbers, with the pictures that they are about."""
+        shown = sorted({self.pictures[number] for number in chosen})
+        part = PromptBatch.part(self, chosen)
+        samples, sizes = [self.samples[number] for number in chosen], [self.sizes[picture] for picture in shown]
+        return Prompts(part.ids, part.pictures, part.pixels, part.grids, samples=samples, sizes=sizes)
+
 
 class Asker:
     """Makes `Prompts` of samples.
