@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Ground phrases in images: an image and a phrase in, a box out.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # paragraphs flow at any width, instead of breaking where the source does
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -41,7 +41,7 @@ def score_command(
         str, typer.Option(help="With qwen2_5_vl: pixels of the picture as the model saw it (seen), or original.")
     ] = "seen",
     thinking: Annotated[
-        bool, typer.Option("--thinking/--no-thinking", help="With qwen3_vl: whether the template opened <think>.")
+        bool, typer.Option("--thinking/--no-thinking", help="With qwen3_vl: whether the template opened the reasoning.")
     ] = True,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Score what is answered, though a split has more samples.")
