@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -97,6 +98,9 @@ def test_misses_know_the_other_objects_of_their_picture(record: MakeRecord) -> N
     # A dataset knows objects that nobody was asked for here.
     known = {"b.jpg": [Neighbour(Box(*other))]}
     assert summarise(records, neighbours=known).misses == {"no_box": 1, "wrong_same_kind": 1, "wrong_object": 1}
+    right = [replace(record, box=record.truth, iou=1.0, failure=None) for record in records]
+    assert compare(records, right, neighbours=known).missed_by_a == summarise(records, neighbours=known).misses
+    assert compare(right, records).missed_by_b == summary.misses
 
 
 def test_unknown_pictures_are_said(record: MakeRecord) -> None:

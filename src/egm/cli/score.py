@@ -84,7 +84,7 @@ def score_command(
     neighbours = neighbours_in(samples) if samples is not None else None
     files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]
     summaries = [summarise(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
-    comparison = compare(*files, draws=draws, seed=seed) if len(files) == 2 else None
+    comparison = compare(*files, neighbours=neighbours, draws=draws, seed=seed) if len(files) == 2 else None
     judgements = _judge(judge, judge_model, files, images, neighbours) if judge is not None else []
     if as_json:
         scores = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from egm import stats
 from egm.errors import DataError
-from egm.failures import Miss
+from egm.failures import Miss, Neighbour
 from egm.journal import Record
 from egm.report.summary import cluster_numbers, knows_images, misses_of, neighbours_of, values_of
 from egm.stats import FloatArray, McNemar, PairedDifference
@@ -49,12 +49,20 @@ class Comparison:
         return asdict(self)
 
 
-def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 2000, seed: int = 0) -> Comparison:
+def compare(
+    a: Sequence[Record],
+    b: Sequence[Record],
+    *,
+    neighbours: Mapping[str, Sequence[Neighbour]] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Comparison:
     """Compare two lists of records item by item; an item is a split and an id.
 
     Args:
         a: The first.
         b: The second.
+        neighbours: As in `egm.report.summary.summarise`.
         draws: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -85,13 +93,15 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 2000, seed
         accuracy=stats.paired_difference(*hits, clusters, draws=draws, seed=seed),
         mean_iou=stats.paired_difference(mine["mean_iou"], other["mean_iou"], clusters, draws=draws, seed=seed),
         splits={str(name): stats.mcnemar(hits[0][names == name], hits[1][names == name]) for name in np.unique(names)},
-        missed_by_a=_misses(left, hits[1]),
-        missed_by_b=_misses(right, hits[0]),
+        missed_by_a=_misses(left, hits[1], neighbours),
+        missed_by_b=_misses(right, hits[0], neighbours),
     )
 
 
-def _misses(records: Sequence[Record], others: FloatArray) -> dict[str, int]:
+def _misses(
+    records: Sequence[Record], others: FloatArray, neighbours: Mapping[str, Sequence[Neighbour]] | None
+) -> dict[str, int]:
     """Count the misses of records, by kind, where another hit."""
     lost = [record for record, hit in zip(records, others, strict=True) if hit]
-    kinds = misses_of(lost, neighbours_of(records))
+    kinds = misses_of(lost, {**neighbours_of(records), **(neighbours or {})})
     return {str(miss): count for miss in Miss if (count := kinds.count(miss))}
