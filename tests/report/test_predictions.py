@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ def test_no_box_is_a_failure_in_the_denominator(tmp_path: Path) -> None:
         {"id": "2", "text": TEXT[:20], "finish_reason": "length", "truth": [0, 0, 9, 9], "width": 10, "height": 10},
     )
     assert [record.failure for record in read_records(path, reading=QWEN3)] == ["no_box", "truncated"]
+
+
+@pytest.mark.parametrize("box", [[0, 0, 0, 0], [5, 5, 1, 1], [0.0, 3, 9, 3]])
+def test_a_box_of_no_area_is_a_miss(tmp_path: Path, box: list[float]) -> None:
+    [record] = read_records(write(tmp_path / "p.jsonl", {"id": "1", "box": box, "truth": [0, 0, 9, 9]}))
+    assert (record.failure, record.box, record.iou) == ("degenerate", None, 0.0)
 
 
 def test_the_first_row_answers_the_first_of_equal_questions(tmp_path: Path) -> None:
@@ -159,7 +166,8 @@ def test_the_official_output_as_rows_and_as_a_folder(tmp_path: Path) -> None:
         ([{"id": "refcoco/val/1"}], "neither text nor box"),
         ([{"id": "refcoco/val/1", "text": 5}], "must be text, not int"),
         ([{"id": "refcoco/val/1", "box": [5, 5]}], r"box \[5, 5\] is not x1, y1, x2, y2"),
-        ([{"id": "refcoco/val/1", "box": [5, 5, 1, 1]}], "is not x1, y1, x2, y2"),
+        ([{"id": "refcoco/val/1", "box": [5, 5, 9, float("nan")]}], "is not x1, y1, x2, y2"),
+        ([{"id": "refcoco/val/1", "box": [5, 5, 9, 9], "truth": [5, 5, 1, 1]}], "truth .* is not x1, y1, x2, y2"),
         ([{"id": "refcoco/val/1", "text": TEXT, "width": 0, "height": 5}], "whole numbers of pixels"),
         ([["text"]], "row 1 must be an object"),
     ],
@@ -207,6 +215,22 @@ def test_a_journal_is_taken_as_it_is_by_file_or_folder(tmp_path: Path) -> None:
         journal.append(record)
     for path in (tmp_path / "run", tmp_path / "run" / "journal.jsonl"):
         assert read_records(path) == [record]
+
+
+def test_a_journal_that_has_not_ended_or_of_other_samples_is_refused(tmp_path: Path) -> None:
+    said = {"datasets": {"refcoco/val": {"n": 3, "digest": "x"}}}
+    header = Header(model="m", codec={"name": "qwen3_vl"}, prompt={"style": "qwen3"}, settings={}, **said)
+    facts = {"image": IMAGE, "truth": (64, 48, 320, 240), "split": "refcoco/val"}
+    with Journal(tmp_path, header) as journal:
+        journal.append(Record(id="refcoco/val/1", phrase="left bowl", **facts))
+    for samples in (None, SAMPLES):
+        with pytest.raises(DataError, match="answers 1 of 3 samples: --allow-partial"):
+            read_records(tmp_path, samples=samples)
+        assert len(read_records(tmp_path, samples=samples, partial=True)) == 1
+    others = [("refcoco/testA", SAMPLES[0][1]), ("refcoco/val", replace(SAMPLES[0][1], phrase="cup"))]
+    for other in others:
+        with pytest.raises(DataError, match="about other samples than --data, such as 'refcoco/val/1' of refcoco/val"):
+            read_records(tmp_path, samples=[other], partial=True)
 
 
 def test_neighbours_are_the_objects_of_a_picture_each_once() -> None:

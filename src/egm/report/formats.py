@@ -5,7 +5,8 @@
   official implementation. The truth comes with it.
 - Rows `{doc, filtered_resps}`: lmms-eval's samples.
 - Rows `{id}` or `{image, phrase}`, with `text` or `box`: anybody's. `box` is `x1, y1, x2, y2` in pixels of the original
-  image, or null where there is none; `truth` (likewise), `width`, `height` and `finish_reason` are optional.
+  image, or null where there is none; one that encloses no area, such as 0, 0, 0, 0, is a miss. `truth` (likewise),
+  `width`, `height` and `finish_reason` are optional.
 
 Rows stand in a JSON list or one a line; a file may be compressed with gzip.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,7 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.errors import BoxError, DataError
+from egm.types import Failure
 
 Row = Mapping[str, Any]
 _QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
@@ -39,6 +42,7 @@ class Prediction:
         phrase: What was asked, if given.
         text: What the model wrote; None where the row gives a box instead.
         box: The box that it gives, in pixels of the original image.
+        failure: Why there is none, where the row gives no text either.
         truth: The true box in pixels, if the row carries it.
         size: Width and height of the original image, if the row carries it.
         finish_reason: "stop", or "length" if the token limit cut the text off.
@@ -50,6 +54,7 @@ class Prediction:
     phrase: str | None = None
     text: str | None = None
     box: Box | None = None
+    failure: Failure = Failure.NO_BOX
     truth: Box | None = None
     size: tuple[int, int] | None = None
     finish_reason: str = "stop"
@@ -175,13 +180,15 @@ def _prediction(row: Row, where: str) -> Prediction:
         )
     if "text" not in row and "box" not in row:
         raise DataError(f"{where} has neither text nor box: `egm score --help` names the formats")
+    empty = _encloses_nothing(row.get("box"))
     return Prediction(
         where,
         id=_text_or_none(row, "id"),
         image=_text_or_none(row, "image"),
         phrase=_text_or_none(row, "phrase") or _text_or_none(row, "sent"),
         text=_answer(row["text"], where) if "box" not in row else None,
-        box=_box(row.get("box"), "box", where),
+        box=None if empty else _box(row.get("box"), "box", where),
+        failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
         truth=_box(row.get("truth"), "truth", where),
         size=_size(row, where),
         finish_reason=str(row.get("finish_reason") or "stop"),
@@ -211,6 +218,14 @@ def _box(numbers: Any, key: str, where: str) -> Box | None:
         return Box(*numbers)
     except (TypeError, ValueError, BoxError) as error:
         raise DataError(f"{where}: {key} {numbers!r} is not x1, y1, x2, y2 in pixels ({error})") from None
+
+
+def _encloses_nothing(numbers: Any) -> bool:
+    """Whether these are four numbers, but of no box: a model's mistake, where anything else is one of the file."""
+    if not isinstance(numbers, list) or len(numbers) != 4 or any(type(n) not in (int, float) for n in numbers):
+        return False
+    x1, y1, x2, y2 = numbers
+    return all(map(math.isfinite, numbers)) and not (x2 > x1 and y2 > y1)
 
 
 def _size(row: Row, where: str) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ from egm.journal import Record, read_journal
 from egm.report.formats import Prediction, is_journal, read_predictions
 from egm.report.summary import category_of
 from egm.score import score
-from egm.types import Failure, Grounding, Sample
+from egm.types import Grounding, Sample
 
 _COCO = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
@@ -52,10 +52,10 @@ def read_records(
     """Read a journal, or score a file of predictions.
 
     Args:
-        path: The file or folder; `egm.report.formats` names the known ones. A journal is taken as it is.
+        path: The file or folder; `egm.report.formats` names the known ones. A journal's scores are taken as they are.
         samples: What was asked, each with the name of its split. Without it, rows must carry their truth.
         reading: How texts are read; rows with boxes need none.
-        partial: Accept predictions for some of the samples only.
+        partial: Accept predictions for some of the samples only, and journals of runs that have not ended.
 
     Raises:
         DataError: If the file or a row of it cannot be used; the message names file and row.
@@ -64,18 +64,41 @@ def read_records(
     if not path.exists():
         raise DataError(f"there are no predictions at {path}: check the path")
     if is_journal(path):
-        return read_journal(path)[1]
+        return _read_journal(path, samples, partial=partial)
     predictions = read_predictions(path)
     asked = _without_samples(predictions) if samples is None else _match(predictions, samples)
-    if samples is not None and len(predictions) < len(samples) and not partial:
-        raise DataError(
-            f"{path} answers {len(predictions)} of {len(samples)} samples: --allow-partial scores those alone, and the "
-            f"figures are then of no whole split"
-        )
+    if samples is not None and not partial:
+        _check_whole(path, len(predictions), len(samples))
     return [
         _record(prediction, split, sample, reading)
         for prediction, (split, sample) in zip(predictions, asked, strict=True)
     ]
+
+
+def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list[Record]:
+    header, records = read_journal(path)
+    asked = sum(int(facts["n"]) for facts in header.datasets.values())
+    if samples is not None:
+        known = {(split, sample.id): sample for split, sample in samples}
+        for record in records:
+            sample = known.get(record.key)
+            if sample is None or sample.phrase != record.phrase:
+                raise DataError(
+                    f"{path} is about other samples than --data, such as {record.id!r} of {record.split}: name all of "
+                    "its splits, or leave --data out, as a journal knows the truth"
+                )
+        asked = len(samples)
+    if not partial:
+        _check_whole(path, len(records), asked)
+    return records
+
+
+def _check_whole(path: Path, answered: int, asked: int) -> None:
+    if answered < asked:
+        raise DataError(
+            f"{path} answers {answered} of {asked} samples: --allow-partial scores those alone, and the figures are "
+            "then of no whole split"
+        )
 
 
 def neighbours_in(samples: Samples) -> dict[str, list[Neighbour]]:
@@ -123,7 +146,7 @@ def _numbers(box: Box) -> tuple[float, float, float, float]:
 
 def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:
     if prediction.text is None:
-        return Grounding(box=prediction.box, failure=None if prediction.box else Failure.NO_BOX)
+        return Grounding(box=prediction.box, failure=None if prediction.box else prediction.failure)
     if reading is None:
         raise DataError(
             f"{prediction.where} holds text: say how to read it, such as --codec qwen3_vl (0-1000) or --codec "
