@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from egm.cli import options
 from egm.errors import EgmError
 
 app = typer.Typer(help="Measure how fast a model answers.", no_args_is_help=True)
@@ -20,9 +21,7 @@ def _group() -> None: ...
 
 @app.command("latency")
 def latency(
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.", show_default=False)
-    ] = None,
+    server: options.Server = None,
     model: Annotated[
         str | None,
         typer.Option(

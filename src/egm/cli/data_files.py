@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.cli import options
 from egm.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,19 +19,14 @@ if TYPE_CHECKING:
 _Source = Annotated[
     str, typer.Argument(metavar="DATASET", help="A split, such as refcoco/val, or a path.", show_default=False)
 ]
-_Images = Annotated[Path | None, typer.Option(help="Folder that the images lie in.", show_default=False)]
-_Data = Annotated[
-    Path | None, typer.Option(help="Folder with RefCOCO's annotations; EGM_DATA or ./data.", show_default=False)
-]
-_Partial = Annotated[bool, typer.Option("--allow-partial", help="Take a split whose size is not the published one.")]
 _SHOWN = 20
 
 
 def check(
     dataset: _Source,
-    images: _Images = None,
-    data: _Data = None,
-    allow_partial: _Partial = False,
+    images: options.Images = None,
+    data: options.Annotations = None,
+    allow_partial: options.AllowPartial = False,
     leaks: Annotated[bool, typer.Option(help="Look for images of the eight evaluation splits.")] = True,
 ) -> None:
     """Report missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if there are any.
@@ -102,14 +98,16 @@ def _report(name: str, rows: int, found: list[Finding]) -> None:
 
 def convert(
     dataset: _Source,
-    out: Annotated[Path, typer.Argument(help="File to write: .jsonl, .parquet or .json.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File to write: .jsonl, .parquet or .json.", show_default=False)
+    ],
     kind: Annotated[
         str | None,
         typer.Option("--format", help="jsonl, parquet (RL) or coco; by default what OUT ends in.", show_default=False),
     ] = None,
-    images: _Images = None,
-    data: _Data = None,
-    allow_partial: _Partial = False,
+    images: options.Images = None,
+    data: options.Annotations = None,
+    allow_partial: options.AllowPartial = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.

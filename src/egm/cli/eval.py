@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from egm.cli import options
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.", show_default=False)
-    ] = None,
+    server: options.Server = None,
     script: Annotated[
         Path | None,
         typer.Option(help="Answers to replay without a model: a line a sample, or a journal.", show_default=False),
@@ -57,11 +56,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default one in runs/eval named after model and datasets.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images.", show_default=False)] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the annotations.", show_default=False)] = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Take a split whose size is not the published one.")
-    ] = False,
+    images: options.Images = None,
+    data: options.Annotations = None,
+    allow_partial: options.AllowPartial = False,
     scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
@@ -72,32 +69,21 @@ def evaluate(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")
     ] = False,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")] = 0,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.")
-    ] = None,
-    votes: Annotated[
-        int, typer.Option(help="With --sample, answers to sample to each phrase; the box that most agree on counts.")
-    ] = 1,
-    stop_confidence: Annotated[
-        float | None,
-        typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
-    ] = None,
-    thinking_budget: Annotated[
-        int | None, typer.Option(help="Most tokens of reasoning; then the answer is begun in the model's place.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
+    sample: options.Sampled = False,
+    seed: options.Seed = 0,
+    max_tokens: options.MaxTokens = None,
+    votes: options.Votes = 1,
+    stop_confidence: options.StopConfidence = None,
+    thinking_budget: options.ThinkingBudget = None,
+    prompt: options.Prompt = None,
     codec: Annotated[
         str, typer.Option(help="With --server or --script, the model's family: qwen3_vl, qwen2_5_vl or internvl.")
     ] = "qwen3_vl",
     instruct: Annotated[
         bool, typer.Option("--instruct", help="With --server or --script, a Qwen3-VL that does not think first.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Evaluate a model on datasets.
@@ -106,19 +92,15 @@ def evaluate(
     asked twice, and the numbers are those of an uninterrupted run. Exit code 0 if the run is complete, 1 if too many
     samples ended in an error, 2 if the input is bad.
     """
-    from dataclasses import replace
-
-    from egm.backends import CARD_SETTINGS, GenerationSettings
     from egm.codecs import get_codec
     from egm.evaluate import evaluate as run
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
-    usual = CARD_SETTINGS if sample else GenerationSettings()
-    settings = replace(
-        usual,
+    settings = options.settings_of(
+        sample=sample,
         seed=seed,
-        max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens,
+        max_tokens=max_tokens,
         votes=votes,
         stop_confidence=stop_confidence,
         thinking_budget=thinking_budget,
@@ -132,8 +114,7 @@ def evaluate(
     if server is not None or script is not None:
         if (device, dtype) != ("auto", "auto"):
             raise EgmError("--device and --dtype are for models in this process: leave them out")
-        options = {"thinking_prefilled": False} if instruct else {}
-        reader = get_codec(codec, **options)
+        reader = get_codec(codec, **({"thinking_prefilled": False} if instruct else {}))
         keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
         grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.cli import options
 from egm.cli.embedded import notice
 from egm.cli.pictures import check_picture_path, side_by_side, write_picture
 from egm.errors import EgmError, ImageError, ModelError
@@ -30,7 +31,7 @@ _WHY = {
 
 
 def ground(
-    image: Annotated[str, typer.Argument(help="An image, or a folder of images.", show_default=False)],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a folder of images.", show_default=False)],
     phrases: Annotated[
         list[str], typer.Argument(metavar="PHRASE...", help="What to find, one or more.", show_default=False)
     ],
@@ -41,10 +42,7 @@ def ground(
             show_default="egm-tiny, or the server's only one",
         ),
     ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Ask an OpenAI-compatible server; its key is taken from OPENAI_API_KEY."),
-    ] = None,
+    server: options.Server = None,
     codec: Annotated[str, typer.Option(help="With --server, the model's family.")] = "qwen3_vl",
     amodal: Annotated[bool, typer.Option("--amodal", help="Ask for whole objects, hidden parts too.")] = False,
     draw: Annotated[
@@ -53,35 +51,21 @@ def ground(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, one object an answer.")] = False,
     show_reasoning: Annotated[bool, typer.Option("--show-reasoning", help="Print what the model thought.")] = False,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")] = 0,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.")
-    ] = None,
-    votes: Annotated[
-        int, typer.Option(help="With --sample, answers to sample to each phrase; the box that most agree on counts.")
-    ] = 1,
-    stop_confidence: Annotated[
-        float | None,
-        typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
-    ] = None,
-    thinking_budget: Annotated[
-        int | None, typer.Option(help="Most tokens of reasoning; then the answer is begun in the model's place.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    sample: options.Sampled = False,
+    seed: options.Seed = 0,
+    max_tokens: options.MaxTokens = None,
+    votes: options.Votes = 1,
+    stop_confidence: options.StopConfidence = None,
+    thinking_budget: options.ThinkingBudget = None,
+    prompt: options.Prompt = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Find what phrases describe in an image: boxes in pixels, `x1 y1 x2 y2`.
 
     Exit code 0 if every answer has a box, 1 if one has none, 2 if the input is bad. A bad image in a folder is
     reported, and the others go on.
     """
-    from dataclasses import replace
-
-    from egm.backends import CARD_SETTINGS, GenerationSettings
     from egm.grounder import Grounder, check_phrase
     from egm.images import load_image
     from egm.types import Sample
@@ -95,11 +79,10 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    usual = CARD_SETTINGS if sample else GenerationSettings()
-    settings = replace(
-        usual,
+    settings = options.settings_of(
+        sample=sample,
         seed=seed,
-        max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens,
+        max_tokens=max_tokens,
         votes=votes,
         stop_confidence=stop_confidence,
         thinking_budget=thinking_budget,
