@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from egm.datasets.synthetic import SynthRef
 from egm.journal import read_journal
@@ -35,7 +37,8 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """Five rows without their pictures."""
+    """Five rows, of which only the last has its picture."""
+    Image.new("RGB", (10, 10)).save(tmp_path / "4.png")
     row = {"sent": "it", "bbox": [0, 0, 5, 5], "height": 10, "width": 10}
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({**row, "id": str(i), "image": f"{i}.png"}) + "\n" for i in range(5)))
@@ -93,7 +96,32 @@ def test_another_script_or_dataset_is_refused(egm: Egm, script: Path, tmp_path: 
 def test_missing_pictures_are_errors_by_kind(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:
     outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--max-errors", 1)
     assert (outcome.code, outcome.err) == (0, "")
-    assert "errors: ImageError 5\n" in outcome.out
+    assert "errors: ImageError 4\n" in outcome.out
+
+
+def test_without_a_single_picture_nothing_begins(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:
+    (tmp_path / "4.png").rename(tmp_path / "moved.png")
+    outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "none of the pictures of rows is there" in outcome.err
+    assert outcome.err.endswith("with --images\n")
+    outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--images", tmp_path / "nowhere")
+    assert (outcome.code, outcome.err.count("\n"), "check --images" in outcome.err) == (2, 1, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_synthref_are_not_kept_as_pixels(script: Path, tmp_path: Path) -> None:
+    def megabytes(scenes: int) -> float:
+        options = ["--scenes", str(scenes), "--script", str(script), "--out", str(tmp_path / str(scenes))]
+        child = subprocess.Popen([*EVAL, "synthref/val", *options], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        return usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+    sizes = [sample.size for sample in SynthRef("val", phrases=1)]
+    pixels = sum(3 * size[0] * size[1] for size in sizes if size is not None) / 1024**2
+    assert megabytes(500) - megabytes(1) < 1.5 * pixels  # the grounder keeps some of them for a while
 
 
 def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,13 +146,36 @@ def _open(
         source = SynthRef(name.partition("/")[2], scenes=scenes)
         if source.scenes is None:
             raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, list(source)
+        return name, list(_packed(source))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
 
+    if images is not None and not images.is_dir():
+        raise DataError(f"there is no folder {str(images)!r} of images: check --images")
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
+    if dataset.names_files:
+        pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
+        if not any(picture.is_file() for picture in pictures):
+            raise DataError(
+                f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
+                "folder that they lie in with --images"
+            )
     return dataset.name, dataset
+
+
+def _packed(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples with their pictures as PNG: all of SynthRef's in pixels would take most of a gigabyte."""
+    from PIL.Image import Image
+
+    last: tuple[Image, bytes] | None = None
+    for sample in samples:
+        assert isinstance(sample.image, Image)
+        if last is None or last[0] is not sample.image:
+            stream = io.BytesIO()
+            sample.image.save(stream, "PNG", compress_level=1)
+            last = sample.image, stream.getvalue()
+        yield replace(sample, image=last[1])
 
 
 def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
@@ -240,7 +265,8 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         console.width = max(console.width, 120)  # a file has no edge
     console.print(Text(summary["model"]))
     console.print(table)
-    console.print(times)
+    if times.row_count:
+        console.print(times)
     if rate := whole["latency"]["tokens_per_second"]:
         console.print(f"{rate:.1f} tokens a second in one request")
     for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
