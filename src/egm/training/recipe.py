@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from egm.datasets.synthetic import Style
 from egm.errors import RecipeError
 
 Part = Literal["vision_tower", "projector", "language_model"]
@@ -106,7 +107,7 @@ class DataSection(_Section):
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
         scenes: How many scenes of `synthref/train`, before they repeat.
         phrases: Samples a scene of `synthref/train`, at most: fewer show more scenes, and take longer to make.
-        rationale: How SynthRef's rationales refer to objects: "candidates" or "inventory".
+        rationale: How SynthRef's rationales refer to objects: "candidates", "inventory" or "unboxed".
         thinking: Train on the rationale and the box; without, on the box alone.
         prompt: Prompt style of the codec; its own default if not given.
         max_length: Longest sequence in tokens; a longer sample is an error that names it.
@@ -119,7 +120,7 @@ class DataSection(_Section):
     images: Path | None = None
     scenes: int = Field(default=1_000_000, ge=1)
     phrases: int = Field(default=4, ge=1, le=4)
-    rationale: Literal["candidates", "inventory"] = "candidates"
+    rationale: Style = "candidates"
     thinking: bool = True
     prompt: str | None = None
     max_length: int = Field(default=1024, ge=64)
