@@ -11,6 +11,7 @@ from typing import Any
 
 from egm.errors import RecipeError
 from egm.files import write_text
+from egm.hardware import cpu_name, gpu_name
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe_as
 
@@ -28,7 +29,7 @@ def start_run(recipe: SFTRecipe | GRPORecipe, out: Path) -> None:
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
-    note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=_hardware())
+    note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=gpu_name() or cpu_name())
 
 
 def check_free(out: Path) -> None:
@@ -105,9 +106,3 @@ def _versions() -> dict[str, str]:
 
             found[package] = __version__ if package == "egm" else "unknown"
     return found
-
-
-def _hardware() -> str:
-    import torch
-
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else f"CPU ({platform.machine()})"
