@@ -181,7 +181,7 @@ def test_a_server_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         "http://127.0.0.1:1/server_info": {"version": "0.5\x1b[31m"},  # not to be printed
         "http://127.0.0.1:1/get_server_info": {"version": "0.5.6"},
     }
-    monkeypatch.setattr(bench, "_get", lambda url: said.get(url, {}))
+    monkeypatch.setattr(bench.about, "_get", lambda url: said.get(url, {}))
     grounder = bench.connect("http://127.0.0.1:1", "m")
     about = bench.describe(grounder, "http://127.0.0.1:1")
     grounder.backend.close()  # type: ignore[attr-defined]
