@@ -7,6 +7,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _OURS: Final = "#0072b2"
 _THEIRS: Final = "#6b6b6b"
 _AREA_PER_BILLION: Final = 14.0  # square points
+_LARGEST: Final = 420.0  # where all models are small, of the largest of them
 _SMALLEST: Final = 28.0
 _UNKNOWN: Final = 60.0
 _STYLE: Final = {
@@ -51,7 +53,11 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
         ValueError: If no point has a latency.
     """
     shown = [point for point in points if point.milliseconds is not None]
-    notes = ["Bubble area: parameters; up to 2B all bubbles are alike, and a cross marks a model of unknown size."]
+    scale = _area_per_parameter(shown)
+    alike = size_text(round(_SMALLEST / scale))
+    notes = [
+        f"Bubble area: parameters; up to {alike} all bubbles are alike, and a cross marks a model of unknown size."
+    ]
     if any(point.is_published for point in shown):
         notes.append(published().latency_note)
     notes += [f"Latency of {point.name} derived: {point.derived}." for point in shown if point.derived]
@@ -60,7 +66,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
         [point.milliseconds or 0.0 for point in shown],
         "mean latency of an answer, ms (log scale)",
         splits,
-        _bubble_area,
+        partial(_bubble_area, scale=scale),
         notes,
         sized=True,
     )
@@ -81,10 +87,15 @@ def tokens_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, b
     )
 
 
-def _bubble_area(point: Point) -> float:
-    if point.parameters is None:
-        return _UNKNOWN
-    return max(_SMALLEST, point.parameters / 1e9 * _AREA_PER_BILLION)
+def _area_per_parameter(points: Sequence[Point]) -> float:
+    """Square points a parameter: the same in all figures of published sizes, more where all models are small."""
+    largest = max((point.parameters or 0 for point in points), default=0)
+    usual = _AREA_PER_BILLION / 1e9
+    return usual if largest * usual >= _SMALLEST or not largest else _LARGEST / largest
+
+
+def _bubble_area(point: Point, *, scale: float) -> float:
+    return _UNKNOWN if point.parameters is None else max(_SMALLEST, point.parameters * scale)
 
 
 def _draw(

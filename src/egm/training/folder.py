@@ -52,12 +52,26 @@ def last_checkpoint(recipe: SFTRecipe | GRPORecipe, out: Path) -> Path:
     whole = [folder for folder in _checkpoints(out) if _is_whole(folder)]
     if not kept.exists() or not whole:
         raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
-    if differing := sorted(_differences(load_recipe_as(type(recipe), kept), recipe) - _FREE):
+    if differing := differences(load_recipe_as(type(recipe), kept), recipe):
         raise RecipeError(
             f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
             "--out"
         )
     return max(whole, key=_step)
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Tell whether there is a whole checkpoint to go on from."""
+    return any(map(_is_whole, _checkpoints(out)))
+
+
+def trained(out: Path) -> Path | None:
+    """Return the folder of the model or adapter that a run ended with; None if it has not ended."""
+    try:
+        ended = "steps" in json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return next((out / name for name in ("model", "adapter") if ended and (out / name).is_dir()), None)
 
 
 def note(out: Path, **facts: Any) -> None:
@@ -83,10 +97,10 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _differences(before: SFTRecipe | GRPORecipe, now: SFTRecipe | GRPORecipe) -> set[str]:
-    """Return the keys whose values differ, as `section.key`."""
+def differences(before: SFTRecipe | GRPORecipe, now: SFTRecipe | GRPORecipe) -> list[str]:
+    """Return the keys whose values make another run of it, as `section.key`."""
     old, new = _by_key(before), _by_key(now)
-    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return sorted({key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} - _FREE)
 
 
 def _by_key(recipe: SFTRecipe | GRPORecipe) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -268,8 +268,8 @@ def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str]
         raise RecipeError(f"recipe {path} is not YAML{line}: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must hold keys such as model: and optim:, not a {type(content).__name__}")
-    for override in overrides or []:
-        _override(content, override)
+    for setting in overrides or []:
+        override(content, setting)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -281,21 +281,26 @@ def dump_recipe(recipe: _Section) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    key, found, value = override.partition("=")
+def override(content: dict[str, Any], setting: str) -> None:
+    """Put a setting such as `optim.steps=100` into the content of a recipe, in place.
+
+    Raises:
+        RecipeError: If it is not of that form.
+    """
+    key, found, value = setting.partition("=")
     if not found:
-        raise RecipeError(f"setting {override!r} is not of the form section.key=value")
+        raise RecipeError(f"setting {setting!r} is not of the form section.key=value")
     *sections, last = key.strip().split(".")
     for section in sections:
         inner = content.get(section) or {}
         if not isinstance(inner, dict):
-            raise RecipeError(f"setting {override!r}: {section} is not a section of the recipe")
+            raise RecipeError(f"setting {setting!r}: {section} is not a section of the recipe")
         content[section] = inner
         content = inner
     try:
         content[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise RecipeError(f"setting {override!r}: the value is not YAML") from None
+        raise RecipeError(f"setting {setting!r}: the value is not YAML") from None
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -328,6 +333,8 @@ def _section_at(kind: Any, path: list[Any]) -> Any:
     for part in path:
         if hasattr(kind, "model_fields") and part in kind.model_fields:
             kind = kind.model_fields[part].annotation
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
         elif isinstance(part, str):  # the tag of one of several kinds
             kind = next(k for k in _sections(kind) if part in get_args(k.model_fields["kind"].annotation))
     return _sections(kind)[0]
