@@ -77,6 +77,17 @@ def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -
         run_sft(toy(), tmp_path / "none", resume=True)
 
 
+def test_a_run_that_ended_before_its_model_was_saved_takes_no_step_more(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    shutil.rmtree(out / "model")
+    run_sft(toy(), out, resume=True)
+    assert json.loads((out / "run.json").read_text())["steps"] == 2
+    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, trained))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+    assert (out / "log.jsonl").read_bytes() == (trained / "log.jsonl").read_bytes()
+
+
 def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     runner = CliRunner()
     made = ["data", "synthetic", "--scenes", "1", "--rationale", "inventory", "--out", str(tmp_path)]

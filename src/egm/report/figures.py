@@ -124,7 +124,7 @@ def _draw(
         axes.set_xlabel(x_title)
         axes.set_ylabel("Acc@0.5, %")
         axes.set_title(_y_title(splits), loc="left", fontsize=9.5, color="#333333")
-        axes.legend(handles.values(), handles.keys(), **_legend(points, xs))
+        axes.legend(handles.values(), handles.keys(), **_legend(axes, points, xs))
         _label(figure, axes, points, xs, [math.sqrt(area(point) / math.pi) for point in points], sized=sized)
         lines = [line for note in notes for line in textwrap.wrap(note, 118)]
         figure.text(0.09, 0.13, "\n".join(lines), fontsize=7.2, color="#555555", va="top", linespacing=1.35)
@@ -185,11 +185,11 @@ def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tu
     return "measured here, 95 % interval", axes.scatter([], [], s=60, color=_OURS, alpha=0.75)
 
 
-def _legend(points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
+def _legend(axes: Axes, points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
     """Where the legend hides least: the corner with the fewest points, lower ones first."""
-    middle_x = math.sqrt(min(xs) * max(xs))
+    middle_x = math.sqrt(math.prod(axes.get_xlim()))
     accuracies = [point.accuracy for point in points]
-    middle_y = (min(accuracies) + max(accuracies)) / 2
+    middle_y = sum(axes.get_ylim()) / 2
     corners = {
         name: sum((x >= middle_x) == right and (y >= middle_y) == up for x, y in zip(xs, accuracies, strict=True))
         for name, right, up in (

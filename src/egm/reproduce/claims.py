@@ -69,7 +69,7 @@ def judge(results: Results) -> list[Claim]:
         _claim(
             results,
             "faster",
-            "although it writes more tokens, it answers sooner than the larger one",
+            "it answers sooner than the larger one, its thinking included",
             (large, reinforced),
             _latency,
         ),

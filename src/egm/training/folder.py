@@ -74,6 +74,27 @@ def trained(out: Path) -> Path | None:
     return next((out / name for name in ("model", "adapter") if ended and (out / name).is_dir()), None)
 
 
+def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
+    """Train a transformers `Trainer` from a checkpoint, or from the start.
+
+    Where no step is left after the checkpoint, its weights are loaded and nothing is trained: the run was ended between
+    its last checkpoint and its model, and `Trainer.train` would do one step too many.
+
+    Returns:
+        The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
+    """
+    if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        from transformers import TrainerState
+
+        state = TrainerState.load_from_json(str(checkpoint / _STATE))
+        if state.global_step >= state.max_steps:
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+            return losses[-1] if losses else None
+    return float(trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss)
+
+
 def note(out: Path, **facts: Any) -> None:
     """Add facts to the run's `run.json`."""
     path = out / "run.json"

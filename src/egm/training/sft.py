@@ -18,7 +18,7 @@ from egm.codecs import Codec
 from egm.errors import EgmError, ModelError, RecipeError
 from egm.grounder import codec_for
 from egm.training.data import Rows, open_rows
-from egm.training.folder import last_checkpoint, note, start_run
+from egm.training.folder import last_checkpoint, note, start_run, train_from
 from egm.training.recipe import DataSection, ModelSection, SFTRecipe
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     started = time.perf_counter()
     with _one_line(recipe, trainer):
         trainer.data_collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
-        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        loss = train_from(trainer, checkpoint)
         trainer.check()
         if recipe.eval is not None and trainer.state.global_step % recipe.eval.every:
             trainer.evaluate()
@@ -80,7 +80,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     save_trained(trainer, processor, folder)
     if trainer.is_world_process_zero():
         seconds = time.perf_counter() - started
-        facts = {"loss": result.training_loss, "steps": trainer.state.global_step}
+        facts = {"loss": loss, "steps": trainer.state.global_step}
         note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder
