@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _OURS: Final = "#0072b2"
 _THEIRS: Final = "#6b6b6b"
 _AREA_PER_BILLION: Final = 14.0  # square points
-_LARGEST: Final = 420.0  # where all models are small, of the largest of them
+_LARGEST: Final = 700.0  # where all models are small, of the largest of them
 _SMALLEST: Final = 28.0
 _UNKNOWN: Final = 60.0
 _STYLE: Final = {

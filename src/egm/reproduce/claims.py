@@ -69,9 +69,16 @@ def judge(results: Results) -> list[Claim]:
         _claim(
             results,
             "faster",
-            "it answers sooner than the larger one, its thinking included",
+            "asked one at a time, it answers sooner than the larger one, its thinking included",
             (large, reinforced),
-            _latency,
+            _alone,
+        ),
+        _claim(
+            results,
+            "faster_under_load",
+            "under load it answers sooner than the larger one, its thinking included",
+            (large, reinforced),
+            _load,
         ),
         _claim(
             results,
@@ -158,18 +165,27 @@ def _amodal(first: Result, second: Result) -> tuple[Estimate, str]:
     )
 
 
-def _latency(first: Result, second: Result) -> tuple[Estimate, str]:
+def _alone(first: Result, second: Result) -> tuple[Estimate, str]:
+    return _sooner(first, second, load=False)
+
+
+def _load(first: Result, second: Result) -> tuple[Estimate, str]:
+    return _sooner(first, second, load=True)
+
+
+def _sooner(first: Result, second: Result, *, load: bool) -> tuple[Estimate, str]:
     if first.timing is None or second.timing is None:
         raise ValueError("not both were timed in one run")
-    saved = seconds_saved(first.timing, second.timing)
-    ours, theirs = (1000 * each.timing.alone["latency"]["mean"] for each in (second, first) if each.timing)
-    rates = [each.timing.load["requests_per_second"] for each in (second, first) if each.timing]
-    size = second.timing.load["concurrency"]
+    saved = seconds_saved(first.timing, second.timing, load=load)
+    rows = [each.load if load else each.alone for each in (second.timing, first.timing)]
+    ours, theirs = (1000 * row["latency"]["mean"] for row in rows)
+    rates = [row["requests_per_second"] for row in rows]
+    how = f"in batches of {rows[0]['concurrency']}" if load else "one at a time"
+    answers = f", {rates[0]:.1f} against {rates[1]:.1f} answers a second" if load else ""
     return saved, (
         f"{ours:.1f} ms with {second.tokens:.0f} tokens ({second.arm.name}) against {theirs:.1f} ms with "
-        f"{first.tokens:.0f} ({first.arm.name}), a difference of {1000 * saved.value:.1f} ms "
-        f"({1000 * saved.low:.1f} to {1000 * saved.high:.1f}) one at a time; in batches of {size}, {rates[0]:.1f} "
-        f"against {rates[1]:.1f} answers a second"
+        f"{first.tokens:.0f} ({first.arm.name}) {how}, {1000 * saved.value:.1f} ms saved "
+        f"({1000 * saved.low:.1f} to {1000 * saved.high:.1f}){answers}"
     )
 
 

@@ -147,11 +147,20 @@ def complexity_gain(before: Sequence[Record], after: Sequence[Record]) -> Estima
     return replace(found, value=2 * found.value, low=2 * found.low, high=2 * found.high)
 
 
-def seconds_saved(first: Timing, second: Timing) -> Estimate:
-    """Seconds of the first minus those of the second, a mean over the same requests one at a time."""
-    a, b = (np.asarray(each.alone["seconds"]) for each in (first, second))
+def seconds_saved(first: Timing, second: Timing, *, load: bool = False) -> Estimate:
+    """Seconds of the first minus those of the second, a mean over the same requests.
+
+    Args:
+        first: One arm.
+        second: Another, timed in the same run.
+        load: Of the requests in batches, which are clusters then: what one waits for, its neighbours wait for too. With
+            one batch nothing is known of the spread.
+    """
+    rows = [each.load if load else each.alone for each in (first, second)]
+    a, b = (np.asarray(row["seconds"]) for row in rows)
+    clusters = np.arange(len(a)) // (rows[0]["concurrency"] if load else 1)
     scale = float(max(a.max(), b.max()))
-    found = stats.paired_difference(b / scale, a / scale, np.arange(len(a))).analytic
+    found = stats.paired_difference(b / scale, a / scale, clusters).analytic
     return replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
 
 
