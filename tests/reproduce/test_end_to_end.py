@@ -73,3 +73,17 @@ def test_killed_it_goes_on_and_reports_what_is_complete(write: Write, tmp_path: 
     again = CliRunner().invoke(app, command[3:])
     assert again.exit_code == 0
     assert "begun" not in again.output  # nothing was left to do
+
+
+def test_an_arm_that_fails_is_told_with_its_log_and_exit_code_1(write: Write, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "egm.cli", "reproduce", str(write(defaults__sft__optim__batch_size=3))]
+    command += ["--out", str(out), "--only", "thinking", "--only", "reinforced"]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert errors[0].startswith("error: thinking train: exit code 2: optim.batch_size 3 must be a multiple of 2")
+    assert str(out / "arms" / "thinking" / "train.log") in errors[0]
+    assert "error: reinforced train: not begun, as thinking train failed" in errors
+    assert "Traceback" not in ended.stderr
+    assert not (out / "report").exists()

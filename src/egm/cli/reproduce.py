@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.errors import EgmError
+from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +62,13 @@ def reproduce(
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
     if plan.reaches("report"):
-        _report(plan)
+        try:
+            _report(plan)
+        except DataError:  # where all has failed there is nothing to report, and that is not what went wrong
+            if not failed:
+                raise
+    else:
+        print(folder)
     if failed:
         for name, why in failed.items():
             print("error:", " ".join(f"{name}: {why}".split()), file=sys.stderr)
