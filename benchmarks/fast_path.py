@@ -3,6 +3,7 @@
     python benchmarks/fast_path.py                     # tiny-s; batch 256 in bf16 autocast on a GPU, else 16 in float32
     python benchmarks/fast_path.py --profile           # where the time goes, part by part
     python benchmarks/fast_path.py --attention frames  # on a GPU: size by size instead of one call
+    python benchmarks/fast_path.py --model 8B --dtype bfloat16 --batch 16 --steps 8   # a published size, random weights
 
 A step is forward, loss and backward. The fast path gets what its loader would give: positions, grids as a list, no
 mask; `mended` is the same path on the stock inputs. Ratios are of medians, the ways taking turns in one run.
@@ -32,7 +33,9 @@ def sizes(count: int, generator: random.Random) -> list[tuple[int, int]]:
     return generator.choices(known, k=count)
 
 
-def make_batch(config: Any, count: int, device: str, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+def make_batch(
+    config: Any, count: int, device: str, dtype: torch.dtype, seed: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make a batch as the processor does, padded on the right, and the same as the fast path likes it."""
     grids = sizes(count, random.Random(seed))
     tokens = [h * w // 4 for _, h, w in grids]
@@ -48,7 +51,7 @@ def make_batch(config: Any, count: int, device: str, seed: int = 0) -> tuple[dic
     shared = {
         "input_ids": ids.to(device),
         "labels": ids.masked_fill((mask == 0) | (ids == config.image_token_id), -100).to(device),
-        "pixel_values": pixels.to(device),
+        "pixel_values": pixels.to(device, dtype),
     }
     stock = {"attention_mask": mask, "mm_token_type_ids": (ids == config.image_token_id).int()}
     stock = {name: value.to(device) for name, value in stock.items()}
@@ -90,13 +93,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256 if device == "cuda" else 16)
     parser.add_argument("--steps", type=int, default=20 if device == "cuda" else 5)
     parser.add_argument("--attention", choices=["auto", "frames"], default="auto")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the weights")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     if options.attention == "frames":
         vision_attention._gave_up.append("asked to")
-    half = device == "cuda"
-    model = build_model(options.model, seed=0).to(device).train()
-    stock, light = make_batch(model.config, options.batch, device)
+    half = device == "cuda" and options.dtype == "float32"  # autocast, which bfloat16 weights do without
+    model = build_model(options.model, seed=0, dtype=options.dtype, device=device).train()
+    stock, light = make_batch(model.config, options.batch, device, model.dtype)
     ways: dict[str, Callable[[], None]] = {
         "stock": lambda: step(disable_fast_path(model), stock, device, half),
         "mended": lambda: step(enable_fast_path(model), stock, device, half),
@@ -104,7 +108,8 @@ def main() -> None:
     }
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     patches = len(stock["pixel_values"])
-    print(f"{options.model}, batch {options.batch}, {patches} patches, {'bf16' if half else 'float32'}, {where}")
+    computed = "bf16 autocast" if half else options.dtype
+    print(f"{options.model}, batch {options.batch}, {patches} patches, {computed}, {where}")
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(options.steps + 2):
         for name, action in ways.items():

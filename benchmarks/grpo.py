@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from egm.training.decode import Decoder
+from egm.models.decode import Decoder
 from egm.training.grpo import run_grpo
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.grpo_trainer import GroundingGRPOTrainer as Trainer

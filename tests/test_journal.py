@@ -40,6 +40,24 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "new" / "run" / "journal.jsonl") == (HEADER, [first, second])
 
 
+def test_a_line_counts_the_tokens_of_the_answer_apart(tmp_path: Path) -> None:
+    known = record("1", prompt_tokens=70, reasoning_tokens=4, completion_tokens=9)
+    write(tmp_path, known, record("2", completion_tokens=9))
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()[1:]]
+    names = ("prompt_tokens", "reasoning_tokens", "answer_tokens", "completion_tokens")
+    assert [[line[name] for name in names] for line in lines] == [[70, 4, 5, 9], [0, None, None, 9]]
+    assert replace(known, completion_tokens=10).answer_tokens == 6
+
+
+def test_a_journal_from_before_answers_were_counted_apart_is_read(tmp_path: Path) -> None:
+    known = record("1", reasoning_tokens=4, completion_tokens=9)
+    write(tmp_path, known)
+    file = tmp_path / "journal.jsonl"
+    file.write_text(file.read_text().replace('"answer_tokens": 5, ', ""))
+    assert "answer_tokens" not in file.read_text()
+    assert [item.answer_tokens for item in read_journal(tmp_path)[1]] == [5]
+
+
 def test_a_line_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
     with Journal(tmp_path, HEADER) as journal:
         for count in range(1, 4):

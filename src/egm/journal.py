@@ -47,6 +47,7 @@ class Record:
         finish_reason: "stop" or "length"; None after an error.
         prompt_tokens: Tokens read, image tokens included.
         reasoning_tokens: Tokens before the last `</think>`, where known.
+        answer_tokens: Tokens generated beside the reasoning, where that is known; always what the other two leave.
         completion_tokens: Tokens generated, reasoning included, of all votes together.
         seconds: From sending to the last token.
         first_token_seconds: From sending to the first token, where streamed.
@@ -74,6 +75,7 @@ class Record:
     finish_reason: str | None = "stop"
     prompt_tokens: int = 0
     reasoning_tokens: int | None = None
+    answer_tokens: int | None = field(init=False)
     completion_tokens: int = 0
     seconds: float = 0.0
     first_token_seconds: float | None = None
@@ -84,6 +86,11 @@ class Record:
     answer_logprob: float | None = None
     cold: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Count the answer's tokens."""
+        thought = self.reasoning_tokens
+        object.__setattr__(self, "answer_tokens", None if thought is None else self.completion_tokens - thought)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""
@@ -98,6 +105,7 @@ class Record:
         """
         try:
             values = dict(row)
+            values.pop("answer_tokens", None)  # follows from the others, and older journals have none
             values["truth"] = tuple(values["truth"])
             for name in ("box", "size"):
                 values[name] = None if values.get(name) is None else tuple(values[name])

@@ -59,6 +59,11 @@ def test_a_budget_is_kept_to_the_token(engine: NumpyBackend | TransformersBacken
         assert plain.text.startswith(before)
         assert reply.text.startswith(before + FORCED)
         assert reply.completion_tokens == 24
+    drawn = replace(bound, temperature=0.9)
+    sampled = engine.generate([replace(request, cut=cut) for request in requests_], drawn)
+    unbound = engine.generate(requests_, replace(drawn, thinking_budget=None, max_new_tokens=5))
+    for reply, plain in zip(sampled, unbound, strict=True):  # what is drawn does not depend on there being a budget
+        assert reply.text.startswith(plain.text + FORCED)
     ended = engine.generate([replace(request, cut=lambda _: "") for request in requests_], bound)
     assert [reply.text for reply in ended] == [reply.text for reply in free]
 

@@ -80,6 +80,13 @@ def test_a_server_that_refuses_to_stream_is_asked_without() -> None:
         assert [query.get("stream", False) for query in server.asked] == [True, False, False]
 
 
+def test_whole_replies_can_be_asked_for() -> None:
+    with FaultyServer({"": [say("one")]}) as server, OpenAIBackend(server.url, "tiny", stream=False) as backend:
+        reply = backend.generate([ask("x")], GREEDY)[0]
+        assert (reply.text, reply.first_token_seconds) == ("one", None)
+        assert "stream" not in server.asked[0]
+
+
 def test_only_what_every_server_takes_is_sent() -> None:
     with FaultyServer({"": [say("one")]}) as server, OpenAIBackend(server.url, "tiny") as backend:
         for settings in (GREEDY, CARD_SETTINGS, CARD_SETTINGS, GenerationSettings(temperature=1.0, top_k=20)):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from egm.boxes import Box, iou
-from egm.datasets.synthetic import SPLITS, SynthRef, corpus, raster
+from egm.datasets.synthetic import SPLITS, TRAINING, SynthRef, corpus, raster
 from egm.datasets.synthetic.programs import (
     Ambiguous,
     Between,
@@ -32,6 +32,7 @@ from egm.types import Sample
 # Digests of the first scenes of each split. They change only together with VERSION.
 DIGESTS = {
     "train": "e3ad7e7e56d19ba4",
+    "train-complex": "959ff650082ea709",
     "val": "3bcea19586a4ec2f",
     "test-simple": "2b9538edefea50e1",
     "test-complex": "d43a349a2ea07b34",
@@ -123,7 +124,7 @@ def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
         assert weights[sample.meta["complexity"]] > 0
         if not sample.amodal:
             assert sample.box == sample.box.clip(sample.size)
-    if split in ("train", "val"):
+    if split == "val" or split in TRAINING:
         assert not any(sample.meta["new_words"] or sample.meta["new_look"] for sample in found)
     else:
         assert any(sample.meta["new_words"] for sample in found)
@@ -132,9 +133,10 @@ def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
         assert all(sample.amodal and sample.meta["seen"] < 92 for sample in found)
 
 
-def test_training_scenes_hold_no_held_out_combination() -> None:
+@pytest.mark.parametrize("split", TRAINING)
+def test_training_scenes_hold_no_held_out_combination(split: str) -> None:
     for index in range(150):
-        assert not {(o.color, o.shape) for o in SynthRef("train").scene(index).objects} & HELD_OUT
+        assert not {(o.color, o.shape) for o in SynthRef(split).scene(index).objects} & HELD_OUT
 
 
 def test_the_words_of_held_out_wordings_all_occur_in_training() -> None:
@@ -184,7 +186,7 @@ def test_without_boxes_a_rationale_says_the_same_of_the_same_objects() -> None:
 def test_unknown_splits_and_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="choose one of candidates, inventory, unboxed"):
         SynthRef("val", rationale="short")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="choose one of train, val"):
+    with pytest.raises(DataError, match="choose one of train, train-complex, val"):
         SynthRef("testA")
     with pytest.raises(DataError, match="1 to 500"):
         SynthRef("val", scenes=501)

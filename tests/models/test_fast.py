@@ -73,6 +73,14 @@ def test_outputs_and_gradients_are_the_stock_models(models, side: str, several: 
     assert stock[0].abs().max() > 0.1, "a model whose outputs are all but zero would prove nothing"
 
 
+def test_pictures_are_placed_the_fast_way_whatever_the_version_passes_on(models, monkeypatch) -> None:
+    def refuse(*args, **kwargs):
+        raise AssertionError("the stock way of placing features was taken")
+
+    monkeypatch.setattr(models[1].model, "get_placeholder_mask", refuse)
+    run(models[1], make_batch())
+
+
 @pytest.mark.parametrize("sizes", [[(160, 160)] * 3, [(64, 64), (64, 96), (96, 64), (160, 96)], [(96, 128)]])
 def test_equal_sizes_and_sorted_sizes_need_no_reordering(models, sizes) -> None:
     batch = make_batch(sizes)

@@ -20,9 +20,9 @@ from egm.cli import app
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
+from egm.models.decode import Decoder
 from egm.models.fast import enable_fast_path
 from egm.training.data import SynthRefRows
-from egm.training.decode import Decoder
 from egm.training.grpo import _build, run_grpo
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.preflight import check_digits
@@ -347,3 +347,26 @@ def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
         expected = asker([table[first], table[first + 1]])
         assert made.ids == expected.ids
         assert torch.equal(made.pixels, expected.pixels)
+
+
+class Listed:
+    """Rows of a list."""
+
+    blocks = None
+    samples_per_row = 2
+
+    def __init__(self, rows: list[list[Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[Any]:
+        return self.rows[index]
+
+
+def test_rows_without_samples_are_passed_over() -> None:
+    table = SampleTable(Listed([["a", "b"], [], ["c"], []]))
+    assert [table[number] for number in range(8)] == ["a", "b", "c", "c", "c", "c", "a", "b"]
+    with pytest.raises(DataError, match="not one sample"):
+        SampleTable(Listed([[], []]))[1]

@@ -132,7 +132,7 @@ class NumpyBackend:
             newest = self._decoder.embeddings[[own.ids[-1] for own in going]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, close = self._pixels["patch_size"], self._encode("</think>")
-        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget) for own in answers]
+        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget.forced) for own in answers]
         return [
             Completion(
                 text=self._decode(own.ids[:-1] if own.stopped else own.ids),

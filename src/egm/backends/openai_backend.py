@@ -47,6 +47,8 @@ class OpenAIBackend:
         api_key: Its key; None takes OPENAI_API_KEY from the environment, if set.
         concurrency: Most requests under way at once.
         retry: How failed requests are sent again.
+        stream: Ask for replies piece by piece, which tells the time to the first token. Whole replies are less work for
+            both sides.
         stall_seconds: Longest silence in a streamed reply, before its first token too.
         timeout_seconds: Longest time for one try.
         logprobs: Ask for the log-probability of each token, which some servers refuse.
@@ -67,6 +69,7 @@ class OpenAIBackend:
         api_key: str | None = None,
         concurrency: int = 8,
         retry: RetryPolicy | None = None,
+        stream: bool = True,
         stall_seconds: float = 120.0,
         timeout_seconds: float = 1800.0,
         logprobs: bool = False,
@@ -81,7 +84,7 @@ class OpenAIBackend:
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
-        self._streams = True
+        self._streams = stream
         self._slots = asyncio.Semaphore(concurrency)
         self._client = self._connect(loopback)
         self._loop = asyncio.new_event_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from egm.backends.base import GenerationSettings, Request
@@ -37,8 +38,7 @@ class Budget:
         encode: Text to tokens.
 
     Attributes:
-        begin: How many tokens stand before what was forced; 0 where nothing was.
-        end: How many tokens there are up to its end; 0 where nothing was.
+        forced: How many tokens stand before what was forced, and how many up to its end; zeros where nothing was.
     """
 
     def __init__(
@@ -49,8 +49,13 @@ class Budget:
         encode: Callable[[str], list[int]],
     ) -> None:
         self._budget, self._cut, self._decode, self._encode = settings.thinking_budget, request.cut, decode, encode
-        self._forced: list[int] = []
-        self.begin = self.end = 0
+        self._text: list[int] = []
+        self.forced = (0, 0)
+
+    @property
+    def bound(self) -> bool:
+        """Whether there is a budget at all."""
+        return self._budget is not None and self._cut is not None
 
     def token(self, count: int, written: Callable[[], Sequence[int]]) -> int | None:
         """Return the token to write next, or None where the model chooses.
@@ -62,13 +67,13 @@ class Budget:
         if self._budget is None or self._cut is None or count < self._budget:
             return None
         if count == self._budget and (text := self._cut(self._decode(written()))):
-            self._forced = self._encode(text)
-            self.begin, self.end = count, count + len(self._forced)
-        return self._forced[count - self._budget] if count < self.end else None
+            self._text = self._encode(text)
+            self.forced = (count, count + len(self._text))
+        return self._text[count - self._budget] if count < self.forced[1] else None
 
 
 def mean_logprobs(
-    ids: Sequence[int], logprobs: Sequence[float], close: Sequence[int], budget: Budget
+    ids: Sequence[int], logprobs: Sequence[float], close: Sequence[int], forced: tuple[int, int]
 ) -> tuple[float | None, float | None]:
     """Average log-probabilities as `Completion.logprob` and `Completion.answer_logprob` say.
 
@@ -76,12 +81,12 @@ def mean_logprobs(
         ids: The tokens generated.
         logprobs: Their log-probabilities.
         close: The tokens of `</think>`.
-        budget: What was forced, and so chosen by nobody.
+        forced: From where to where tokens were forced, and so chosen by nobody.
     """
     width = len(close)
     starts = (at for at in range(len(ids) - width, -1, -1) if list(ids[at : at + width]) == list(close))
-    answer = max(next((at + width for at in starts), 0), budget.end)
-    own = [*logprobs[: budget.begin], *logprobs[budget.end :]]
+    answer = max(next((at + width for at in starts), 0), forced[1])
+    own = [*logprobs[: forced[0]], *logprobs[forced[1] :]]
     return _mean(own), _mean(logprobs[answer:])
 
 
@@ -89,39 +94,40 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(sum(values) / len(values)) if len(values) else None
 
 
-class GumbelSampler:
+def row_uniforms(settings: GenerationSettings, requests: Sequence[Request], count: int) -> Any:
+    """Return each request's own random numbers in [0, 1), shape (requests, count); None if greedy."""
+    from egm.models.drawing import uniforms
+
+    return None if settings.greedy else uniforms([seed_of(settings, own) for own in requests], count)
+
+
+def drawing_of(settings: GenerationSettings) -> Any:
+    """Return how tokens are drawn."""
+    from egm.models.drawing import Drawing
+
+    return Drawing(settings.temperature, settings.top_p, settings.top_k)
+
+
+class RowSampler:
     """A logits processor after which taking the largest score is a draw from the model's distribution.
 
-    Adding Gumbel noise to log-probabilities and taking the largest samples from them exactly (Gumbel, 1954). Each row
-    draws its noise from a generator of its own, and the global random state is left alone.
+    Each row goes by random numbers of its own, and the global random state is left alone.
 
     Args:
         settings: Temperature, top-p and top-k, and the seed.
         requests: The request of each row.
+        count: Most tokens of a row.
         device: Where the scores are.
     """
 
-    def __init__(self, settings: GenerationSettings, requests: Sequence[Request], device: Any) -> None:
-        import torch
-        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    def __init__(self, settings: GenerationSettings, requests: Sequence[Request], count: int, device: Any) -> None:
+        self._drawing = drawing_of(settings)
+        self._numbers = iter(row_uniforms(settings, requests, count).to(device).unbind(1))
 
-        self._warpers: list[Any] = [TemperatureLogitsWarper(settings.temperature)]
-        if settings.top_k:
-            self._warpers.append(TopKLogitsWarper(settings.top_k))
-        if settings.top_p < 1.0:
-            self._warpers.append(TopPLogitsWarper(settings.top_p))
-        self._generators = [torch.Generator(device).manual_seed(seed_of(settings, own)) for own in requests]
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Warp the scores, shape (rows, vocabulary), and add the noise."""
-        import torch
-
-        scores = scores.float()
-        for warper in self._warpers:
-            scores = warper(input_ids, scores)
-        rows = zip(scores, self._generators, strict=True)
-        noise = torch.stack([torch.empty_like(row).exponential_(generator=own) for row, own in rows])
-        return scores - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002 - what generate calls with
+        """Leave each row, of scores of shape (rows, vocabulary), the token drawn."""
+        drawn = self._drawing(scores.float(), next(self._numbers))
+        return scores.new_full(scores.shape, -float("inf")).scatter(1, drawn[:, None], 0.0)
 
 
 class Scribe:
@@ -133,6 +139,7 @@ class Scribe:
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
         self.budgets = budgets
+        self._bound = [(row, budget) for row, budget in enumerate(budgets) if budget.bound]
         self._length = 0  # of the prompt
         self._scores: Any = None
         self._chosen: list[Any] = []  # for each token but the last, log-probabilities of shape (rows,)
@@ -149,11 +156,11 @@ class Scribe:
     def force(self, input_ids: Any, scores: Any) -> Any:
         """Leave a row whose budget has run out no choice."""
         count = input_ids.shape[1] - self._length
-        forced = [own.token(count, input_ids[row, self._length :].tolist) for row, own in enumerate(self.budgets)]
+        forced = [own.token(count, partial(_written, input_ids, row, self._length)) for row, own in self._bound]
         if all(token is None for token in forced):
             return scores
         scores = scores.clone()
-        for row, token in enumerate(forced):
+        for (row, _), token in zip(self._bound, forced, strict=True):
             if token is not None:
                 scores[row] = -float("inf")
                 scores[row, token] = 0.0
@@ -171,6 +178,11 @@ class Scribe:
     def _of(self, tokens: Any) -> Any:
         scores = self._scores.gather(1, tokens.to(self._scores.device)[:, None])[:, 0]
         return scores - self._scores.logsumexp(dim=1)
+
+
+def _written(input_ids: Any, row: int, start: int) -> list[int]:
+    ids: list[int] = input_ids[row, start:].tolist()
+    return ids
 
 
 class Clock:

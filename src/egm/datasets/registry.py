@@ -17,9 +17,9 @@ _SYNTHREF = "synthref"
 
 def dataset_names() -> tuple[str, ...]:
     """Names that `open_dataset` knows beside paths."""
-    from egm.datasets.synthetic import SPLITS
+    from egm.datasets.synthetic import SPLITS, TRAINING
 
-    return (*SIZES, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split != "train"))
+    return (*SIZES, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split not in TRAINING))
 
 
 def open_dataset(

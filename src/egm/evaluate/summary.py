@@ -22,7 +22,6 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
     answered = [record for record in records if record.failure != ERROR]
     kinds = Counter(record.failure for record in answered if record.failure is not None)
     errors = Counter((record.error or "").partition(":")[0] for record in records if record.failure == ERROR)
-    reasoned = [r for r in answered if r.reasoning_tokens is not None]
     return {
         "n": len(records),
         "accuracy": _mean([float(record.iou >= 0.5) for record in records]),
@@ -32,8 +31,8 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
         "truncated": sum(record.finish_reason == "length" for record in answered),
         "tokens": {
             "prompt": _mean([record.prompt_tokens for record in answered]),
-            "reasoning": _mean([r.reasoning_tokens or 0 for r in reasoned]),
-            "answer": _mean([r.completion_tokens - (r.reasoning_tokens or 0) for r in reasoned]),
+            "reasoning": _mean([r.reasoning_tokens for r in answered if r.reasoning_tokens is not None]),
+            "answer": _mean([r.answer_tokens for r in answered if r.answer_tokens is not None]),
             "completion": _mean([record.completion_tokens for record in answered]),
         },
         "latency": latency(records),

@@ -47,6 +47,7 @@ def _core_forward(
     """
     forward = stock(self, "forward")
     common = {"attention_mask": attention_mask, "past_key_values": past_key_values}
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}  # some versions pass None on
     special = pixel_values_videos is not None or any(name.startswith(("image_", "mm_encoder")) for name in kwargs)
     if pixel_values is None or input_ids is None or inputs_embeds is not None or special:
         if image_grid_thw is not None:

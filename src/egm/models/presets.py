@@ -256,7 +256,7 @@ def build_model(name: str, *, seed: int = 0, dtype: str = "float32", device: str
         name: A size, see `get_preset`.
         seed: Seed of the weights; the same seed gives the same weights on every machine.
         dtype: Name of the torch type of the weights, such as "float32" or "bfloat16".
-        device: "cpu", or "meta" for shapes without memory.
+        device: "cpu", "cuda" (whose generator gives other weights), or "meta" for shapes without memory.
 
     Returns:
         A `Qwen3VLForConditionalGeneration` (or its mixture-of-experts kin) in evaluation mode. A tiny one stops at

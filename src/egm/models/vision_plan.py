@@ -99,8 +99,8 @@ def _table(height: int, width: int, side: int, merge: int, device: torch.device)
     weights = [a * b for a, b in itertools.product((1 - part[0], part[0]), (1 - part[1], part[1]))]
     with torch.inference_mode(mode=False):
         return (
-            torch.from_numpy(np.stack([*taps, row, column], axis=1).astype(np.int64)).to(device),
-            torch.from_numpy(np.stack(weights, axis=1).astype(np.float32)).to(device),
+            torch.from_numpy(np.stack([*taps, row, column], axis=1).astype(np.int64)).to(device, non_blocking=True),
+            torch.from_numpy(np.stack(weights, axis=1).astype(np.float32)).to(device, non_blocking=True),
         )
 
 

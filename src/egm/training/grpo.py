@@ -85,7 +85,7 @@ def _build(
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback
 
-    from egm.training.data import open_rows
+    from egm.training.data import SYNTHETIC, open_rows
     from egm.training.folder import check_free
     from egm.training.grpo_trainer import GroundingGRPOTrainer, make_decoder
     from egm.training.parts import choose_parts
@@ -114,7 +114,7 @@ def _build(
 
     enable_fast_path(model)
     generator = torch.Generator().manual_seed(recipe.run.seed)
-    made = recipe.data.train == "synthref/train"  # scenes come in no order already
+    made = recipe.data.train in SYNTHETIC  # scenes come in no order already
     table = SampleTable(rows, None if made else torch.randperm(len(rows), generator=generator).tolist())
     if len(table) < recipe.optim.prompts:
         raise DataError(

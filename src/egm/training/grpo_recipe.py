@@ -16,10 +16,10 @@ class PromptSection(Section):
     """What is asked.
 
     Attributes:
-        train: `synthref/train`, or a file of any format that `egm.datasets.open_dataset` reads; rows need boxes, not
-            rationales.
+        train: `synthref/train`, `synthref/train-complex` (more relations, so fewer groups that are right throughout),
+            or a file of any format that `egm.datasets.open_dataset` reads; rows need boxes, not rationales.
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
-        scenes: How many scenes of `synthref/train`, before they repeat.
+        scenes: How many scenes of a training split of SynthRef, before they repeat.
         prompt: Prompt style of the codec; its own default if not given. It should be the one of the fine-tuning.
     """
 

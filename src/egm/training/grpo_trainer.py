@@ -3,7 +3,7 @@
 This is the one place that overrides private methods of TRL. What is replaced, and why:
 
 - `_tokenize_prompts`, `_generate_single_turn`: each prompt and picture is processed once, not once a completion, and
-  completions are decoded side by side (`egm.training.decode`).
+  completions are decoded side by side (`egm.models.decode`).
 - `_calculate_rewards`: texts are decoded as evaluation decodes them, and the parts of rewards are kept.
 - `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
   tower sees each picture once.
@@ -27,8 +27,8 @@ from trl import GRPOTrainer
 
 from egm.errors import BackendError, EgmError
 from egm.images import load_image
+from egm.models.decode import Decoder
 from egm.models.rope_index import position_ids
-from egm.training.decode import Decoder
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.prompts import Ahead, Asker, Prompts
 from egm.training.rewards import Grades, Reward

@@ -12,7 +12,7 @@ import yaml
 from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
-from egm.training.decode import Decoder
+from egm.models.decode import Decoder
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.grpo_trainer import grade
 from egm.training.prompts import Asker, Prompts

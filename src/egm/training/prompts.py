@@ -6,34 +6,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from egm.codecs import Codec
 from egm.errors import DataError, EgmError
 from egm.images import load_image
+from egm.models.prompts import PromptBatch, make_prompts
 from egm.training.data import Rows
 from egm.types import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
-    """Questions as a model takes them.
+class Prompts(PromptBatch):
+    """Questions as a model takes them, and what they ask.
 
     Attributes:
         samples: What is asked, in order.
-        ids: Tokens of each question, placeholders of the picture included.
-        pictures: Which picture each question is about.
-        pixels: `pixel_values` of the pictures, one after the other.
-        grids: Patch grid of each picture.
         sizes: Width and height of each picture in pixels, upright, as it was found.
     """
 
     samples: list[Sample]
-    ids: list[list[int]]
-    pictures: list[int]
-    pixels: torch.Tensor
-    grids: list[tuple[int, int, int]]
     sizes: list[tuple[int, int]]
 
 
@@ -74,23 +66,24 @@ class Asker:
             if sample.size is not None and tuple(sample.size) != size:
                 raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
             pictures.append(known[key])
-        seen = self.processor.image_processor(images=images, return_tensors="pt")
-        grids = [tuple(grid) for grid in seen["image_grid_thw"].tolist()]
-        merge = self.processor.image_processor.merge_size**2
-        token = self.processor.image_token
-        texts = []
-        for sample, picture in zip(samples, pictures, strict=True):
-            messages = self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt)
-            text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            texts.append(text.replace(token, token * (int(np.prod(grids[picture])) // merge)))
-        ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return Prompts(list(samples), ids, pictures, seen["pixel_values"], grids, [image.size for image in images])
+        texts = [
+            self.processor.apply_chat_template(
+                self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt),
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for sample in samples
+        ]
+        made = make_prompts(self.processor, texts, pictures, images)
+        sizes = [image.size for image in images]
+        return Prompts(made.ids, made.pictures, made.pixels, made.grids, samples=list(samples), sizes=sizes)
 
 
 class SampleTable(torch.utils.data.Dataset[Sample]):
     """The samples of rows by number: all rows at equal length, so that a number alone says what is asked.
 
-    A row with fewer samples than others repeats its first ones.
+    A row with fewer samples than others repeats its first ones; in place of one without any, as a scene can be of which
+    nothing clear can be asked, stands the next that has some.
 
     Args:
         rows: The rows.
@@ -107,9 +100,17 @@ class SampleTable(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         place, inside = divmod(int(number), self._each)
         if self._last[0] != place:
-            self._last = (place, self._rows[place if self._order is None else int(self._order[place])])
+            self._last = (place, self._samples(place))
         samples = self._last[1]
         return samples[inside % len(samples)]
+
+    def _samples(self, place: int) -> list[Sample]:
+        count = len(self._rows)
+        for other in range(place, place + count):
+            row = other % count
+            if samples := self._rows[row if self._order is None else int(self._order[row])]:
+                return samples
+        raise DataError("there is not one sample to ask about: check data.train")
 
 
 class Ahead:

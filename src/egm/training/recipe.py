@@ -72,7 +72,7 @@ class SourceSection(_Section):
     """One of several sources of training data.
 
     Attributes:
-        name: `synthref/train`, or the name of a split such as `refcoco/train`; or give `path`.
+        name: `synthref/train`, `synthref/train-complex` or another split, such as `refcoco/train`; or give `path`.
         path: A file of any format that `egm.datasets.open_dataset` reads.
         weight: How often it is drawn from, relative to the other sources.
         images: Folder that holds its images; by default that of the whole section.
@@ -102,11 +102,11 @@ class DataSection(_Section):
     """What it is trained on.
 
     Attributes:
-        train: `synthref/train`, or a file of any format that `egm.datasets.open_dataset` reads; or a list of sources,
-            which are mixed by weight.
+        train: `synthref/train`, `synthref/train-complex` (more relations), or a file of any format that
+            `egm.datasets.open_dataset` reads; or a list of sources, which are mixed by weight.
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
-        scenes: How many scenes of `synthref/train`, before they repeat.
-        phrases: Samples a scene of `synthref/train`, at most: fewer show more scenes, and take longer to make.
+        scenes: How many scenes of a training split of SynthRef, before they repeat.
+        phrases: Samples a scene of SynthRef, at most: fewer show more scenes, and take longer to make.
         rationale: How SynthRef's rationales refer to objects: "candidates", "inventory" or "unboxed".
         thinking: Train on the rationale and the box; without, on the box alone.
         prompt: Prompt style of the codec; its own default if not given.

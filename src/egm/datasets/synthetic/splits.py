@@ -1,4 +1,4 @@
-"""SynthRef's splits: an unbounded training set and four frozen ones."""
+"""SynthRef's splits: two unbounded training sets and four frozen ones."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ class Split:
 _MIXED = (0.15, 0.4, 0.3, 0.15)
 SPLITS: dict[str, Split] = {
     "train": Split(scenes=None, complexity=_MIXED, amodal=0.25),
+    "train-complex": Split(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
     "val": Split(scenes=500, complexity=_MIXED, amodal=0.25),
     "test-simple": Split(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
     "test-complex": Split(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
     "test-amodal": Split(scenes=750, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
 }
+TRAINING = tuple(name for name, split in SPLITS.items() if split.scenes is None)
 _HIDDEN = 92  # percent seen below which an object counts as partly hidden
 
 
@@ -57,9 +59,9 @@ class SynthRef:
     """Questions about synthetic scenes, up to four a scene; the same arguments give the same bytes everywhere.
 
     Args:
-        split: "train", "val", "test-simple", "test-complex" or "test-amodal".
+        split: "train", "train-complex", "val", "test-simple", "test-complex" or "test-amodal".
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
-        scenes: How many scenes, for train or for a part of a split. Default: all; train has no end.
+        scenes: How many scenes, for a training split or a part of another. Default: all; training splits have no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
             scene first and then refers to objects by number; "unboxed" is the same without any box.
         phrases: Questions a scene, at most. Fewer are the first of the four, and so see more scenes for their number.
@@ -112,7 +114,7 @@ class SynthRef:
         return list(questions.values())
 
     def __iter__(self) -> Iterator[Sample]:
-        """Yield the questions, scene by scene; train never ends unless `scenes` was given."""
+        """Yield the questions, scene by scene; a training split never ends unless `scenes` was given."""
         for index in itertools.count() if self.scenes is None else range(self.scenes):
             yield from self.samples(index)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from egm.training.data.check import DataReport, check_rows
-from egm.training.data.opening import open_rows
+from egm.training.data.opening import SYNTHETIC, open_rows
 from egm.training.data.order import Order
 from egm.training.data.rows import Blocks, DatasetRows, MixedRows, Rows, SynthRefRows
 
 __all__ = [
+    "SYNTHETIC",
     "Blocks",
     "DataReport",
     "DatasetRows",

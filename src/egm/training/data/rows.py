@@ -52,19 +52,22 @@ class Rows(Protocol):
 
 
 class SynthRefRows:
-    """The scenes of SynthRef's training split, up to four samples each.
+    """The scenes of a training split of SynthRef, up to four samples each.
 
     Args:
         scenes: How many scenes.
         seed: Which draw of the split.
         rationale: Style of the rationales.
         phrases: Samples a scene, at most.
+        split: Which split.
     """
 
     blocks: Blocks | None = None
 
-    def __init__(self, scenes: int, seed: int, rationale: Style = "candidates", phrases: int = 4) -> None:
-        self._source = SynthRef("train", seed=seed, rationale=rationale, phrases=phrases)
+    def __init__(
+        self, scenes: int, seed: int, rationale: Style = "candidates", phrases: int = 4, split: str = "train"
+    ) -> None:
+        self._source = SynthRef(split, seed=seed, rationale=rationale, phrases=phrases)
         self._scenes, self.samples_per_row = scenes, phrases
 
     def __len__(self) -> int:

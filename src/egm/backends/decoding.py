@@ -1,0 +1,103 @@
+"""Requests answered by the decoder that training samples with: prompts and pictures that they share are read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from egm.backends.base import GenerationSettings, Request
+from egm.backends.sampling import drawing_of, row_uniforms
+
+if TYPE_CHECKING:
+    from egm.models.decode import Decoder
+    from egm.models.prompts import PromptBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A reply in tokens.
+
+    Attributes:
+        ids: What was generated, the stop token included.
+        logprobs: The log-probability of each token.
+        time: When the last one was there, on the clock of `time.perf_counter`.
+        prompt_tokens: How many tokens were read.
+        seen_size: Width and height of the first picture as the model saw it.
+        forced: From where to where the tokens were written in the model's place.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    time: float
+    prompt_tokens: int
+    seen_size: tuple[int, int] | None
+    forced: tuple[int, int] = (0, 0)
+
+
+def can_decode(model: Any, requests: Sequence[Request]) -> bool:
+    """Tell whether the decoder takes a model and requests: one picture each."""
+    from egm.models.decode import can_decode
+
+    return all(len(request.images) == 1 for request in requests) and can_decode(model)
+
+
+def make_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> Decoder:
+    """Make the decoder of a model that takes as many rows as there is memory for."""
+    from egm.models.decode import Decoder
+
+    return Decoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, rows=None, graphs=True)
+
+
+def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], device: Any) -> PromptBatch:
+    """Make the questions of groups of requests that ask the same, each picture processed once.
+
+    Args:
+        processor: The model's.
+        texts: The prompt of each group, with one placeholder for its picture.
+        groups: The requests.
+        device: Where the model is: beside a GPU, threads process the pictures.
+    """
+    from egm.models.prompts import make_prompts, threads_for
+
+    images = {id(group[0].images[0]): group[0].images[0] for group in groups}
+    places = {key: place for place, key in enumerate(images)}
+    pictures = [places[id(group[0].images[0])] for group in groups]
+    shown = list(images.values())
+    threads = 1 if device.type == "cpu" else threads_for(shown)
+    return make_prompts(processor, texts, pictures, shown, threads=threads)
+
+
+def write_drafts(
+    decoder: Decoder,
+    prompts: PromptBatch,
+    rooms: Sequence[int],
+    groups: Sequence[Sequence[Request]],
+    settings: GenerationSettings,
+    patch: int,
+) -> list[Draft]:
+    """Answer each request of each group.
+
+    Args:
+        decoder: What writes.
+        prompts: The question of each group.
+        rooms: Most tokens of an answer, for each group.
+        groups: The requests.
+        settings: How tokens are drawn.
+        patch: Side of a patch in pixels.
+    """
+    requests = [request for group in groups for request in group]
+    which = [number for number, group in enumerate(groups) for _ in group]
+    numbers = row_uniforms(settings, requests, max(rooms))
+    written = decoder.write(prompts, which, max(rooms), drawing_of(settings), numbers, logprobs=True)
+    sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
+    return [
+        Draft(
+            written.ids[row][: rooms[group]],
+            written.logprobs[row][: rooms[group]],
+            written.times[row],
+            len(prompts.ids[group]),
+            sizes[prompts.pictures[group]],
+        )
+        for row, group in enumerate(which)
+    ]

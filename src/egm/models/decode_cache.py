@@ -1,0 +1,88 @@
+"""What decoding keeps of earlier tokens, and how a token looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+_GROUPED = "egm_grouped"
+
+
+class Cache:
+    """Keys and values of all layers, written in place.
+
+    Attributes:
+        keys: Of each layer, shape (B, heads, length, width).
+        values: Likewise.
+        cursor: Where the next token is written, shape (1,).
+        used: How much of the length is looked at.
+    """
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.cursor: torch.Tensor | None = None
+        self.used = 0
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *args: Any, **kwargs: Any) -> Any:
+        """Keep the keys and values of new tokens, and return all that are in use, as the model's layers ask for."""
+        del args, kwargs
+        if self.cursor is None:  # the prompts
+            self.keys.append(key)
+            self.values.append(value)
+            return key, value
+        self.keys[layer].index_copy_(2, self.cursor, key)
+        self.values[layer].index_copy_(2, self.cursor, value)
+        return self.keys[layer][:, :, : self.used], self.values[layer][:, :, : self.used]
+
+    def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002 - the library's signature
+        """Return how much is in use."""
+        return self.used
+
+
+def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Write what may be looked at as what is added to scores: 0, or the least number."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+@contextmanager
+def grouped_attention(model: Any) -> Iterator[None]:
+    """Let single queries share their keys and values, where the library would repeat those for every query head."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_GROUPED, _grouped)
+    config = next(m for m in model.modules() if hasattr(m, "visual")).language_model.config
+    before = config._attn_implementation
+    config._attn_implementation = _GROUPED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _grouped(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend; of one token, the query heads that share a key head stand as if they were several tokens."""
+    del kwargs, module
+    rows, heads, length, width = query.shape
+    if length == 1:
+        query = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
+        output = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
+        return output.reshape(rows, 1, heads, width), None
+    output = scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=key.shape[1] != heads
+    )
+    return output.transpose(1, 2), None

@@ -1,0 +1,64 @@
+"""Drawing tokens from scores on their device: each row with a random number of its own, whatever stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How a token is drawn.
+
+    Attributes:
+        temperature: 0 takes the likeliest token each time.
+        top_p: The likeliest tokens that together reach this probability.
+        top_k: The k likeliest tokens; 0 keeps all.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature == 0.0
+
+    def __call__(self, scores: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
+        """Draw a token a row.
+
+        Args:
+            scores: Unnormalised log-probabilities in float32, shape (B, V); -inf is never drawn.
+            uniform: A number in [0, 1) a row, in float32, shape (B,): how far up the cumulated shares to go. None if
+                greedy.
+
+        Returns:
+            Tokens, shape (B,).
+        """
+        if self.greedy or uniform is None:
+            return scores.argmax(dim=-1)
+        scores = (scores - scores.amax(dim=-1, keepdim=True)) / self.temperature
+        if self.top_k:
+            least = scores.topk(min(self.top_k, scores.shape[1]), dim=-1).values[:, -1:]
+            scores = scores.masked_fill(scores < least, -torch.inf)
+        if self.top_p < 1.0:
+            ordered, places = scores.sort(dim=-1, descending=True, stable=True)
+            shares = ordered.softmax(dim=-1)
+            beyond = shares.cumsum(dim=-1) - shares >= self.top_p
+            scores = scores.masked_fill(beyond.scatter(1, places, beyond), -torch.inf)
+        shares = scores.softmax(dim=-1)
+        reached = shares.cumsum(dim=-1)
+        beyond = (reached > uniform[:, None] * reached[:, -1:]) & (shares > 0)
+        return beyond.int().argmax(dim=-1)
+
+
+def uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
+    """Return the first `count` random numbers in [0, 1) of each seed, shape (seeds, count), on the CPU.
+
+    A longer row begins as a shorter one of the same seed; the global random state is left alone.
+    """
+    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows) if rows else torch.zeros(0, count)
