@@ -108,7 +108,7 @@ def serve(model: str, home: Path, port: int | None = None) -> Iterator[str]:
             start_new_session=True,  # Ctrl-C is for this process, which then ends the server
         )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", child, home / "log")
+        wait_for(f"http://127.0.0.1:{port}/health", child, home / "log")
         yield f"http://127.0.0.1:{port}"
     finally:
         child.terminate()
@@ -128,7 +128,8 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def _wait_for(health: str, child: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(health: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server says that it is well, some minutes at most; end with its log if it does not come up."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(1500):
         try:
@@ -140,7 +141,7 @@ def _wait_for(health: str, child: subprocess.Popen[bytes], log: Path) -> None:
                 break
             except subprocess.TimeoutExpired:
                 continue
-    sys.exit(f"transformers serve did not start: {log.read_text(errors='replace')[-2000:]}")
+    sys.exit(f"the server did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 def load(job: Job) -> Grounder:

@@ -9,7 +9,7 @@ import pytest
 from egm import bench
 from egm.backends import ScriptedBackend
 from egm.codecs import get_codec
-from egm.errors import DataError, EgmError
+from egm.errors import BackendError, DataError, EgmError
 from egm.grounder import Grounder
 
 from .backends.faulty_server import FaultyServer, Play, fail, say
@@ -125,8 +125,7 @@ def test_nothing_answered_and_nothing_counted() -> None:
         ({"concurrency": []}, "nothing to measure"),
         ({"concurrency": [0]}, "concurrency 0 is out of range: give 1 to 1000"),
         ({"concurrency": [1001]}, "concurrency 1001 is out of range"),
-        ({"concurrency": [2]}, "one request at a time"),
-        ({"rates": [2.0]}, "one request at a time"),
+        ({"rates": [2.0]}, "takes no arrivals"),
         ({"rates": [0.0]}, "rate 0.0 is out of range"),
         ({"requests": 497}, "501 requests need as many pictures, and SynthRef val has 500"),
     ],
@@ -145,6 +144,28 @@ def test_in_this_process() -> None:
     assert row["first_token"] is None
 
 
+class Noting(ScriptedBackend):
+    """Notes how many requests came together; every fourth call fails."""
+
+    def generate(self, requests: Any, settings: Any) -> Any:
+        sizes.append(len(requests))
+        if len(sizes) % 4 == 0:
+            raise BackendError("full")
+        return super().generate(requests, settings)
+
+
+sizes: list[int] = []
+
+
+def test_in_this_process_a_load_is_batches() -> None:
+    sizes.clear()
+    grounder = Grounder(Noting(["</think> []"] * 20), get_codec("qwen3_vl"))
+    (row,) = bench.measure(grounder, requests=8, concurrency=[3], warmup=4)
+    assert sizes == [3, 1, 3, 3, 2]  # the fourth call, of three, fails
+    assert (row["requests"], row["errors"], row["latency"]["n"]) == (8, 3, 5)
+    assert [value is None for value in row["seconds"]] == [False] * 3 + [True] * 3 + [False] * 2
+
+
 def test_what_is_measured_is_described() -> None:
     with FaultyServer({"": [ANSWER]}) as server:
         grounder = bench.connect(server.url)
@@ -160,7 +181,7 @@ def test_a_server_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         "http://127.0.0.1:1/server_info": {"version": "0.5\x1b[31m"},  # not to be printed
         "http://127.0.0.1:1/get_server_info": {"version": "0.5.6"},
     }
-    monkeypatch.setattr(bench, "_get", lambda url: said.get(url, {}))
+    monkeypatch.setattr(bench.about, "_get", lambda url: said.get(url, {}))
     grounder = bench.connect("http://127.0.0.1:1", "m")
     about = bench.describe(grounder, "http://127.0.0.1:1")
     grounder.backend.close()  # type: ignore[attr-defined]

@@ -42,6 +42,7 @@ def test_json_alone_on_standard_output(egm: Egm) -> None:
     assert numbers == {
         "engine": "server",
         "model": "tiny",
+        "hardware": None,
         "images": "warm",
         "warmup": 1,
         "max_tokens": 20,
@@ -50,7 +51,7 @@ def test_json_alone_on_standard_output(egm: Egm) -> None:
     assert (row["concurrency"], row["requests"], row["errors"]) == (2, 3, 1)
     assert set(row) == {
         *("loop", "concurrency", "rate", "requests", "errors", "first_error", "wall_seconds", "requests_per_second"),
-        *("latency", "first_token", "queue", "tokens_per_second", "mean_tokens"),
+        *("latency", "seconds", "first_token", "queue", "tokens_per_second", "mean_tokens"),
     }
 
 
@@ -80,8 +81,10 @@ def test_egm_tiny_in_this_process(egm: Egm) -> None:
     ("arguments", "message"),
     [
         ((), "nothing to measure: give --server URL, or --model egm-tiny"),
-        (("--model", "egm-tiny", "--concurrency", "8"), "one request at a time: leave --rate and --concurrency out"),
-        (("--model", "egm-tiny", "--rate", "2"), "one request at a time"),
+        (("--model", "egm-tiny", "--concurrency", "8"), "one request at a time: measure concurrency 1, name a device"),
+        (("--model", "egm-tiny", "--rate", "2"), "takes no arrivals"),
+        (("--model", "egm-tiny", "--device", "cud"), "there is no device 'cud'"),
+        (("--server", "http://127.0.0.1:1", "--model", "m", "--device", "cpu"), "leave them out"),
         (("--model", "egm-tiny", "--requests", "0"), "requests 0 is out of range"),
         (("--model", "egm-tiny", "--max-tokens", "0"), "max_new_tokens 0 is out of range"),
         (("--model", "nowhere/"), ""),

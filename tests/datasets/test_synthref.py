@@ -173,8 +173,18 @@ def test_an_inventory_tells_the_whole_scene_once_and_then_speaks_of_numbers() ->
             assert steps.count("(") == (2 if sample.amodal else 1)
 
 
+def test_without_boxes_a_rationale_says_the_same_of_the_same_objects() -> None:
+    places = re.compile(r" \(-?\d+,-?\d+,-?\d+,-?\d+\)")
+    for sample, boxed in zip(
+        SynthRef("val", scenes=40, rationale="unboxed"), SynthRef("val", scenes=40, rationale="inventory"), strict=True
+    ):
+        assert boxed.rationale is not None
+        told = places.sub("", boxed.rationale).removesuffix(" In full.")
+        assert (sample.id, sample.phrase, sample.box, sample.rationale) == (boxed.id, boxed.phrase, boxed.box, told)
+
+
 def test_unknown_splits_and_sizes_are_refused() -> None:
-    with pytest.raises(DataError, match="choose one of candidates, inventory"):
+    with pytest.raises(DataError, match="choose one of candidates, inventory, unboxed"):
         SynthRef("val", rationale="short")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="choose one of train, train-complex, val"):
         SynthRef("testA")

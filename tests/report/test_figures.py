@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from egm.journal import Header
-from egm.report.figures import latency_figure
-from egm.report.points import points_of
+from egm.report.figures import _area_per_parameter, _bubble_area, latency_figure
+from egm.report.points import Point, points_of
 from egm.report.runs import Run
 
 from .conftest import MakeRecord
@@ -21,3 +23,12 @@ def test_a_derived_latency_says_so_on_the_chart(record: MakeRecord) -> None:
     assert label.endswith("latency derived)")
     assert "18.9 times the 737 ms of EGM-Qwen3-VL-8B" in " ".join(" ".join(texts).split())
     assert not [text for text in texts if "Instruct (" in text and "derived" in text]
+
+
+def test_bubbles_of_small_models_have_areas_like_their_parameters() -> None:
+    small, large, published = (
+        Point("m", 50.0, 49.0, 51.0, 10.0, 10.0, count, 1, False) for count in (40_000_000, 200_000_000, 8_000_000_000)
+    )
+    scale = _area_per_parameter([small, large])
+    assert _bubble_area(large, scale=scale) == pytest.approx(5 * _bubble_area(small, scale=scale))
+    assert _area_per_parameter([small, published]) == _area_per_parameter([published])

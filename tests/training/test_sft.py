@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,37 @@ def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -
         run_sft(toy(run={"seed": 1, "compile": True}), trained, resume=True)
     with pytest.raises(RecipeError, match="nothing to resume"):
         run_sft(toy(), tmp_path / "none", resume=True)
+
+
+def test_a_run_that_ended_before_its_model_was_saved_takes_no_step_more(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    shutil.rmtree(out / "model")
+    run_sft(toy(), out, resume=True)
+    assert json.loads((out / "run.json").read_text())["steps"] == 2
+    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, trained))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+    assert (out / "log.jsonl").read_bytes() == (trained / "log.jsonl").read_bytes()
+
+
+def test_sigterm_finishes_the_step_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, out = GroundingTrainer.log, tmp_path / "run"
+
+    def told(self: Any, logs: dict[str, float], *rest: Any) -> None:
+        log(self, logs, *rest)
+        if self.state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    recipe = toy(optim=TOY["optim"] | {"steps": 3}, run={"log_every": 1, "save_every": 9})
+    with monkeypatch.context() as patch:
+        patch.setattr(GroundingTrainer, "log", told)
+        assert run_sft(recipe, out) is None
+    assert not (out / "model").exists()
+    [checkpoint] = (out / "checkpoints").iterdir()
+    assert run_sft(recipe, out, resume=True) == out / "model"
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert steps == [1, 2, 3]
+    assert checkpoint.name in ("checkpoint-1", "checkpoint-2")
 
 
 def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:

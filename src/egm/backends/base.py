@@ -138,7 +138,8 @@ CARD_SETTINGS: Final = GenerationSettings(max_new_tokens=8192, temperature=0.6, 
 class Backend(Protocol):
     """An engine that answers.
 
-    One that keeps a thinking budget (`Request.cut`) says so by an attribute `budgets`, which is true.
+    One that keeps a thinking budget (`Request.cut`) says so by an attribute `budgets`, which is true; one that answers
+    the requests of a call one after the other, by `one_by_one`.
 
     Attributes:
         model: What answers, for messages and records: a name, a folder or a hub id.

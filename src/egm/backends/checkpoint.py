@@ -5,6 +5,7 @@ Everything that can be refused from the files' names and their JSON is refused h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ EMBEDDED: Final = "egm-tiny"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 _WEIGHTS = "*.safetensors"
+_EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CHOICES = f"give {EMBEDDED!r}, a folder with config.json and *.safetensors, or a hub name such as 'nvidia/EGM-8B'"
 
@@ -142,3 +144,18 @@ def _fetch(name: str, patterns: tuple[str, ...]) -> Path:
             f"{name!r} is no folder here, and fetching it from the Hugging Face Hub failed "
             f"({type(error).__name__}): check the network, or give a local folder"
         ) from error
+
+
+def weights_digest(folder: Path) -> str:
+    """Tell weights from others under the same name, without reading gigabytes.
+
+    Returns:
+        16 hexadecimal digits, of the sizes and ends of the folder's safetensors files.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob(_WEIGHTS)):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(_EDGE))
+            file.seek(max(0, path.stat().st_size - _EDGE))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]

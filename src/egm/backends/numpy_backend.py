@@ -36,6 +36,7 @@ class NumpyBackend:
     """
 
     budgets = True
+    one_by_one = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.name

@@ -20,6 +20,7 @@ from egm.cli.ground import ground
 from egm.cli.grpo import grpo
 from egm.cli.models import app as models
 from egm.cli.report import report
+from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
 from egm.cli.sft import sft
 from egm.errors import EgmError
@@ -58,6 +59,7 @@ app.command("eval")(evaluate)
 app.add_typer(bench, name="bench")
 app.command("score")(score_command)
 app.command("report")(report)
+app.command("reproduce")(reproduce)
 app.add_typer(models, name="models")
 
 

@@ -32,7 +32,9 @@ def latency(
     requests: Annotated[int, typer.Option(help="Requests measured for each load.")] = 64,
     concurrency: Annotated[
         list[int] | None,
-        typer.Option(help="Closed loop with so many requests under way; repeatable.", show_default=False),
+        typer.Option(
+            help="Closed loop with so many requests under way, or batches of so many; repeatable.", show_default=False
+        ),
     ] = None,
     rate: Annotated[
         list[float] | None,
@@ -45,6 +47,8 @@ def latency(
     warm: Annotated[
         bool, typer.Option("--warm-images/--cold-images", help="One picture for all requests, or each its own.")
     ] = False,
+    device: Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="For one too: auto, float32, bfloat16 or float16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes arrivals and pictures; caches do not know another seed's.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -52,23 +56,20 @@ def latency(
 
     By default a server is measured at 1, 8 and 64 requests at once and at 2 and 8 arrivals a second; with --concurrency
     or --rate, only what they say. An open loop sends at the time of arrival whatever is still running, up to the
-    client's 1000 connections. A model in this process is measured one request at a time. Latency runs from sending to
-    the last token; queue, the wait before sending, is apart. Each request is tried once. Exit code 1 if all failed, 2
-    if the input is bad.
+    client's 1000 connections. A model in this process is measured one request at a time, or with --concurrency in
+    batches of so many, each sent when the one before is answered. Latency runs from sending to the last token; queue,
+    the wait before sending, is apart. Each request is tried once. Exit code 1 if all failed, 2 if the input is bad.
     """
     from egm import bench
 
     if server is None and model is None:
         raise EgmError("there is nothing to measure: give --server URL, or --model egm-tiny for this process")
     if server is None:
-        if rate or any(number != 1 for number in concurrency or ()):
-            raise EgmError(
-                "a model in this process answers one request at a time: leave --rate and --concurrency out, or give "
-                "--server"
-            )
-        loops, rates = [1], []
-        grounder = bench.load(str(model), max_tokens=max_tokens)
+        loops, rates = concurrency or ([] if rate else [1]), rate or []
+        grounder = bench.load(str(model), device=device, dtype=dtype, max_tokens=max_tokens)
     else:
+        if (device, dtype) != ("auto", "auto"):
+            raise EgmError("--device and --dtype are for a model in this process: leave them out")
         chosen = bool(concurrency or rate)
         loops = concurrency or ([] if chosen else [1, 8, 64])
         rates = rate or ([] if chosen else [2.0, 8.0])

@@ -30,7 +30,8 @@ def synthetic(
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another draw of the split.")] = 0,
     rationale: Annotated[
-        str, typer.Option(help="Style of the rationales: candidates, or inventory, which egm-tiny was trained on.")
+        str,
+        typer.Option(help="Style of the rationales: candidates; inventory, which egm-tiny was trained on; or unboxed."),
     ] = "candidates",
 ) -> None:
     """Write SynthRef: pictures under images/ and SPLIT.jsonl, a line a question.

@@ -33,7 +33,6 @@ _TIMES = {
     "first_token": "to the first token",
     "queue": "waiting before",
 }
-_EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
 
 
 def evaluate(
@@ -213,25 +212,14 @@ def _elsewhere(
 def _here(
     model: str, device: str, dtype: str, concurrency: int | None, settings: GenerationSettings, prompt: str | None
 ) -> tuple[Grounder, dict[str, Any]]:
-    from egm.backends.checkpoint import find_checkpoint
+    from egm.backends.checkpoint import find_checkpoint, weights_digest
     from egm.grounder import Grounder
 
-    weights = _weights(find_checkpoint(model).path)
+    weights = weights_digest(find_checkpoint(model).path)
     grounder = Grounder.load(
         model, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
     )
     return grounder, {"device": device, "dtype": dtype, "weights": weights}
-
-
-def _weights(folder: Path) -> str:
-    """Tell weights from others under the same name, without reading gigabytes."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(_EDGE))
-            file.seek(max(0, path.stat().st_size - _EDGE))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
 
 
 def _slug(*names: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,5 +29,8 @@ def sft(
     loaded = load_recipe(recipe, settings)
     place = out if out is not None else Path("runs") / recipe.stem
     folder = run_sft(loaded, place, resume=resume, allow_leak=allow_leak)
+    if folder is None:
+        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {place}", file=sys.stderr)
+        raise typer.Exit(128 + signal.SIGTERM)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         print(folder)

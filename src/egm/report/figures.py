@@ -7,6 +7,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _OURS: Final = "#0072b2"
 _THEIRS: Final = "#6b6b6b"
 _AREA_PER_BILLION: Final = 14.0  # square points
+_LARGEST: Final = 700.0  # where all models are small, of the largest of them
 _SMALLEST: Final = 28.0
 _UNKNOWN: Final = 60.0
 _STYLE: Final = {
@@ -51,7 +53,11 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
         ValueError: If no point has a latency.
     """
     shown = [point for point in points if point.milliseconds is not None]
-    notes = ["Bubble area: parameters; up to 2B all bubbles are alike, and a cross marks a model of unknown size."]
+    scale = _area_per_parameter(shown)
+    alike = size_text(round(_SMALLEST / scale))
+    notes = [
+        f"Bubble area: parameters; up to {alike} all bubbles are alike, and a cross marks a model of unknown size."
+    ]
     if any(point.is_published for point in shown):
         notes.append(published().latency_note)
     notes += [f"Latency of {point.name} derived: {point.derived}." for point in shown if point.derived]
@@ -60,7 +66,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
         [point.milliseconds or 0.0 for point in shown],
         "mean latency of an answer, ms (log scale)",
         splits,
-        _bubble_area,
+        partial(_bubble_area, scale=scale),
         notes,
         sized=True,
     )
@@ -81,10 +87,15 @@ def tokens_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, b
     )
 
 
-def _bubble_area(point: Point) -> float:
-    if point.parameters is None:
-        return _UNKNOWN
-    return max(_SMALLEST, point.parameters / 1e9 * _AREA_PER_BILLION)
+def _area_per_parameter(points: Sequence[Point]) -> float:
+    """Square points a parameter: the same in all figures of published sizes, more where all models are small."""
+    largest = max((point.parameters or 0 for point in points), default=0)
+    usual = _AREA_PER_BILLION / 1e9
+    return usual if largest * usual >= _SMALLEST or not largest else _LARGEST / largest
+
+
+def _bubble_area(point: Point, *, scale: float) -> float:
+    return _UNKNOWN if point.parameters is None else max(_SMALLEST, point.parameters * scale)
 
 
 def _draw(
@@ -113,7 +124,7 @@ def _draw(
         axes.set_xlabel(x_title)
         axes.set_ylabel("Acc@0.5, %")
         axes.set_title(_y_title(splits), loc="left", fontsize=9.5, color="#333333")
-        axes.legend(handles.values(), handles.keys(), **_legend(points, xs))
+        axes.legend(handles.values(), handles.keys(), **_legend(axes, points, xs))
         _label(figure, axes, points, xs, [math.sqrt(area(point) / math.pi) for point in points], sized=sized)
         lines = [line for note in notes for line in textwrap.wrap(note, 118)]
         figure.text(0.09, 0.13, "\n".join(lines), fontsize=7.2, color="#555555", va="top", linespacing=1.35)
@@ -174,11 +185,11 @@ def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tu
     return "measured here, 95 % interval", axes.scatter([], [], s=60, color=_OURS, alpha=0.75)
 
 
-def _legend(points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
+def _legend(axes: Axes, points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
     """Where the legend hides least: the corner with the fewest points, lower ones first."""
-    middle_x = math.sqrt(min(xs) * max(xs))
+    middle_x = math.sqrt(math.prod(axes.get_xlim()))
     accuracies = [point.accuracy for point in points]
-    middle_y = (min(accuracies) + max(accuracies)) / 2
+    middle_y = sum(axes.get_ylim()) / 2
     corners = {
         name: sum((x >= middle_x) == right and (y >= middle_y) == up for x, y in zip(xs, accuracies, strict=True))
         for name, right, up in (

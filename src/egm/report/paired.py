@@ -20,8 +20,8 @@ def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Gri
         _line(
             title,
             f"{100 * paired.analytic.value:+.2f}",
-            _signed(paired.analytic),
-            _signed(paired.bootstrap),
+            signed(paired.analytic),
+            signed(paired.bootstrap),
             p_value(paired.p_value),
         )
         for title, paired in (("Acc@0.5", comparison.accuracy), ("mean IoU", comparison.mean_iou))
@@ -72,5 +72,6 @@ def _line(name: str, *figures: str) -> Line:
     return Line(name, tuple(map(Cell, figures)))
 
 
-def _signed(estimate: Estimate) -> str:
+def signed(estimate: Estimate) -> str:
+    """An interval of differences in points."""
     return f"{100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}"

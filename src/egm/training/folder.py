@@ -11,6 +11,7 @@ from typing import Any
 
 from egm.errors import RecipeError
 from egm.files import write_text
+from egm.hardware import cpu_name, gpu_name
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe_as
 
@@ -28,7 +29,7 @@ def start_run(recipe: SFTRecipe | GRPORecipe, out: Path) -> None:
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
-    note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=_hardware())
+    note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=gpu_name() or cpu_name())
 
 
 def check_free(out: Path) -> None:
@@ -51,12 +52,47 @@ def last_checkpoint(recipe: SFTRecipe | GRPORecipe, out: Path) -> Path:
     whole = [folder for folder in _checkpoints(out) if _is_whole(folder)]
     if not kept.exists() or not whole:
         raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
-    if differing := sorted(_differences(load_recipe_as(type(recipe), kept), recipe) - _FREE):
+    if differing := differences(load_recipe_as(type(recipe), kept), recipe):
         raise RecipeError(
             f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
             "--out"
         )
     return max(whole, key=_step)
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Tell whether there is a whole checkpoint to go on from."""
+    return any(map(_is_whole, _checkpoints(out)))
+
+
+def trained(out: Path) -> Path | None:
+    """Return the folder of the model or adapter that a run ended with; None if it has not ended."""
+    try:
+        ended = "steps" in json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return next((out / name for name in ("model", "adapter") if ended and (out / name).is_dir()), None)
+
+
+def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
+    """Train a transformers `Trainer` from a checkpoint, or from the start.
+
+    Where no step is left after the checkpoint, its weights are loaded and nothing is trained: the run was ended between
+    its last checkpoint and its model, and `Trainer.train` would do one step too many.
+
+    Returns:
+        The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
+    """
+    if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        from transformers import TrainerState
+
+        state = TrainerState.load_from_json(str(checkpoint / _STATE))
+        if state.global_step >= state.max_steps:
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+            return losses[-1] if losses else None
+    return float(trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss)
 
 
 def note(out: Path, **facts: Any) -> None:
@@ -82,10 +118,10 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _differences(before: SFTRecipe | GRPORecipe, now: SFTRecipe | GRPORecipe) -> set[str]:
-    """Return the keys whose values differ, as `section.key`."""
+def differences(before: SFTRecipe | GRPORecipe, now: SFTRecipe | GRPORecipe) -> list[str]:
+    """Return the keys whose values make another run of it, as `section.key`."""
     old, new = _by_key(before), _by_key(now)
-    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return sorted({key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} - _FREE)
 
 
 def _by_key(recipe: SFTRecipe | GRPORecipe) -> dict[str, Any]:
@@ -105,9 +141,3 @@ def _versions() -> dict[str, str]:
 
             found[package] = __version__ if package == "egm" else "unknown"
     return found
-
-
-def _hardware() -> str:
-    import torch
-
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else f"CPU ({platform.machine()})"

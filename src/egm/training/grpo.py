@@ -50,20 +50,20 @@ def run_grpo(
         DataError: If the data cannot be used.
         EgmError: If the preflight fails, a checkpoint cannot be written, or the loss is no longer a number.
     """
-    from egm.training.folder import last_checkpoint, note, start_run
+    from egm.training.folder import last_checkpoint, note, start_run, train_from
     from egm.training.rollouts import write_page
     from egm.training.sft import save_trained
 
     trainer, stop = _build(recipe, out, check=check and not resume, reward=reward)
-    checkpoint = str(last_checkpoint(recipe, out)) if resume else None
+    checkpoint = last_checkpoint(recipe, out) if resume else None
     main = trainer.is_world_process_zero()
     if not resume and main:
         start_run(recipe, out)
     trainer.accelerator.wait_for_everyone()
     started = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    if not math.isfinite(result.training_loss):
-        raise EgmError(f"the loss is {result.training_loss}: lower optim.learning_rate or raise optim.warmup_steps")
+    loss = train_from(trainer, checkpoint)
+    if loss is not None and not math.isfinite(loss):
+        raise EgmError(f"the loss is {loss}: lower optim.learning_rate or raise optim.warmup_steps")
     if main and recipe.rollout.keep:
         write_page(out / "rollouts", out / "rollouts.html")
     if stop.stopped:
@@ -72,7 +72,7 @@ def run_grpo(
     save_trained(trainer, trainer.processing_class, folder)
     if main:
         seconds = round(time.perf_counter() - started, 1)
-        note(out, seconds=seconds, loss=result.training_loss, steps=trainer.state.global_step)
+        note(out, seconds=seconds, loss=loss, steps=trainer.state.global_step)
     trainer.accelerator.wait_for_everyone()
     return folder
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from egm.datasets.synthetic import Style
 from egm.errors import RecipeError
 
 Part = Literal["vision_tower", "projector", "language_model"]
@@ -106,7 +107,7 @@ class DataSection(_Section):
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
         scenes: How many scenes of a training split of SynthRef, before they repeat.
         phrases: Samples a scene of SynthRef, at most: fewer show more scenes, and take longer to make.
-        rationale: How SynthRef's rationales refer to objects: "candidates" or "inventory".
+        rationale: How SynthRef's rationales refer to objects: "candidates", "inventory" or "unboxed".
         thinking: Train on the rationale and the box; without, on the box alone.
         prompt: Prompt style of the codec; its own default if not given.
         max_length: Longest sequence in tokens; a longer sample is an error that names it.
@@ -119,7 +120,7 @@ class DataSection(_Section):
     images: Path | None = None
     scenes: int = Field(default=1_000_000, ge=1)
     phrases: int = Field(default=4, ge=1, le=4)
-    rationale: Literal["candidates", "inventory"] = "candidates"
+    rationale: Style = "candidates"
     thinking: bool = True
     prompt: str | None = None
     max_length: int = Field(default=1024, ge=64)
@@ -267,8 +268,8 @@ def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str]
         raise RecipeError(f"recipe {path} is not YAML{line}: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must hold keys such as model: and optim:, not a {type(content).__name__}")
-    for override in overrides or []:
-        _override(content, override)
+    for setting in overrides or []:
+        override(content, setting)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -280,21 +281,26 @@ def dump_recipe(recipe: _Section) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    key, found, value = override.partition("=")
+def override(content: dict[str, Any], setting: str) -> None:
+    """Put a setting such as `optim.steps=100` into the content of a recipe, in place.
+
+    Raises:
+        RecipeError: If it is not of that form.
+    """
+    key, found, value = setting.partition("=")
     if not found:
-        raise RecipeError(f"setting {override!r} is not of the form section.key=value")
+        raise RecipeError(f"setting {setting!r} is not of the form section.key=value")
     *sections, last = key.strip().split(".")
     for section in sections:
         inner = content.get(section) or {}
         if not isinstance(inner, dict):
-            raise RecipeError(f"setting {override!r}: {section} is not a section of the recipe")
+            raise RecipeError(f"setting {setting!r}: {section} is not a section of the recipe")
         content[section] = inner
         content = inner
     try:
         content[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise RecipeError(f"setting {override!r}: the value is not YAML") from None
+        raise RecipeError(f"setting {setting!r}: the value is not YAML") from None
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -327,6 +333,8 @@ def _section_at(kind: Any, path: list[Any]) -> Any:
     for part in path:
         if hasattr(kind, "model_fields") and part in kind.model_fields:
             kind = kind.model_fields[part].annotation
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
         elif isinstance(part, str):  # the tag of one of several kinds
             kind = next(k for k in _sections(kind) if part in get_args(k.model_fields["kind"].annotation))
     return _sections(kind)[0]

@@ -18,7 +18,7 @@ from egm.codecs import Codec
 from egm.errors import EgmError, ModelError, RecipeError
 from egm.grounder import codec_for
 from egm.training.data import Rows, open_rows
-from egm.training.folder import last_checkpoint, note, start_run
+from egm.training.folder import last_checkpoint, note, start_run, train_from
 from egm.training.recipe import DataSection, ModelSection, SFTRecipe
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from egm.training.trainer import GroundingTrainer
 
 
-def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path:
+def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path | None:
     """Train a model, on one process or as one of several that accelerate or torchrun has launched.
 
     Args:
@@ -40,7 +40,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         allow_leak: Train on images of the evaluation splits of RefCOCO all the same.
 
     Returns:
-        The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load, or of the adapter.
+        The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load, or of the adapter;
+        None if SIGTERM ended the run before its time, with a checkpoint to go on from.
 
     Raises:
         RecipeError: If the run folder belongs to another recipe, or there is nothing to resume.
@@ -49,6 +50,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         EgmError: If the loss is no longer a number, or memory runs out.
     """
     from egm.training.data import check_rows
+    from egm.training.stopping import StopOnSignal
 
     rows = open_rows(recipe.data, recipe.run.seed)
     held_out = _held_out(recipe)
@@ -64,6 +66,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         allow_leak=allow_leak,
     )
     trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    trainer.add_callback(stop := StopOnSignal(every=recipe.run.log_every))
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
@@ -72,15 +75,17 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     started = time.perf_counter()
     with _one_line(recipe, trainer):
         trainer.data_collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
-        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        loss = train_from(trainer, checkpoint)
         trainer.check()
+        if stop.stopped:
+            return None
         if recipe.eval is not None and trainer.state.global_step % recipe.eval.every:
             trainer.evaluate()
     folder = out / ("model" if recipe.model.lora is None else "adapter")
     save_trained(trainer, processor, folder)
     if trainer.is_world_process_zero():
         seconds = time.perf_counter() - started
-        facts = {"loss": result.training_loss, "steps": trainer.state.global_step}
+        facts = {"loss": loss, "steps": trainer.state.global_step}
         note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder

@@ -17,12 +17,16 @@ from egm.training.trainer import LogFile
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
     """On SIGTERM finishes the step, writes a checkpoint and ends the run, on all processes alike.
 
+    Args:
+        every: Steps after which several processes agree, for which they wait for their GPUs; one alone need not.
+
     Attributes:
         stopped: Whether it did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
         self.stopped = False
+        self._every = every
         self._told = False
         self._before: Any = None
 
@@ -38,10 +42,14 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint and the end, once any process was told."""
-        told = torch.tensor(int(self._told), device=args.device)
+        told = self._told
         if args.world_size > 1:
-            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-        if int(told):
+            if state.global_step % self._every:
+                return
+            heard = torch.tensor(int(told), device=args.device)
+            torch.distributed.all_reduce(heard, op=torch.distributed.ReduceOp.MAX)
+            told = bool(heard)
+        if told:
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

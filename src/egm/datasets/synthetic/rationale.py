@@ -24,8 +24,9 @@ from egm.datasets.synthetic.programs import (
 from egm.datasets.synthetic.scenes import IntBox, Scene
 from egm.datasets.synthetic.wording import noun
 
-Style: TypeAlias = Literal["candidates", "inventory"]
-"""How a rationale refers to objects: by their boxes, step by step; or by number, after a list of the whole scene."""
+Style: TypeAlias = Literal["candidates", "inventory", "unboxed"]
+"""How a rationale refers to objects: by their boxes, step by step; by number, after a list of the whole scene with its
+boxes; or by number, after the same list without them, so that the answer holds the only box."""
 
 STYLES: Final[tuple[str, ...]] = get_args(Style)
 _FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
@@ -37,7 +38,7 @@ def explain(trace: Trace, scene: Scene, *, amodal: bool = False, style: Style = 
     Args:
         trace: What `execute` returned.
         scene: The scene that it ran on.
-        amodal: Whether to end with the whole box, hidden parts too, after the visible one.
+        amodal: Whether to end with the whole box, hidden parts too, after the visible one; "unboxed" tells neither.
         style: How to refer to objects.
     """
     return _Teller(scene, style).explain(trace, amodal=amodal)
@@ -49,12 +50,16 @@ class _Teller:
         order = sorted(range(len(scene.objects)), key=lambda i: (center2(scene.objects[i]), i))
         boxes = [_box(scene, item.visible) for item in scene.objects]
         numbers = {i: str(k) for k, i in enumerate(order, 1)}
-        by_number = style == "inventory"
+        by_number = style != "candidates"
+        self.boxed = style != "unboxed"
+        shown = boxes if self.boxed else [""] * len(boxes)
         self.names = numbers if by_number else dict(enumerate(boxes))
         self.at = "" if by_number else "at "
-        entries = [f"{numbers[i]} {boxes[i]} {self._describe(i)}" for i in order] if by_number else []
+        entries = (
+            [" ".join(filter(None, (numbers[i], shown[i], self._describe(i)))) for i in order] if by_number else []
+        )
         self.inventory = "; ".join(entries) + ". " if entries else ""
-        self.choices = {i: f"{numbers[i]} {boxes[i]}" if by_number else boxes[i] for i in order}
+        self.choices = {i: f"{numbers[i]} {shown[i]}".rstrip() if by_number else boxes[i] for i in order}
 
     def _describe(self, i: int) -> str:
         item = self.scene.objects[i]
@@ -63,7 +68,7 @@ class _Teller:
 
     def explain(self, trace: Trace, *, amodal: bool) -> str:
         text = f"{self.inventory}{self.tell(trace)} So it is {self.choices[trace.referent]}."
-        if amodal:
+        if amodal and self.boxed:
             text += f" In full {_box(self.scene, self.scene.objects[trace.referent].whole)}."
         return text
 

@@ -63,7 +63,7 @@ class SynthRef:
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
         scenes: How many scenes, for a training split or a part of another. Default: all; training splits have no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
-            scene first and then refers to objects by number.
+            scene first and then refers to objects by number; "unboxed" is the same without any box.
         phrases: Questions a scene, at most. Fewer are the first of the four, and so see more scenes for their number.
 
     Raises:

@@ -1,28 +1,24 @@
 """How fast a model answers: closed loops with so many requests under way at once, and open loops of Poisson arrivals.
 
-A closed loop sends the next request when an answer comes, so a slow engine slows its own load down. An open loop sends
-each request at its time, whatever is still running, as users do; the wait from there to sending is reported as queue.
+A closed loop sends the next request when an answer comes, so a slow engine slows its own load down; in this process it
+sends so many together as one batch, and the next batch when the last answer of it has come. An open loop sends each
+request at its time, whatever is still running, as users do; the wait from there to sending is reported as queue.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import math
-import os
-import platform
 import random
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from egm._version import __version__
 from egm.backends.base import Request
+from egm.bench.about import describe
 from egm.errors import BackendError, DataError, EgmError
 from egm.journal import Record
 
@@ -33,10 +29,9 @@ if TYPE_CHECKING:
 CONNECTIONS: Final = 1000
 """Most requests under way at once, in an open loop too: as many connections as the client opens."""
 
-_ANSWER_BYTES = 1 << 20
-_ASK_SECONDS = 5.0
-
 _Outcome: TypeAlias = "Completion | BackendError"
+
+__all__ = ["CONNECTIONS", "arrivals", "connect", "describe", "load", "measure"]
 
 
 def connect(server: str, model: str | None = None, *, max_tokens: int | None = None) -> Grounder:
@@ -57,11 +52,15 @@ def connect(server: str, model: str | None = None, *, max_tokens: int | None = N
     return Grounder.connect(server, model, concurrency=CONNECTIONS, settings=settings, retry=RetryPolicy(retries=0))
 
 
-def load(model: str = "egm-tiny", *, max_tokens: int | None = None) -> Grounder:
-    """Load a model in this process for measuring, one request at a time.
+def load(
+    model: str = "egm-tiny", *, device: str = "auto", dtype: str = "auto", max_tokens: int | None = None
+) -> Grounder:
+    """Load a model in this process for measuring.
 
     Args:
         model: What `Grounder.load` takes.
+        device: The same.
+        dtype: The same.
         max_tokens: Most tokens to generate; None takes the default.
 
     Raises:
@@ -69,7 +68,7 @@ def load(model: str = "egm-tiny", *, max_tokens: int | None = None) -> Grounder:
     """
     from egm.grounder import Grounder
 
-    return Grounder.load(model, settings=_settings(max_tokens), batch_size=1)
+    return Grounder.load(model, device=device, dtype=dtype, settings=_settings(max_tokens), batch_size=1)
 
 
 def arrivals(rate: float, number: int, *, seed: int = 0) -> list[float]:
@@ -115,9 +114,9 @@ def measure(
     The questions are SynthRef val's, and are made before a load's clock starts. Servers get the pictures as JPEG.
 
     Args:
-        grounder: What to ask, from `connect` or `load`. In this process requests run one at a time.
+        grounder: What to ask, from `connect` or `load`.
         requests: How many to measure for each load.
-        concurrency: Closed loops: how many requests to keep under way.
+        concurrency: Closed loops: how many requests to keep under way; in this process, how many make a batch.
         rates: Open loops: mean arrivals a second.
         warmup: Requests before each load that are not measured.
         cold: A new picture for every request, also across loads; else one picture for all, with its four phrases.
@@ -126,8 +125,9 @@ def measure(
     Returns:
         For each load, when it has run, JSON-ready: `loop` ("closed" or "open"), `concurrency` or `rate`, `requests`,
         `errors`, `first_error`, `wall_seconds`, `requests_per_second` (answered); `latency` (from sending to the last
-        token), `first_token` and `queue`, each with `n`, `mean`, `p50`, `p90` and `p99`, or None; `tokens_per_second`,
-        of all requests together, and `mean_tokens`, None where the engine counts none.
+        token), `first_token` and `queue`, each with `n`, `mean`, `p50`, `p90` and `p99`, or None; `seconds`, what
+        `latency` is of: one a request in order, None after an error; `tokens_per_second`, of all requests together, and
+        `mean_tokens`, None where the engine counts none.
 
     Raises:
         EgmError: If a number is out of range, or the engine cannot run so many requests at once.
@@ -135,33 +135,6 @@ def measure(
     loads = [_Load(at_once=number) for number in concurrency] + [_Load(rate=rate) for rate in rates]
     _check(grounder, loads, requests, warmup, cold)
     return _measure(grounder, loads, requests, warmup, cold, seed)
-
-
-def describe(grounder: Grounder, server: str | None = None) -> dict[str, Any]:
-    """Say what is measured.
-
-    Args:
-        grounder: What `measure` gets.
-        server: Its URL, if it is behind one; the server is asked for its name and version.
-
-    Returns:
-        `engine`, `model` and `versions` by name. A server that does not say what it is is "server".
-    """
-    versions = {"egm": __version__, "python": platform.python_version()}
-    if server is None:
-        engine = type(grounder.backend).__name__
-        names = ["numpy"] if engine == "NumpyBackend" else ["torch", "transformers"]
-    else:
-        engine, release = _server(str(getattr(grounder.backend, "url", server)))
-        names = ["openai"]
-        if release is not None:
-            versions = {engine: release, **versions}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {"engine": engine, "model": grounder.backend.model, "versions": versions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +156,19 @@ def _check(grounder: Grounder, loads: Sequence[_Load], requests: int, warmup: in
         raise EgmError(f"warmup {warmup} is out of range: give 0 or more")
     if not loads:
         raise EgmError("there is nothing to measure: give a concurrency or a rate")
+    here = not hasattr(grounder.backend, "submit")
     for load in loads:
         if load.rate is not None:
             arrivals(load.rate, 0)
+            if here:
+                raise EgmError("a model in this process takes no arrivals: measure a concurrency, or give a server")
         elif load.at_once is None or not 1 <= load.at_once <= CONNECTIONS:
             raise EgmError(f"concurrency {load.at_once} is out of range: give 1 to {CONNECTIONS}")
-    if not hasattr(grounder.backend, "submit") and any(load.at_once != 1 for load in loads):
-        raise EgmError("a model in this process answers one request at a time: measure concurrency 1, or give a server")
+        elif load.at_once > 1 and getattr(grounder.backend, "one_by_one", False):
+            raise EgmError(
+                f"{grounder.backend.model} in NumPy answers one request at a time: measure concurrency 1, name a "
+                "device such as cpu or cuda to run it in PyTorch, or give a server"
+            )
     needed, there = len(loads) * (requests + warmup), _scenes()
     if cold and needed > there:
         raise DataError(
@@ -284,6 +263,7 @@ def _run(
         "wall_seconds": wall,
         "requests_per_second": (len(batch) - len(errors)) / wall,
         "latency": times["seconds"],
+        "seconds": [None if record.failure == ERROR else record.seconds for record in records],
         "first_token": times["first_token"],
         "queue": times["queue"],
         "tokens_per_second": tokens / wall if tokens else None,
@@ -294,7 +274,8 @@ def _run(
 def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Outcome]:
     backend: Any = grounder.backend
     if not hasattr(backend, "submit"):
-        return [_alone(grounder, query) for query in queries]
+        batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
+        return [outcome for batch in batches for outcome in _together(grounder, batch)]
     from egm.backends.openai_backend import outcome
 
     outcomes: dict[int, _Outcome] = {}
@@ -313,11 +294,11 @@ def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> lis
             future.cancel()
 
 
-def _alone(grounder: Grounder, query: Request) -> _Outcome:
+def _together(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Outcome]:
     try:
-        return grounder.backend.generate([query], grounder.settings)[0]
+        return grounder.backend.generate(batch, grounder.settings)
     except BackendError as error:
-        return error
+        return [error] * len(batch)
 
 
 def _open(grounder: Grounder, queries: Sequence[Request], times: Sequence[float]) -> tuple[list[_Outcome], list[float]]:
@@ -337,45 +318,3 @@ def _open(grounder: Grounder, queries: Sequence[Request], times: Sequence[float]
     finally:
         for future in futures:
             future.cancel()  # what is done stays so
-
-
-def _server(url: str) -> tuple[str, str | None]:
-    """Ask a server for its name and version: what it says of its models, and where vLLM and SGLang say the rest."""
-    root = url.removesuffix("/v1")
-    models = _get(f"{url}/models").get("data")
-    owner = models[0].get("owned_by") if isinstance(models, list) and models and isinstance(models[0], dict) else None
-    release = None
-    for path in ("version", "server_info", "get_server_info"):
-        release = _word(_get(f"{root}/{path}").get("version"))
-        if release is not None:
-            break
-    return _word(owner) or "server", release
-
-
-def _word(value: object) -> str | None:
-    text = " ".join(value.split())[:80] if isinstance(value, str) else ""
-    return text if text and text.isprintable() else None
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for the server that was named."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-def _get(url: str) -> dict[str, Any]:
-    from egm.backends.openai_connection import server_url
-
-    handlers: list[urllib.request.BaseHandler] = [_Stay()]
-    if server_url(url)[1]:
-        handlers.append(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's own servers
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        query = urllib.request.Request(url, headers=headers)  # noqa: S310  # server_url let only http and https pass
-        with urllib.request.build_opener(*handlers).open(query, timeout=_ASK_SECONDS) as reply:
-            value = json.loads(reply.read(_ANSWER_BYTES))
-    except Exception:  # whatever is wrong with the answer: a name is no reason not to measure
-        return {}
-    return value if isinstance(value, dict) else {}

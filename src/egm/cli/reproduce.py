@@ -1,0 +1,148 @@
+"""`egm reproduce`: longer thinking against a bigger model, from one recipe to a report."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from egm.errors import DataError, EgmError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from egm.reproduce.run import Plan
+
+
+def reproduce(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/reproduce.yaml.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder of it all; runs/NAME-OF-RECIPE by default.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARM", help="Train and evaluate this arm alone; repeatable.", show_default=False),
+    ] = None,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Add an ablation of the recipe; repeatable.", show_default=False),
+    ] = None,
+    until: Annotated[str, typer.Option(help="Last stage: train, evaluate, latency or report.")] = "report",
+    parallel: Annotated[int, typer.Option(help="Arms at once, each on a GPU of its own.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs that a training is spread over.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as evaluate.scenes=100.")
+    ] = None,
+) -> None:
+    """Train small and larger models at equal data, evaluate and time them, and hold the paper's claims against it.
+
+    The same command goes on where it was interrupted, however that was. Exit code 1 if an arm failed: the others are
+    reported all the same.
+    """
+    from egm.reproduce.progress import Progress
+    from egm.reproduce.recipe import ReproduceRecipe
+    from egm.reproduce.run import make_plan, run
+    from egm.training.recipe import load_recipe_as
+
+    loaded = load_recipe_as(ReproduceRecipe, recipe, settings)
+    folder = out if out is not None else Path("runs") / recipe.stem
+    plan = make_plan(loaded, folder, only=only or (), ablations=ablation or (), until=until)
+    if dry_run:
+        _print_plan(plan, parallel, gpus)
+        return
+    try:
+        with Progress() as progress:
+            failed = run(plan, parallel=parallel, gpus=gpus, progress=progress)
+    except KeyboardInterrupt as stop:
+        from egm.reproduce.jobs import Terminated
+
+        print(f"stopped: the same command goes on in {folder}", file=sys.stderr)
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        raise typer.Exit(128 + number) from None
+    if plan.reaches("report"):
+        try:
+            _report(plan)
+        except DataError:  # where all has failed there is nothing to report, and that is not what went wrong
+            if not failed:
+                raise
+    else:
+        print(folder)
+    if failed:
+        for name, why in failed.items():
+            print("error:", " ".join(f"{name}: {why}".split()), file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _report(plan: Plan) -> None:
+    from rich.console import Console
+
+    from egm.report.grid import terminal
+    from egm.reproduce.report import write_report
+
+    text, table, path = write_report(plan)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # a file has no edge
+    console.print(terminal(table))
+    console.print(text, markup=False)
+    print(path)
+
+
+def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from egm.reproduce.jobs import places_for
+
+    try:
+        places = places_for(plan.recipe.device, parallel=parallel, gpus=gpus)
+        device = "the CPU" if not places[0] else "; ".join(f"GPU {place}" for place in places)
+    except EgmError as error:  # a plan may be made where it will not run
+        device = f"not here ({error})"
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    console.print(_arms_table(plan))
+    asked, timed = plan.recipe.evaluate, plan.recipe.latency
+    scenes = "all scenes" if asked.scenes is None else f"{asked.scenes} scenes each"
+    lines = [
+        f"evaluate: {', '.join(asked.splits)}; {scenes}, {asked.batch_size} at once",
+        f"latency: {timed.requests} requests one at a time, {timed.batches} batches of {timed.batch_size}, all arms in "
+        "one run",
+        f"device: {device}; folder: {plan.out}; until: {plan.until}",
+    ]
+    if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):
+        lines.append(f"ablations not asked for: {', '.join(left)}")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _arms_table(plan: Plan) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from egm.report.card import size_text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("arm", no_wrap=True)
+    for name in ("stage", "from", "answers"):
+        table.add_column(name, no_wrap=True)
+    for name in ("parameters", "steps", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("to do")
+    for name, arm in plan.arms.items():
+        left = [stage for stage in ("train", "evaluate") if plan.reaches(stage) and not plan.is_done(name, stage)]
+        todo = ", ".join(left) or "nothing: done"
+        table.add_row(
+            Text(name),
+            arm.recipe.stage,
+            Text(arm.parent.name if arm.parent is not None else arm.recipe.model.name),
+            {True: "after thinking", False: "directly", None: ""}[arm.thinks],
+            "" if arm.parameters is None else size_text(arm.parameters),
+            "" if arm.steps is None else f"{arm.steps:,}",
+            "" if arm.samples is None else f"{arm.samples:,}",
+            Text(todo if name in plan.chosen else "not in this call"),
+        )
+    return table

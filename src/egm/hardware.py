@@ -1,0 +1,36 @@
+"""What a figure was measured on: the processor's name, and the driver's version."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first visible GPU, None if there is none."""
+    import torch
+
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+
+
+def cpu_name() -> str:
+    """Return the CPU's name, or its architecture where the system does not tell, and its number of cores."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", _CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return f"CPU ({found[1].strip() if found else platform.machine()}, {os.cpu_count()} cores)"
+
+
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver, None where the system does not tell."""
+    try:
+        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", _DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[1] if found else None

@@ -1,0 +1,215 @@
+"""The paper's claims against the figures: each held, did not hold, or was not decided, by an interval.
+
+A claim is put as a difference that is above 0 if it is true. It held if the whole 95 % interval of the difference is
+above 0, did not hold if it is below, and was not decided if the interval holds 0. Differences in accuracy are paired
+and clustered by picture, over all rows of the splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from egm.report import compare
+from egm.report.card import size_text
+from egm.report.paired import p_value
+from egm.report.words import percent
+from egm.reproduce.results import Result, Results, complexity_gain, complexity_gap, seconds_saved
+from egm.stats import Estimate
+
+
+class Verdict(StrEnum):
+    """What the figures say of a claim."""
+
+    HELD = "held"
+    NOT_HELD = "did not hold"
+    UNDECIDED = "not decided"
+    UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of the paper.
+
+    Attributes:
+        key: A short name.
+        says: What it says.
+        verdict: What became of it here.
+        figures: The figures that decide, or what is missing.
+        difference: The difference whose interval decides; in seconds for latency, else a share.
+    """
+
+    key: str
+    says: str
+    verdict: Verdict
+    figures: str
+    difference: Estimate | None = None
+
+
+def decide(difference: Estimate) -> Verdict:
+    """Judge a difference that is above 0 if the claim is true."""
+    if difference.low > 0:
+        return Verdict.HELD
+    return Verdict.NOT_HELD if difference.high < 0 else Verdict.UNDECIDED
+
+
+def judge(results: Results) -> list[Claim]:
+    """Judge all claims."""
+    roles = results.plan.recipe.roles
+    direct, thinking, reinforced, large = roles.direct, roles.thinking, roles.reinforced, roles.large[-1]
+    return [
+        _claim(
+            results,
+            "beats_large",
+            "a small model that thinks before it points is right more often than a larger one that answers directly",
+            (large, reinforced),
+            _accuracy,
+        ),
+        _claim(
+            results,
+            "faster",
+            "asked one at a time, it answers sooner than the larger one, its thinking included",
+            (large, reinforced),
+            _alone,
+        ),
+        _claim(
+            results,
+            "faster_under_load",
+            "under load it answers sooner than the larger one, its thinking included",
+            (large, reinforced),
+            _load,
+        ),
+        _claim(
+            results,
+            "complex_errors",
+            "the small model fails above all on complex phrases (in the paper 62.8 % of its errors)",
+            (direct,),
+            _errors,
+        ),
+        _claim(
+            results,
+            "closes_gap",
+            "thinking helps most where phrases are complex",
+            (direct, reinforced),
+            _gap,
+        ),
+        _claim(
+            results, "sft_adds", "fine-tuning on rationales makes the small model better", (direct, thinking), _accuracy
+        ),
+        _claim(results, "rl_adds", "reinforcement after it makes it better still", (thinking, reinforced), _accuracy),
+        _claim(
+            results,
+            "amodal",
+            "it also wins where the box of the whole object is asked for, its hidden part too",
+            (large, reinforced),
+            _amodal,
+        ),
+    ]
+
+
+def paragraph(claims: Sequence[Claim], results: Results) -> str:
+    """One paragraph that says which claims held, from their figures alone."""
+    sizes = sorted({result.arm.parameters for result in results.arms.values() if result.arm.parameters})
+    models = f"models of {size_text(sizes[0])} to {size_text(sizes[-1])} parameters" if sizes else "small models"
+    counts = [(verdict, [claim for claim in claims if claim.verdict is verdict]) for verdict in Verdict]
+    told = ", ".join(f"{len(found)} {verdict}" for verdict, found in counts if found)
+    parts = [
+        f"Of {len(claims)} claims of the paper, on SynthRef and with {models} trained from one recipe: {told} "
+        "(95 % intervals)."
+    ]
+    for verdict, found in counts:
+        if found:
+            title = {
+                Verdict.HELD: "Held",
+                Verdict.NOT_HELD: "Did not hold",
+                Verdict.UNDECIDED: "Not decided, as the interval holds 0",
+                Verdict.UNMEASURED: "Not measured",
+            }[verdict]
+            parts.append(f"{title}: {'; '.join(f'{claim.says}: {claim.figures}' for claim in found)}.")
+    return " ".join(parts)
+
+
+def _claim(
+    results: Results,
+    key: str,
+    says: str,
+    names: tuple[str, ...],
+    measure: Callable[..., tuple[Estimate, str]],
+) -> Claim:
+    if lost := [name for name in names if name not in results.arms]:
+        return Claim(key, says, Verdict.UNMEASURED, f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} missing")
+    try:
+        difference, figures = measure(*(results.arms[name] for name in names))
+    except ValueError as error:
+        return Claim(key, says, Verdict.UNMEASURED, str(error))
+    return Claim(key, says, decide(difference), figures, difference)
+
+
+def _accuracy(first: Result, second: Result) -> tuple[Estimate, str]:
+    found = compare(first.records, second.records)
+    difference = found.accuracy.analytic
+    return difference, (
+        f"Acc@0.5 {_pooled(second)} against {_pooled(first)}, {_points(difference)}, McNemar p "
+        f"{p_value(found.mcnemar.p_value)}"
+    )
+
+
+def _amodal(first: Result, second: Result) -> tuple[Estimate, str]:
+    asked = [[record for record in result.records if record.amodal] for result in (first, second)]
+    if not asked[0]:
+        raise ValueError("no whole object was asked for")
+    found = compare(*asked)
+    return found.accuracy.analytic, (
+        f"on {found.rows} such questions {second.arm.name} minus {first.arm.name}: {_points(found.accuracy.analytic)}"
+    )
+
+
+def _alone(first: Result, second: Result) -> tuple[Estimate, str]:
+    return _sooner(first, second, load=False)
+
+
+def _load(first: Result, second: Result) -> tuple[Estimate, str]:
+    return _sooner(first, second, load=True)
+
+
+def _sooner(first: Result, second: Result, *, load: bool) -> tuple[Estimate, str]:
+    if first.timing is None or second.timing is None:
+        raise ValueError("not both were timed in one run")
+    saved = seconds_saved(first.timing, second.timing, load=load)
+    rows = [each.load if load else each.alone for each in (second.timing, first.timing)]
+    ours, theirs = (1000 * row["latency"]["mean"] for row in rows)
+    rates = [row["requests_per_second"] for row in rows]
+    how = f"in batches of {rows[0]['concurrency']}" if load else "one at a time"
+    answers = f", {rates[0]:.1f} against {rates[1]:.1f} answers a second" if load else ""
+    return saved, (
+        f"{ours:.1f} ms with {second.tokens:.0f} tokens ({second.arm.name}) against {theirs:.1f} ms with "
+        f"{first.tokens:.0f} ({first.arm.name}) {how}, {1000 * saved.value:.1f} ms saved "
+        f"({1000 * saved.low:.1f} to {1000 * saved.high:.1f}){answers}"
+    )
+
+
+def _errors(small: Result) -> tuple[Estimate, str]:
+    shares, gap = small.summary.complexity, complexity_gap(small.records)
+    if shares.among_misses is None:
+        raise ValueError(f"{small.arm.name} made no error")
+    return gap, (
+        f"{percent(shares.among_misses.value)} % of the errors of {small.arm.name} are on complex phrases, which are "
+        f"{percent(shares.base_rate.value)} % of all; simple ones are answered better by {_points(gap)}"
+    )
+
+
+def _gap(before: Result, after: Result) -> tuple[Estimate, str]:
+    gain = complexity_gain(before.records, after.records)
+    return gain, (
+        f"from {before.arm.name} to {after.arm.name} the gain on complex phrases exceeds that on simple ones by "
+        f"{_points(gain)}"
+    )
+
+
+def _pooled(result: Result) -> str:
+    return f"{percent(result.summary.pooled['acc@0.5'].value)} % ({result.arm.name})"
+
+
+def _points(difference: Estimate) -> str:
+    return f"{100 * difference.value:+.2f} points ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"

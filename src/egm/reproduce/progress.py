@@ -1,0 +1,92 @@
+"""A line a stage: on a terminal it moves while the stage runs; elsewhere one says that it began, one that it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+_EVERY = 1.0  # seconds between two looks at how far a job is
+
+
+class Progress:
+    """Shows jobs; use it in a `with` statement.
+
+    Args:
+        console: Where to; standard error by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self.console = console or Console(stderr=True, highlight=False)
+        columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}", markup=False), BarColumn())
+        self._bars = Bars(
+            *columns,
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._looked: dict[str, float] = {}
+
+    def __enter__(self) -> Progress:
+        """Begin to show."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Leave the lines as they are."""
+        self._bars.stop()
+
+    def begun(self, name: str, log: Path) -> None:
+        """A job runs."""
+        self._tasks[name] = self._bars.add_task(name, total=None)
+        self._say(f"{name}: begun, log in {log}")
+
+    def at(self, name: str, count: Callable[[], tuple[int, int] | None]) -> None:
+        """A job runs still."""
+        now = time.monotonic()
+        if self._bars.disable or now - self._looked.get(name, 0.0) < _EVERY:
+            return
+        self._looked[name] = now
+        if (so_far := count()) is not None:
+            self._bars.update(self._tasks[name], completed=so_far[0], total=so_far[1])
+
+    def ended(self, name: str, seconds: float) -> None:
+        """A job has ended well."""
+        total = self._bars.tasks[self._tasks[name]].total if name in self._tasks else None
+        self._bars.update(self._tasks[name], completed=total or 1, total=total or 1)
+        self._say(f"{name}: done in {seconds:.0f} s")
+
+    def failed(self, name: str, tail: Sequence[str]) -> None:
+        """A job has failed; `tail` are the last lines that it printed."""
+        self._bars.stop_task(self._tasks[name])
+        self._tell(f"{name}: failed")
+        for line in tail:
+            self._tell(f"  | {line}")
+
+    def skipped(self, name: str, why: str) -> None:
+        """A job will not run."""
+        self._tell(f"{name}: {why}")
+
+    def note(self, text: str) -> None:
+        """Say something."""
+        self._tell(text)
+
+    def _say(self, text: str) -> None:
+        """Say what the moving lines show already, where there are none."""
+        if self._bars.disable:
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)

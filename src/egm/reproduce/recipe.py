@@ -1,0 +1,168 @@
+"""The recipe of `egm reproduce`: what all arms share, the arms, and what is measured of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from egm.errors import nearest
+from egm.training.recipe import _Section as Section
+
+Split = Literal["synthref/val", "synthref/test-simple", "synthref/test-complex", "synthref/test-amodal"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]  # it becomes a folder
+
+
+class DefaultsSection(Section):
+    """What all arms of a stage share: recipes of `egm sft` and `egm grpo`, without what the arms set themselves."""
+
+    sft: dict[str, Any] = Field(default_factory=dict)
+    grpo: dict[str, Any] = Field(default_factory=dict)
+
+
+class ArmSection(Section):
+    """One model to train.
+
+    Attributes:
+        stage: "sft" or "grpo".
+        parent: The arm whose trained model it starts from; without, `model` says.
+        set: Settings over the defaults, such as `data.thinking=false`.
+        against: For an ablation, the arm that it is compared with.
+    """
+
+    stage: Literal["sft", "grpo"]
+    parent: str | None = None
+    set: tuple[str, ...] = ()
+    against: str | None = None
+
+
+class RolesSection(Section):
+    """Which arms play which part in the paper's claims.
+
+    Attributes:
+        direct: The small model that answers directly.
+        thinking: The small model that thinks, fine-tuned on rationales.
+        reinforced: The same after reinforcement.
+        large: Larger models that answer directly, the largest last.
+    """
+
+    direct: str
+    thinking: str
+    reinforced: str
+    large: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The part of each arm, by the arm's name; the same arm may not play two."""
+        parts = {self.direct: "direct", self.thinking: "thinking", self.reinforced: "reinforced"}
+        return parts | dict.fromkeys(self.large, "large")
+
+
+class EvaluateSection(Section):
+    """What every arm is asked.
+
+    Attributes:
+        splits: The frozen splits.
+        scenes: Only so many scenes of each split; all by default.
+        batch_size: Questions answered together.
+        max_new_tokens: Where an answer is cut off.
+    """
+
+    splits: tuple[Split, ...] = Field(
+        default=("synthref/val", "synthref/test-simple", "synthref/test-complex", "synthref/test-amodal"), min_length=1
+    )
+    scenes: int | None = Field(default=None, ge=1, le=500)
+    batch_size: int = Field(default=256, ge=1)
+    max_new_tokens: int = Field(default=512, ge=1)
+
+
+class LatencySection(Section):
+    """How latency is measured: the same pictures and phrases of SynthRef val for every arm.
+
+    Attributes:
+        requests: Questions asked one at a time.
+        warmup: Questions before those, not measured.
+        batch_size: Questions of a batch, for the load; as many are answered before, not measured.
+        batches: Batches of the load.
+        seed: Of the pictures.
+    """
+
+    requests: int = Field(default=48, ge=2)
+    warmup: int = Field(default=4, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    batches: int = Field(default=3, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _as_many_pictures(self) -> LatencySection:
+        most = max(self.requests + self.warmup, self.batch_size * (self.batches + 1))
+        if most > 500:
+            raise ValueError(f"{most} requests need as many pictures, and SynthRef val has 500: ask fewer")
+        return self
+
+
+class ReproduceRecipe(Section):
+    """A whole recipe for `egm reproduce`.
+
+    Attributes:
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        preflight: Whether reinforcement looks at 16 rollouts before it trains.
+        defaults: What the arms share.
+        arms: The models to train, by name.
+        ablations: Further ones, trained only if asked for.
+        roles: Which arms the claims are about.
+        evaluate: What all are asked.
+        latency: How they are timed.
+    """
+
+    stage: Literal["reproduce"] = "reproduce"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    preflight: bool = True
+    defaults: DefaultsSection = DefaultsSection()
+    arms: dict[Name, ArmSection] = Field(min_length=1)
+    ablations: dict[Name, ArmSection] = Field(default_factory=dict)
+    roles: RolesSection
+    evaluate: EvaluateSection = EvaluateSection()
+    latency: LatencySection = LatencySection()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> ReproduceRecipe:
+        if twice := sorted(self.arms.keys() & self.ablations.keys()):
+            raise ValueError(f"{twice[0]} is both an arm and an ablation: give one of them another name")
+        arms, every = tuple(self.arms), (*self.arms, *self.ablations)
+        for role, name in (
+            ("direct", self.roles.direct),
+            ("thinking", self.roles.thinking),
+            ("reinforced", self.roles.reinforced),
+            *(("large", name) for name in self.roles.large),
+        ):
+            _check_known(f"roles.{role}", name, arms)
+        if len(self.roles.names) < 3 + len(self.roles.large):
+            raise ValueError("roles: an arm plays two parts: name four different arms at least")
+        for kind, sections, known in (("arms", self.arms, arms), ("ablations", self.ablations, every)):
+            for name, section in sections.items():
+                _check_known(f"{kind}.{name}.parent", section.parent, known)
+                if kind == "arms" and section.against is not None:
+                    raise ValueError(f"arms.{name}.against: only ablations are compared this way: leave it out")
+                if kind == "ablations" and section.against is None:
+                    raise ValueError(f"ablations.{name}.against is missing: name the arm to compare it with")
+                _check_known(f"{kind}.{name}.against", section.against, every)
+                if section.against == name:
+                    raise ValueError(f"{kind}.{name}.against is the arm itself: name another")
+        self._end_somewhere()
+        return self
+
+    def _end_somewhere(self) -> None:
+        sections = self.arms | self.ablations
+        for name in sections:
+            seen, at = [name], sections[name].parent
+            while at is not None:
+                if at in seen:
+                    raise ValueError(f"{' starts from '.join([*seen, at])}: let one of them start from a model")
+                seen.append(at)
+                at = sections[at].parent
+
+
+def _check_known(key: str, name: str | None, known: tuple[str, ...]) -> None:
+    if name is not None and name not in known:
+        raise ValueError(f"{key}: there is no arm {name!r}; {nearest(name, known)}")

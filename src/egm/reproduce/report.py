@@ -1,0 +1,214 @@
+"""The report of a reproduction: tables, figures, claims and one paragraph, from journals and latencies alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from egm.errors import DataError
+from egm.failures import COMPLEX_AT
+from egm.files import write_bytes, write_text
+from egm.report import grid as forms
+from egm.report.card import card_grid, size_text
+from egm.report.figures import latency_figure, tokens_figure
+from egm.report.grid import Cell, Grid, Line
+from egm.report.paired import p_value, signed
+from egm.reproduce.claims import Claim, judge, paragraph
+from egm.reproduce.results import Result, Results, load_results
+from egm.reproduce.run import Plan
+from egm.stats import Estimate
+
+_FIGURES = {
+    "accuracy_latency": "Accuracy against mean latency, one request at a time",
+    "accuracy_tokens": "Accuracy against tokens of an answer",
+}
+
+
+def write_report(plan: Plan) -> tuple[str, Grid, Path]:
+    """Write `report/` from the arms that are complete.
+
+    Returns:
+        The paragraph, the main table, and `report.md`.
+
+    Raises:
+        DataError: If no arm is evaluated yet, or a journal is damaged.
+    """
+    results = load_results(plan)
+    if not results.arms:
+        raise DataError(f"no arm in {plan.out} is evaluated yet: there is nothing to report")
+    claims = judge(results)
+    grids = grids_of(results, claims)
+    figures = _figures(results)
+    out = plan.out / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    text = paragraph(claims, results)
+    for name in _FIGURES:
+        for suffix in (".png", ".svg"):
+            (out / f"{name}{suffix}").unlink(missing_ok=True)  # of an earlier report that had more
+    for name, files in figures.items():
+        for suffix, content in files.items():
+            write_bytes(out / f"{name}{suffix}", content)
+    for name, table in grids.items():
+        write_text(out / f"{name}.csv", forms.csv_text(table))
+    write_text(out / "report.tex", "\n".join(map(forms.latex, grids.values())))
+    write_text(out / "claims.json", json.dumps([asdict(claim) for claim in claims], indent=2) + "\n")
+    write_text(out / "report.md", _page(text, grids, figures, results))
+    return text, grids["models"], out / "report.md"
+
+
+def grids_of(results: Results, claims: Sequence[Claim]) -> dict[str, Grid]:
+    """The tables by name: models, complexity, errors, paired, claims."""
+    return {
+        "models": _models(results),
+        "complexity": _complexity(results),
+        "errors": _errors(results),
+        "paired": _paired(results),
+        "claims": Grid(
+            "Claims of the paper",
+            ("claim", "here", "figures"),
+            (("", tuple(Line(claim.says, (Cell(claim.verdict), Cell(claim.figures))) for claim in claims)),),
+            ("Held: the 95 % interval of the difference is above 0. Not decided: it holds 0.",),
+        ),
+    }
+
+
+def _models(results: Results) -> Grid:
+    accuracy = card_grid([result.run for result in results.arms.values()])
+    ((_, lines),) = accuracy.sections
+    loads = {result.timing.load["concurrency"] for result in results.arms.values() if result.timing is not None}
+    load = f"answers/s in batches of {', '.join(map(str, sorted(loads)))}" if loads else "answers/s in batches"
+    titles = ("model", "parameters", "training samples", *accuracy.columns[1:], "tokens", "mean ms", "p50", "p90", load)
+    rows = tuple(
+        Line(line.name, (*_facts(result), *line.cells, Cell(f"{result.tokens:.0f}"), *_times(result)), line.remarks)
+        for line, result in zip(lines, results.arms.values(), strict=True)
+    )
+    notes = [
+        *accuracy.notes,
+        "Latency: from sending to the last token, one request at a time. All models were timed in one run.",
+    ]
+    if results.untimed is not None:
+        notes[-1] = f"Latencies are left out: {results.untimed}."
+    return Grid("Acc@0.5 (%), tokens and latency", titles, (("", rows),), tuple(notes))
+
+
+def _facts(result: Result) -> tuple[Cell, Cell]:
+    size, line, at = result.arm.parameters, list[str](), result.arm
+    while True:
+        line.insert(0, "?" if at.samples is None else f"{at.samples:,}")
+        if at.parent is None:
+            return Cell("" if size is None else size_text(size)), Cell(" + ".join(line))
+        at = at.parent
+
+
+def _times(result: Result) -> tuple[Cell, ...]:
+    if result.timing is None:
+        return (Cell(),) * 4
+    spread = result.timing.alone["latency"]
+    times = (Cell(f"{1000 * spread[key]:.1f}") for key in ("mean", "p50", "p90"))
+    return (*times, Cell(f"{result.timing.load['requests_per_second']:.1f}"))
+
+
+def _complexity(results: Results) -> Grid:
+    groups = {name: result.summary.groups["relations"] for name, result in results.arms.items()}
+    labels = list(dict.fromkeys(label for found in groups.values() for label in found))
+
+    def line(name: str, result: Result) -> Line:
+        shares = result.summary.complexity
+        counted = [_cell(groups[name].get(label)) for label in labels]
+        return Line(name, (_cell(shares.accuracy_simple), _cell(shares.accuracy_complex), *counted))
+
+    return Grid(
+        "Acc@0.5 (%) by complexity of the phrase",
+        ("model", "simple", "complex", *(f"relation words: {label}" for label in labels)),
+        (("", tuple(line(*item) for item in results.arms.items())),),
+        (
+            f"Complex: {COMPLEX_AT} or more relation words, ordinals, superlatives and negations together, by the "
+            "grammar of egm.failures. 95 % intervals, clustered by picture.",
+        ),
+    )
+
+
+def _errors(results: Results) -> Grid:
+    def line(name: str, result: Result) -> Line:
+        shares = result.summary.complexity
+        misses = sum(result.summary.misses.values())
+        return Line(name, (Cell(str(misses)), _cell(shares.among_misses), _cell(shares.base_rate)))
+
+    return Grid(
+        "Share of errors on complex phrases (%)",
+        ("model", "errors", "on complex phrases", "complex among all phrases"),
+        (("", tuple(line(*item) for item in results.arms.items())),),
+        ("In the paper 62.8 % of a small model's errors, by its own count of what is complex.",),
+    )
+
+
+def _paired(results: Results) -> Grid:
+    lines = []
+    for first, second, found in results.comparisons():
+        accuracy, test = found.accuracy, found.mcnemar
+        figures = (
+            f"{100 * accuracy.analytic.value:+.2f}",
+            signed(accuracy.analytic),
+            signed(accuracy.bootstrap),
+            p_value(accuracy.p_value),
+            str(test.only_a),
+            str(test.only_b),
+            p_value(test.p_value),
+        )
+        lines.append(Line(f"{second} minus {first}", tuple(map(Cell, figures))))
+    return Grid(
+        "Paired comparisons, Acc@0.5",
+        (
+            *("", "points", "95 % by formula", "95 % by bootstrap", "p, bootstrap"),
+            *("only the first is right", "only the second", "p, exact McNemar"),
+        ),
+        (("", tuple(lines)),),
+        ("The first is what is subtracted. Over all rows of the splits; intervals and bootstrap by picture.",),
+    )
+
+
+def _cell(estimate: Estimate | None) -> Cell:
+    return Cell() if estimate is None else Cell.percent(estimate)
+
+
+def _figures(results: Results) -> dict[str, dict[str, bytes]]:
+    points = results.points()
+    figures = {}
+    if any(point.milliseconds for point in points):
+        figures["accuracy_latency"] = latency_figure(points, results.splits)
+    if any(point.tokens for point in points):
+        figures["accuracy_tokens"] = tokens_figure(points, results.splits)
+    return figures
+
+
+def _page(text: str, grids: Mapping[str, Grid], figures: Mapping[str, Mapping[str, bytes]], results: Results) -> str:
+    parts = ["# Longer against bigger\n", f"{text}\n"]
+    if results.missing:
+        lost = "; ".join(f"{name}: {why}" for name, why in results.missing.items())
+        parts.append(f"**Incomplete.** {lost}.\n")
+    parts.append(forms.markdown(grids["models"]))
+    parts += [f"![{_FIGURES[name]}]({name}.png)\n" for name in figures]
+    parts += [forms.markdown(table) for name, table in grids.items() if name != "models"]
+    return "\n".join([*parts, _conditions(results)])
+
+
+def _conditions(results: Results) -> str:
+    """What the figures were made with."""
+    lines = ["**Made with**\n"]
+    timed = next((result.timing for result in results.arms.values() if result.timing is not None), None)
+    if timed is not None:
+        versions = ", ".join(f"{name} {number}" for name, number in timed.about["versions"].items())
+        lines.append(f"- latency: {timed.about['hardware']}, {timed.about['engine']}; {versions}")
+    header = next(iter(results.arms.values())).run.header
+    versions = ", ".join(f"{name} {number}" for name, number in header.versions.items())
+    most = header.settings["max_new_tokens"]
+    lines.append(f"- answers: {header.concurrency} at once, greedy, at most {most} tokens; {versions}")
+    lines.append(f"- questions: {', '.join(f'{split} {n:,}' for split, n in _asked(results).items())}")
+    lines.append("- settings of every arm: `reproduce.yaml`; each training's own record: `arms/NAME/train/run.json`")
+    return "\n".join(lines) + "\n"
+
+
+def _asked(results: Results) -> Mapping[str, int]:
+    return next(iter(results.arms.values())).run.asked

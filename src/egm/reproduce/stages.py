@@ -1,0 +1,102 @@
+"""The stages of an arm as jobs: `egm sft` or `egm grpo`, then `egm eval`, each going on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from egm.errors import EgmError
+from egm.files import write_text
+from egm.journal import FILE_NAME
+from egm.reproduce.arms import Arm
+from egm.reproduce.folder import ArmFolder
+from egm.reproduce.jobs import Job
+from egm.reproduce.recipe import ReproduceRecipe
+from egm.training.folder import has_checkpoint
+from egm.training.recipe import dump_recipe
+
+_TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
+
+
+def job_name(arm: str, stage: str) -> str:
+    """The name of a stage's job."""
+    return f"{arm} {stage}"
+
+
+def train_job(recipe: ReproduceRecipe, arm: Arm, out: Path, *, gpus: int) -> Job:
+    """Train an arm, from its last checkpoint if there is one."""
+    folder = ArmFolder(out, arm.name)
+
+    def command() -> Sequence[str]:
+        model = None
+        if arm.parent is not None and (model := ArmFolder(out, arm.parent.name).model) is None:
+            raise EgmError(f"{arm.name} starts from {arm.parent.name}, whose model is not in {out}: train it first")
+        made = arm.starting_from(model)
+        write_text(folder.path / "train.yaml", dump_recipe(made))
+        options = ["--out", str(folder.train)]
+        if has_checkpoint(folder.train):
+            options.append("--resume")
+        elif folder.train.exists():  # killed before there was anything to go on from
+            shutil.rmtree(folder.train)
+        if made.stage == "grpo" and not recipe.preflight:
+            options.append("--skip-preflight")
+        start = (*_TORCHRUN, str(gpus), "-m") if gpus > 1 else ()
+        return [*start, "egm.cli", made.stage, str(folder.path / "train.yaml"), *options]
+
+    after = () if arm.parent is None else (job_name(arm.parent.name, "train"),)
+    steps = arm.steps
+    return Job(
+        name=job_name(arm.name, "train"),
+        command=command,
+        log=folder.log("train"),
+        finish=partial(folder.finish, "train", arm.recipe.model_dump(mode="json")),
+        after=after,
+        folder=folder,
+        count=lambda: None if steps is None else (_last_step(folder.train / "log.jsonl"), steps),
+    )
+
+
+def evaluate_job(recipe: ReproduceRecipe, arm: Arm, out: Path) -> Job:
+    """Ask an arm all questions; those that its journal holds are not asked again."""
+    folder, asked = ArmFolder(out, arm.name), recipe.evaluate
+
+    def command() -> Sequence[str]:
+        if folder.model is None:
+            raise EgmError(f"the model of {arm.name} is not in {out}: train it first")
+        options = ["--model", str(folder.model), "--out", str(folder.evaluate), "--device", recipe.device]
+        options += ["--concurrency", str(asked.batch_size), "--max-tokens", str(asked.max_new_tokens)]
+        if asked.scenes is not None:
+            options += ["--scenes", str(asked.scenes)]
+        return ["egm.cli", "eval", *asked.splits, *options]
+
+    return Job(
+        name=job_name(arm.name, "evaluate"),
+        command=command,
+        log=folder.log("evaluate"),
+        finish=partial(folder.finish, "evaluate", asked.model_dump(mode="json")),
+        after=(job_name(arm.name, "train"),),
+        folder=folder,
+        count=partial(_answered, folder.evaluate / FILE_NAME),
+    )
+
+
+def _last_step(log: Path) -> int:
+    try:
+        lines = log.read_bytes().splitlines()
+        return int(json.loads(lines[-1])["step"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return 0
+
+
+def _answered(journal: Path) -> tuple[int, int] | None:
+    try:
+        with journal.open("rb") as file:
+            datasets: dict[str, Any] = json.loads(file.readline())["datasets"]
+            lines = sum(chunk.count(b"\n") for chunk in iter(partial(file.read, 1 << 20), b""))
+    except (OSError, ValueError, KeyError):
+        return None
+    return lines, sum(int(facts["n"]) for facts in datasets.values())

@@ -1,0 +1,272 @@
+"""The report from journals with known results: each verdict is reached by figures, and what is missing is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egm.errors import DataError
+from egm.journal import Header, Journal, Record
+from egm.report.grid import Grid
+from egm.reproduce.arms import resolve
+from egm.reproduce.claims import Claim, Verdict, decide, judge, paragraph
+from egm.reproduce.folder import ArmFolder, settle
+from egm.reproduce.latency import FILE_NAME, apart, read_timings, why_again
+from egm.reproduce.recipe import ReproduceRecipe
+from egm.reproduce.report import grids_of, write_report
+from egm.reproduce.results import complexity_gain, complexity_gap, load_results
+from egm.reproduce.run import Plan, make_plan
+from egm.stats import Estimate
+from egm.training.recipe import load_recipe_as
+
+from .conftest import Write
+
+SIMPLE, COMPLEX = "the red circle", "the second star from the left"
+TRUTH = (0.0, 0.0, 100.0, 100.0)
+ROWS = 240  # two a picture, one of them complex; the last quarter of the pictures amodal
+Rule = Callable[[int, bool, bool], bool]
+"""Whether a row is right, by the number of its picture, whether it is complex, and whether it is amodal."""
+
+
+def share(simple: float, complex_: float | None = None, amodal: float | None = None) -> Rule:
+    """The first so many of a hundred pictures are right."""
+
+    def rule(picture: int, is_complex: bool, is_amodal: bool) -> bool:
+        wanted = amodal if is_amodal and amodal is not None else complex_ if is_complex else None
+        return (picture * 37 % 100) / 100 < (simple if wanted is None else wanted)
+
+    return rule
+
+
+def records(rule: Rule, tokens: int = 10) -> list[Record]:
+    made = []
+    for row in range(ROWS):
+        picture, is_complex = divmod(row, 2)
+        is_amodal = picture >= ROWS * 3 // 8
+        hit = rule(picture, bool(is_complex), is_amodal)
+        box = TRUTH if hit else (100.0, 100.0, 200.0, 200.0)
+        phrase = COMPLEX if is_complex else SIMPLE
+        made.append(
+            Record(str(row), f"p{picture}", phrase, TRUTH, (200, 200), split="synthref/val", box=box, iou=float(hit),
+                   amodal=is_amodal, completion_tokens=tokens, seconds=1.0)
+        )  # fmt: skip
+    return made
+
+
+def timing(seconds: float, hardware: str = "H200", **versions: str) -> dict[str, Any]:
+    times = [seconds * (1 + 0.1 * math.sin(number)) for number in range(40)]
+    spread = {"n": 40, "mean": sum(times) / 40, "p50": seconds, "p90": 1.1 * seconds, "p99": 1.1 * seconds}
+    row = {"latency": spread, "seconds": times, "concurrency": 1, "requests_per_second": 1 / seconds}
+    about = {"hardware": hardware, "engine": "TransformersBackend", "versions": {"torch": "2.15", **versions}}
+    return {"about": about, "weights": "", "alone": row, "load": {**row, "concurrency": 8}}
+
+
+class Made:
+    """A folder of arms that answered by rules."""
+
+    def __init__(self, recipe: ReproduceRecipe, out: Path) -> None:
+        self.recipe, self.out = recipe, out
+        settle(out, recipe, resolve(recipe, ["unboxed"]))
+
+    def answer(self, rules: Mapping[str, Rule], **tokens: int) -> None:
+        for name, rule in rules.items():
+            folder = ArmFolder(self.out, name)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            facts = {"synthref/val": {"n": ROWS, "digest": "x"}}
+            settings = {"max_new_tokens": 4}
+            header = Header(name, {"name": "qwen3_vl"}, {"style": "qwen3"}, settings, facts, versions={"egm": "0"})
+            with Journal(folder.evaluate, header) as journal:
+                for record in records(rule, tokens.get(name, 10)):
+                    journal.append(record)
+            folder.finish("train", {}, 1.0)
+            folder.finish("evaluate", {}, 1.0)
+
+    def time(self, **timings: dict[str, Any]) -> None:
+        settings = self.recipe.latency.model_dump() | {"device": self.recipe.device}
+        content = {"started": "", "settings": settings, "arms": timings}
+        (self.out / FILE_NAME).write_text(json.dumps(content))
+
+    @property
+    def plan(self) -> Plan:
+        return make_plan(self.recipe, self.out)
+
+    def claims(self) -> dict[str, Claim]:
+        return {claim.key: claim for claim in judge(load_results(self.plan))}
+
+    def grids(self) -> dict[str, Grid]:
+        results = load_results(self.plan)
+        return grids_of(results, judge(results))
+
+
+@pytest.fixture
+def made(write: Write, tmp_path: Path) -> Made:
+    return Made(load_recipe_as(ReproduceRecipe, write(evaluate__scenes=None)), tmp_path / "out")
+
+
+AS_THE_PAPER = {
+    "direct": share(0.6, 0.2),
+    "large": share(0.7, 0.5),
+    "thinking": share(0.75, 0.7),
+    "reinforced": share(0.9),
+}
+
+
+def test_all_hold_where_the_figures_are_the_papers(made: Made) -> None:
+    made.answer(AS_THE_PAPER, large=10, reinforced=30)
+    made.time(**{name: timing(0.4 if name == "large" else 0.1) for name in AS_THE_PAPER})
+    claims = made.claims()
+    assert {claim.verdict for claim in claims.values()} == {Verdict.HELD}
+    large = sum(record.iou for record in records(AS_THE_PAPER["large"])) / ROWS
+    best = sum(record.iou for record in records(AS_THE_PAPER["reinforced"])) / ROWS
+    beats = claims["beats_large"]
+    assert beats.difference is not None
+    assert beats.difference.value == pytest.approx(best - large)
+    assert f"{100 * best:.2f} % (reinforced) against {100 * large:.2f} % (large)" in beats.figures
+    assert "McNemar p < 0.0001" in beats.figures
+    faster = claims["faster"].difference
+    assert faster is not None
+    assert faster.value == pytest.approx(0.3, rel=0.02)
+    assert faster.low < faster.value < faster.high
+    assert "with 30 tokens (reinforced) against" in claims["faster"].figures
+    assert "in batches of 8, " in claims["faster_under_load"].figures
+    assert "10.0 against 2.5 answers a second" in claims["faster_under_load"].figures
+
+
+def test_one_batch_says_nothing_of_the_spread(made: Made) -> None:
+    made.answer(AS_THE_PAPER)
+    timings = {name: timing(0.4 if name == "large" else 0.1) for name in AS_THE_PAPER}
+    for each in timings.values():
+        each["load"]["concurrency"] = 40
+    made.time(**timings)
+    claims = made.claims()
+    assert (claims["faster"].verdict, claims["faster_under_load"].verdict) == (Verdict.HELD, Verdict.UNDECIDED)
+
+
+def test_none_holds_where_it_is_the_other_way_round(made: Made) -> None:
+    worse = {"direct": share(0.5, 0.9), "large": share(0.9), "thinking": share(0.3, 0.4), "reinforced": share(0.2, 0.1)}
+    made.answer(worse)
+    made.time(**{name: timing(0.1 if name == "large" else 0.4) for name in worse})
+    claims = made.claims()
+    assert {key for key, claim in claims.items() if claim.verdict is not Verdict.NOT_HELD} == set()
+    text = paragraph(list(claims.values()), load_results(made.plan))
+    assert text.startswith("Of 8 claims of the paper, on SynthRef and with models of 11.5M to 40.4M parameters trained")
+    assert ": 8 did not hold (95 % intervals). Did not hold: a small model that thinks" in text
+    assert "\n" not in text
+
+
+def test_nothing_is_decided_where_the_interval_holds_0(made: Made) -> None:
+    made.answer(dict.fromkeys(AS_THE_PAPER, share(0.5)))
+    made.time(**{name: timing(0.1) for name in AS_THE_PAPER})
+    assert {claim.verdict for claim in made.claims().values()} == {Verdict.UNDECIDED}
+    text = paragraph(list(made.claims().values()), load_results(made.plan))
+    assert "8 not decided (95 % intervals). Not decided, as the interval holds 0: " in text
+
+
+def test_the_ends_of_an_interval_decide() -> None:
+    def estimate(low: float, high: float) -> Estimate:
+        return Estimate((low + high) / 2, low, high, 0.1, 9, 9)
+
+    assert decide(estimate(0.001, 0.2)) is Verdict.HELD
+    assert decide(estimate(0.0, 0.2)) is Verdict.UNDECIDED
+    assert decide(estimate(-0.1, 0.0)) is Verdict.UNDECIDED
+    assert decide(estimate(-0.2, -0.001)) is Verdict.NOT_HELD
+
+
+def test_differences_between_kinds_of_phrases_are_those_of_the_means() -> None:
+    before, after = records(share(0.6, 0.2)), records(share(0.7, 0.6))
+
+    def mean(rows: list[Record], phrase: str) -> float:
+        hits = [record.iou for record in rows if record.phrase == phrase]
+        return sum(hits) / len(hits)
+
+    gap = complexity_gap(before)
+    assert gap.value == pytest.approx(mean(before, SIMPLE) - mean(before, COMPLEX))
+    gain = complexity_gain(before, after)
+    gains = [mean(after, phrase) - mean(before, phrase) for phrase in (COMPLEX, SIMPLE)]
+    assert gain.value == pytest.approx(gains[0] - gains[1])
+    for found in (gap, gain):
+        assert -1 <= found.low < found.value < found.high
+    with pytest.raises(ValueError, match="all phrases are simple"):
+        complexity_gap([replace(record, phrase=SIMPLE) for record in before])
+
+
+def test_what_is_missing_is_said_and_the_rest_reported(made: Made) -> None:
+    with pytest.raises(DataError, match="is evaluated yet: there is nothing to report"):
+        write_report(made.plan)
+    made.answer({name: AS_THE_PAPER[name] for name in ("direct", "thinking")})
+    text, _, path = write_report(made.plan)
+    page = path.read_text()
+    assert "**Incomplete.** large: not trained; reinforced: not trained; unboxed: not trained." in page
+    assert "2 held" in text
+    assert "Not measured: " in text
+    assert "large, reinforced are missing" in text
+    claims = {claim["key"]: claim for claim in json.loads((path.parent / "claims.json").read_text())}
+    assert claims["sft_adds"]["verdict"] == "held"
+    assert claims["faster"]["verdict"] == "not measured"
+    assert "Latencies are left out: nothing is timed." in page
+    assert not (path.parent / "accuracy_latency.png").exists()
+
+
+def test_the_whole_report(made: Made) -> None:
+    made.answer(AS_THE_PAPER | {"unboxed": share(0.7, 0.6)}, reinforced=30)
+    made.time(**{name: timing(0.4 if name == "large" else 0.1) for name in [*AS_THE_PAPER, "unboxed"]})
+    text, _, path = write_report(made.plan)
+    page = path.read_text()
+    assert text in page
+    assert "Incomplete" not in page
+    assert "H200, TransformersBackend; torch 2.15" in page
+    for name in ("accuracy_latency", "accuracy_tokens"):
+        assert f"({name}.png)" in page
+        assert (path.parent / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (path.parent / f"{name}.svg").read_bytes()
+    with (path.parent / "models.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["direct", "large", "thinking", "reinforced", "unboxed"]
+    assert (rows["reinforced"]["parameters"], rows["reinforced"]["training samples"]) == ("11.5M", "12 + 4")
+    assert (rows["large"]["p50"], rows["large"]["tokens"], rows["reinforced"]["tokens"]) == ("400.0", "10", "30")
+    assert rows["large"]["answers/s in batches of 8"] == "2.5"
+    grids = made.grids()
+    pairs = [line.name for line in grids["paired"].sections[0][1]]
+    assert pairs == [
+        "thinking minus large",
+        "reinforced minus large",
+        "thinking minus direct",
+        "reinforced minus thinking",
+        "unboxed minus thinking",
+    ]
+    misses = {line.name: line.cells for line in grids["errors"].sections[0][1]}
+    wrong = [record for record in records(AS_THE_PAPER["direct"]) if not record.iou]
+    hard = sum(record.phrase == COMPLEX for record in wrong)
+    assert (misses["direct"][0].text, misses["direct"][1].text) == (str(len(wrong)), f"{100 * hard / len(wrong):.2f}")
+    assert misses["direct"][2].text == "50.00"
+    complexity = grids["complexity"]
+    assert complexity.columns[:3] == ("model", "simple", "complex")
+    tex = (path.parent / "report.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == len(grids)
+
+
+def test_latencies_of_two_machines_are_flagged_and_taken_again(made: Made) -> None:
+    made.answer(AS_THE_PAPER)
+    assert why_again(made.out, {}, made.recipe) == "nothing is timed yet"
+    same = {name: timing(0.1) for name in AS_THE_PAPER}
+    made.time(**same)
+    assert why_again(made.out, {}, made.recipe) is None
+    for strange in (timing(0.1, "H100"), timing(0.1, driver="570.1"), timing(0.1, torch="2.16")):
+        made.time(**same | {"large": strange})
+        why = "large timed on another machine, driver or version than direct"
+        assert apart(read_timings(made.out)[0]) == why
+        assert why_again(made.out, {}, made.recipe) == why
+        assert made.claims()["faster"].verdict is Verdict.UNMEASURED
+        assert f"Latencies are left out: {why}." in made.grids()["models"].notes
+    made.time(**same)
+    assert why_again(made.out, {"unboxed": made.out}, made.recipe) == "unboxed not timed yet"
+    assert why_again(made.out, {"large": made.out}, made.recipe) == "large trained anew"
+    other = made.recipe.model_copy(update={"device": "cuda"})
+    assert why_again(made.out, {}, other) == "the settings of latency or the device are others"
