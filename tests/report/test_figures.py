@@ -32,3 +32,25 @@ def test_bubbles_of_small_models_have_areas_like_their_parameters() -> None:
     scale = _area_per_parameter([small, large])
     assert _bubble_area(large, scale=scale) == pytest.approx(5 * _bubble_area(small, scale=scale))
     assert _area_per_parameter([small, published]) == _area_per_parameter([published])
+
+
+@pytest.mark.parametrize(("milliseconds", "accuracy"), [(600.0, 85.5), (600.0, 86.3), (12_000.0, 86.3)])
+def test_the_legend_hides_no_interval(milliseconds: float, accuracy: float) -> None:
+    ours = Point("mine", accuracy, accuracy - 0.4, accuracy + 0.4, milliseconds, 100.0, None, 64, False)
+    theirs = [
+        Point("8B", 91.4, None, None, 737.0, 101.0, 8_800_000_000, None, True),
+        Point("235B", 88.2, None, None, 4320.0, None, 235_700_000_000, None, True),
+        Point("235B-Thinking", 90.7, None, None, 13_929.0, None, 235_700_000_000, None, True),
+    ]
+    chart = latency_figure([*theirs, ours], ("refcoco/val",))[".svg"].decode("utf-8")
+
+    def corners(group: str) -> list[tuple[float, float]]:
+        path = chart.partition(f'id="{group}"')[2].partition(' d="')[2].partition('"')[0]
+        numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", path)]
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    frame, ends = corners("legend_1"), corners("LineCollection_1")
+    assert len(ends) == 2
+    beside = any(x < min(p[0] for p in frame) or x > max(p[0] for p in frame) for x, _ in ends)
+    above = all(y < min(p[1] for p in frame) for _, y in ends) or all(y > max(p[1] for p in frame) for _, y in ends)
+    assert beside or above

@@ -6,7 +6,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from egm.report.published import published
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 # Blue and grey stay apart in print and for every common kind of colour blindness; published bubbles are hollow besides.
 _OURS: Final = "#0072b2"
@@ -26,6 +27,7 @@ _AREA_PER_BILLION: Final = 14.0  # square points
 _LARGEST: Final = 700.0  # where all models are small, of the largest of them
 _SMALLEST: Final = 28.0
 _UNKNOWN: Final = 60.0
+_CAP: Final = 3.0  # half the width of an interval's ends, points
 _STYLE: Final = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -124,8 +126,11 @@ def _draw(
         axes.set_xlabel(x_title)
         axes.set_ylabel("Acc@0.5, %")
         axes.set_title(_y_title(splits), loc="left", fontsize=9.5, color="#333333")
-        axes.legend(handles.values(), handles.keys(), **_legend(axes, points, xs))
-        _label(figure, axes, points, xs, [math.sqrt(area(point) / math.pi) for point in points], sized=sized)
+        radii = [math.sqrt(area(point) / math.pi) for point in points]
+        figure.draw_without_rendering()
+        taken = _marks(figure, axes, points, xs, radii)
+        taken.append(_legend(axes, handles, taken))
+        _label(axes, points, xs, radii, taken, sized=sized)
         lines = [line for note in notes for line in textwrap.wrap(note, 118)]
         figure.text(0.09, 0.13, "\n".join(lines), fontsize=7.2, color="#555555", va="top", linespacing=1.35)
         return {f".{kind}": _file(figure, kind) for kind in ("png", "svg")}
@@ -176,7 +181,7 @@ def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tu
     assert point.low is not None
     assert point.high is not None
     ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
-    axes.errorbar([x], [point.accuracy], yerr=ends, fmt="none", ecolor=_OURS, elinewidth=1.1, capsize=3, zorder=3)
+    axes.errorbar([x], [point.accuracy], yerr=ends, fmt="none", ecolor=_OURS, elinewidth=1.1, capsize=_CAP, zorder=3)
     unknown = sized and point.parameters is None
     mark = axes.scatter(
         [x], [point.accuracy], s=area, marker="X" if unknown else "o", color=_OURS, alpha=0.75, zorder=4
@@ -185,22 +190,37 @@ def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tu
     return "measured here, 95 % interval", axes.scatter([], [], s=60, color=_OURS, alpha=0.75)
 
 
-def _legend(axes: Axes, points: Sequence[Point], xs: Sequence[float]) -> dict[str, Any]:
-    """Where the legend hides least: the corner with the fewest points, lower ones first."""
-    middle_x = math.sqrt(math.prod(axes.get_xlim()))
-    accuracies = [point.accuracy for point in points]
-    middle_y = sum(axes.get_ylim()) / 2
-    corners = {
-        name: sum((x >= middle_x) == right and (y >= middle_y) == up for x, y in zip(xs, accuracies, strict=True))
-        for name, right, up in (
-            ("lower left", False, False),
-            ("lower right", True, False),
-            ("upper left", False, True),
-            ("upper right", True, True),
-        )
-    }
-    corner = min(corners, key=lambda name: corners[name])
-    return {"loc": corner, "fontsize": 8, "frameon": True, "framealpha": 0.9, "edgecolor": "#cccccc", "borderpad": 0.8}
+def _marks(
+    figure: Figure, axes: Axes, points: Sequence[Point], xs: Sequence[float], radii: Sequence[float]
+) -> list[Bbox]:
+    """Where bubbles and intervals lie, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    scale = figure.dpi / 72
+    found = []
+    for point, x, r in zip(points, xs, (scale * radius for radius in radii), strict=True):
+        across, along = axes.transData.transform((x, point.accuracy))
+        found.append(Bbox.from_extents(across - r, along - r, across + r, along + r))
+        if point.low is not None and point.high is not None:
+            low, high = (axes.transData.transform((x, end))[1] for end in (point.low, point.high))
+            found.append(Bbox.from_extents(across - _CAP * scale, low, across + _CAP * scale, high))
+    return found
+
+
+def _legend(axes: Axes, handles: Mapping[str, Any], taken: Sequence[Bbox]) -> Bbox:
+    """Put the legend into the corner where it hides least, lower ones first; return where that is."""
+    hidden: dict[str, float] = {}
+    for corner in ("lower left", "lower right", "upper left", "upper right"):
+        place = _legend_in(axes, handles, corner)
+        hidden[corner] = sum(_overlap(place, other) for other in taken)
+    return _legend_in(axes, handles, min(hidden, key=lambda corner: hidden[corner]))
+
+
+def _legend_in(axes: Axes, handles: Mapping[str, Any], corner: str) -> Bbox:
+    legend = axes.legend(
+        handles.values(), handles.keys(), loc=corner, fontsize=8, framealpha=0.9, edgecolor="#cccccc", borderpad=0.8
+    )
+    return legend.get_window_extent()
 
 
 def _shown(point: Point, *, sized: bool) -> str:
@@ -217,21 +237,9 @@ def _shown(point: Point, *, sized: bool) -> str:
 
 
 def _label(
-    figure: Figure, axes: Axes, points: Sequence[Point], xs: Sequence[float], radii: Sequence[float], *, sized: bool
+    axes: Axes, points: Sequence[Point], xs: Sequence[float], radii: Sequence[float], taken: list[Bbox], *, sized: bool
 ) -> None:
-    """Name every point where its name covers no other name and no bubble, as far as there is such a place."""
-    from matplotlib.transforms import Bbox
-
-    figure.draw_without_rendering()
-    scale = figure.dpi / 72
-    centres = [axes.transData.transform((x, point.accuracy)) for point, x in zip(points, xs, strict=True)]
-    taken = [
-        Bbox.from_extents(x - r * scale, y - r * scale, x + r * scale, y + r * scale)
-        for (x, y), r in zip(centres, radii, strict=True)
-    ]
-    legend = axes.get_legend()
-    if legend is not None:
-        taken.append(legend.get_window_extent())
+    """Name every point where its name covers no other name and nothing of what is `taken`, as far as there is room."""
     frame = axes.get_window_extent()
     for point, x, r in zip(points, xs, radii, strict=True):
         reach = 0.72 * r + 4
@@ -269,6 +277,6 @@ def _label(
         taken.append(best[2])
 
 
-def _overlap(a: Any, b: Any) -> float:
+def _overlap(a: Bbox, b: Bbox) -> float:
     across, along = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
     return float(across * along) if across > 0 and along > 0 else 0.0
