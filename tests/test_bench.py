@@ -123,6 +123,7 @@ def test_nothing_answered_and_nothing_counted() -> None:
         ({"requests": 0}, "requests 0 is out of range"),
         ({"warmup": -1}, "warmup -1 is out of range"),
         ({"concurrency": []}, "nothing to measure"),
+        ({"concurrency": [1, 8], "requests": 7}, "7 requests never keep 8 under way"),
         ({"concurrency": [0]}, "concurrency 0 is out of range: give 1 to 1000"),
         ({"concurrency": [1001]}, "concurrency 1001 is out of range"),
         ({"rates": [2.0]}, "takes no arrivals"),

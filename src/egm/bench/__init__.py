@@ -169,6 +169,8 @@ def _check(grounder: Grounder, loads: Sequence[_Load], requests: int, warmup: in
                 f"{grounder.backend.model} in NumPy answers one request at a time: measure concurrency 1, name a "
                 "device such as cpu or cuda to run it in PyTorch, or give a server"
             )
+        elif load.at_once > requests:
+            raise EgmError(f"{requests} requests never keep {load.at_once} under way: measure more, or less at once")
     needed, there = len(loads) * (requests + warmup), _scenes()
     if cold and needed > there:
         raise DataError(
