@@ -23,7 +23,9 @@ app.command("convert")(convert)
 
 @app.command("synthetic")
 def synthetic(
-    split: Annotated[str, typer.Option(help="train, val, test-simple, test-complex or test-amodal.")] = "val",
+    split: Annotated[
+        str, typer.Option(help="train, train-complex, val, test-simple, test-complex or test-amodal.")
+    ] = "val",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("egm-out/synthref"),
     scenes: Annotated[
         int | None, typer.Option(help="How many scenes; all by default. train has no end.", show_default=False)
