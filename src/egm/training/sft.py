@@ -291,9 +291,8 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         processor: The model's processor.
         folder: Where to.
     """
-    import torch
-
     from egm.models.fast import disable_fast_path
+    from egm.publish.folder import save_weights
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = None
@@ -304,12 +303,10 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
     disable_fast_path(model)
     if hasattr(model, "peft_config"):
         model.save_pretrained(folder, state_dict=state)
-    elif state is None:
-        model.to(torch.bfloat16).save_pretrained(folder)
     else:
-        if model.config.tie_word_embeddings:
+        if state is not None and model.config.tie_word_embeddings:
             state.pop("lm_head.weight", None)
-        model.save_pretrained(folder, state_dict={name: value.to(torch.bfloat16) for name, value in state.items()})
+        save_weights(model, folder, dtype="bfloat16", state=state)
     processor.save_pretrained(folder)
 
 
