@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def test_the_run_folder_says_what_was_done(trained: Path) -> None:
     assert run["steps"] == 2
     assert {"torch", "transformers", "trl", "egm"} <= run["versions"].keys()
     assert run["hardware"]
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert all(line["samples_per_second"] > 0 for line in lines[:-1])
+    assert lines[-1]["train_samples_per_second"] == pytest.approx(4 * lines[-1]["train_steps_per_second"])
     assert 4.0 < run["loss"] < 8.0  # about the logarithm of the vocabulary: nothing has been learnt yet
 
 
@@ -138,13 +142,17 @@ def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.Mo
     recipe.write_text(
         "model: {name: tiny-s, from_scratch: true}\n"
         f"data: {{train: {tmp_path / 'rows.jsonl'}}}\noptim: {{steps: 1, batch_size: 1}}\n"
+        "run: {log_every: 1}\n"
     )
     arguments = ["sft", str(recipe), "--out", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, DataError)
     assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
     assert not (tmp_path / "run").exists()
-    assert CliRunner().invoke(app, [*arguments, "--allow-leak"]).exit_code == 0
+    done = CliRunner().invoke(app, [*arguments, "--allow-leak"])
+    assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # the rest is for people
+    assert "step 1/1: loss " in done.stderr
+    assert "%|" not in done.stderr  # no bars for files that are written at once
     assert "a.png is in refcoco/val" in json.loads((tmp_path / "run" / "run.json").read_text())["data"]["leaks"]
 
 
@@ -198,6 +206,27 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path: Pat
     # The first step's rate is 0; the second's weights are still numbers, if absurd.
     assert (tmp_path / "run" / "checkpoints" / "checkpoint-1").exists()
     assert not (tmp_path / "run" / "checkpoints" / "checkpoint-3").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = GroundingTrainer.log
+
+    def fill(self: Any, logs: dict[str, float], *rest: Any) -> None:
+        log(self, logs, *rest)
+        if self.state.global_step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(GroundingTrainer, "log", fill)
+            with pytest.raises(EgmError, match=r"checkpoint of step 2 could not be written") as caught:
+                run_sft(toy(), tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
+    assert run_sft(toy(), tmp_path / "run", resume=True).is_dir()
 
 
 def test_weights_that_are_no_numbers_are_not_kept() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.errors import RecipeError
+from egm.backends.quiet import quiet
+from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe_as
@@ -57,6 +61,27 @@ def last_checkpoint(recipe: SFTRecipe | GRPORecipe, out: Path) -> Path:
             "--out"
         )
     return max(whole, key=_step)
+
+
+@contextmanager
+def written_whole(trainer: Any) -> Iterator[None]:
+    """Let a trainer write a checkpoint, and leave nothing of one that cannot be written.
+
+    Raises:
+        EgmError: If it cannot.
+    """
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
+        folder = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        if trainer.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(str(error).split())[:200]
+        raise EgmError(
+            f"the checkpoint of step {trainer.state.global_step} could not be written ({reason}): make room on the "
+            f"disk of {folder.parent}, and go on with --resume from the checkpoint before"
+        ) from error
 
 
 def note(out: Path, **facts: Any) -> None:

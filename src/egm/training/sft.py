@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from egm.training.held_out import HeldOut
     from egm.training.trainer import GroundingTrainer
 
+_SHOWN = ("loss", "mean_token_accuracy", "grad_norm", "samples_per_second", "eval_loss", "eval_accuracy",
+          "eval_mean_iou", "train_samples_per_second")  # fmt: skip
+
 
 def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path:
     """Train a model, on one process or as one of several that accelerate or torchrun has launched.
@@ -121,11 +124,13 @@ def make_trainer(
         held_out: What to measure while training.
     """
     from datasets import Dataset
+    from transformers import PrinterCallback, ProgressCallback
 
     from egm.training.data import Order
     from egm.training.flat import Flattening, flatten, use_flat_attention
     from egm.training.parts import choose_parts, recompute_layers
-    from egm.training.trainer import GroundingTrainer, LogFile
+    from egm.training.stopping import LogFile
+    from egm.training.trainer import GroundingTrainer
 
     micro, run = _passes(recipe, rows), recipe.run
     collator = _collator(recipe, model, processor, rows)
@@ -153,8 +158,10 @@ def make_trainer(
         eval_dataset=None if held_out is None else Dataset.from_dict({"row": [0]}),  # `evaluate` has its own samples
         data_collator=Flattening(collator) if run.flatten else collator,
         processing_class=processor,
-        callbacks=[LogFile(out / "log.jsonl")],
+        callbacks=[LogFile(out / "log.jsonl", _SHOWN)],
     )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if held_out is not None and held_out.asked and sharded:
         raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
