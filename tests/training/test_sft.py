@@ -235,14 +235,35 @@ def test_weights_that_are_no_numbers_are_not_kept() -> None:
         check_weights([weight], 7)
 
 
-def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("place", "error", "says"),
+    [
+        (
+            "egm.training.trainer.expand_pixels",
+            torch.OutOfMemoryError("CUDA out of memory."),
+            r"out of GPU memory at step 1 with 4 samples in a pass: raise optim\.accumulation.*optim\.recompute towards"
+            r".*with another optim\.accumulation or optim\.recompute alone, --resume",
+        ),
+        (
+            "egm.training.trainer.expand_pixels",
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+            "out of GPU memory at step 1",
+        ),
+        (
+            "egm.training.trainer.GroundingTrainer.__init__",
+            torch.OutOfMemoryError("CUDA out of memory."),
+            r"out of GPU memory while the model is moved there: set model\.dtype to bfloat16; share it among",
+        ),
+    ],
+)  # fmt: skip
+def test_running_out_of_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception, says: str
+) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
-    monkeypatch.setattr("egm.training.trainer.expand_pixels", full)  # there is no GPU here to fill
-    with pytest.raises(
-        EgmError, match=r"out of GPU memory at step 1 with 4 samples in a pass: raise optim\.accumulation"
-    ):
+    monkeypatch.setattr(place, full)  # there is no GPU here to fill
+    with pytest.raises(EgmError, match=says):
         run_sft(toy(), tmp_path / "run")
 
 

@@ -66,7 +66,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         length=_collator(recipe, model, processor, rows).length,
         allow_leak=allow_leak,
     )
-    trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    with _one_line(recipe):
+        trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
@@ -266,28 +267,35 @@ def checkpointing_name(config: Any) -> str:
 
 
 @contextmanager
-def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer) -> Iterator[None]:
-    """Say in one line what ends a training run."""
-    import torch
-
+def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer | None = None) -> Iterator[None]:
+    """Say in one line what ends a training run, or before there is a trainer the making of one."""
     try:
         yield
     except EgmError as error:
         # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
         raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # torch has an error of its own for its allocator only; CUDA, its libraries and NCCL word theirs.
+        if not any(words in str(error) for words in ("out of memory", "ALLOC_FAILED")):
+            raise
+        raise EgmError(_what_to_lower(recipe, trainer)) from error
+
+
+def _what_to_lower(recipe: SFTRecipe, trainer: GroundingTrainer | None) -> str:
+    where, advice = "out of GPU memory while the model is moved there", []
+    if trainer is not None:
         samples = math.ceil(recipe.optim.batch_size / recipe.optim.accumulation / trainer.args.world_size)
+        where = f"out of GPU memory at step {trainer.state.global_step + 1} with {samples} samples in a pass"
         advice = ["raise optim.accumulation or lower optim.batch_size"]
         if recipe.optim.recompute < 1:
             advice.append("raise optim.recompute towards 1")
-        if recipe.model.dtype == "float32" and not recipe.model.from_scratch:
-            advice.append("set model.dtype to bfloat16")
-        if recipe.model.lora is None and not recipe.model.from_scratch:
-            advice.append("freeze parts in model.freeze, or train an adapter with model.lora")
-        raise EgmError(
-            f"out of GPU memory at step {trainer.state.global_step + 1} with {samples} samples in a pass: "
-            f"{'; '.join(advice)}; after the first or second of these go on with --resume if there is a checkpoint"
-        ) from error
+    if recipe.model.dtype == "float32":
+        advice.append("set model.dtype to bfloat16")
+    if recipe.model.lora is None and trainer is not None and not recipe.model.from_scratch:
+        advice.append("freeze parts in model.freeze, or train an adapter with model.lora")
+    advice.append("share it among several GPUs with a file of recipes/accelerate")
+    after = "; with another optim.accumulation or optim.recompute alone, --resume goes on from a checkpoint"
+    return f"{where}: {'; '.join(advice)}{after if trainer is not None else ''}"
 
 
 def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
