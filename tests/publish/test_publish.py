@@ -18,6 +18,7 @@ from egm.grounder import Grounder
 from egm.journal import Header, Journal, Record
 from egm.models import build_model, build_processor
 from egm.publish.export import export_model
+from egm.publish.folder import save_weights
 from egm.publish.merge import merge_adapter
 from egm.publish.push import plan_push
 
@@ -91,8 +92,11 @@ def test_an_exported_folder_grounds_and_has_all_its_pieces(exported: Path) -> No
     assert names >= {
         "README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
         "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+        "video_preprocessor_config.json",
     }  # fmt: skip
-    assert json.loads((exported / "config.json").read_text())["dtype"] == "bfloat16"
+    config = json.loads((exported / "config.json").read_text())
+    parts = (config, config["text_config"], config["vision_config"])  # SGLang reads the text's, vLLM the first
+    assert [part["dtype"] for part in parts] == ["bfloat16"] * 3
     assert json.loads((exported / "generation_config.json").read_text())["eos_token_id"] is not None
 
 
@@ -122,6 +126,18 @@ def test_large_models_are_saved_in_shards(base: Path, tmp_path: Path, monkeypatc
     (out / shards[0]).unlink()
     with pytest.raises(ModelError, match=f"lacks {shards[0]}"):
         plan_push(out, "me/it")
+
+
+def test_weights_gathered_from_shards_are_told_by_their_own_type(tmp_path: Path) -> None:
+    """Under FSDP the model itself stays in float32, and the weights come beside it."""
+    from transformers import AutoModelForImageTextToText
+
+    model = build_model("tiny-s", seed=3)
+    state = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}
+    save_weights(model, tmp_path, dtype="bfloat16", state=state)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.bfloat16}
+    assert model.dtype == torch.float32
 
 
 def test_scores_come_from_journals(base: Path, tmp_path: Path) -> None:

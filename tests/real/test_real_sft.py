@@ -1,4 +1,4 @@
-"""Fine-tuning on real pictures and phrases, in the official jsonl: from rows to a model folder that grounds."""
+"""EGM-8B's recipe at toy size, on real pictures and phrases in the official jsonl: a model comes out that grounds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 from egm.backends import GenerationSettings
 from egm.grounder import Grounder
-from egm.training.recipe import SFTRecipe
+from egm.training.recipe import load_recipe
 from egm.training.sft import run_sft
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "egm-8b.yaml"
 
 
 def test_official_rows_become_a_model_that_grounds(real_data: Callable[[str], Path], tmp_path: Path) -> None:
@@ -34,13 +36,19 @@ def test_official_rows_become_a_model_that_grounds(real_data: Callable[[str], Pa
     assert len({row["image"] for row in rows}) == 2
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
-    recipe = SFTRecipe.model_validate(
-        {
-            "model": {"name": "tiny-s", "from_scratch": True, "freeze": ["vision_tower"]},
-            "data": {"train": str(path), "images": str(images)},
-            "optim": {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0.03},
-            "run": {"flatten": True, "log_every": 1},
-        }
+    recipe = load_recipe(
+        RECIPE,
+        [
+            "model.name=tiny-s",
+            "model.from_scratch=true",
+            f"data.train={path}",
+            f"data.images={images}",
+            "optim.epochs=2",
+            "optim.batch_size=2",
+            "optim.learning_rate=1.0e-3",
+            "run.workers=1",
+            "run.log_every=1",
+        ],
     )
     folder = run_sft(recipe, tmp_path / "run")
     losses = [json.loads(line).get("loss") for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_the_run_folder_says_what_was_done(trained: Path) -> None:
     assert run["steps"] == 2
     assert {"torch", "transformers", "trl", "egm"} <= run["versions"].keys()
     assert run["hardware"]
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert all(line["samples_per_second"] > 0 for line in lines[:-1])
+    assert lines[-1]["train_samples_per_second"] == pytest.approx(4 * lines[-1]["train_steps_per_second"])
     assert 4.0 < run["loss"] < 8.0  # about the logarithm of the vocabulary: nothing has been learnt yet
 
 
@@ -171,13 +175,17 @@ def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.Mo
     recipe.write_text(
         "model: {name: tiny-s, from_scratch: true}\n"
         f"data: {{train: {tmp_path / 'rows.jsonl'}}}\noptim: {{steps: 1, batch_size: 1}}\n"
+        "run: {log_every: 1}\n"
     )
     arguments = ["sft", str(recipe), "--out", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, DataError)
     assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
     assert not (tmp_path / "run").exists()
-    assert CliRunner().invoke(app, [*arguments, "--allow-leak"]).exit_code == 0
+    done = CliRunner().invoke(app, [*arguments, "--allow-leak"])
+    assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # the rest is for people
+    assert "step 1/1: loss " in done.stderr
+    assert "%|" not in done.stderr  # no bars for files that are written at once
     assert "a.png is in refcoco/val" in json.loads((tmp_path / "run" / "run.json").read_text())["data"]["leaks"]
 
 
@@ -233,20 +241,62 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path: Pat
     assert not (tmp_path / "run" / "checkpoints" / "checkpoint-3").exists()
 
 
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = GroundingTrainer.log
+
+    def fill(self: Any, logs: dict[str, float], *rest: Any) -> None:
+        log(self, logs, *rest)
+        if self.state.global_step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(GroundingTrainer, "log", fill)
+            with pytest.raises(EgmError, match=r"checkpoint of step 2 could not be written") as caught:
+                run_sft(toy(), tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
+    assert run_sft(toy(), tmp_path / "run", resume=True).is_dir()
+
+
 def test_weights_that_are_no_numbers_are_not_kept() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, float("inf")]))
     with pytest.raises(EgmError, match="weights are no numbers after step 7"):
         check_weights([weight], 7)
 
 
-def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("place", "error", "says"),
+    [
+        (
+            "egm.training.trainer.expand_pixels",
+            torch.OutOfMemoryError("CUDA out of memory."),
+            r"out of GPU memory at step 1 with 4 samples in a pass: raise optim\.accumulation.*optim\.recompute towards"
+            r".*with another optim\.accumulation or optim\.recompute alone, --resume",
+        ),
+        (
+            "egm.training.trainer.expand_pixels",
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+            "out of GPU memory at step 1",
+        ),
+        (
+            "egm.training.trainer.GroundingTrainer.__init__",
+            torch.OutOfMemoryError("CUDA out of memory."),
+            r"out of GPU memory while the model is moved there: set model\.dtype to bfloat16; share it among",
+        ),
+    ],
+)  # fmt: skip
+def test_running_out_of_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception, says: str
+) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
-    monkeypatch.setattr("egm.training.trainer.expand_pixels", full)  # there is no GPU here to fill
-    with pytest.raises(
-        EgmError, match=r"out of GPU memory at step 1 with 4 samples in a pass: raise optim\.accumulation"
-    ):
+    monkeypatch.setattr(place, full)  # there is no GPU here to fill
+    with pytest.raises(EgmError, match=says):
         run_sft(toy(), tmp_path / "run")
 
 

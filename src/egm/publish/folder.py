@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,44 @@ def save_model(model: Any, processor: Any, folder: Path, *, dtype: str) -> None:
     `preprocessor_config.json` and `video_preprocessor_config.json` repeat what `processor_config.json` says, for
     engines that read the older names.
     """
-    import torch
-
     config, tokenizer = model.generation_config, processor.tokenizer
     if config.eos_token_id is None:
         config.eos_token_id = tokenizer.eos_token_id
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    with quiet():
-        model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=SHARD)
+    save_weights(model, folder, dtype=dtype)
     config.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     if getattr(processor, "video_processor", None) is not None:
         processor.video_processor.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def save_weights(model: Any, folder: Path, *, dtype: str, state: Mapping[str, Any] | None = None) -> None:
+    """Save weights in shards, and a configuration that tells their type for each part of the model.
+
+    transformers writes the new type at the top only. SGLang reads the language model's, and serves in float16 what
+    claims to be float32.
+
+    Args:
+        model: A transformers model; its own weights are converted where no others are given.
+        folder: Where to.
+        dtype: One of `DTYPES`.
+        state: The weights, where the model holds a share of them only.
+    """
+    import torch
+
+    kind = getattr(torch, dtype)
+    with quiet():
+        if state is None:
+            model.to(kind).save_pretrained(folder, max_shard_size=SHARD)
+        else:
+            weights = {name: value.to(kind) for name, value in state.items()}
+            model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD)
+    config = model.config
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        part.dtype = dtype
+    config.save_pretrained(folder)
 
 
 def publishable(folder: Path) -> list[Path]:

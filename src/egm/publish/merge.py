@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.backends.checkpoint import find_checkpoint
+from egm.backends.quiet import quiet
 from egm.errors import ModelError
 from egm.publish.folder import check_dtype, new_folder, save_model
 
@@ -51,7 +52,8 @@ def load_merged(adapter: Path, *, base: str | None = None) -> tuple[Any, Any]:
 
     try:
         # peft warns of keys that are missing and goes on with random ones, so they are compared here.
-        model = PeftModel.from_pretrained(backend.module, str(adapter), is_trainable=False)
+        with quiet():
+            model = PeftModel.from_pretrained(backend.module, str(adapter), is_trainable=False)
         _refuse_other_keys(model, adapter)
         with torch.no_grad():
             return model.merge_and_unload(safe_merge=True), backend.processor

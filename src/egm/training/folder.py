@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.errors import RecipeError
+from egm.backends.quiet import quiet
+from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.hardware import cpu_name, gpu_name
 from egm.training.grpo_recipe import GRPORecipe
@@ -93,6 +97,27 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
             losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
             return losses[-1] if losses else None
     return float(trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss)
+
+
+@contextmanager
+def written_whole(trainer: Any) -> Iterator[None]:
+    """Let a trainer write a checkpoint, and leave nothing of one that cannot be written.
+
+    Raises:
+        EgmError: If it cannot.
+    """
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
+        folder = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        if trainer.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(str(error).split())[:200]
+        raise EgmError(
+            f"the checkpoint of step {trainer.state.global_step} could not be written ({reason}): make room on the "
+            f"disk of {folder.parent}, and go on with --resume from the checkpoint before"
+        ) from error
 
 
 def note(out: Path, **facts: Any) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from egm.training.grpo_trainer import GroundingGRPOTrainer
     from egm.training.stopping import StopOnSignal
 
+_SHOWN = ("reward", "accuracy", "no_box", "frac_reward_zero_std", "completions/mean_length", "entropy", "kl",
+          "grad_norm", "step_time", "eval_accuracy", "eval_mean_iou")  # fmt: skip
 _LOSSES = {"grpo": "grpo", "dapo": "dapo", "dr_grpo": "dr_grpo", "gspo": "grpo"}
 
 
@@ -93,7 +95,7 @@ def _build(
     from egm.training.prompts import Ahead, Asker, SampleTable
     from egm.training.rollouts import RolloutWriter
     from egm.training.sft import open_model
-    from egm.training.stopping import Measure, ShownLog, StopOnSignal
+    from egm.training.stopping import LogFile, Measure, StopOnSignal
 
     if not recipe.run.fast_path:
         raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
@@ -149,7 +151,7 @@ def _build(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     stop = StopOnSignal()
-    for callback in (stop, ShownLog(out / "log.jsonl")):
+    for callback in (stop, LogFile(out / "log.jsonl", _SHOWN)):
         trainer.add_callback(callback)
     if recipe.eval is not None:
         trainer.add_callback(Measure(recipe.eval.every, partial(trainer.measure, held_out)))

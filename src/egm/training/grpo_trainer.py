@@ -16,20 +16,19 @@ All else is TRL's: advantages, losses, clipping, KL, weights for vLLM, the loop.
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from trl import GRPOTrainer
 
-from egm.errors import BackendError, EgmError
+from egm.errors import BackendError
 from egm.images import load_image
 from egm.models.decode import Decoder
 from egm.models.rope_index import position_ids
+from egm.training.folder import written_whole
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.prompts import Ahead, Asker, Prompts
 from egm.training.rewards import Grades, Reward
@@ -290,17 +289,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return metrics
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        try:
+        with written_whole(self):
             super()._save_checkpoint(model, trial)
-        except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            if self.args.should_save:
-                shutil.rmtree(folder, ignore_errors=True)
-            reason = " ".join(str(error).split())[:200]
-            raise EgmError(
-                f"the checkpoint of step {self.state.global_step} could not be written ({reason}): make room on the "
-                f"disk of {folder.parent}, and go on with --resume from the checkpoint before"
-            ) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: TRL's would stand in every checkpoint."""

@@ -147,7 +147,7 @@ class OptimSection(_Section):
         beta2: AdamW's second moment decay.
         max_grad_norm: Gradients are clipped to this norm.
         precision: "bf16" computes in bfloat16 on a GPU.
-        rounding: How AdamW rounds bfloat16 weights. "nearest" loses steps that are smaller than a 256th of a weight;
+        rounding: How AdamW rounds bfloat16 weights. "nearest" loses steps that are smaller than a 512th of a weight;
             "stochastic" keeps them on average.
         recompute: Share of the layers that keep no activations and compute them again on the way back.
     """

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from egm.training.held_out import HeldOut
     from egm.training.trainer import GroundingTrainer
 
+_SHOWN = ("loss", "mean_token_accuracy", "grad_norm", "samples_per_second", "eval_loss", "eval_accuracy",
+          "eval_mean_iou", "train_samples_per_second")  # fmt: skip
+
 
 def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path | None:
     """Train a model, on one process or as one of several that accelerate or torchrun has launched.
@@ -65,7 +68,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         length=_collator(recipe, model, processor, rows).length,
         allow_leak=allow_leak,
     )
-    trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    with _one_line(recipe):
+        trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
     trainer.add_callback(stop := StopOnSignal(every=recipe.run.log_every))
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
@@ -126,11 +130,13 @@ def make_trainer(
         held_out: What to measure while training.
     """
     from datasets import Dataset
+    from transformers import PrinterCallback, ProgressCallback
 
     from egm.training.data import Order
     from egm.training.flat import Flattening, flatten, use_flat_attention
     from egm.training.parts import choose_parts, recompute_layers
-    from egm.training.trainer import GroundingTrainer, LogFile
+    from egm.training.stopping import LogFile
+    from egm.training.trainer import GroundingTrainer
 
     micro, run = _passes(recipe, rows), recipe.run
     collator = _collator(recipe, model, processor, rows)
@@ -158,8 +164,10 @@ def make_trainer(
         eval_dataset=None if held_out is None else Dataset.from_dict({"row": [0]}),  # `evaluate` has its own samples
         data_collator=Flattening(collator) if run.flatten else collator,
         processing_class=processor,
-        callbacks=[LogFile(out / "log.jsonl")],
+        callbacks=[LogFile(out / "log.jsonl", _SHOWN)],
     )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if held_out is not None and held_out.asked and sharded:
         raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
@@ -264,28 +272,35 @@ def checkpointing_name(config: Any) -> str:
 
 
 @contextmanager
-def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer) -> Iterator[None]:
-    """Say in one line what ends a training run."""
-    import torch
-
+def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer | None = None) -> Iterator[None]:
+    """Say in one line what ends a training run, or before there is a trainer the making of one."""
     try:
         yield
     except EgmError as error:
         # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
         raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # torch has an error of its own for its allocator only; CUDA, its libraries and NCCL word theirs.
+        if not any(words in str(error) for words in ("out of memory", "ALLOC_FAILED")):
+            raise
+        raise EgmError(_what_to_lower(recipe, trainer)) from error
+
+
+def _what_to_lower(recipe: SFTRecipe, trainer: GroundingTrainer | None) -> str:
+    where, advice = "out of GPU memory while the model is moved there", []
+    if trainer is not None:
         samples = math.ceil(recipe.optim.batch_size / recipe.optim.accumulation / trainer.args.world_size)
+        where = f"out of GPU memory at step {trainer.state.global_step + 1} with {samples} samples in a pass"
         advice = ["raise optim.accumulation or lower optim.batch_size"]
         if recipe.optim.recompute < 1:
             advice.append("raise optim.recompute towards 1")
-        if recipe.model.dtype == "float32" and not recipe.model.from_scratch:
-            advice.append("set model.dtype to bfloat16")
-        if recipe.model.lora is None and not recipe.model.from_scratch:
-            advice.append("freeze parts in model.freeze, or train an adapter with model.lora")
-        raise EgmError(
-            f"out of GPU memory at step {trainer.state.global_step + 1} with {samples} samples in a pass: "
-            f"{'; '.join(advice)}; after the first or second of these go on with --resume if there is a checkpoint"
-        ) from error
+    if recipe.model.dtype == "float32":
+        advice.append("set model.dtype to bfloat16")
+    if recipe.model.lora is None and trainer is not None and not recipe.model.from_scratch:
+        advice.append("freeze parts in model.freeze, or train an adapter with model.lora")
+    advice.append("share it among several GPUs with a file of recipes/accelerate")
+    after = "; with another optim.accumulation or optim.recompute alone, --resume goes on from a checkpoint"
+    return f"{where}: {'; '.join(advice)}{after if trainer is not None else ''}"
 
 
 def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
@@ -296,9 +311,8 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         processor: The model's processor.
         folder: Where to.
     """
-    import torch
-
     from egm.models.fast import disable_fast_path
+    from egm.publish.folder import save_weights
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = None
@@ -309,12 +323,10 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
     disable_fast_path(model)
     if hasattr(model, "peft_config"):
         model.save_pretrained(folder, state_dict=state)
-    elif state is None:
-        model.to(torch.bfloat16).save_pretrained(folder)
     else:
-        if model.config.tie_word_embeddings:
+        if state is not None and model.config.tie_word_embeddings:
             state.pop("lm_head.weight", None)
-        model.save_pretrained(folder, state_dict={name: value.to(torch.bfloat16) for name, value in state.items()})
+        save_weights(model, folder, dtype="bfloat16", state=state)
     processor.save_pretrained(folder)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
-
-from egm.training.trainer import LogFile
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
@@ -80,15 +80,34 @@ class Measure(TrainerCallback):  # type: ignore[misc]
             self._measure()
 
 
-class ShownLog(LogFile):
-    """A `LogFile` that says the main figures on standard error too."""
+class LogFile(TrainerCallback):  # type: ignore[misc]
+    """Writes what is logged to a file, one JSON object a line, and says the main figures on standard error.
 
-    _SHOWN = ("reward", "accuracy", "no_box", "frac_reward_zero_std", "completions/mean_length", "entropy", "kl",
-              "grad_norm", "step_time", "eval_accuracy", "eval_mean_iou")  # fmt: skip
+    A run that goes on goes on from its checkpoint's line.
+
+    Args:
+        path: The file.
+        shown: Names of the main figures.
+    """
+
+    def __init__(self, path: Path, shown: Sequence[str]) -> None:
+        self._path, self._shown = path, shown
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the file with what was logged before the checkpoint, if there is one."""
+        if state.is_world_process_zero:
+            self._path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Append the last line, and show what counts of it."""
-        super().on_log(args, state, control, **kwargs)
-        shown = [f"{name} {logs[name]:.4g}" for name in self._SHOWN if logs and isinstance(logs.get(name), float | int)]
-        if shown and state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(map(_line, state.log_history[-1:]))
+        shown = [f"{name} {logs[name]:.4g}" for name in self._shown if logs and isinstance(logs.get(name), float | int)]
+        if shown:
             print(f"step {state.global_step}/{state.max_steps}: {', '.join(shown)}", file=sys.stderr)  # noqa: T201
+
+
+def _line(entry: dict[str, float]) -> str:
+    return json.dumps(entry) + "\n"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from egm.codecs import Codec
 from egm.training.collate import IGNORED, expand_pixels
 from egm.training.data import Order
+from egm.training.folder import written_whole
 from egm.training.held_out import HeldOut, answer
 from egm.training.optim import RoundedAdamW, muon
 from egm.training.recipe import OptimSection
@@ -41,6 +40,9 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     optimizer: Any
     control: Any
+    _first: tuple[int, float] | None = None
+    _since: tuple[int, float] | None = None
+    """Steps, and when they began: the first of this process, and the one after the last line of the log."""
 
     def __init__(
         self,
@@ -89,6 +91,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run one pass, and end the run if its loss is no number."""
+        if self._first is None:
+            self._first = self._since = self.state.global_step, time.perf_counter()
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.watch.add(self.state.global_step + 1, inputs["samples"], loss)
         return loss
@@ -142,6 +146,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
             metrics |= {"eval_accuracy": hits / count, "eval_mean_iou": iou / count}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self._since is not None:
+            self._since = self.state.global_step, time.perf_counter()
         return metrics
 
     def _held_out_losses(self, samples: Sequence[Sample]) -> list[float]:
@@ -170,7 +176,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint, unless what it would keep is no number."""
         self.check()
-        super()._save_checkpoint(*args, **kwargs)
+        with written_whole(self):
+            super()._save_checkpoint(*args, **kwargs)
 
     def check(self) -> None:
         """Wait for the losses so far.
@@ -185,35 +192,20 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         """Write none: TRL's would stand in every checkpoint and speak of TRL."""
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the metrics that waited on the device."""
+        """Log, with the metrics that waited on the device, and the speed since the last line but for evaluation.
+
+        The library counts rows, of which each may hold several samples, and takes a run that goes on for a whole one.
+        """
         for values in self._metrics["train"].values():
             values[:] = [float(value) for value in values]
+        if "loss" in logs and self._since is not None:
+            logs["samples_per_second"] = self._optim.batch_size * self._speed(self._since)
+            self._since = self.state.global_step, time.perf_counter()
+        if "train_runtime" in logs and self._first is not None:
+            speed = self._speed(self._first)
+            logs |= {"train_steps_per_second": speed, "train_samples_per_second": self._optim.batch_size * speed}
         super().log(logs, start_time)
 
-
-class LogFile(TrainerCallback):  # type: ignore[misc]
-    """Writes what is logged to a file, one JSON object a line; a run that goes on goes on from its checkpoint's line.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the file with what was logged before the checkpoint, if there is one."""
-        del args, control, kwargs
-        if state.is_world_process_zero:
-            self._path.write_text("".join(_lines(state.log_history)), encoding="utf-8")
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Append the last line."""
-        del args, control, kwargs
-        if state.is_world_process_zero:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(_lines(state.log_history[-1:]))
-
-
-def _lines(entries: Sequence[dict[str, float]]) -> Iterator[str]:
-    return (json.dumps(entry) + "\n" for entry in entries)
+    def _speed(self, since: tuple[int, float]) -> float:
+        """Return steps a second since a step."""
+        return float(self.state.global_step - since[0]) / max(time.perf_counter() - since[1], 1e-9)

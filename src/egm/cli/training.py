@@ -1,0 +1,39 @@
+"""What `egm sft` and `egm grpo` are told alike, and how they say where the model is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[Path, typer.Argument(help="YAML file; recipes/ holds some.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as optim.steps=100.")
+]
+
+
+def run_folder(out: Path | None, recipe: Path) -> Path:
+    """Return the run folder: `--out`, or one named after the recipe."""
+    return out if out is not None else Path("runs") / recipe.stem
+
+
+def say(model: Path | None, run: Path) -> None:
+    """Print the model's folder, or that SIGTERM ended the run before its time; of several processes the first speaks.
+
+    Raises:
+        Exit: With 143, as a shell has it, in the latter case.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    if model is not None:
+        if first:
+            print(model)
+        return
+    if first:
+        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {run}", file=sys.stderr)
+    raise typer.Exit(128 + signal.SIGTERM)
