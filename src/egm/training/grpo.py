@@ -212,6 +212,7 @@ def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         loss_type=_LOSSES[optim.loss],
         importance_sampling_level="sequence" if optim.loss == "gspo" else "token",
         beta=optim.kl,
+        use_bias_correction_kl=optim.loss != "gspo",  # unbiased with one ratio a token, not with one a sequence
         epsilon=optim.clip_low,
         epsilon_high=optim.clip_high,
         scale_rewards=scale,
