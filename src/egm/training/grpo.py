@@ -108,7 +108,7 @@ def _build(
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     codec = _codec(model.config, processor, recipe.model.name)
     check_digits(processor.tokenizer, recipe.model.name)
-    model = choose_parts(model.to(getattr(torch, recipe.model.dtype)), recipe.model)
+    model = choose_parts(model, recipe.model)
 
     from egm.models.fast import enable_fast_path
 
