@@ -285,7 +285,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         hits, ious, tokens, count = self.accelerator.gather(all_sums).sum(0).tolist()
         metrics = {"eval_accuracy": hits / count, "eval_mean_iou": ious / count, "eval_tokens": tokens / count}
         self.model.eval()  # TRL tells the metrics of training and evaluation apart by this
+        due = self.control.should_log
         self.log(dict(metrics))
+        self.control.should_log = due  # the training's own line of this step is still to come
         self.model.train()
         return metrics
 
