@@ -139,7 +139,7 @@ def make_trainer(
         from egm.models.compiled import compile_layers
 
         compile_layers(model)
-    model = choose_parts(model, recipe.model)
+    model = choose_parts(model, recipe.model, seed=recipe.run.seed)
     recompute_layers(model, recipe.optim.recompute)
     trainer = GroundingTrainer(
         optim=recipe.optim,
@@ -303,7 +303,7 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         return
     disable_fast_path(model)
     if hasattr(model, "peft_config"):
-        model.save_pretrained(folder, state_dict=state)
+        model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])  # and not what KL is taken from
     elif state is None:
         model.to(torch.bfloat16).save_pretrained(folder)
     else:
