@@ -149,9 +149,7 @@ def test_a_copy_in_another_type_is_the_model_loaded_in_it(
         source.module.save_pretrained(tmp_path / step)
         loaded = type(source.module).from_pretrained(tmp_path / step, dtype=torch.bfloat16)
         there = make(TransformersBackend(enable_fast_path(loaded.eval()), backend.processor), None)
-        ours, theirs = (
-            each.write(prompts, [0, 1, 2, 3], 24, Drawing(0.0), logprobs=True) for each in (decoder, there)
-        )
+        ours, theirs = (each.write(prompts, [0, 1, 2, 3], 24, Drawing(0.0), logprobs=True) for each in (decoder, there))
         assert ours.ids == theirs.ids
         assert ours.logprobs == theirs.logprobs
         with torch.no_grad():

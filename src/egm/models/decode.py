@@ -175,7 +175,9 @@ class Decoder:
             return self._source
         if self._copy is None:
             self._copy = deepcopy(self._source).requires_grad_(False)
-            for parameter in self._copy.parameters():  # buffers stay, as in a model loaded in that type: the frequencies
+            for (
+                parameter
+            ) in self._copy.parameters():  # buffers stay, as in a model loaded in that type: the frequencies
                 parameter.data = parameter.data.to(self._dtype)  # of positions, rounded, would be other positions
         torch._foreach_copy_(list(self._copy.parameters()), [parameter.detach() for parameter in parameters])
         return self._copy

@@ -152,6 +152,11 @@ class GRPORecipe(Section):
             raise ValueError(
                 "model.from_scratch: reinforcement needs a model that answers: train one with egm sft first"
             )
+        if self.model.dtype == "bfloat16" and self.model.lora is None:
+            raise ValueError(
+                "model.dtype bfloat16 rounds the small steps of reinforcement away: set it to float32, or train a "
+                "model.lora"
+            )
         if self.rollout.candidates > 1 and self.rollout.engine != "batched":
             raise ValueError(
                 f"rollout.candidates {self.rollout.candidates} needs rollout.engine batched, not {self.rollout.engine}"
