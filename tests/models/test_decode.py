@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +138,23 @@ def test_few_rows_at_a_time_write_the_same(backend: TransformersBackend, request
     assert [sum(row) for row in parts.logprobs] == pytest.approx([sum(row) for row in whole.logprobs], abs=1e-3)
     assert all(one <= two for one, two in zip(parts.times, parts.times[2:], strict=False))
     assert make(backend, None).write(prompts, which, 12, Drawing(0.9), numbers).logprobs == [[]] * 7
+
+
+def test_a_copy_in_another_type_is_the_model_loaded_in_it(
+    backend: TransformersBackend, requests_: list[Request], tmp_path: Path
+) -> None:
+    source = TransformersBackend(copy.deepcopy(backend.module), backend.processor)
+    decoder, prompts = make(source, None, dtype=torch.bfloat16), asked(backend, requests_)
+    for step in ("begin", "trained"):
+        source.module.save_pretrained(tmp_path / step)
+        loaded = type(source.module).from_pretrained(tmp_path / step, dtype=torch.bfloat16)
+        there = make(TransformersBackend(enable_fast_path(loaded.eval()), backend.processor), None)
+        ours, theirs = (each.write(prompts, [0, 1, 2, 3], 24, Drawing(0.0), logprobs=True) for each in (decoder, there))
+        assert ours.ids == theirs.ids
+        assert ours.logprobs == theirs.logprobs
+        with torch.no_grad():
+            for weight in source.module.parameters():
+                weight.add_(0.01)
 
 
 def test_banned_tokens_and_stops(backend: TransformersBackend, requests_: list[Request]) -> None:

@@ -41,6 +41,17 @@ def test_an_adapter_leaves_everything_else_as_it_is() -> None:
     assert sum("modules_to_save" in name for name in trained) == wanted
 
 
+def test_an_adapter_comes_from_its_seed() -> None:
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    one, two, other = (
+        choose_parts(build_model("tiny-s"), section(lora={"rank": 2}), seed=seed).state_dict() for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    down = [name for name in one if "lora_A" in name]
+    assert all(torch.equal(one[name], two[name]) and not torch.equal(one[name], other[name]) for name in down)
+
+
 def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(RecipeError, match=r"no linear layer is called c_attn; there are .*q_proj"):
         choose_parts(build_model("tiny-s"), section(lora={"modules": ["q_proj", "c_attn"]}))

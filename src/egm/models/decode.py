@@ -174,7 +174,11 @@ class Decoder:
         if all(parameter.dtype == self._dtype for parameter in parameters):
             return self._source
         if self._copy is None:
-            self._copy = deepcopy(self._source).to(self._dtype).requires_grad_(False)
+            self._copy = deepcopy(self._source).requires_grad_(False)
+            for (
+                parameter
+            ) in self._copy.parameters():  # buffers stay, as in a model loaded in that type: the frequencies
+                parameter.data = parameter.data.to(self._dtype)  # of positions, rounded, would be other positions
         torch._foreach_copy_(list(self._copy.parameters()), [parameter.detach() for parameter in parameters])
         return self._copy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 import time
@@ -99,6 +100,11 @@ def _build(
 
     if not recipe.run.fast_path:
         raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
+    if recipe.rollout.engine.startswith("vllm") and importlib.util.find_spec("vllm") is None:
+        raise RecipeError(
+            f"rollout.engine {recipe.rollout.engine} needs vLLM, which is not installed here: pip install 'trl[vllm]', "
+            "or set rollout.engine to batched"
+        )
     if check:
         check_free(out)
     args = _arguments(recipe, out)
@@ -110,7 +116,7 @@ def _build(
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     codec = _codec(model.config, processor, recipe.model.name)
     check_digits(processor.tokenizer, recipe.model.name)
-    model = choose_parts(model.to(getattr(torch, recipe.model.dtype)), recipe.model)
+    model = choose_parts(model, recipe.model, seed=recipe.run.seed)
 
     from egm.models.fast import enable_fast_path
 
@@ -148,6 +154,8 @@ def _build(
         train_dataset=Dataset.from_dict({"number": range(len(table) // recipe.rollout.candidates)}),
         processing_class=processor,
     )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        _refuse_whole(recipe)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     stop = StopOnSignal()
@@ -156,6 +164,17 @@ def _build(
     if recipe.eval is not None:
         trainer.add_callback(Measure(recipe.eval.every, partial(trainer.measure, held_out)))
     return trainer, stop
+
+
+def _refuse_whole(recipe: GRPORecipe) -> None:
+    """Refuse what needs whole weights, where each process has a share of them."""
+    whole = [] if recipe.eval is None else ["eval"]
+    whole += [] if recipe.rollout.engine.startswith("vllm") else [f"rollout.engine {recipe.rollout.engine}"]
+    if whole:
+        raise RecipeError(
+            f"{' and '.join(whole)} decode with the whole model on each process: under FSDP and DeepSpeed leave eval "
+            "out, and take a vLLM engine"
+        )
 
 
 def _codec(config: Any, processor: Any, name: str) -> Codec:
@@ -214,6 +233,7 @@ def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         loss_type=_LOSSES[optim.loss],
         importance_sampling_level="sequence" if optim.loss == "gspo" else "token",
         beta=optim.kl,
+        use_bias_correction_kl=optim.loss != "gspo",  # unbiased with one ratio a token, not with one a sequence
         epsilon=optim.clip_low,
         epsilon_high=optim.clip_high,
         scale_rewards=scale,

@@ -78,7 +78,9 @@ class PolicySection(Section):
         loss: "grpo" (arXiv 2402.03300: mean over each completion, then over completions), "dapo" (arXiv 2503.14476:
             mean over all tokens), "dr_grpo" (arXiv 2503.20783: sum over `max_new_tokens`, advantages not scaled) or
             "gspo" (arXiv 2507.18071: one ratio a completion).
-        kl: Weight of the KL divergence from the model at the start.
+        kl: Weight of the KL divergence from the model at the start: `r - 1 - log r` at each token, r how much likelier
+            the first model took it for (arXiv 2402.03300, equation 4), times the ratio of the policies, which leaves
+            its gradient unbiased (arXiv 2512.02556, section 3.1). "gspo" has no ratio a token, and leaves that out.
         clip_low: A ratio counts down to `1 - clip_low`.
         clip_high: And up to `1 + clip_high`; as `clip_low` if not given.
         scale: What advantages are divided by: the deviation of the group, of the batch, or nothing. Not given, "none"
@@ -149,6 +151,11 @@ class GRPORecipe(Section):
         if self.model.from_scratch:
             raise ValueError(
                 "model.from_scratch: reinforcement needs a model that answers: train one with egm sft first"
+            )
+        if self.model.dtype == "bfloat16" and self.model.lora is None:
+            raise ValueError(
+                "model.dtype bfloat16 rounds the small steps of reinforcement away: set it to float32, or train a "
+                "model.lora"
             )
         if self.rollout.candidates > 1 and self.rollout.engine != "batched":
             raise ValueError(

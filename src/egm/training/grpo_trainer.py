@@ -3,7 +3,7 @@
 This is the one place that overrides private methods of TRL. What is replaced, and why:
 
 - `_tokenize_prompts`, `_generate_single_turn`: each prompt and picture is processed once, not once a completion, and
-  completions are decoded side by side (`egm.models.decode`).
+  completions are decoded side by side (`egm.models.decode`), or by vLLM, which alone is shown the pictures.
 - `_calculate_rewards`: texts are decoded as evaluation decodes them, and the parts of rewards are kept.
 - `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
   tower sees each picture once.
@@ -94,6 +94,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ]
         output: dict[str, Any] = super()._generate_and_score_completions(examples)
         output["rows"] = self._rows
+        if "importance_sampling_ratio" in output:  # TRL leaves out whom vLLM thinks too different, and says nothing
+            left_out = (output["importance_sampling_ratio"] == 0).float().mean()
+            self._metrics["train"]["sampling/left_out"].append(self.accelerator.gather(left_out).mean().item())
         self._mask_groups_without_spread(output)
         self._note_grades(self._grades)
         step = self.state.global_step + 1
@@ -153,12 +156,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         del prompts
         asked, rows = self._prompts, self._rows.tolist()
         ids = [asked.ids[row] for row in rows]
-        if self._batched:
+        if self._batched or self.use_vllm:
             return ids, None, {}
         pictures = [asked.pictures[row] for row in rows]
-        if self.use_vllm:
-            first = {picture: load_image(asked.samples[i].image) for i, picture in enumerate(asked.pictures)}
-            return ids, [[first[picture]] for picture in pictures], {}
         token = self.processing_class.image_token_id
         fields = {
             "pixel_values": self._pixels(pictures),
@@ -167,10 +167,16 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         }
         return ids, None, fields
 
-    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if not self._batched:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[no-any-return]
-        return self._completions, None
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if self._batched:
+            return self._completions, None
+        if self.use_vllm:
+            asked = self._prompts
+            shown = {
+                picture: load_image(sample.image) for picture, sample in zip(asked.pictures, asked.samples, strict=True)
+            }
+            images = [[shown[asked.pictures[row]]] for row in self._rows.tolist()]
+        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)  # type: ignore[no-any-return]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
         del inputs, prompts, completions
@@ -284,7 +290,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         hits, ious, tokens, count = self.accelerator.gather(all_sums).sum(0).tolist()
         metrics = {"eval_accuracy": hits / count, "eval_mean_iou": ious / count, "eval_tokens": tokens / count}
         self.model.eval()  # TRL tells the metrics of training and evaluation apart by this
+        due = self.control.should_log
         self.log(dict(metrics))
+        self.control.should_log = due  # the training's own line of this step is still to come
         self.model.train()
         return metrics
 

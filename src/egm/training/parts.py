@@ -20,12 +20,13 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
 """The names, in a Qwen3-VL model, of the parts that a recipe can freeze."""
 
 
-def choose_parts(model: Any, section: ModelSection) -> Any:
+def choose_parts(model: Any, section: ModelSection, *, seed: int = 0) -> Any:
     """Freeze what a recipe freezes, or put a LoRA adapter around the model.
 
     Args:
         model: A `Qwen3VLForConditionalGeneration` or its mixture-of-experts kin.
         section: The recipe's `model:`.
+        seed: Seed of an adapter's weights.
 
     Returns:
         The model, or the `PeftModel` around it.
@@ -40,7 +41,11 @@ def choose_parts(model: Any, section: ModelSection) -> Any:
             raise ModelError(f"{type(model).__name__} has no {part}: freeze knows the parts of Qwen3-VL models")
         for parameter in parameters:
             parameter.requires_grad_(False)
-    return model if section.lora is None else _adapt(model, section.lora, section.name)
+    if section.lora is None:
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _adapt(model, section.lora, section.name)
 
 
 def is_part(name: str, part: str) -> bool:

@@ -150,7 +150,7 @@ def make_trainer(
         from egm.models.compiled import compile_layers
 
         compile_layers(model)
-    model = choose_parts(model, recipe.model)
+    model = choose_parts(model, recipe.model, seed=recipe.run.seed)
     recompute_layers(model, recipe.optim.recompute)
     trainer = GroundingTrainer(
         optim=recipe.optim,
@@ -322,7 +322,8 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         return
     disable_fast_path(model)
     if hasattr(model, "peft_config"):
-        model.save_pretrained(folder, state_dict=state)
+        # and not what KL is taken from
+        model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
     else:
         if state is not None and model.config.tie_word_embeddings:
             state.pop("lm_head.weight", None)

@@ -1,0 +1,109 @@
+"""Other ways to reinforce: an adapter, TRL's own generation, vLLM; and what does not go together."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from egm.errors import BackendError, RecipeError
+from egm.publish.merge import load_merged
+from egm.training import grpo
+from egm.training.grpo import _build, run_grpo
+from egm.training.grpo_trainer import _checked
+
+from .test_grpo import Digits, toy
+
+LIVELY = {"temperature": 3.0, "keep": 0}
+
+
+def test_an_adapter_goes_on_after_a_stop_and_is_saved_alone(tmp_path: Path) -> None:
+    recipe = toy(
+        model={"lora": {"rank": 2}}, rollout=LIVELY, optim={"learning_rate": 1e-3, "kl": 0.1, "steps": 3, "prompts": 2}
+    )
+    told = Digits(lambda: None, lambda: signal.raise_signal(signal.SIGTERM))
+    assert run_grpo(recipe, tmp_path / "a", check=False, reward=told) is None
+    folder = run_grpo(recipe, tmp_path / "a", resume=True, reward=Digits())
+    whole = run_grpo(recipe, tmp_path / "b", check=False, reward=Digits())
+    assert folder == tmp_path / "a" / "adapter"
+    assert whole is not None
+    assert not [path.name for path in folder.iterdir() if path.is_dir()]
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert max(float(value.abs().max()) for name, value in weights.items() if "lora_B" in name) > 0
+    for name, value in load_file(whole / "adapter_model.safetensors").items():
+        torch.testing.assert_close(weights[name], value)
+    log = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
+    assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert load_merged(folder)[0].config.model_type == "qwen3_vl"
+
+
+def test_the_librarys_generation(tmp_path: Path) -> None:
+    reward = Digits()
+    run_grpo(toy(rollout=LIVELY | {"engine": "transformers"}), tmp_path / "run", check=False, reward=reward)
+    assert len(reward.seen) == 2
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert log["grad_norm"] > 0
+
+
+class Server:
+    """Answers in vLLM's place, with the same model; keeps what it was shown."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.synced, self.shown = trainer, 0, []
+
+    def sync_weights(self) -> None:
+        self.synced += 1
+
+    def generate(self, *, prompts: Any, images: Any, num_generations: int, profiler: Any) -> tuple[Any, Any, Any, Any]:
+        del profiler
+        self.shown.append([np.asarray(image) for [image] in images])
+        answers = self.trainer.decoder(
+            self.trainer._prompts, num_generations, max_new_tokens=8, temperature=self.trainer.temperature
+        )
+        return prompts, answers, [[[float("nan")]] * len(answer) for answer in answers], None
+
+
+def test_vllm_is_shown_the_picture_of_each_question(tmp_path: Path) -> None:
+    trainer, _ = _build(
+        toy(rollout=LIVELY | {"engine": "transformers"}), tmp_path / "run", check=False, reward=Digits()
+    )
+    server = Server(trainer)
+    trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, server, -1
+    trainer.train()
+    assert (server.synced, len(server.shown)) == (2, 2)
+    asked = [np.asarray(sample.image) for sample in trainer._prompts.samples for _ in range(4)]
+    assert all(np.array_equal(one, two) for one, two in zip(server.shown[-1], asked, strict=True))
+    assert trainer.state.log_history[0]["grad_norm"] > 0
+    assert trainer.state.log_history[0]["sampling/left_out"] == 0
+
+
+def test_other_prompts_than_were_sent_end_the_run() -> None:
+    def generate(*, prompts: Any, **kwargs: Any) -> Any:
+        return [[*prompts[0], 7], *prompts[1:]], None, None, None
+
+    with pytest.raises(BackendError, match="vLLM answered other prompts"):
+        _checked(generate)(prompts=[[1], [2]])
+
+
+def test_vllm_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"vllm-colocate needs vLLM, which is not installed"):
+        run_grpo(toy(rollout={"engine": "vllm-colocate"}), tmp_path / "run")
+
+
+def test_small_steps_are_not_rounded_away() -> None:
+    with pytest.raises(ValueError, match=r"model.dtype bfloat16 rounds the small steps"):
+        toy(model={"dtype": "bfloat16"})
+    assert toy(model={"dtype": "bfloat16", "lora": {}}).model.lora is not None
+
+
+def test_shards_do_not_decode() -> None:
+    with pytest.raises(RecipeError, match=r"^rollout.engine batched decode with the whole model"):
+        grpo._refuse_whole(toy())
+    grpo._refuse_whole(toy(rollout={"engine": "vllm-server"}))
