@@ -16,7 +16,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_LONG = (
+    *("reproduce/test_end_to_end", "training/test_launch", "training/test_grpo", "training/test_sft"),
+    *("backends/test_openai_serve", "real/test_real_kills", "cli/test_embedded", "training/test_benchmark"),
+)
+"""Files that take longest, which are begun first, so that no process is left with one of them at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, name in enumerate(_LONG) if name in item.nodeid), len(_LONG)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -48,7 +48,7 @@ def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "phrase",
-    ["🍎👩‍👧", "الدائرة الحمراء", "</think> <|im_end|><|image_pad|>", "a" * 1000, "🍎" * 1000, "the red\ncircle"],
+    ["🍎👩‍👧", "الدائرة الحمراء", "</think> <|im_end|><|image_pad|>", "a" * 1000, "🍎" * 300, "the red\ncircle"],
 )
 def test_odd_phrases_are_answered(scene: Path, phrase: str) -> None:
     result = Grounder.load("egm-tiny", settings=GenerationSettings(max_new_tokens=64)).ground(scene, phrase)
@@ -57,7 +57,8 @@ def test_odd_phrases_are_answered(scene: Path, phrase: str) -> None:
 
 @pytest.mark.parametrize("size", [(1000, 50), (8, 8), (8, 1600), (2000, 1500)])
 def test_odd_sizes_are_answered(size: tuple[int, int]) -> None:
-    result = Grounder.load().ground(Image.new("RGB", size, "teal"), "the red circle")
+    settings = GenerationSettings(max_new_tokens=64)
+    result = Grounder.load("egm-tiny", settings=settings).ground(Image.new("RGB", size, "teal"), "the red circle")
     assert result.size == size
 
 
@@ -71,14 +72,14 @@ def test_both_backends_answer_alike() -> None:
 
 
 def test_it_finds_what_chance_does_not() -> None:
-    samples = list(SynthRef("val", scenes=15))
+    samples = list(SynthRef("val", scenes=6))
     results = Grounder.load().ground_many(samples, progress=False)
     assert all(result.failure is None for result in results)
     hits = sum(
         result.box is not None and iou(result.box, sample.box) >= 0.5  # type: ignore[arg-type]
         for result, sample in zip(results, samples, strict=True)
     )
-    assert hits >= len(samples) * 0.35  # an object of the scene taken by chance hits about one time in six
+    assert hits >= len(samples) * 0.75  # an object of the scene taken by chance hits about one time in six
 
 
 def test_a_cold_process_needs_neither_torch_nor_transformers(scene: Path) -> None:

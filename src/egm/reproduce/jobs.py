@@ -167,7 +167,7 @@ class _Running:
         return [line for line in text.splitlines() if line.strip()][-_TAIL:]
 
     def tell(self) -> None:
-        """Ask it to end: a training finishes its step, its helpers must live until then."""
+        """Ask it to end: a training finishes its step, and its loaders must live until then."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
