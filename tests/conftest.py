@@ -6,6 +6,10 @@ import signal
 import pytest
 from hypothesis import settings
 
+# Two test processes with as many threads as cores each would wait for one another; what they start inherits this.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No deadline: the first example may pay for an import, and shared machines stall. In CI the same examples every time,
 # so that a change is judged by itself; elsewhere new ones, so that somebody finds the rest.
 settings.register_profile("default", deadline=None)
