@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import find_checkpoint
-from egm.backends.numpy_backend import NumpyBackend
+from egm.backends.numpy_backend import NumpyBackend, _Writing
 from egm.backends.transformers import TransformersBackend
 from egm.types import Completion
 
@@ -66,6 +67,29 @@ def test_a_budget_is_kept_to_the_token(engine: NumpyBackend | TransformersBacken
         assert reply.text.startswith(plain.text + FORCED)
     ended = engine.generate([replace(request, cut=lambda _: "") for request in requests_], bound)
     assert [reply.text for reply in ended] == [reply.text for reply in free]
+
+
+def test_what_was_closed_is_not_closed_again(
+    engine: NumpyBackend | TransformersBackend, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that always wants to close its reasoning may do so until that was done in its place."""
+    [close] = engine._encode("</think>")
+    if isinstance(engine, NumpyBackend):
+        choose = _Writing._choose
+
+        def eager(self: _Writing, scores: Any) -> int:
+            scores = scores.copy()
+            scores[close] += 1e4
+            return choose(self, scores)
+
+        monkeypatch.setattr(_Writing, "_choose", eager)
+    else:
+        monkeypatch.setattr(engine.module.lm_head, "bias", torch.nn.Parameter(torch.zeros(768)), raising=False)
+        engine.module.lm_head.bias.data[close] = 1e4
+    for settings in (replace(GREEDY, thinking_budget=5), replace(GREEDY, thinking_budget=5, temperature=0.9)):
+        [reply] = engine.generate([replace(requests_[0], cut=lambda _: FORCED)], settings)
+        assert reply.text.startswith("</think>" * 5 + FORCED)
+        assert reply.text.count("</think>") == 6
 
 
 def test_logprobs_are_the_models_own(

@@ -20,6 +20,7 @@ from egm.cli import app
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
+from egm.models.decode import Decoder
 from egm.training.grpo import _build, run_grpo
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.preflight import check_digits
@@ -217,6 +218,7 @@ def test_any_launcher_will_do(tmp_path: Path) -> None:
         ({"model": {"name": "no/such/folder"}}, ModelError, "no/such/folder"),
         ({"data": {"prompt": "rhyme"}}, EgmError, "rhyme"),
         ({"run": {"fast_path": False}}, RecipeError, "run.fast_path"),
+        ({"run": {"flatten": True}}, RecipeError, "run.flatten is for egm sft"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(
@@ -323,3 +325,12 @@ def test_of_several_candidates_those_that_differ_most_are_trained_on(tmp_path: P
 def test_candidates_need_the_batched_engine() -> None:
     with pytest.raises(ValueError, match=r"rollout.candidates 2 needs rollout.engine batched, not transformers"):
         toy(rollout={"candidates": 2, "engine": "transformers"})
+
+
+def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Decoder, "write", full)  # there is no GPU here to fill
+    with pytest.raises(EgmError, match=r"out of GPU memory at step 1: lower rollout\.rows"):
+        run_grpo(toy(), tmp_path / "run", check=False)

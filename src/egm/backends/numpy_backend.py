@@ -186,7 +186,9 @@ class _Writing:
     def write(self, scores: Floats, *, stopped: Container[int], start: float) -> None:
         """Add a token: the one that is forced, else the likeliest, or a draw."""
         forced = self.budget.token(len(self.ids), lambda: self.ids)
-        token = self._choose(scores) if forced is None else forced
+        barred = self.budget.barred(len(self.ids))
+        allowed = scores if barred is None else np.where(np.arange(len(scores)) == barred, -np.inf, scores)
+        token = self._choose(allowed) if forced is None else forced
         top = scores.max()
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)

@@ -49,6 +49,7 @@ class Budget:
         encode: Callable[[str], list[int]],
     ) -> None:
         self._budget, self._cut, self._decode, self._encode = settings.thinking_budget, request.cut, decode, encode
+        self._close = encode("</think>") if self.bound else []
         self._text: list[int] = []
         self.forced = (0, 0)
 
@@ -70,6 +71,13 @@ class Budget:
             self._text = self._encode(text)
             self.forced = (count, count + len(self._text))
         return self._text[count - self._budget] if count < self.forced[1] else None
+
+    def barred(self, count: int) -> int | None:
+        """Return the token that the model may not choose, if any: once its reasoning was closed, that which closes it.
+
+        A model that was taught to think first would go on with that, close it, and answer all over again.
+        """
+        return self._close[0] if 0 < self.forced[1] <= count and len(self._close) == 1 else None
 
 
 def mean_logprobs(
@@ -131,7 +139,7 @@ class RowSampler:
 
 
 class Scribe:
-    """Two logits processors, first and last in the row: what the model thought of its tokens, and tokens in its place.
+    """Logits processors: first what the model thought of its tokens, then what it may not choose, last what it must.
 
     Args:
         budgets: One a row.
@@ -151,6 +159,16 @@ class Scribe:
         else:
             self._chosen.append(self._of(input_ids[:, -1]))
         self._scores = scores.float().clone()
+        return scores
+
+    def bar(self, input_ids: Any, scores: Any) -> Any:
+        """Take from a row what it may not choose; before anything is drawn."""
+        count = input_ids.shape[1] - self._length
+        barred = [(row, token) for row, own in self._bound if (token := own.barred(count)) is not None]
+        if barred:
+            scores = scores.clone()
+            for row, token in barred:
+                scores[row, token] = -float("inf")
         return scores
 
     def force(self, input_ids: Any, scores: Any) -> Any:

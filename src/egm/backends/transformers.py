@@ -145,7 +145,7 @@ class TransformersBackend:
         output = self._generate(
             inputs,
             self._config(count),
-            logits_processor=[scribe.listen, *sampler, scribe.force],
+            logits_processor=[scribe.listen, scribe.bar, *sampler, scribe.force],
             stopping_criteria=[clock],
         )
         stops = self._stops()

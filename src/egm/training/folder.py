@@ -120,6 +120,11 @@ def written_whole(trainer: Any) -> Iterator[None]:
         ) from error
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """Tell whether a GPU's memory ran out: only torch's allocator has an error of its own."""
+    return any(words in str(error) for words in ("out of memory", "ALLOC_FAILED"))
+
+
 def note(out: Path, **facts: Any) -> None:
     """Add facts to the run's `run.json`."""
     path = out / "run.json"

@@ -51,9 +51,10 @@ def run_grpo(
         RecipeError: If the recipe does not fit the processes, the run folder is another run's, or there is none.
         ModelError: If the model cannot be loaded, or is of another family.
         DataError: If the data cannot be used.
-        EgmError: If the preflight fails, a checkpoint cannot be written, or the loss is no longer a number.
+        EgmError: If the preflight fails, a checkpoint cannot be written, memory runs out, or the loss is no longer a
+            number.
     """
-    from egm.training.folder import last_checkpoint, note, start_run, train_from
+    from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from
     from egm.training.rollouts import write_page
     from egm.training.sft import save_trained
 
@@ -64,7 +65,15 @@ def run_grpo(
         start_run(recipe, out)
     trainer.accelerator.wait_for_everyone()
     started = time.perf_counter()
-    loss = train_from(trainer, checkpoint)
+    try:
+        loss = train_from(trainer, checkpoint)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise EgmError(
+            f"out of GPU memory at step {trainer.state.global_step + 1}: lower rollout.rows, raise optim.accumulation, "
+            "set optim.recompute, or train an adapter with model.lora"
+        ) from error
     if loss is not None and not math.isfinite(loss):
         raise EgmError(f"the loss is {loss}: lower optim.learning_rate or raise optim.warmup_steps")
     if main and recipe.rollout.keep:
@@ -100,6 +109,8 @@ def _build(
 
     if not recipe.run.fast_path:
         raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
+    if recipe.run.flatten:
+        raise RecipeError("run.flatten is for egm sft: egm grpo packs its sequences in its own way; leave it out")
     if recipe.rollout.engine.startswith("vllm") and importlib.util.find_spec("vllm") is None:
         raise RecipeError(
             f"rollout.engine {recipe.rollout.engine} needs vLLM, which is not installed here: pip install 'trl[vllm]', "

@@ -18,7 +18,7 @@ from egm.codecs import Codec
 from egm.errors import EgmError, ModelError, RecipeError
 from egm.grounder import codec_for
 from egm.training.data import Rows, open_rows
-from egm.training.folder import last_checkpoint, note, start_run, train_from
+from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from
 from egm.training.recipe import DataSection, ModelSection, SFTRecipe
 
 if TYPE_CHECKING:
@@ -280,8 +280,7 @@ def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer | None = None) -> Ite
         # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
         raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
     except RuntimeError as error:
-        # torch has an error of its own for its allocator only; CUDA, its libraries and NCCL word theirs.
-        if not any(words in str(error) for words in ("out of memory", "ALLOC_FAILED")):
+        if not ran_out(error):
             raise
         raise EgmError(_what_to_lower(recipe, trainer)) from error
 
