@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 import egm
-from egm.datasets.synthetic import SPLITS, SynthRef
+from egm.datasets.synthetic import SPLITS, TRAINING, SynthRef
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="egm-tiny")
-    parser.add_argument("--splits", nargs="+", default=[name for name in SPLITS if name != "train"])
+    parser.add_argument("--splits", nargs="+", default=[name for name in SPLITS if name not in TRAINING])
     parser.add_argument("--scenes", type=int, help="only the first scenes of each split")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--max-new-tokens", type=int, default=512)

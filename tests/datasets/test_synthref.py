@@ -33,6 +33,7 @@ from egm.types import Sample
 DIGESTS = {
     "train": "e3ad7e7e56d19ba4",
     "train-complex": "959ff650082ea709",
+    "train-reworded": "ba1bacb6d9627a92",
     "val": "3bcea19586a4ec2f",
     "test-simple": "2b9538edefea50e1",
     "test-complex": "d43a349a2ea07b34",
@@ -125,7 +126,9 @@ def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
         if not sample.amodal:
             assert sample.box == sample.box.clip(sample.size)
     if split == "val" or split in TRAINING:
-        assert not any(sample.meta["new_words"] or sample.meta["new_look"] for sample in found)
+        assert not any(sample.meta["new_look"] for sample in found)
+        share = sum(sample.meta["new_words"] for sample in found) / len(found)
+        assert 0.45 < share < 0.75 if split == "train-reworded" else share == 0
     else:
         assert any(sample.meta["new_words"] for sample in found)
         assert any(sample.meta["new_look"] for sample in found)
@@ -186,7 +189,7 @@ def test_without_boxes_a_rationale_says_the_same_of_the_same_objects() -> None:
 def test_unknown_splits_and_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="choose one of candidates, inventory, unboxed"):
         SynthRef("val", rationale="short")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="choose one of train, train-complex, val"):
+    with pytest.raises(DataError, match="choose one of train, train-complex, train-reworded, val"):
         SynthRef("testA")
     with pytest.raises(DataError, match="1 to 500"):
         SynthRef("val", scenes=501)
@@ -259,11 +262,26 @@ def test_programs_mean_what_a_person_would_say(
 def test_wordings_differ_and_held_out_ones_never_occur_in_training() -> None:
     program = Program(CIRCLE, (Side("left", STAR),))
     usual = {word(program, Rng(str(i))) for i in range(200)}
-    held = {word(program, Rng(str(i)), held_out=True) for i in range(200)}
+    held = {word(program, Rng(str(i)), "held_out") for i in range(200)}
+    other = {word(program, Rng(str(i)), "other") for i in range(200)}
     assert len(usual) >= 5
-    assert len(held) >= 3
-    assert not usual & held
+    assert min(len(held), len(other)) >= 3
+    assert not (usual & held)
+    assert not (other & (usual | held))
     assert "the circle to the left of the star" in usual
+
+
+def test_reworded_questions_are_worded_as_neither_training_nor_the_tests_are() -> None:
+    steps = (Extreme("leftmost"), Ordinal(2, "right"), Distance(nearest=True, anchor=LOWEST_SQUARE))
+    filters = (Side("above", STAR), Between(STAR, LOWEST_SQUARE), Without("color", "red"))
+    for program in (
+        Program(CIRCLE, (filter_, *after)) for filter_ in filters for after in ((), *((s,) for s in steps))
+    ):
+        usual, held, other = (
+            {word(program, Rng(str(i)), wording) for i in range(300)} for wording in ("usual", "held_out", "other")
+        )
+        assert len(other) >= 3
+        assert not (other & (usual | held))
 
 
 def test_nouns() -> None:

@@ -327,6 +327,18 @@ def test_candidates_need_the_batched_engine() -> None:
         toy(rollout={"candidates": 2, "engine": "transformers"})
 
 
+def test_branching_needs_the_batched_engine() -> None:
+    with pytest.raises(ValueError, match=r"rollout.branch needs rollout.engine batched, not vllm-server"):
+        toy(rollout={"branch": ".", "engine": "vllm-server"})
+
+
+def test_where_the_text_to_branch_at_never_comes_all_of_a_completion_is_drawn(tmp_path: Path) -> None:
+    recipe = toy(rollout={"branch": "no such text", "temperature": 4.0}, optim={"steps": 1})
+    run_grpo(recipe, tmp_path / "run", check=False, reward=Digits())
+    texts = [rollout["text"] for rollout in read_rollouts(tmp_path / "run" / "rollouts")]
+    assert len({text[:3] for text in texts}) > 1
+
+
 def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")

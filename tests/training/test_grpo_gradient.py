@@ -95,9 +95,10 @@ def train(recipe: GRPORecipe, out: Path) -> Run:
 class Answer:
     """A completion, as the plain model reads it with its own picture, and what it earned."""
 
-    def __init__(self, question: list[int], tokens: list[int], sample: Sample, processor: Any) -> None:
+    def __init__(self, question: list[int], tokens: list[int], shared: int, sample: Sample, processor: Any) -> None:
         assert sample.box is not None
-        self.sample, self.tokens = sample, tokens
+        self.sample, self.tokens, self.shared = sample, tokens, shared
+        self.own = len(tokens) - shared
         alone = Asker(processor, CODEC, None)([sample])
         assert alone.ids == [question]
         self.ids = torch.tensor([question + tokens])
@@ -130,7 +131,9 @@ def read(recipe: GRPORecipe, passes: Sequence[Sequence[Batch]]) -> list[list[Ans
                     batch[f"{name}_ids"][row][batch[f"{name}_mask"][row].bool()].tolist()
                     for name in ("prompt", "completion")
                 )
-                answers[-1].append(Answer(question, tokens, samples[tuple(question)], processor))
+                left_out = batch["tool_mask"][row] == 0 if "tool_mask" in batch else torch.zeros(1)
+                shared = 0 if left_out.all() else int(left_out.sum())
+                answers[-1].append(Answer(question, tokens, shared, samples[tuple(question)], processor))
     return answers
 
 
@@ -174,19 +177,19 @@ def expected(recipe: GRPORecipe, run: Run, step: int, generation: Sequence[Seque
     now.load_state_dict(run.weights[step], strict=False)
     before.load_state_dict(run.weights[step - number], strict=False)
     counted = [answer for answer in everything if answer.spread > 0 or optim.zero_spread == "count"]
-    tokens, rows = sum(len(answer.tokens) for answer in counted), len(counted)
+    tokens, rows = sum(answer.own for answer in counted), len(counted)
     first = number % optim.updates * optim.accumulation
     for answer in (answer for part in generation[first : first + optim.accumulation] for answer in part):
         if answer not in counted:
             continue
         divisor = {
             "dapo": tokens,
-            "grpo": rows * len(answer.tokens),
-            "gspo": rows * len(answer.tokens),
+            "grpo": rows * answer.own,
+            "gspo": rows * answer.own,
             "dr_grpo": rows * recipe.rollout.max_new_tokens,
         }[optim.loss] / optim.updates  # of a generation, of which this is one step's share
         told = losses(now, before if number else None, start, answer, sequence=optim.loss == "gspo", kl=optim.kl)
-        (told.sum() / divisor).backward()
+        (told[answer.shared :].sum() / divisor).backward()
     return {name: value.grad for name, value in now.named_parameters()}
 
 
@@ -197,10 +200,10 @@ def check(found: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) 
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-3
 
 
-def recipe_of(folder: Path, *, optim: dict[str, Any], candidates: int = 1) -> GRPORecipe:
+def recipe_of(folder: Path, *, optim: dict[str, Any], **more: Any) -> GRPORecipe:
     base = {"steps": 1, "prompts": PROMPTS, "learning_rate": 3e-4, "schedule": "constant_with_warmup",
             "warmup_steps": 0, "max_grad_norm": 1e9, "clip_low": CLIP_LOW, "clip_high": CLIP_HIGH}  # fmt: skip
-    drawn = {"group": GROUP, "candidates": candidates, "max_new_tokens": 12, "temperature": TEMPERATURE, "keep": 0}
+    drawn = {"group": GROUP, "max_new_tokens": 12, "temperature": TEMPERATURE, "keep": 0} | more
     parts = {"model": {"name": str(folder)}, "data": {"scenes": SCENES}, "rollout": drawn, "optim": base | optim}
     return GRPORecipe.model_validate(parts | {"run": {"save_every": 99, "log_every": 1}})
 
@@ -232,6 +235,23 @@ def test_a_step_has_the_gradient_of_the_formula(
     assert {answer.ended for answer in answers} == {True, False}
     if candidates == 1:
         assert {answer.spread > 0 for answer in answers} == {True, False}
+
+
+@pytest.mark.parametrize(("loss", "zero_spread"), [("dapo", "mask"), ("grpo", "count")])
+def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Path, loss: str, zero_spread: str) -> None:
+    optim = {"loss": loss, "accumulation": 2, "zero_spread": zero_spread}
+    recipe = recipe_of(model_folder, optim=optim, branch="(", candidates=2)
+    answers = compare(recipe, train(recipe, tmp_path / "run"))
+    branched = [answer for answer in answers if answer.shared]
+    assert branched
+    processor = open_model(recipe.model, seed=0)[1]
+    for answer in branched:
+        group = [other for other in answers if other.sample is answer.sample]
+        begin = answer.tokens[: answer.shared]
+        assert all(other.tokens[: answer.shared] == begin for other in group)
+        assert processor.tokenizer.decode(begin).count("(") == 1
+        assert "(" not in processor.tokenizer.decode(begin[:-1])
+        assert len({tuple(other.tokens[: answer.shared + 3]) for other in group}) > 1
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ app.command("convert")(convert)
 @app.command("synthetic")
 def synthetic(
     split: Annotated[
-        str, typer.Option(help="train, train-complex, val, test-simple, test-complex or test-amodal.")
+        str, typer.Option(help="train, train-complex, train-reworded, val, test-simple, test-complex or test-amodal.")
     ] = "val",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("egm-out/synthref"),
     scenes: Annotated[

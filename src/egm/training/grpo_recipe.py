@@ -40,6 +40,10 @@ class RolloutSection(Section):
         candidates: How many prompts are asked for each that is trained on: those whose rewards differ most are taken,
             on each process (the dynamic sampling of DAPO, arXiv 2503.14476, with a fixed number of draws). Above 1 only
             with "batched".
+        branch: Text at whose first occurrence the completions of a group part: up to its end they share what was drawn
+            once, which is not trained on, since it cannot have made one better than another (as in VinePPO, arXiv
+            2410.01679, which parts at every step to value it). A completion without it is drawn whole. Not given, all
+            are. Only with "batched".
         max_new_tokens: Where a completion is cut off.
         temperature: Of sampling, above 0.
         top_p: The likeliest tokens that together reach this probability.
@@ -54,6 +58,7 @@ class RolloutSection(Section):
     engine: Literal["batched", "transformers", "vllm-server", "vllm-colocate"] = "batched"
     group: int = Field(default=8, ge=2)
     candidates: int = Field(default=1, ge=1)
+    branch: str | None = Field(default=None, min_length=1)
     max_new_tokens: int = Field(default=320, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -161,6 +166,8 @@ class GRPORecipe(Section):
             raise ValueError(
                 f"rollout.candidates {self.rollout.candidates} needs rollout.engine batched, not {self.rollout.engine}"
             )
+        if self.rollout.branch is not None and self.rollout.engine != "batched":
+            raise ValueError(f"rollout.branch needs rollout.engine batched, not {self.rollout.engine}")
         passes = self.optim.updates * self.optim.accumulation
         rollouts = self.optim.prompts * self.rollout.group
         if rollouts % passes:

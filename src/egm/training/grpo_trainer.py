@@ -8,7 +8,7 @@ This is the one place that overrides private methods of TRL. What is replaced, a
 - `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
   tower sees each picture once.
 - `_generate_and_score_completions`, `_compute_loss`: of several candidates those groups are taken whose rewards differ
-  most; groups without spread are counted and masked; rollouts are kept.
+  most; groups without spread, and what all of a group share, are masked; rollouts are kept.
 - `_save_checkpoint`: a checkpoint that cannot be finished is taken away.
 
 All else is TRL's: advantages, losses, clipping, KL, weights for vLLM, the loop. `TESTED` says with which versions.
@@ -28,6 +28,7 @@ from egm.errors import BackendError
 from egm.images import load_image
 from egm.models.decode import Decoder
 from egm.models.rope_index import position_ids
+from egm.training.branching import GroupDrawer
 from egm.training.folder import written_whole
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.prompts import Ahead, Asker, Prompts
@@ -55,6 +56,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _prompts: Prompts
     _completions: list[list[int]]
+    _shared: list[int]
     _grades: Grades
     _texts: list[str]
     _rows: torch.Tensor
@@ -71,6 +73,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super().__init__(reward_funcs=[reward], **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
+        self._draw = GroupDrawer(self.decoder, self._tokenizer, recipe.rollout)
         if self.ref_model is not None:
             from egm.models.fast import enable_fast_path
 
@@ -83,8 +86,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         several = self._recipe.rollout.candidates
         numbers = [several * example["number"] + turn for example in inputs[::group] for turn in range(several)]
         self._prompts = prompts = self._ahead.get(numbers)
+        self._scale = 1.0
         if self._batched:
-            self._completions = self._draw(prompts)
+            self._completions, self._shared = self._draw(prompts)
             if several > 1:
                 self._prompts = prompts = self._choose(prompts, len(numbers) // several)
         self._rows = torch.arange(len(prompts.samples)).repeat_interleave(group)
@@ -97,23 +101,11 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if "importance_sampling_ratio" in output:  # TRL leaves out whom vLLM thinks too different, and says nothing
             left_out = (output["importance_sampling_ratio"] == 0).float().mean()
             self._metrics["train"]["sampling/left_out"].append(self.accelerator.gather(left_out).mean().item())
-        self._mask_groups_without_spread(output)
+        self._mask_what_teaches_nothing(output)
         self._note_grades(self._grades)
         step = self.state.global_step + 1
         self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
         return output
-
-    def _draw(self, prompts: Prompts) -> list[list[int]]:
-        """Answer each question with a group of completions, one group after the other."""
-        drawn = self._recipe.rollout
-        return self.decoder(
-            prompts,
-            drawn.group,
-            max_new_tokens=drawn.max_new_tokens,
-            temperature=drawn.temperature,
-            top_p=drawn.top_p,
-            top_k=drawn.top_k,
-        )
 
     def _choose(self, prompts: Prompts, count: int) -> Prompts:
         """Take the questions whose rewards differ most, and their completions."""
@@ -124,23 +116,29 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         spread = grades.totals.reshape(-1, group).std(axis=1)
         chosen = sorted(np.argsort(-spread, kind="stable")[:count].tolist())
         self._completions = [ids for row in chosen for ids in self._completions[group * row : group * (row + 1)]]
+        self._shared = [self._shared[row] for row in chosen]
         return prompts.part(chosen)
 
-    def _mask_groups_without_spread(self, output: dict[str, Any]) -> None:
-        """Leave groups that teach nothing out of the loss, and of what the loss is averaged over."""
-        totals = self._grades.totals.reshape(-1, self.num_generations)
-        spread = torch.from_numpy(np.ptp(totals, axis=1) > 1e-8).repeat_interleave(self.num_generations)
-        self._scale = 1.0
-        if self._recipe.optim.zero_spread == "count":
+    def _mask_what_teaches_nothing(self, output: dict[str, Any]) -> None:
+        """Leave groups without spread, and what a group shares, out of the loss and of what it is averaged over."""
+        mask, branched = output["completion_mask"], self._recipe.rollout.branch is not None
+        kept = torch.ones_like(mask)
+        if self._recipe.optim.zero_spread == "mask":
+            totals = self._grades.totals.reshape(-1, self.num_generations)
+            spread = torch.from_numpy(np.ptp(totals, axis=1) > 1e-8).repeat_interleave(self.num_generations)
+            kept *= spread.to(mask.device)[:, None]
+        elif not branched:
             return
-        mask = output["completion_mask"]
-        kept = spread.to(mask.device)[:, None].expand_as(mask).to(mask.dtype)
-        counts = torch.stack([(mask * kept).sum().float(), kept[:, 0].sum().float(), torch.ones_like(kept[:, 0]).sum()])
+        told = kept[:, 0].sum()
+        if branched:
+            shared = torch.tensor(self._shared)[self._rows].to(mask.device)
+            kept *= torch.arange(mask.shape[1], device=mask.device) >= shared[:, None]
+        counts = torch.stack([(mask * kept).sum().float(), told.float(), torch.ones_like(kept[:, 0]).sum().float()])
         tokens, rows, all_rows = self.accelerator.gather(counts[None]).sum(0)
         output["tool_mask"] = kept
         output["num_items_in_batch"] = tokens
-        if self.loss_type != "dapo":  # dapo divides by the tokens above, the others by the number of rows
-            self._scale = float(all_rows / rows.clamp(min=1))
+        # dapo divides by the tokens above, the others by the number of rows
+        self._scale = 1.0 if self.loss_type == "dapo" else float(all_rows / rows.clamp(min=1))
 
     def _note_grades(self, grades: Grades, kind: str = "") -> None:
         hits = [score.hit() for score in grades.scores]

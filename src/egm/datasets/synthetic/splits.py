@@ -1,4 +1,4 @@
-"""SynthRef's splits: two unbounded training sets and four frozen ones."""
+"""SynthRef's splits: three unbounded training sets and four frozen ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from egm.datasets.synthetic.rationale import STYLES, Style, explain
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.sampling import sample_program
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
-from egm.datasets.synthetic.wording import word
+from egm.datasets.synthetic.wording import Wording, word
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -32,6 +32,7 @@ class Split:
         complexity: Weights of 0, 1, 2 and 3 relations.
         amodal: Share of questions that ask for the whole object.
         held_out: Share of scenes and of wordings that training never sees.
+        other_words: Share of wordings that neither `train` nor the tests have.
         occluded: Whether only objects that are partly hidden are asked for.
     """
 
@@ -39,13 +40,16 @@ class Split:
     complexity: tuple[float, float, float, float]
     amodal: float
     held_out: float = 0.0
+    other_words: float = 0.0
     occluded: bool = False
 
 
 _MIXED = (0.15, 0.4, 0.3, 0.15)
+_COMPLEX = (0.05, 0.25, 0.4, 0.3)
 SPLITS: dict[str, Split] = {
     "train": Split(scenes=None, complexity=_MIXED, amodal=0.25),
-    "train-complex": Split(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
+    "train-complex": Split(scenes=None, complexity=_COMPLEX, amodal=0.3),
+    "train-reworded": Split(scenes=None, complexity=_COMPLEX, amodal=0.3, other_words=0.6),
     "val": Split(scenes=500, complexity=_MIXED, amodal=0.25),
     "test-simple": Split(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
     "test-complex": Split(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
@@ -59,7 +63,7 @@ class SynthRef:
     """Questions about synthetic scenes, up to four a scene; the same arguments give the same bytes everywhere.
 
     Args:
-        split: "train", "train-complex", "val", "test-simple", "test-complex" or "test-amodal".
+        split: "train", "train-complex", "train-reworded", "val", "test-simple", "test-complex" or "test-amodal".
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
         scenes: How many scenes, for a training split or a part of another. Default: all; training splits have no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
@@ -142,12 +146,14 @@ class SynthRef:
         return None
 
     def _sample(self, rng: Rng, scene: Scene, trace: Trace, name: str, image: Any, *, amodal: bool) -> Sample:
-        new_words = rng.chance(self.spec.held_out)
+        wording: Wording = "held_out" if rng.chance(self.spec.held_out) else "usual"
+        if self.spec.other_words and rng.chance(self.spec.other_words):
+            wording = "other"
         item = scene.objects[trace.referent]
         return Sample(
             id=name,
             image=image,
-            phrase=word(trace.program, rng, held_out=new_words),
+            phrase=word(trace.program, rng, wording),
             box=Box(*(item.whole if amodal else item.visible)),
             size=scene.size,
             amodal=amodal,
@@ -156,7 +162,7 @@ class SynthRef:
                 "kind": trace.program.kind,
                 "complexity": trace.program.complexity,
                 "seen": item.seen,
-                "new_words": new_words,
+                "new_words": wording != "usual",
                 "new_look": (item.color, item.shape) in HELD_OUT,
             },
         )
