@@ -167,6 +167,16 @@ def test_banned_tokens_and_stops(backend: TransformersBackend, requests_: list[R
     assert make(backend, None)(prompts, 1, max_new_tokens=1, temperature=0.0) == [ids[:1] for ids in free]
 
 
+def test_one_call_can_end_at_further_tokens(backend: TransformersBackend, requests_: list[Request]) -> None:
+    decoder, prompts = make(backend, None), asked(backend, requests_)
+    whole = decoder(prompts, 1, max_new_tokens=12, temperature=0.0)
+    until = whole[0][4]
+    ended = decoder(prompts, 1, max_new_tokens=12, temperature=0.0, until=[until])
+    assert ended == [ids[: ids.index(until) + 1] if until in ids else ids for ids in whole]
+    assert len(ended[0]) <= 5
+    assert decoder(prompts, 1, max_new_tokens=12, temperature=0.0) == whole
+
+
 def test_draws_follow_the_shares() -> None:
     shares = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     scores = shares.log().repeat(20_000, 1)

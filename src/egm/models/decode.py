@@ -86,7 +86,7 @@ class Decoder:
         self._copy: Any = None
         self.device: torch.device = next(model.parameters()).device
         self._pad, self._graphs = pad, graphs and self.device.type == "cuda"
-        self._stops = torch.tensor(list(stops), device=self.device)
+        self._stops = tuple(stops)
         self._banned = torch.tensor(list(banned), device=self.device, dtype=torch.long)
         self._states: dict[Any, State] = {}
 
@@ -99,6 +99,7 @@ class Decoder:
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        until: Sequence[int] = (),
     ) -> list[list[int]]:
         """Answer each prompt `group` times, by torch's own random state.
 
@@ -109,6 +110,7 @@ class Decoder:
             temperature: 0 takes the likeliest token each time.
             top_p: The likeliest tokens that together reach this probability.
             top_k: The k likeliest tokens; 0 keeps all.
+            until: Further tokens that end a completion.
 
         Returns:
             Tokens of the completions, the stop token included, the groups one after the other.
@@ -116,7 +118,7 @@ class Decoder:
         which = [prompt for prompt in range(len(prompts.ids)) for _ in range(group)]
         drawing = Drawing(temperature, top_p, top_k)
         uniforms = None if drawing.greedy else torch.rand((len(which), max_new_tokens), device=self.device)
-        return self.write(prompts, which, max_new_tokens, drawing, uniforms).ids
+        return self.write(prompts, which, max_new_tokens, drawing, uniforms, until=until).ids
 
     @torch.no_grad()
     def write(
@@ -128,6 +130,7 @@ class Decoder:
         uniforms: torch.Tensor | None = None,
         *,
         logprobs: bool = False,
+        until: Sequence[int] = (),
     ) -> Written:
         """Write completions.
 
@@ -138,8 +141,9 @@ class Decoder:
             drawing: How a token is drawn.
             uniforms: The random numbers of each completion, shape (completions, max_new_tokens); None if greedy.
             logprobs: Whether to return log-probabilities.
+            until: Further tokens that end a completion.
         """
-        policy = self._policy()
+        policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
         policy.eval()
         clock, result = Clock(), Written([], [], [])
@@ -151,7 +155,7 @@ class Decoder:
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                job = _Job(policy, answered, max_new_tokens, drawing, own, logprobs=logprobs, pad=self._pad)
+                job = _Job(policy, answered, max_new_tokens, drawing, own, stops, logprobs=logprobs, pad=self._pad)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -209,7 +213,7 @@ class Decoder:
                 state.step(job.written, clock)
                 job.written += 1
         job.save(state)
-        return job.collect(self._stops, clock)
+        return job.collect(clock)
 
     def _begin(self, job: _Job, prompts: PromptBatch) -> State:
         """Read the prompts and draw the first tokens."""
@@ -238,7 +242,7 @@ class Decoder:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
         most = memory // _KEPT // _token_bytes(job.policy)
-        key = (rows, length, job.drawing, job.logprobs)
+        key = (rows, length, job.drawing, job.stops, job.logprobs)
         if (kept := self._states.pop(key, None)) is not None:
             self._states[key] = kept  # the one used last goes last
             return kept
@@ -248,7 +252,7 @@ class Decoder:
             core=_core(job.policy),
             head=job.policy.get_output_embeddings(),
             drawing=job.drawing,
-            stops=self._stops,
+            stops=torch.tensor(job.stops, device=self.device),
             banned=self._banned,
             pad=self._pad,
             logprobs=job.logprobs,
@@ -305,12 +309,13 @@ class _Job:
         room: int,
         drawing: Drawing,
         uniforms: torch.Tensor | None,
+        stops: tuple[int, ...],
         *,
         logprobs: bool,
         pad: int,
     ) -> None:
         self.policy, self.which, self.room = policy, which, room
-        self.drawing, self.uniforms, self.logprobs = drawing, uniforms, logprobs
+        self.drawing, self.uniforms, self.stops, self.logprobs = drawing, uniforms, stops, logprobs
         self.alive, self.written = list(range(len(which))), 1
         device = policy.get_output_embeddings().weight.device
         self._ids = torch.full((len(which), room), pad, device=device)
@@ -324,10 +329,10 @@ class _Job:
         if logprobs is not None:
             self._logprobs[index, : self.written] = logprobs
 
-    def collect(self, stops: torch.Tensor, clock: Clock) -> Written:
+    def collect(self, clock: Clock) -> Written:
         """Bring all to the host, each up to its stop token, with the time of its last token."""
         rows, logprobs = self._ids[:, : self.written].cpu(), self._logprobs[:, : self.written].tolist()
-        ends = torch.isin(rows, stops.cpu())
+        ends = torch.isin(rows, torch.tensor(self.stops))
         lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
         counts, times = zip(*clock.marks, strict=True)
         return Written(

@@ -25,6 +25,8 @@ class GroupDrawer:
         self._tokenizer, self._rollout = tokenizer, rollout
         self._draw = partial(decoder, temperature=rollout.temperature, top_p=rollout.top_p, top_k=rollout.top_k)
         self._pieces: dict[int, str] = {}
+        text = rollout.branch
+        self._telling = () if text is None else tuple(n for n in range(len(tokenizer)) if text in self._piece(n))
 
     def __call__(self, prompts: Prompts) -> tuple[list[list[int]], list[int]]:
         """Draw the groups.
@@ -35,7 +37,7 @@ class GroupDrawer:
         group, most = self._rollout.group, self._rollout.max_new_tokens
         begun: list[list[int]] = [[] for _ in prompts.ids]
         if self._rollout.branch is not None:
-            whole = self._draw(prompts, 1, max_new_tokens=most)
+            whole = self._draw(prompts, 1, max_new_tokens=most - 1, until=self._telling)
             begun = [ids[: self._parting(self._rollout.branch, ids)] for ids in whole]
             prompts = replace(prompts, ids=[ids + more for ids, more in zip(prompts.ids, begun, strict=True)])
         shared = [len(ids) for ids in begun]
@@ -43,12 +45,15 @@ class GroupDrawer:
         return [(begun[row // group] + ids)[:most] for row, ids in enumerate(ends)], shared
 
     def _parting(self, text: str, ids: Sequence[int]) -> int:
-        """Count the tokens up to where a text is complete for the first time; 0 if it never is, or nothing follows."""
+        """Count the tokens up to where a text is complete for the first time; 0 if it never is."""
         written = ""
-        for count, token in enumerate(ids[:-1], 1):
-            if token not in self._pieces:
-                self._pieces[token] = self._tokenizer.decode([token])
-            written += self._pieces[token]
+        for count, token in enumerate(ids, 1):
+            written += self._piece(token)
             if text in written:
                 return count
         return 0
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self._tokenizer.decode([token])
+        return self._pieces[token]

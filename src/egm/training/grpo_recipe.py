@@ -17,6 +17,7 @@ class PromptSection(Section):
 
     Attributes:
         train: `synthref/train`, `synthref/train-complex` (more relations, so fewer groups that are right throughout),
+            `synthref/train-reworded` (those in other words as well),
             or a file of any format that `egm.datasets.open_dataset` reads; rows need boxes, not rationales.
         images: Folder that holds the images; for a `.jsonl` file its own folder by default.
         scenes: How many scenes of a training split of SynthRef, before they repeat.
@@ -166,6 +167,8 @@ class GRPORecipe(Section):
             raise ValueError(
                 f"rollout.candidates {self.rollout.candidates} needs rollout.engine batched, not {self.rollout.engine}"
             )
+        if self.rollout.branch is not None and self.rollout.max_new_tokens < 2:
+            raise ValueError("rollout.branch needs rollout.max_new_tokens of at least 2: something must follow it")
         if self.rollout.branch is not None and self.rollout.engine != "batched":
             raise ValueError(f"rollout.branch needs rollout.engine batched, not {self.rollout.engine}")
         passes = self.optim.updates * self.optim.accumulation
