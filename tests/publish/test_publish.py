@@ -17,6 +17,7 @@ from egm.errors import DataError, ModelError
 from egm.grounder import Grounder
 from egm.journal import Header, Journal, Record
 from egm.models import build_model, build_processor
+from egm.publish.average import average_models
 from egm.publish.export import export_model
 from egm.publish.folder import save_weights
 from egm.publish.merge import merge_adapter
@@ -82,6 +83,51 @@ def test_merged_weights_give_the_adapters_logits(
         torch.testing.assert_close(merged(**inputs(merged)).logits, adapted[1], atol=1e-4, rtol=0)
         assert (plain(**inputs(plain)).logits - adapted[1]).abs().max() > 1e-2  # so the adapter does something
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+@pytest.fixture(scope="module")
+def apart(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models of other weights than the base."""
+    folders = []
+    for seed in (4, 5):
+        folders.append(tmp_path_factory.mktemp("apart") / str(seed))
+        build_model("tiny-s", seed=seed).save_pretrained(folders[-1])
+        build_processor().save_pretrained(folders[-1])
+    return folders
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def test_an_average_is_that_of_every_weight(base: Path, apart: list[Path], tmp_path: Path) -> None:
+    one, other, start = (weights(folder) for folder in (*apart, base))
+    models = [str(folder) for folder in apart]
+    mean = weights(average_models(models, tmp_path / "mean", dtype="float32"))
+    part = weights(average_models(models, tmp_path / "part", base=str(base), share=0.25, dtype="float32"))
+    alone = weights(average_models(models[:1], tmp_path / "alone", base=str(base), share=0.5, dtype="float32"))
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (one[name] + other[name]) / 2)
+        torch.testing.assert_close(part[name], 0.75 * start[name] + 0.25 * value)
+        torch.testing.assert_close(alone[name], (start[name] + one[name]) / 2)
+    grounder = Grounder.load(tmp_path / "mean", device="cpu", settings=GenerationSettings(max_new_tokens=4))
+    assert grounder.codec.name == "qwen3_vl"
+
+
+def test_what_cannot_be_averaged_is_refused(base: Path, tmp_path: Path) -> None:
+    build_model("tiny-m").save_pretrained(tmp_path / "m")
+    build_processor().save_pretrained(tmp_path / "m")
+    for models, options, message in (
+        ([str(base)], {}, "needs two models"),
+        ([str(base), "egm-tiny"], {"share": 0.5}, "give that model too"),
+        ([str(base), str(tmp_path / "m")], {}, "differ in shape"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            average_models(models, tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_an_exported_folder_grounds_and_has_all_its_pieces(exported: Path) -> None:

@@ -20,7 +20,8 @@ def section(**changes: Any) -> ModelSection:
 def test_every_parameter_belongs_to_one_part() -> None:
     for name in ("tiny-s", "8B", "30B-A3B"):
         for parameter, _ in build_model(name, device="meta").named_parameters():
-            assert sum(is_part(parameter, part) for part in PARTS) == 1, parameter
+            assert sum(is_part(parameter, part) for part in PARTS if part != "embeddings") == 1, parameter
+            assert is_part(parameter, "language_model") or not is_part(parameter, "embeddings")
 
 
 def test_what_is_frozen_is_what_was_named() -> None:
@@ -28,6 +29,19 @@ def test_what_is_frozen_is_what_was_named() -> None:
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if is_part(name, "projector")}
     assert any("deepstack_merger_list" in name for name in trained)
+
+
+def test_embeddings_are_a_part_of_the_language_model() -> None:
+    model = choose_parts(build_model("tiny-s"), section(freeze=["embeddings"]))
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == [
+        "model.language_model.embed_tokens.weight"
+    ]
+    for parts in (
+        ["vision_tower", "projector", "language_model"],
+        ["vision_tower", "projector", "language_model", "embeddings"],
+    ):
+        with pytest.raises(ValueError, match="nothing is left to train"):
+            section(freeze=parts)
 
 
 def test_an_adapter_leaves_everything_else_as_it_is() -> None:

@@ -1,4 +1,4 @@
-"""`egm models`: the model sizes and where their checkpoints are; merging, exporting and publishing models."""
+"""`egm models`: the model sizes and their checkpoints; merging, averaging, exporting and publishing models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List the model sizes; merge, export and publish models.")
+app = typer.Typer(help="List the model sizes; merge, average, export and publish models.")
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
 _Base = Annotated[
@@ -19,7 +19,7 @@ _Dtype = Annotated[str, typer.Option(help="Type of the saved weights: bfloat16, 
 
 @app.callback(invoke_without_command=True)
 def _models(context: typer.Context) -> None:
-    """List the model sizes; merge, export and publish models."""
+    """List the model sizes; merge, average, export and publish models."""
     if context.invoked_subcommand is None:
         models()
 
@@ -58,6 +58,20 @@ def merge(
     from egm.publish.merge import merge_adapter
 
     print(merge_adapter(adapter, out, base=base, dtype=dtype))
+
+
+@app.command("average")
+def average(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="The model that they began as.", show_default=False)] = None,
+    share: Annotated[float, typer.Option(help="How far to go from the base to the average.")] = 1.0,
+    dtype: _Dtype = "bfloat16",
+) -> None:
+    """Average models that were trained apart from one start."""
+    from egm.publish.average import average_models
+
+    print(average_models(models, out, base=base, share=share, dtype=dtype))
 
 
 @app.command("export")

@@ -16,8 +16,9 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "vision_tower": ("visual.patch_embed.", "visual.pos_embed.", "visual.blocks."),
     "projector": ("visual.merger.", "visual.deepstack_merger_list."),
     "language_model": ("language_model.", "lm_head."),
+    "embeddings": ("language_model.embed_tokens.",),
 }
-"""The names, in a Qwen3-VL model, of the parts that a recipe can freeze."""
+"""The names, in a Qwen3-VL model, of the parts that a recipe can freeze; the embeddings are in the language model."""
 
 
 def choose_parts(model: Any, section: ModelSection, *, seed: int = 0) -> Any:

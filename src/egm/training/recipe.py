@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from egm.datasets.synthetic import Style
 from egm.errors import RecipeError
 
-Part = Literal["vision_tower", "projector", "language_model"]
+Part = Literal["vision_tower", "projector", "language_model", "embeddings"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
 
 
@@ -45,7 +45,7 @@ class ModelSection(_Section):
         name: A size to build from scratch, a local folder, a hub name, or "egm-tiny".
         from_scratch: Build `name` with random weights instead of loading it.
         dtype: Type of the weights. "bfloat16" takes a quarter of the memory of "float32" with its optimiser's state.
-        freeze: Parts that stay as they are.
+        freeze: Parts that stay as they are; "embeddings" are the language model's, with a head tied to them.
         lora: Train an adapter, and leave all other weights as they are.
     """
 
@@ -58,7 +58,7 @@ class ModelSection(_Section):
     @model_validator(mode="after")
     def _fit_together(self) -> ModelSection:
         if self.lora is None:
-            if len(set(self.freeze)) == len(get_args(Part)):
+            if set(get_args(Part)) - set(self.freeze) <= {"embeddings"}:
                 raise ValueError("freeze names every part, so nothing is left to train: leave one out, or set lora")
             return self
         if self.freeze:

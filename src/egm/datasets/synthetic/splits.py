@@ -45,11 +45,10 @@ class Split:
 
 
 _MIXED = (0.15, 0.4, 0.3, 0.15)
-_COMPLEX = (0.05, 0.25, 0.4, 0.3)
 SPLITS: dict[str, Split] = {
     "train": Split(scenes=None, complexity=_MIXED, amodal=0.25),
-    "train-complex": Split(scenes=None, complexity=_COMPLEX, amodal=0.3),
-    "train-reworded": Split(scenes=None, complexity=_COMPLEX, amodal=0.3, other_words=0.6),
+    "train-complex": Split(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
+    "train-reworded": Split(scenes=None, complexity=(0.1, 0.35, 0.35, 0.2), amodal=0.3, other_words=0.6),
     "val": Split(scenes=500, complexity=_MIXED, amodal=0.25),
     "test-simple": Split(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
     "test-complex": Split(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
