@@ -78,8 +78,7 @@ class FaultyServer:
         self._counts: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"home": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -127,6 +126,11 @@ def texts(query: dict[str, Any]) -> list[str]:
     contents = [message["content"] for message in query["messages"]]
     parts = [part for content in contents for part in ([{"text": content}] if isinstance(content, str) else content)]
     return [part["text"] for part in parts if "text" in part]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256  # with the usual 5, many connections at once are reset
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -147,7 +147,7 @@ def _time(model: Path, device: str, max_tokens: int, settings: LatencySection) -
     size = settings.batch_size
     (alone,) = bench.measure(grounder, requests=settings.requests, warmup=settings.warmup, seed=settings.seed)
     (load,) = bench.measure(
-        grounder, requests=size * settings.batches, concurrency=[size], warmup=size, seed=settings.seed
+        grounder, requests=1, rounds=settings.batches, concurrency=[size], warmup=size, seed=settings.seed
     )
     for row in (alone, load):
         if row["errors"]:
