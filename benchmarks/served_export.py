@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--model", default="egm-tiny", help="egm-tiny, a run folder or a model folder")
     parser.add_argument("--scenes", type=int, default=100, help="about four questions each")
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--latency", default="--requests 40", help="options of egm bench latency")
+    parser.add_argument("--latency", default="", help="options of egm bench latency, which has its own defaults")
     parser.add_argument("more", nargs="*", help="further options of the server, after --")
     options = parser.parse_args()
     settings = GenerationSettings(max_new_tokens=512)

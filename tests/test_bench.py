@@ -51,7 +51,7 @@ def test_rates_out_of_range(rate: float) -> None:
 
 def test_numbers_of_each_load() -> None:
     with FaultyServer({"": [ANSWER]}) as server:
-        rows = measure(server, requests=5, concurrency=[1, 2], rates=[2000.0], warmup=2)
+        rows = measure(server, requests=5, rounds=2, concurrency=[1, 2], rates=[2000.0], warmup=2)
         assert len(server.asked) == 3 * (5 + 2)
         assert {query["max_tokens"] for query in server.asked} == {20}
     assert [(row["loop"], row["concurrency"], row["rate"]) for row in rows] == [
@@ -70,16 +70,33 @@ def test_numbers_of_each_load() -> None:
         json.dumps(row, allow_nan=False)
 
 
+def test_a_closed_loop_is_measured_for_several_rounds() -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        rows = measure(server, concurrency=[1, 8, 16], rates=[2000.0], warmup=0, cold=False)
+        assert [row["requests"] for row in rows] == [48, 48, 64, 48]
+        assert len(server.asked) == 208
+        rows = measure(server, requests=5, rounds=1, concurrency=[4, 6], warmup=0, cold=False)
+    assert [row["requests"] for row in rows] == [5, 6]
+
+
+@pytest.mark.parametrize("requests", [40, 48])
+def test_the_loads_of_the_command_have_pictures_enough(requests: int) -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        grounder = bench.connect(server.url, "tiny")
+        bench.measure(grounder, requests=requests, concurrency=[1, 8, 64], rates=[2.0, 8.0])  # or it would refuse
+        grounder.backend.close()  # type: ignore[attr-defined]
+
+
 def test_cold_pictures_differ_and_a_warm_one_is_repeated() -> None:
     with FaultyServer({"": [ANSWER]}) as server:
-        measure(server, requests=3, concurrency=[1, 2], warmup=1)
+        measure(server, requests=3, rounds=1, concurrency=[1, 2], warmup=1)
         assert len(set(shown(server))) == 8
         assert {kind for kind, _ in server.pictures()} == {"image/jpeg"}
         before = set(shown(server))
-        measure(server, requests=1, warmup=0, seed=1)
+        measure(server, requests=1, rounds=1, warmup=0, seed=1)
         assert not before & set(shown(server)[8:])
     with FaultyServer({"": [ANSWER]}) as server:
-        measure(server, requests=5, concurrency=[1, 2], warmup=1, cold=False)
+        measure(server, requests=5, rounds=1, concurrency=[1, 2], warmup=1, cold=False)
         assert len(set(shown(server))) == 1
         assert len(shown(server)) == 12
 
@@ -87,7 +104,7 @@ def test_cold_pictures_differ_and_a_warm_one_is_repeated() -> None:
 def test_a_closed_loop_keeps_so_many_under_way() -> None:
     with FaultyServer({"": [ANSWER]}) as server:
         server.gate = threading.Barrier(3)  # answers nobody before three have come
-        (row,) = measure(server, requests=9, concurrency=[3], warmup=0)
+        (row,) = measure(server, requests=9, rounds=3, concurrency=[3], warmup=0)
         assert (row["errors"], server.busiest) == (0, 3)
 
 
@@ -113,7 +130,7 @@ def test_nothing_answered_and_nothing_counted() -> None:
     assert (row["errors"], row["latency"], row["first_token"], row["queue"]) == (2, None, None, None)
     assert (row["tokens_per_second"], row["mean_tokens"], row["requests_per_second"]) == (None, None, 0)
     with FaultyServer({"": [say("</think> []", usage=None)]}) as server:
-        (row,) = measure(server, requests=2)
+        (row,) = measure(server, requests=2, rounds=1)
     assert (row["errors"], row["tokens_per_second"], row["mean_tokens"]) == (0, None, None)
 
 
@@ -123,7 +140,8 @@ def test_nothing_answered_and_nothing_counted() -> None:
         ({"requests": 0}, "requests 0 is out of range"),
         ({"warmup": -1}, "warmup -1 is out of range"),
         ({"concurrency": []}, "nothing to measure"),
-        ({"concurrency": [1, 8], "requests": 7}, "7 requests never keep 8 under way"),
+        ({"rounds": 0}, "rounds 0 is out of range"),
+        ({"concurrency": [64], "rounds": 8}, "516 requests need as many pictures"),
         ({"concurrency": [0]}, "concurrency 0 is out of range: give 1 to 1000"),
         ({"concurrency": [1001]}, "concurrency 1001 is out of range"),
         ({"rates": [2.0]}, "takes no arrivals"),
@@ -140,7 +158,7 @@ def test_bad_input_is_refused_before_anything_runs(options: dict[str, Any], mess
 
 def test_in_this_process() -> None:
     grounder = Grounder(ScriptedBackend(["</think> []"] * 5), get_codec("qwen3_vl"))
-    (row,) = bench.measure(grounder, requests=3, warmup=2)
+    (row,) = bench.measure(grounder, requests=3, rounds=1, warmup=2)
     assert (row["requests"], row["errors"], row["latency"]["n"], row["queue"]["p99"]) == (3, 0, 3, 0)
     assert row["first_token"] is None
 
@@ -161,7 +179,7 @@ sizes: list[int] = []
 def test_in_this_process_a_load_is_batches() -> None:
     sizes.clear()
     grounder = Grounder(Noting(["</think> []"] * 20), get_codec("qwen3_vl"))
-    (row,) = bench.measure(grounder, requests=8, concurrency=[3], warmup=4)
+    (row,) = bench.measure(grounder, requests=8, rounds=1, concurrency=[3], warmup=4)
     assert sizes == [3, 1, 3, 3, 2]  # the fourth call, of three, fails
     assert (row["requests"], row["errors"], row["latency"]["n"]) == (8, 3, 5)
     assert [value is None for value in row["seconds"]] == [False] * 3 + [True] * 3 + [False] * 2

@@ -62,15 +62,18 @@ class FaultyServer:
 
     Attributes:
         script: Plays by phrase.
-        asked: Every request's JSON, in the order of arrival.
+        asked: Every request's JSON, in the order of arrival; but those for tokens, which are in `split`.
         headers: Every request's headers.
         arrived: Set as soon as a request has come.
+        tokens: What is said of the tokens of a text; None knows no such question.
         busiest: Most requests that were under way at once.
     """
 
     def __init__(self, script: dict[str, list[Play]], *, models: tuple[str, ...] = ("tiny",)) -> None:
         self.script, self.models = script, models
         self.asked: list[dict[str, Any]] = []
+        self.split: list[dict[str, Any]] = []
+        self.tokens: Any = None
         self.headers: list[dict[str, str]] = []
         self.arrived, self.ended = threading.Event(), threading.Event()
         self.busy = self.busiest = 0
@@ -78,8 +81,7 @@ class FaultyServer:
         self._counts: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"home": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -129,6 +131,11 @@ def texts(query: dict[str, Any]) -> list[str]:
     return [part["text"] for part in parts if "text" in part]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256  # with the usual 5, many connections at once are reset
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     home: FaultyServer
@@ -140,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            self.home.split.append(query)
+            self._send(404 if self.home.tokens is None else 200, json.dumps(self.home.tokens).encode())
+            return
         play = self.home.next(query, dict(self.headers.items()))
         with self.home._lock:
             self.home.busy += 1

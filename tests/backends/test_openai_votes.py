@@ -76,16 +76,60 @@ def test_an_answer_that_began_in_time_is_finished_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "message"),
+    "second",
     [
-        (fail(422, "unexpected field"), "HTTP 422.*continue_final_message: vLLM, SGLang"),
-        (say("It is there.\n</think> [1, 2, 3, 4]"), "began a new answer instead of going on"),
+        say("it is there.\n</think>\n\n", '[{"bbox_2d": [0, 0, 500, 1000]}]'),
+        # The same where the server parts it.
+        Play(({"reasoning_content": "it is there."}, {"content": '[{"bbox_2d": [0, 0, 500, 1000]}]'})),
     ],
 )
-def test_a_server_that_cannot_go_on(second: Any, message: str) -> None:
+def test_an_answer_after_a_second_close_is_read(second: Any) -> None:
     with FaultyServer({"": [say("It is", finish="length"), second]}) as server:
         subject = Grounder.connect(server.url, "tiny", settings=BUDGET)
-        with pytest.raises(BackendError, match=message):
+        with pytest.warns(UserWarning, match=r"closed its reasoning a second time.*continue_final_message"):
+            result = subject.ground(PICTURE, "x")
+    assert (result.box, result.failure, result.tokens) == (Box(0, 0, 50, 100), None, 6)
+    assert result.text.count("</think>") == 2
+
+
+def test_a_server_that_tells_its_tokens_is_not_to_close_again() -> None:
+    plays = [say("It is", finish="length"), say("0, 0, 500, 1000]}]")] * 2
+    with FaultyServer({"": plays}) as server:
+        server.tokens = {"count": 1, "max_model_len": 99, "tokens": [77]}
+        subject = Grounder.connect(server.url, "tiny", settings=BUDGET)
+        boxes = [subject.ground(PICTURE, "x").box for _ in range(2)]
+        assert [query.get("logit_bias") for query in server.asked] == [None, {"77": -100}] * 2
+        assert server.split == [{"model": "tiny", "prompt": "</think>", "add_special_tokens": False}]
+    assert boxes == [Box(0, 0, 50, 100)] * 2
+
+
+@pytest.mark.parametrize("tokens", [None, {"tokens": [7, 8]}, {"tokens": []}, {"tokens": ["7"]}, [7], "7"])
+def test_nothing_is_barred_where_the_closing_token_is_not_known(tokens: Any) -> None:
+    with FaultyServer({"": [say("It is", finish="length"), say("0, 0, 500, 1000]}]")]}) as server:
+        server.tokens = tokens
+        assert Grounder.connect(server.url, "tiny", settings=BUDGET).ground(PICTURE, "x").box == Box(0, 0, 50, 100)
+        assert not any("logit_bias" in query for query in server.asked)
+
+
+def test_without_a_budget_nobody_asks_for_tokens() -> None:
+    with FaultyServer({"": [box(500)]}) as server:
+        server.tokens = {"tokens": [77]}
+        Grounder.connect(server.url, "tiny").ground(PICTURE, "x")
+        assert (server.split, "logit_bias" in server.asked[0]) == ([], False)
+
+
+def test_a_server_that_bars_nothing_is_asked_without() -> None:
+    second = say("0, 0, 500, 1000]}]", refuses="logit_bias")
+    with FaultyServer({"": [say("It is", finish="length"), second]}) as server:
+        server.tokens = {"tokens": [77]}
+        assert Grounder.connect(server.url, "tiny", settings=BUDGET).ground(PICTURE, "x").box == Box(0, 0, 50, 100)
+        assert ["logit_bias" in query for query in server.asked] == [False, True, False]
+
+
+def test_a_server_that_cannot_go_on() -> None:
+    with FaultyServer({"": [say("It is", finish="length"), fail(422, "unexpected field")]}) as server:
+        subject = Grounder.connect(server.url, "tiny", settings=BUDGET)
+        with pytest.raises(BackendError, match=r"HTTP 422.*continue_final_message: vLLM, SGLang"):
             subject.ground(PICTURE, "x")
 
 

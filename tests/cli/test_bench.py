@@ -9,8 +9,8 @@ from ..backends.faulty_server import FaultyServer, fail, say
 from .conftest import Egm
 
 ANSWER = say("At the left.", '</think> [{"bbox_2d": [0, 0, 500, 500]}]')
-FEW = ("bench", "latency", "--requests", 3, "--warmup", 1, "--max-tokens", 20)
-COLUMNS = "load requests errors req/s mean p50 p90 p99 first token p50 queue p50 queue p99 tok/s tokens"
+FEW = ("bench", "latency", "--requests", 3, "--rounds", 1, "--warmup", 1, "--max-tokens", 20)
+COLUMNS = "load measured errors req/s mean p50 p90 p99 first token p50 queue p50 queue p99 tok/s tokens"
 
 
 def test_a_table_of_a_server(egm: Egm) -> None:
@@ -20,7 +20,10 @@ def test_a_table_of_a_server(egm: Egm) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     engine, how, columns, *rows = outcome.out.splitlines()
     assert re.match(r"server, model tiny; egm \S+, python 3\S+, openai \d", engine)
-    assert how == "cold images, at most 20 tokens, 1 warm-up requests a load; times in seconds"
+    assert how == (
+        "cold images, at most 20 tokens; of each load so many requests as stand under measured, after 1 to warm up; "
+        "times in seconds"
+    )
     assert " ".join(columns.split()) == COLUMNS
     assert [re.match(r"(.+?) +3 +0 +\d+\.\d\d ", row)[1] for row in rows] == [  # type: ignore[index]
         "1 at once",
@@ -45,6 +48,7 @@ def test_json_alone_on_standard_output(egm: Egm) -> None:
         "hardware": None,
         "images": "warm",
         "warmup": 1,
+        "rounds": 1,
         "max_tokens": 20,
         "seed": 5,
     }
@@ -71,7 +75,9 @@ def test_all_failed(egm: Egm) -> None:
 
 
 def test_egm_tiny_in_this_process(egm: Egm) -> None:
-    outcome = egm("bench", "latency", "--model", "egm-tiny", "--requests", 1, "--warmup", 0, "--max-tokens", 4)
+    outcome = egm(
+        "bench", "latency", "--model", "egm-tiny", "--requests", 1, "--rounds", 1, "--warmup", 0, "--max-tokens", 4
+    )
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("NumpyBackend, model egm-tiny; egm ")
     assert re.search(r"^1 at once +1 +0 .* 4\.0$", outcome.out, re.MULTILINE)
@@ -90,7 +96,7 @@ def test_egm_tiny_in_this_process(egm: Egm) -> None:
         (("--model", "nowhere/"), ""),
         (("--server", "ftp://x", "--model", "m"), "no server's URL"),
         (("--server", "http://127.0.0.1:1", "--model", "m", "--rate", "-1"), "rate -1.0 is out of range"),
-        (("--server", "http://127.0.0.1:1", "--model", "m", "--requests", "200"), "fewer requests"),
+        (("--server", "http://127.0.0.1:1", "--model", "m", "--rounds", "8"), "fewer requests"),
         (("--server", "http://127.0.0.1:1"), "does not say which models"),
     ],
 )

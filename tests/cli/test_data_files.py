@@ -35,6 +35,38 @@ def test_problems_are_counted_and_the_code_is_1(egm: Egm, tmp_path: Path) -> Non
         assert words in outcome.out.replace("\n", "")
 
 
+def test_malformed_rows_are_reported_and_the_others_checked(egm: Egm, tmp_path: Path) -> None:
+    rows = [ROW | {"bbox": [1]}, ROW, ROW | {"sent": "far", "bbox": [1, 2, 70, 40]}]
+    path = write(tmp_path / "rows.jsonl", *rows)
+    with path.open("ab") as file:
+        file.write(b"{\n" * 30 + b'"\xff"\n' + json.dumps(ROW | {"image": "../a.png"}).encode() + b"\n")
+    outcome = egm("data", "check", "rows.jsonl")
+    assert outcome.code == 1
+    assert "rows: 2 samples, problems: 34" in outcome.out
+    assert "rows.jsonl line 1" in outcome.out
+    assert "bbox [1] is not x1, y1, x2, y2" in outcome.out
+    assert "box outside" in outcome.out
+    assert outcome.out.count("is not JSON") == 9  # half of what is shown at most, as there are two kinds
+    assert "23 more" in outcome.out
+
+
+def test_where_no_row_is_left_the_malformed_are_reported(egm: Egm, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", ROW | {"bbox": [1]}, ROW | {"sent": " "})
+    outcome = egm("data", "check", "rows.jsonl")
+    assert outcome.code == 1
+    assert "rows.jsonl: 0 samples, problems: 2" in outcome.out
+    assert "nothing else was looked at: dataset rows holds no rows" in outcome.err
+
+
+def test_a_published_split_with_malformed_rows(egm: Egm, tmp_path: Path) -> None:
+    row = ROW | {"image": "COCO_train2014_000000000001.jpg"}
+    write(tmp_path / "refcoco_val.jsonl", row, row | {"bbox": None, "width": 0})
+    outcome = egm("data", "check", "refcoco/val", "--data", ".")
+    assert outcome.code == 1
+    assert "refcoco/val: 1 samples, problems: 1" in outcome.out
+    assert "refcoco_val.jsonl line 2" in outcome.out
+
+
 def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW)
     outcome = egm("data", "check", "rows.jsonl")
@@ -65,8 +97,12 @@ def test_leaks_into_the_evaluation_splits(egm: Egm, tmp_path: Path) -> None:
 def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW | {"bbox": [1]})
     write(tmp_path / "good.jsonl", ROW)
+    (tmp_path / "half.json").write_text("[{", encoding="utf-8")
+    (tmp_path / "broken.zip").write_bytes(b"no zip")
     for arguments, says in (
-        (["check", "rows.jsonl"], "rows.jsonl line 1: bbox [1] is not"),
+        (["convert", "rows.jsonl", "out.jsonl"], "rows.jsonl line 1: bbox [1] is not"),
+        (["check", "half.json"], "half.json is not JSON"),
+        (["check", "broken.zip"], "broken.zip cannot be read"),
         (["check", "refcoco/vall"], "did you mean 'refcoco/val'"),
         (["check", "refcoco/val"], "no annotations of refcoco/val"),
         (["check", "good.jsonl", "--images", "none"], "there is no folder 'none'"),

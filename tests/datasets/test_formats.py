@@ -124,7 +124,7 @@ def test_a_bad_row_is_named(tmp_path: Path, good: dict[str, Any], change: dict[s
     [
         ([{"image": "a.jpg", "caption": "x"}], "caption, image, which is no known format: MiniGPT-4"),
         ({"rows": []}, "no known format"),
-        ([1], "row 1 is not an object"),
+        ([1], "row 1: is not an object"),
         ([], "holds no rows"),
         ("text", "must hold a list"),
     ],

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.openai_budget import think_within
-from egm.backends.openai_connection import server_url, stop
+from egm.backends.openai_connection import only_token, server_url, stop
 from egm.backends.openai_faults import RetryPolicy, classify
 from egm.backends.openai_messages import body
 from egm.backends.openai_replies import Reply
@@ -85,7 +85,8 @@ class OpenAIBackend:
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
         self._streams = stream
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
+        self._closing_token: tuple[int | None] | None = None  # until it is asked for
         self._client = self._connect(loopback)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="egm-openai", daemon=True)
@@ -224,7 +225,14 @@ class OpenAIBackend:
                 return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
-        return await think_within(request, settings, partial(self._ask, submitted))
+        return await think_within(request, settings, partial(self._ask, submitted), self._closing)
+
+    async def _closing(self) -> int | None:
+        """Ask the server, once, for the token that closes reasoning."""
+        async with self._lock:
+            if self._closing_token is None:
+                self._closing_token = (await only_token(self._client, self.url, model=self.model, text="</think>"),)
+            return self._closing_token[0]
 
     async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from egm.errors import EgmError
 
+_ASK_SECONDS = 10.0
+
 
 def server_url(url: str) -> tuple[str, bool]:
     """Check a server's URL.
@@ -35,6 +37,31 @@ def server_url(url: str) -> tuple[str, bool]:
         loopback = host == "localhost"
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}", loopback
+
+
+async def only_token(client: Any, url: str, *, model: str, text: str) -> int | None:
+    """Ask a server which token a text is.
+
+    The OpenAI protocol has no such question; vLLM and SGLang answer it at `/tokenize`.
+
+    Args:
+        client: The openai library's, asynchronous.
+        url: The server's, as `server_url` returns it.
+        model: The name that it serves the model by.
+        text: The text.
+
+    Returns:
+        The token; None if the text is not exactly one, or the server does not say.
+    """
+    query = {"model": model, "prompt": text, "add_special_tokens": False}
+    try:
+        async with asyncio.timeout(_ASK_SECONDS):
+            reply = await client.post(f"{url.removesuffix('/v1')}/tokenize", cast_to=object, body=query)
+        tokens = reply["tokens"]
+    except Exception:  # whatever is wrong with the answer: it is one that can be done without
+        return None
+    one = isinstance(tokens, list) and len(tokens) == 1 and isinstance(tokens[0], int)
+    return tokens[0] if one else None
 
 
 def stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: Any) -> None:

@@ -28,10 +28,12 @@ class RemoteRequest(Request):
     Attributes:
         files: For each picture what `plain_jpeg` returns, or nothing at all.
         begun: How the answer begins, for the server to go on with; empty where it begins the answer itself.
+        barred: A token that the model may not choose, if any.
     """
 
     files: tuple[bytes | None, ...] = ()
     begun: str = ""
+    barred: int | None = None
 
 
 def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
@@ -108,6 +110,8 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         known["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
             known["top_p"] = settings.top_p
+    if isinstance(request, RemoteRequest) and request.barred is not None:
+        known["logit_bias"] = {str(request.barred): -100}  # the least that the protocol allows
     extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if begun else {}
     if settings.top_k and not settings.greedy:
         extra["top_k"] = settings.top_k

@@ -102,7 +102,8 @@ def arrivals(rate: float, number: int, *, seed: int = 0) -> list[float]:
 def measure(
     grounder: Grounder,
     *,
-    requests: int = 64,
+    requests: int = 48,
+    rounds: int = 4,
     concurrency: Sequence[int] = (1,),
     rates: Sequence[float] = (),
     warmup: int = 4,
@@ -115,7 +116,9 @@ def measure(
 
     Args:
         grounder: What to ask, from `connect` or `load`.
-        requests: How many to measure for each load.
+        requests: How many to measure for each load, at least.
+        rounds: How many times over, at least, a closed loop is measured: so many requests for each that is under way
+            at once. In one round all start together, which is a burst and no load that lasts.
         concurrency: Closed loops: how many requests to keep under way; in this process, how many make a batch.
         rates: Open loops: mean arrivals a second.
         warmup: Requests before each load that are not measured.
@@ -133,8 +136,13 @@ def measure(
         EgmError: If a number is out of range, or the engine cannot run so many requests at once.
     """
     loads = [_Load(at_once=number) for number in concurrency] + [_Load(rate=rate) for rate in rates]
-    _check(grounder, loads, requests, warmup, cold)
-    return _measure(grounder, loads, requests, warmup, cold, seed)
+    if requests < 1:
+        raise EgmError(f"requests {requests} is out of range: give at least 1")
+    if rounds < 1:
+        raise EgmError(f"rounds {rounds} is out of range: give at least 1")
+    numbers = [max(requests, rounds * (load.at_once or 0)) for load in loads]
+    _check(grounder, loads, numbers, warmup, cold)
+    return _measure(grounder, loads, numbers, warmup, cold, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +157,7 @@ def _settings(max_tokens: int | None) -> Any:
     return GenerationSettings() if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
 
 
-def _check(grounder: Grounder, loads: Sequence[_Load], requests: int, warmup: int, cold: bool) -> None:
-    if requests < 1:
-        raise EgmError(f"requests {requests} is out of range: give at least 1")
+def _check(grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool) -> None:
     if warmup < 0:
         raise EgmError(f"warmup {warmup} is out of range: give 0 or more")
     if not loads:
@@ -169,13 +175,11 @@ def _check(grounder: Grounder, loads: Sequence[_Load], requests: int, warmup: in
                 f"{grounder.backend.model} in NumPy answers one request at a time: measure concurrency 1, name a "
                 "device such as cpu or cuda to run it in PyTorch, or give a server"
             )
-        elif load.at_once > requests:
-            raise EgmError(f"{requests} requests never keep {load.at_once} under way: measure more, or less at once")
-    needed, there = len(loads) * (requests + warmup), _scenes()
+    needed, there = sum(numbers) + len(loads) * warmup, _scenes()
     if cold and needed > there:
         raise DataError(
-            f"{needed} requests need as many pictures, and SynthRef val has {there}: measure fewer requests or loads "
-            "at a time (with another seed each), or with warm images"
+            f"{needed} requests need as many pictures, and SynthRef val has {there}: measure fewer requests, rounds "
+            "or loads at a time (with another seed each), or with warm images"
         )
 
 
@@ -186,12 +190,12 @@ def _scenes() -> int:
 
 
 def _measure(
-    grounder: Grounder, loads: Sequence[_Load], requests: int, warmup: int, cold: bool, seed: int
+    grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool, seed: int
 ) -> Iterator[dict[str, Any]]:
     asked = _questions(grounder, cold=cold, seed=seed)
-    for load in loads:
+    for load, number in zip(loads, numbers, strict=True):
         first = [next(asked)[1] for _ in range(warmup)]
-        batch = [next(asked) for _ in range(requests)]
+        batch = [next(asked) for _ in range(number)]
         _closed(grounder, first, load.at_once or 1)
         yield _run(grounder, load, batch, cold=cold, seed=seed)
 

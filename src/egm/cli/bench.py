@@ -29,7 +29,10 @@ def latency(
             show_default=False,
         ),
     ] = None,
-    requests: Annotated[int, typer.Option(help="Requests measured for each load.")] = 64,
+    requests: Annotated[int, typer.Option(help="Requests measured for each load, at least.")] = 48,
+    rounds: Annotated[
+        int, typer.Option(help="Requests measured for each that is under way at once in a closed loop, at least.")
+    ] = 4,
     concurrency: Annotated[
         list[int] | None,
         typer.Option(
@@ -55,10 +58,12 @@ def latency(
     """Measure latency and throughput on pictures of SynthRef val.
 
     By default a server is measured at 1, 8 and 64 requests at once and at 2 and 8 arrivals a second; with --concurrency
-    or --rate, only what they say. An open loop sends at the time of arrival whatever is still running, up to the
-    client's 1000 connections. A model in this process is measured one request at a time, or with --concurrency in
-    batches of so many, each sent when the one before is answered. Latency runs from sending to the last token; queue,
-    the wait before sending, is apart. Each request is tried once. Exit code 1 if all failed, 2 if the input is bad.
+    or --rate, only what they say. Of each load at least --requests are measured, of a closed loop --rounds times its
+    concurrency if that is more: 48, 48, 256, 48 and 48 by default. An open loop sends at the time of arrival whatever
+    is still running, up to the client's 1000 connections. A model in this process is measured one request at a time, or
+    with --concurrency in batches of so many, each sent when the one before is answered. Latency runs from sending to
+    the last token; queue, the wait before sending, is apart. Each request is tried once. Exit code 1 if all failed, 2
+    if the input is bad.
     """
     from egm import bench
 
@@ -76,12 +81,20 @@ def latency(
         grounder = bench.connect(server, model, max_tokens=max_tokens)
     try:
         loads = bench.measure(
-            grounder, requests=requests, concurrency=loops, rates=rates, warmup=warmup, cold=not warm, seed=seed
+            grounder,
+            requests=requests,
+            rounds=rounds,
+            concurrency=loops,
+            rates=rates,
+            warmup=warmup,
+            cold=not warm,
+            seed=seed,
         )
         about = bench.describe(grounder, server)
         about |= {
             "images": "warm" if warm else "cold",
             "warmup": warmup,
+            "rounds": rounds,
             "max_tokens": grounder.settings.max_new_tokens,
             "seed": seed,
         }
@@ -116,7 +129,7 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("load", no_wrap=True)
     for name in (
-        *("requests", "errors", "req/s", "mean", "p50", "p90", "p99"),
+        *("measured", "errors", "req/s", "mean", "p50", "p90", "p99"),
         *("first token p50", "queue p50", "queue p99", "tok/s", "tokens"),
     ):
         table.add_column(name, justify="right", no_wrap=True)
@@ -141,8 +154,8 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
     console.print(Text(f"{about['engine']}, model {about['model']}; {versions}"), soft_wrap=True)
     console.print(
         Text(
-            f"{about['images']} images, at most {about['max_tokens']} tokens, {about['warmup']} warm-up requests a "
-            "load; times in seconds"
+            f"{about['images']} images, at most {about['max_tokens']} tokens; of each load so many requests as stand "
+            f"under measured, after {about['warmup']} to warm up; times in seconds"
         ),
         soft_wrap=True,
     )

@@ -29,21 +29,31 @@ def check(
     allow_partial: options.AllowPartial = False,
     leaks: Annotated[bool, typer.Option(help="Look for images of the eight evaluation splits.")] = True,
 ) -> None:
-    """Report missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if there are any.
+    """Report malformed rows, missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if any.
 
+    What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
     Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data.
     """
     from rich.console import Console
     from rich.progress import track
 
-    from egm.datasets import EVALUATION, SIZES, check_dataset, open_dataset
+    from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
+    from egm.datasets.check import malformed_rows
     from egm.datasets.registry import evaluation_images
 
     console = Console(stderr=True)
     if images is not None and not images.is_dir():
         raise DataError(f"there is no folder {str(images)!r}: give --images the folder that the pictures lie in")
-    opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial)
+    malformed: list[Malformed] = []
+    try:
+        opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial, malformed=malformed)
+    except DataError as error:
+        if not malformed:
+            raise
+        print(f"note: nothing else was looked at: {error}", file=console.file)  # such as that no other rows are there
+        _report(dataset, 0, malformed_rows(malformed))
+        raise typer.Exit(1) from None
     notes, held_out = [], None
     if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
         try:
@@ -62,7 +72,9 @@ def check(
     published = opened.name in SIZES  # which repeat some rows, and stay as published
     if published:
         notes.append("repeats were not looked for: published splits hold some, and stay as published")
-    found = check_dataset(opened, images=look, held_out=held_out, repeats=not published, progress=progress)
+    found = check_dataset(
+        opened, malformed=malformed, images=look, held_out=held_out, repeats=not published, progress=progress
+    )
     for note in notes:
         print(f"note: {note}", file=console.file)
     _report(opened.name, len(opened), found)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from egm.datasets.jsonl import JsonlDataset
     from egm.datasets.refcoco import EVALUATION, SIZES
     from egm.datasets.registry import dataset_names, open_dataset
-    from egm.datasets.rows import Dataset
+    from egm.datasets.rows import Dataset, Malformed
 
 __all__ = [
     "EVALUATION",
@@ -21,6 +21,7 @@ __all__ = [
     "Finding",
     "Flipped",
     "JsonlDataset",
+    "Malformed",
     "check_dataset",
     "dataset_names",
     "flip_phrase",
@@ -36,7 +37,7 @@ _MODULES = {
     "jsonl": ("JsonlDataset",),
     "refcoco": ("EVALUATION", "SIZES"),
     "registry": ("dataset_names", "open_dataset"),
-    "rows": ("Dataset",),
+    "rows": ("Dataset", "Malformed"),
 }
 
 

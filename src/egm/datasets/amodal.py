@@ -13,15 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.rows import ImageRoot, Row, RowReader, collect, pixels, text, xywh
+from egm.datasets.rows import ImageRoot, Malformed, Row, RowReader, collect, pixels, text, xywh
 from egm.errors import BoxError, DataError
 from egm.types import Sample
 
 KEYS = frozenset({"images", "annotations"})
 
 
-def read_coco(content: Row, *, name: str, file: Path, images: ImageRoot) -> list[Sample]:
-    """Read a whole COCO-style object; which kind it is shows in the keys of its first annotation.
+def read_coco(
+    content: Row, *, name: str, file: Path, images: ImageRoot, malformed: list[Malformed] | None = None
+) -> list[Sample]:
+    """Read a whole COCO-style object; which kind it is shows in the keys of the first annotation that is of any kind.
+
+    Args:
+        content: The object.
+        name: Name of the dataset.
+        file: The file, for messages.
+        images: Where images are.
+        malformed: See `collect`.
 
     Raises:
         DataError: If it is none of the kinds, or an annotation is wrong; the message names it by its position.
@@ -30,20 +39,24 @@ def read_coco(content: Row, *, name: str, file: Path, images: ImageRoot) -> list
     annotations = content["annotations"]
     if not isinstance(annotations, list) or not annotations:
         raise DataError(f"{file} has no annotations")
-    first = annotations[0] if isinstance(annotations[0], dict) else {}
-    read: RowReader
-    if "regions" in first:
-        read = _regions
-    elif "amodal_bbox" in first:
-        read = _amodal
-    elif {"bbox", "caption"} <= first.keys():
-        read = _captioned
-    else:
+    read = next((reader for item in annotations if (reader := _reader(item)) is not None), None)
+    if read is None:
         raise DataError(
             f"{file} is COCO JSON, but its annotations have no phrases to ground: they need regions (COCOA), "
             "amodal_bbox (COCO-Amodal, TAO-Amodal), or bbox and caption"
         )
-    return collect(_joined(annotations, by_id, categories, file), read, name=name, file=file, images=images)
+    rows = _joined(annotations, by_id, categories)
+    return collect(rows, read, name=name, file=file, images=images, malformed=malformed)
+
+
+def _reader(annotation: Any) -> RowReader | None:
+    if not isinstance(annotation, dict):
+        return None
+    if "regions" in annotation:
+        return _regions
+    if "amodal_bbox" in annotation:
+        return _amodal
+    return _captioned if {"bbox", "caption"} <= annotation.keys() else None
 
 
 def _index(content: Row, key: str, file: Path) -> dict[Any, Row]:
@@ -54,16 +67,18 @@ def _index(content: Row, key: str, file: Path) -> dict[Any, Row]:
 
 
 def _joined(
-    annotations: list[Any], images: dict[Any, Row], categories: dict[Any, Row], file: Path
-) -> Iterator[tuple[str, Row]]:
+    annotations: list[Any], images: dict[Any, Row], categories: dict[Any, Row]
+) -> Iterator[tuple[str, Row | DataError]]:
     for number, annotation in enumerate(annotations, 1):
         where = f"annotation {number}"
         if not isinstance(annotation, dict):
-            raise DataError(f"{file} {where} is not an object")
+            yield where, DataError("is not an object")
+            continue
         key, category = annotation.get("image_id"), annotation.get("category_id")
         image = images.get(key) if isinstance(key, int | str) else None
         if image is None:
-            raise DataError(f"{file} {where}: image_id {key!r} is not among the images")
+            yield where, DataError(f"image_id {key!r} is not among the images")
+            continue
         kind = categories.get(category, {}) if isinstance(category, int | str) else {}
         yield where, {**annotation, "_image": image, "_category": kind}
 

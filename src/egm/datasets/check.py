@@ -1,19 +1,19 @@
-"""What is wrong with a dataset: pictures, sizes, boxes, repeats, and leaks into the evaluation splits."""
+"""What is wrong with a dataset: rows, pictures, sizes, boxes, repeats, and leaks into the evaluation splits."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from egm.boxes import Box
-from egm.datasets.rows import Dataset
-from egm.errors import ImageError
+from egm.datasets.rows import Dataset, Malformed
+from egm.errors import DataError, ImageError
 from egm.images import load_image
 from egm.types import Sample
 
-KINDS = ("missing image", "unreadable image", "wrong size", "box outside", "duplicate", "leak")
+KINDS = ("malformed", "missing image", "unreadable image", "wrong size", "box outside", "duplicate", "leak")
 """What can be found, in the order of reports."""
 
 # Corners are sums of rounded numbers, so 468.3 + 171.7 may pass the edge by a rounding error.
@@ -27,7 +27,7 @@ class Finding:
 
     Attributes:
         kind: One of `KINDS`.
-        sample: Id of the sample; of a picture that several share, the first.
+        sample: Id of the sample; of a picture that several share, the first; of a malformed row, file and place.
         detail: What it is, in a few words.
     """
 
@@ -39,6 +39,7 @@ class Finding:
 def check_dataset(
     dataset: Dataset,
     *,
+    malformed: Sequence[Malformed] = (),
     images: bool = True,
     held_out: Mapping[str, list[str]] | None = None,
     repeats: bool = True,
@@ -48,6 +49,7 @@ def check_dataset(
 
     Args:
         dataset: The samples.
+        malformed: The rows that are none, from `open_dataset`.
         images: Open every picture once, to see whether it is there, is whole, and has the size that its rows say.
         held_out: Image names that training must not see, each with the splits it is in. A picture leaks if its name
             is one of them, or holds the same twelve-digit COCO number, as mirrored copies do.
@@ -59,7 +61,7 @@ def check_dataset(
         The findings, ordered by `KINDS` and then as in the dataset.
     """
     samples = dataset.annotations()
-    found = list(_outside(samples))
+    found = [*malformed_rows(malformed), *_outside(samples)]
     if repeats:
         found += _duplicates(samples)
     if held_out:
@@ -67,6 +69,11 @@ def check_dataset(
     if images:
         found += _pictures(dataset, progress)
     return sorted(found, key=lambda finding: KINDS.index(finding.kind))
+
+
+def malformed_rows(rows: Iterable[Malformed]) -> list[Finding]:
+    """Malformed rows as findings."""
+    return [Finding("malformed", f"{row.file.name} {row.where}", row.what) for row in rows]
 
 
 def _outside(samples: Iterable[Sample]) -> Iterable[Finding]:
@@ -123,7 +130,11 @@ def _pictures(dataset: Dataset, progress: Callable[[list[Sample]], Iterable[Samp
         places.setdefault(str(sample.image), []).append(index)
     for sample in progress([samples[indices[0]] for indices in places.values()]):
         indices = places[str(sample.image)]
-        source = dataset[indices[0]].image
+        try:
+            source = dataset[indices[0]].image
+        except DataError as error:  # those of a parquet file lie in its rows
+            yield Finding("missing image", sample.id, str(error))
+            continue
         if isinstance(source, str | Path) and not Path(source).is_file():
             yield Finding("missing image", sample.id, str(source))
             continue

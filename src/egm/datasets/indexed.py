@@ -95,7 +95,10 @@ class IndexedJsonl(IndexedDataset):
         first = next(jsonl.read_lines(path), None)
         if first is None:
             raise DataError(f"dataset {path} holds no rows")
-        super().__init__(path, recognise(first[1].keys(), path), images)
+        where, row = first
+        if isinstance(row, DataError):
+            raise DataError(f"{path} {where}: {row}")
+        super().__init__(path, recognise(row.keys(), path), images)
         begins, position = array("q"), 0
         with path.open("rb") as lines:
             for line in lines:

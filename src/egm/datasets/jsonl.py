@@ -39,28 +39,33 @@ class JsonlDataset(Dataset):
         super().__init__(self.path.stem, samples, root=self.images)
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yield the objects of a `.jsonl` file with their line numbers; empty lines are passed over.
+def read_lines(path: Path) -> Iterator[tuple[str, Row | DataError]]:
+    """Yield the objects of a `.jsonl` file with their line numbers, and what is wrong with a line that is none.
+
+    Empty lines are passed over.
 
     Raises:
-        DataError: If there is no such file, or a line is not an object.
+        DataError: If there is no such file, or it cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise DataError(f"{path} line {number} is not JSON") from None
-                if not isinstance(row, dict):
-                    raise DataError(f"{path} line {number} must be an object with image, sent and bbox")
-                yield f"line {number}", row
+                if line.strip():
+                    yield f"line {number}", _object(line)
     except FileNotFoundError:
         raise DataError(f"no dataset at {path}: check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"dataset {path} cannot be read: {error}") from None
+
+
+def _object(line: bytes) -> Row | DataError:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return DataError(f"is not UTF-8: {error}")
+    except (ValueError, RecursionError):
+        return DataError("is not JSON")
+    return row if isinstance(row, dict) else DataError("must be an object with image, sent and bbox")
 
 
 def sample_of(row: Row, name: str, images: ImageRoot) -> list[Sample]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from egm.datasets.opening import open_files
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
-from egm.datasets.rows import Dataset, ImageRoot
+from egm.datasets.rows import Dataset, ImageRoot, Malformed
 from egm.errors import DataError, nearest
 from egm.types import Sample
 
@@ -23,7 +23,12 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def open_dataset(
-    name_or_path: str | Path, *, images: Path | None = None, data: Path | None = None, allow_partial: bool = False
+    name_or_path: str | Path,
+    *,
+    images: Path | None = None,
+    data: Path | None = None,
+    allow_partial: bool = False,
+    malformed: list[Malformed] | None = None,
 ) -> Dataset:
     """Open a dataset by the name of a split, or by its path.
 
@@ -37,6 +42,8 @@ def open_dataset(
             a .jsonl file are then taken from its own folder.
         data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
         allow_partial: Take a split whose size is not the published one.
+        malformed: For `check_dataset`: gets the rows that are wrong, which are left out then, and the size of a split
+            that has any is not held against the published one. Without it, the first of them is an error.
 
     Returns:
         The samples; `name` is the split, or the file's name without its ending.
@@ -46,7 +53,7 @@ def open_dataset(
     """
     text = str(name_or_path)
     if text in SIZES:
-        return _open_refcoco(text, images, data, allow_partial=allow_partial)
+        return _open_refcoco(text, images, data, allow_partial=allow_partial, malformed=malformed)
     if text.startswith(f"{_SYNTHREF}/") and not Path(text).exists():
         return _SynthRows(text.partition("/")[2])
     path = Path(text)
@@ -58,18 +65,21 @@ def open_dataset(
         raise DataError(f"no dataset at {text}: {nearest(text, dataset_names())}; or give a path")
     if images is None and path.suffix == ".jsonl":
         images = path.parent
-    return open_files([path], name=path.stem if path.is_file() else path.resolve().name, images=ImageRoot(images))
+    name = path.stem if path.is_file() else path.resolve().name
+    return open_files([path], name=name, images=ImageRoot(images), malformed=malformed)
 
 
-def _open_refcoco(name: str, images: Path | None, data: Path | None, *, allow_partial: bool) -> Dataset:
+def _open_refcoco(
+    name: str, images: Path | None, data: Path | None, *, allow_partial: bool, malformed: list[Malformed] | None
+) -> Dataset:
     family, _, split = name.partition("/")
     folder = data if data is not None else Path(os.environ.get("EGM_DATA") or "data")
     files = find_files(name, folder)
     if images is not None and (images / "train2014").is_dir():
         images = images / "train2014"
     root = ImageRoot(images, flat=True)
-    dataset = open_files(files, name=name, images=root, by=SPLIT_BY[family], split=split)
-    if not allow_partial:
+    dataset = open_files(files, name=name, images=root, by=SPLIT_BY[family], split=split, malformed=malformed)
+    if not (allow_partial or malformed):
         check_size(name, dataset, files[0])
     dataset._add_meta("split", split)
     return dataset

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egm.datasets.rows import ImageRoot, Row, collect, pixels, text, xywh
+from egm.datasets.rows import ImageRoot, Malformed, Row, collect, pixels, text, xywh
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -47,7 +47,13 @@ def load_plain_pickle(content: bytes, where: str) -> Any:
 
 
 def read_unc(
-    path: Path, *, name: str, images: ImageRoot, by: str | None = None, split: str | None = None
+    path: Path,
+    *,
+    name: str,
+    images: ImageRoot,
+    by: str | None = None,
+    split: str | None = None,
+    malformed: list[Malformed] | None = None,
 ) -> list[Sample]:
     """Read the UNC release.
 
@@ -57,6 +63,7 @@ def read_unc(
         images: Where images are.
         by: Who split it, as in the file's name: `unc`, `umd`, `google`. May be left out where there is one file only.
         split: Only this split, such as `testA`; all of them if left out.
+        malformed: See `collect`.
 
     Raises:
         DataError: If a file is missing or wrong; the message names the row.
@@ -73,15 +80,15 @@ def read_unc(
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(f"instances.json beside {file} is not COCO JSON with images and annotations") from None
 
-    def joined() -> Iterator[tuple[str, Row]]:
+    def joined() -> Iterator[tuple[str, Row | DataError]]:
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict):
-                raise DataError(f"{file} row {number} is not a dict")
-            if split is None or row.get("split") == split:
+                yield f"row {number}", DataError("is not a dict")
+            elif split is None or row.get("split") == split:
                 picture, kind = pictures.get(_key(row, "image_id")), _key(row, "category_id")
                 yield f"row {number}", {**row, "_image": picture, "_boxes": boxes, "_kind": kinds.get(kind, kind)}
 
-    return collect(joined(), _samples, name=name, file=file, images=images)
+    return collect(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
 
 
 def _key(row: Row, key: str) -> int | None:

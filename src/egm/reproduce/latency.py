@@ -145,9 +145,9 @@ def _time(model: Path, device: str, max_tokens: int, settings: LatencySection) -
 
     grounder = bench.load(str(model), device=device, max_tokens=max_tokens)
     size = settings.batch_size
-    (alone,) = bench.measure(grounder, requests=settings.requests, warmup=settings.warmup, seed=settings.seed)
+    (alone,) = bench.measure(grounder, requests=settings.requests, rounds=1, warmup=settings.warmup, seed=settings.seed)
     (load,) = bench.measure(
-        grounder, requests=size * settings.batches, concurrency=[size], warmup=size, seed=settings.seed
+        grounder, requests=1, rounds=settings.batches, concurrency=[size], warmup=size, seed=settings.seed
     )
     for row in (alone, load):
         if row["errors"]:
