@@ -5,7 +5,8 @@
 
 Three sources: a .jsonl file with JPEG files beside it, a parquet file with the same JPEGs inside, both made here from a
 seed in a temporary folder, and SynthRef, whose scenes are drawn as they are needed. Rows come in the order of training.
-Without workers one process does everything on one thread; with them the rate is divided by their number.
+Without workers one process does everything on one thread; with them the rate is divided by their number. It prints
+a table in Markdown, under two lines that say what it was measured on.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKE
 WORDS = "The phrase asks for the left one of the two cups on the table, next to the plate, so it is the one at hand. "
 
 
-def make_files(folder: Path, count: int, size: tuple[int, int]) -> tuple[Path, Path]:
-    """Write the same samples as .jsonl beside JPEGs, and as parquet with the JPEGs inside."""
+def make_files(folder: Path, count: int, size: tuple[int, int]) -> tuple[Path, Path, float]:
+    """Write the same samples as .jsonl beside JPEGs, and as parquet with the JPEGs inside; tell kB a JPEG."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,7 +40,7 @@ def make_files(folder: Path, count: int, size: tuple[int, int]) -> tuple[Path, P
         path = folder / f"{number:06d}.jpg"
         coarse.resize(size, Image.Resampling.BICUBIC).effect_spread(2).save(path, quality=92)
         stored += path.stat().st_size
-        box = [10, 20, 200, 220]
+        box = [width // 64, height // 24, 5 * width // 16, 11 * height // 24]
         sample = {"sent": f"the cup number {number}", "bbox": box, "height": height, "width": width}
         sample["rationale"] = WORDS * 3
         lines.append(json.dumps({"image": path.name, **sample}) + "\n")
@@ -55,12 +56,11 @@ def make_files(folder: Path, count: int, size: tuple[int, int]) -> tuple[Path, P
         )
     (folder / "rows.jsonl").write_text("".join(lines))
     pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=100)
-    print(f"{count} JPEGs of {width} x {height}, {stored / count / 1024:.0f} kB each")
-    return folder / "rows.jsonl", folder / "rows.parquet"
+    return folder / "rows.jsonl", folder / "rows.parquet", stored / count / 1024
 
 
 def rate(source: str, options: argparse.Namespace) -> float:
-    """Samples a second, after one batch to warm up; of one core."""
+    """Samples a second, after one batch of each process to warm up; of one core."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -78,22 +78,41 @@ def rate(source: str, options: argparse.Namespace) -> float:
     numbers: Any = [{"row": row} for row in range(len(rows))]
     loader = DataLoader(
         numbers,
-        batch_size=options.batch // rows.samples_per_row,
+        batch_size=max(1, options.batch // rows.samples_per_row),
         sampler=Order(rows, 0),  # type: ignore[arg-type]
         collate_fn=collator,
         num_workers=options.workers,
         persistent_workers=options.workers > 0,
     )
-    samples, started, first = 0, 0.0, True
+    samples, started, warm_up = 0, 0.0, max(1, options.workers)
     while samples < options.samples:
         for batch in loader:
-            if first:
-                started, first = time.perf_counter(), False
+            if warm_up > 0:
+                warm_up -= 1
+                started = time.perf_counter()
                 continue
             samples += len(batch["input_ids"])
             if samples >= options.samples:
                 break
     return samples / (time.perf_counter() - started) / max(1, options.workers)
+
+
+def about(options: argparse.Namespace, kilobytes: float) -> str:
+    """What it was measured on, and of what."""
+    import platform
+    from importlib.metadata import version
+
+    from egm.hardware import cpu_name
+
+    names = ("torch", "transformers", "pillow", "numpy", "pyarrow")
+    versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)])
+    width, height = options.size
+    return (
+        f"{cpu_name()}; {versions}\n"
+        f"{options.workers} workers, {options.samples:,} samples a source, batches of {options.batch}; "
+        f"{options.pictures} JPEGs of {width} x {height}, {kilobytes:.0f} kB each, "
+        f"resized above {options.max_pixels:,} pixels"
+    )
 
 
 def main() -> None:
@@ -106,9 +125,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        jsonl, parquet = make_files(Path(folder), options.pictures, tuple(options.size))
-        for name, source in (("jsonl", jsonl), ("parquet", parquet), ("synthref", "synthref/train")):
-            print(f"{name:<10}{rate(str(source), options):>8,.0f} samples/s per core", flush=True)
+        jsonl, parquet, kilobytes = make_files(Path(folder), options.pictures, tuple(options.size))
+        print(f"{about(options, kilobytes)}\n\n| source | samples/s per core |\n|---|---|")
+        sources = ((".jsonl with JPEGs", jsonl), (".parquet", parquet), ("synthref/train", "synthref/train"))
+        for name, source in sources:
+            print(f"| {name} | {rate(str(source), options):,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from egm.models import build_model
+from egm.training.parts import choose_parts
+from egm.training.recipe import LoraSection, ModelSection
+
 FOLDER = Path(__file__).parents[2] / "recipes" / "accelerate"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
@@ -43,19 +47,32 @@ def test_accelerate_passes_them_on(path: Path) -> None:
         assert arguments.use_fsdp
         environment = prepare_multi_gpu_env(arguments)
         assert environment["FSDP_VERSION"] == "2"
-        assert environment["FSDP_TRANSFORMER_CLS_TO_WRAP"] == "Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock"
     else:
         assert arguments.use_deepspeed
         assert int(arguments.zero_stage) == 3
 
 
-def test_the_wrapped_classes_are_those_of_the_model() -> None:
-    from transformers.models.qwen3_vl import modeling_qwen3_vl
+@pytest.mark.parametrize("path", [path for path in FILES if "fsdp2" in path.stem], ids=lambda path: path.stem)
+@pytest.mark.parametrize("size", ["8B", "30B-A3B", "8B with LoRA"])
+def test_each_decoder_layer_and_vision_block_is_a_unit(path: Path, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import FullyShardedDataParallelPlugin
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+    from accelerate.utils.launch import prepare_multi_gpu_env
 
-    for path in FILES:
-        wrapped = yaml.safe_load(path.read_text()).get("fsdp_config", {}).get("fsdp_transformer_layer_cls_to_wrap")
-        for name in wrapped.split(",") if wrapped else ():
-            assert hasattr(modeling_qwen3_vl, name)
+    command = ["--config_file", str(path), "-m", "egm.cli", "sft", "recipe.yaml"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        if name.startswith("FSDP"):
+            monkeypatch.setenv(name, value)
+    name, _, adapter = size.partition(" with ")
+    model = build_model(name, device="meta")
+    core = model.model
+    if adapter:
+        model = choose_parts(model, ModelSection(name=name, lora=LoraSection(rank=1)), seed=0)
+    policy = fsdp2_prepare_auto_wrap_policy(FullyShardedDataParallelPlugin(), model)
+    wrapped = {id(module) for module in model.modules() if policy(module)}
+    assert wrapped == {id(module) for module in (*core.language_model.layers, *core.visual.blocks)}
 
 
 def test_the_module_that_launchers_start_is_the_command_line() -> None:

@@ -1,19 +1,36 @@
-"""The fine-tuning benchmark in its tiny form: stock TRL and EGM see the same data and reach the same loss."""
+"""Benchmarks of training in their tiny form: of fine-tuning, where stock TRL and EGM reach one loss, and of loading."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sft_8b.py"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_both_reach_the_same_loss() -> None:
     options = ["--preset", "tiny-s", "--batch", "2", "--steps", "2", "--warmup", "1", "--rank", "4"]
-    result = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, FOLDER / "sft_8b.py", *options], capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     rows = [line.split() for line in result.stdout.splitlines()[-4:]]
     assert [row[:2] for row in rows] == [[kind, way] for way in ("lora", "full") for kind in ("stock", "egm")]
     for stock, ours in (rows[:2], rows[2:]):
         assert all(abs(float(stock[i]) - float(ours[i])) < 2e-4 for i in (-3, -1))
+
+
+def test_loading_prints_a_table_with_what_it_was_measured_on() -> None:
+    options = ["--samples", "8", "--pictures", "8", "--batch", "4", "--size", "64", "48", "--workers", "1"]
+    result = subprocess.run(
+        [sys.executable, FOLDER / "loading.py", *options], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    machine, what, *table = [line for line in result.stdout.splitlines() if line]
+    assert re.match(r"CPU \(.+ cores\); Python 3\..+, torch \d.+, transformers \d", machine)
+    assert what.startswith("1 workers, 8 samples a source, batches of 4; 8 JPEGs of 64 x 48, ")
+    assert table[:2] == ["| source | samples/s per core |", "|---|---|"]
+    assert [line.split("|")[1].strip() for line in table[2:]] == [".jsonl with JPEGs", ".parquet", "synthref/train"]
+    assert all(float(line.split("|")[2].replace(",", "")) > 0 for line in table[2:])

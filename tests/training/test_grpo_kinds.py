@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from egm.errors import BackendError, RecipeError
+from egm.datasets.synthetic import SynthRef
+from egm.errors import BackendError, DataError, RecipeError
+from egm.models import build_processor
 from egm.publish.merge import load_merged
 from egm.training import grpo
 from egm.training.grpo import _build, run_grpo
 from egm.training.grpo_trainer import _checked
+from egm.training.prompts import Asker
 
-from .test_grpo import Digits, toy
+from .test_grpo import CODEC, Digits, toy
 
 LIVELY = {"temperature": 3.0, "keep": 0}
 
@@ -95,6 +99,25 @@ def test_vllm_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"vllm-colocate needs vLLM, which is not installed"):
         run_grpo(toy(rollout={"engine": "vllm-colocate"}), tmp_path / "run")
+
+
+def test_a_colocated_vllm_makes_room_for_what_the_recipe_needs(tmp_path: Path) -> None:
+    def room(**rollout: Any) -> int | None:
+        found: int | None = grpo._arguments(toy(rollout=rollout), tmp_path).vllm_max_model_length
+        return found
+
+    assert room(engine="vllm-colocate", max_prompt=300, max_new_tokens=50) == 350
+    assert room(engine="vllm-colocate") == 4096  # all that egm-tiny has
+    assert room(engine="vllm-server", max_prompt=300) is None  # it was started with its own
+
+
+def test_a_question_for_which_there_is_no_room_is_refused() -> None:
+    processor, samples = build_processor(), SynthRef("val").samples(0)
+    [ids] = Asker(processor, CODEC, None, None)(samples[:1]).ids
+    assert Asker(processor, CODEC, None, len(ids))(samples[:1]).ids == [ids]
+    says = f"the question of sample {samples[0].id} takes {len(ids)} tokens, over rollout.max_prompt {len(ids) - 1}"
+    with pytest.raises(DataError, match=re.escape(says)):
+        Asker(processor, CODEC, None, len(ids) - 1)(samples[:1])
 
 
 def test_small_steps_are_not_rounded_away() -> None:

@@ -140,6 +140,18 @@ def test_a_leak_check_that_was_not_made_is_said(folder: Path, caplog: pytest.Log
     assert report.leaks in caplog.text
 
 
+def test_of_several_processes_the_first_warns(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, ROW)
+    monkeypatch.setenv("RANK", "1")
+    second = check(path, held_out=None)
+    assert caplog.text == ""
+    monkeypatch.setenv("RANK", "0")
+    assert check(path, held_out=None) == second
+    assert caplog.text.count(second.leaks) == 1
+
+
 def test_pictures_inside_parquet_are_looked_for_by_name_where_they_have_one(folder: Path) -> None:
     shared = {"bbox": [1.0, 2.0, 30.0, 40.0], "image": {"bytes": (folder / "a.png").read_bytes(), "path": None}}
     row = {"question_id": "1", "answer": ["a cup"], "file_name": "COCO_train2014_000000000005_1.jpg"} | shared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -29,11 +28,12 @@ def say(model: Path | None, run: Path) -> None:
     Raises:
         Exit: With 143, as a shell has it, in the latter case.
     """
-    first = os.environ.get("RANK", "0") == "0"
+    from egm.training.processes import is_first
+
     if model is not None:
-        if first:
+        if is_first():
             print(model)
         return
-    if first:
+    if is_first():
         print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {run}", file=sys.stderr)
     raise typer.Exit(128 + signal.SIGTERM)

@@ -12,6 +12,7 @@ from egm.reproduce.arms import Arm, resolve
 from egm.reproduce.folder import ArmFolder, check_settled, settle, settled_ablations
 from egm.reproduce.jobs import Job, interruptible, places_for, run_jobs
 from egm.reproduce.latency import latency_job, why_again
+from egm.reproduce.order import soonest
 from egm.reproduce.progress import Progress
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.stages import evaluate_job, train_job
@@ -105,13 +106,14 @@ def run(plan: Plan, *, parallel: int = 1, gpus: int = 1, progress: Progress) -> 
     places = places_for(plan.recipe.device, parallel=parallel, gpus=gpus)
     settle(plan.out, plan.recipe, plan.arms)
     with interruptible():
-        failed = run_jobs(_jobs(plan, gpus), places, progress)
+        failed = run_jobs(_jobs(plan, gpus, parallel), places, progress)
         if plan.reaches("latency"):
             failed |= _time(plan, places[:1], progress)
     return failed
 
 
-def _jobs(plan: Plan, gpus: int) -> list[Job]:
+def _jobs(plan: Plan, gpus: int, parallel: int) -> list[Job]:
+    """List what is left to do: one at a time arm by arm, so that a call cut short leaves whole arms."""
     jobs = []
     for name in plan.chosen:
         arm, folder = plan.arms[name], ArmFolder(plan.out, name)
@@ -123,6 +125,8 @@ def _jobs(plan: Plan, gpus: int) -> list[Job]:
                 jobs.append(job)
         if plan.reaches("evaluate") and not folder.is_done("evaluate"):
             jobs.append(evaluate_job(plan.recipe, arm, plan.out))
+    if parallel > 1:
+        return soonest(jobs, [plan.arms[name] for name in plan.chosen], plan.recipe.evaluate)
     return jobs
 
 

@@ -141,7 +141,8 @@ def _build(
             f"{recipe.data.train} has {len(table)} samples, fewer than a step asks: {asked} (optim.prompts x "
             "rollout.candidates)"
         )
-    asker, reward = Asker(processor, codec, recipe.data.prompt), reward or Reward(recipe.reward, codec)
+    longest = recipe.rollout.max_prompt if recipe.rollout.engine == "vllm-colocate" else None
+    asker, reward = Asker(processor, codec, recipe.data.prompt, longest), reward or Reward(recipe.reward, codec)
     if check:
         model = model.to(args.device)
         stops = _stops(model, processor)
@@ -157,7 +158,7 @@ def _build(
     trainer = GroundingGRPOTrainer(
         recipe=recipe,
         ahead=Ahead(table, asker, stride=asked, workers=recipe.run.workers),
-        asker=asker,
+        asker=Asker(processor, codec, recipe.data.prompt),  # held-out samples are answered in this process
         reward=reward,
         rollouts=RolloutWriter(out / "rollouts", keep=recipe.rollout.keep, process=args.process_index),
         model=model,
@@ -291,7 +292,13 @@ def _engine(recipe: GRPORecipe) -> dict[str, Any]:
     }
     if drawn.engine == "vllm-server":
         return options | {"vllm_server_base_url": drawn.url}
-    return options | {"vllm_gpu_memory_utilization": drawn.gpu_memory}
+    # vLLM's own choice is the model's context: hundreds of thousands of tokens, whose cache would have to fit.
+    room = drawn.max_prompt + drawn.max_new_tokens
+    context = config.get("text_config", config).get("max_position_embeddings", room)
+    return options | {
+        "vllm_gpu_memory_utilization": drawn.gpu_memory,
+        "vllm_max_model_length": min(room, int(context)),
+    }
 
 
 def _recomputing(config: Any, *, recompute: bool) -> dict[str, bool]:

@@ -53,6 +53,8 @@ class RolloutSection(Section):
         cuda_graphs: Whether "batched" replays its steps as CUDA graphs.
         url: Of the vLLM server.
         gpu_memory: Share of a GPU that a colocated vLLM may take.
+        max_prompt: Longest question in tokens that a colocated vLLM makes room for, the tokens of the picture included
+            (one for 32 x 32 pixels); a longer one is refused. Its context is this and `max_new_tokens`.
         keep: How many groups of each step are kept in `rollouts/`, by each process.
     """
 
@@ -68,6 +70,7 @@ class RolloutSection(Section):
     cuda_graphs: bool = True
     url: str = "http://127.0.0.1:8000"
     gpu_memory: float = Field(default=0.3, gt=0, lt=1)
+    max_prompt: int = Field(default=4096, ge=1)
     keep: int = Field(default=4, ge=0)
 
 

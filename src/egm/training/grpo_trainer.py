@@ -31,6 +31,7 @@ from egm.models.rope_index import position_ids
 from egm.training.branching import GroupDrawer
 from egm.training.folder import written_whole
 from egm.training.grpo_recipe import GRPORecipe
+from egm.training.processes import is_first
 from egm.training.prompts import Ahead, Asker, Prompts
 from egm.training.rewards import Grades, Reward
 from egm.training.rollouts import RolloutWriter
@@ -312,7 +313,7 @@ def check_version() -> None:
     """Warn where TRL is another than the tested one, since private methods are overridden."""
     from importlib.metadata import version
 
-    if ".".join(version("trl").split(".")[:2]) not in TESTED:
+    if is_first() and ".".join(version("trl").split(".")[:2]) not in TESTED:
         warnings.warn(
             f"egm grpo was tested with TRL {', '.join(TESTED)}, not {version('trl')}: look at its first losses",
             stacklevel=3,

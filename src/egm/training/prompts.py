@@ -43,17 +43,18 @@ class Asker:
         processor: The model's processor, of the Qwen3-VL family.
         codec: The model's convention.
         prompt: Prompt style; None takes the codec's own.
+        longest: Most tokens of a question; None for no limit.
     """
 
-    def __init__(self, processor: Any, codec: Codec, prompt: str | None) -> None:
-        self.processor, self.codec, self.prompt = processor, codec, prompt
+    def __init__(self, processor: Any, codec: Codec, prompt: str | None, longest: int | None = None) -> None:
+        self.processor, self.codec, self.prompt, self.longest = processor, codec, prompt, longest
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
 
     def __call__(self, samples: Sequence[Sample]) -> Prompts:
         """Make the questions.
 
         Raises:
-            DataError: If a sample has no box, or another size than its picture.
+            DataError: If a sample has no box, or another size than its picture, or its question is too long.
             ImageError: If a picture cannot be read.
         """
         known: dict[object, int] = {}
@@ -82,6 +83,12 @@ class Asker:
             for sample in samples
         ]
         made = make_prompts(self.processor, texts, pictures, images)
+        for sample, ids in zip(samples, made.ids, strict=True):
+            if self.longest is not None and len(ids) > self.longest:
+                raise DataError(
+                    f"the question of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
+                    f"{self.longest}: raise it, or lower the image size"
+                )
         sizes = [image.size for image in images]
         return Prompts(made.ids, made.pictures, made.pixels, made.grids, samples=list(samples), sizes=sizes)
 

@@ -12,6 +12,7 @@ from egm.datasets.indexed import IndexedDataset
 from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
 from egm.training.data.rows import DatasetRows, MixedRows, Rows
+from egm.training.processes import is_first
 from egm.types import Sample
 
 _SHOWN = 5
@@ -108,6 +109,12 @@ def check_rows(
     for found in faults:
         found.refuse()
     return DataReport(sum(found.total for found in faults), verdict)
+
+
+def _warn(says: str) -> None:
+    """Log a warning, of several processes by the first alone: all of them look at the same rows."""
+    if is_first():
+        _log.warning("%s", says)
 
 
 def _parts(rows: Rows) -> Sequence[Rows]:
@@ -212,10 +219,10 @@ class _Leaks:
             says = f"{self._samples:,} samples show {len(self._found):,} images of evaluation splits: {first}{more}"
             if not allow:
                 raise DataError(f"{says}: drop them, or pass --allow-leak to train on them all the same")
-            _log.warning("%s", says)
+            _warn(says)
             return says
         if unknown is not None:
             says = f"leaks of evaluation images were not looked for: {unknown}"
-            _log.warning("%s", says)
+            _warn(says)
             return says
         return "no image of the eight evaluation splits of RefCOCO"
