@@ -81,6 +81,29 @@ def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> Non
     assert iou("--codec", "qwen2_5_vl", "--pixels-of", "original") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("kinds", "miss"),
+    [
+        (("cup", "cup"), "wrong_same_kind"),
+        (("cup", "dog"), "wrong_object"),
+        ((None, None), "wrong_object"),
+    ],
+)
+def test_the_kind_of_another_object_is_that_of_the_annotations(
+    egm: Egm, tmp_path: Path, kinds: tuple[str | None, str | None], miss: str
+) -> None:
+    rows = [
+        {**row, "sent": sent} | ({"category": kind} if kind else {})
+        for row, sent, kind in zip(ROWS, ("red one", "blue one"), kinds, strict=False)
+    ]
+    data = lines(tmp_path / "data.jsonl", rows)
+    asked = [{"image": row["image"], "phrase": row["sent"], "box": [0, 0, 100, 100]} for row in rows]
+    outcome = egm("score", lines(tmp_path / "p.jsonl", asked), "--data", data, "--json")
+    score = json.loads(outcome.out)["scores"][0]
+    assert score["misses"] == {miss: 1}
+    assert list(score["groups"].get("category", {})) == sorted({kind for kind in kinds if kind})
+
+
 def test_lmms_evals_samples_are_scored_against_the_file_that_they_are_about(egm: Egm, tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (200, 100)).save(stream, "PNG")
