@@ -84,7 +84,9 @@ def test_jxu124_splits_go_by_its_own_names(tmp_path: Path, name: str, shard: str
 
 def test_a_split_of_its_own_name_goes_before_that_of_jxu124(tmp_path: Path) -> None:
     for shard in ("test", "testA"):  # lmms-lab has both; its `test` is google's
-        write(tmp_path / "RefCOCO" / "data" / f"{shard}-00000-of-00001.parquet", {**JXU124, "file_name": f"{shard}.jpg"})
+        write(
+            tmp_path / "RefCOCO" / "data" / f"{shard}-00000-of-00001.parquet", {**JXU124, "file_name": f"{shard}.jpg"}
+        )
     assert find_files("refcoco/testA", tmp_path)[0].name.startswith("testA-")
 
 
