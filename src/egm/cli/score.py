@@ -151,7 +151,7 @@ def _samples(names: list[str], root: Path | None, allow_partial: bool) -> list[t
 
 
 def _sized(dataset: Dataset) -> Iterator[Sample]:
-    """The samples; where the rows of a file with pictures inside say no size, as lmms-lab's, with that of the picture."""
+    """The samples; where rows with pictures inside say no size, as lmms-lab's, with that of the picture."""
     from egm.images import load_image
 
     known: dict[str, tuple[int, int]] = {}
