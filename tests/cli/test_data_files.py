@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from egm.datasets import EVALUATION, open_dataset
@@ -89,3 +91,20 @@ def test_convert(egm: Egm, tmp_path: Path) -> None:
         [sample] = open_dataset(tmp_path / name, images=tmp_path)
         assert (sample.phrase, sample.image) == ("the cup", tmp_path.resolve() / "a.png")
     assert egm("data", "convert", "rows.jsonl", "out.json", "--force").code == 0
+
+
+def test_convert_saves_pictures_that_lie_inside_a_file(egm: Egm, tmp_path: Path) -> None:
+    outcome = egm("data", "convert", "rows.jsonl", "out.jsonl", "--pictures", "p", "--images", ".")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "two folders of pictures" in outcome.err
+    write(tmp_path / "rows.jsonl", ROW)
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+    assert "are files already" in egm("data", "convert", "rows.jsonl", "out.jsonl", "--pictures", "p").err
+    row = {"question_id": "1", "image": {"bytes": (tmp_path / "a.png").read_bytes()}, "answer": ["cup"]}
+    row |= {"bbox": [0.0, 0.0, 5.0, 5.0], "file_name": "b.png"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "val.parquet")
+    outcome = egm("data", "convert", "val.parquet", "p/out.jsonl")
+    assert (outcome.code, "--pictures DIR" in outcome.err) == (2, True)
+    outcome = egm("data", "convert", "val.parquet", "p/out.jsonl", "--pictures", "p")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "p/out.jsonl\n", "")
+    assert egm("data", "check", "p/out.jsonl", "--images", "p", "--no-leaks").code == 0
