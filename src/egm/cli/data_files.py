@@ -111,19 +111,19 @@ def convert(
     pictures: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="Folder to save pictures to that lie inside the file, or are SynthRef's.",
-            show_default=False,
+            metavar="DIR", help="Folder to save pictures to that are no files: those inside a file, drawn or mirrored."
         ),
     ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
 
     Pictures are not copied: names stay relative to --images, or as they were. Those inside a file, as lmms-lab's, are
-    saved to --pictures, and named relative to it.
+    saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
+    side no word tells, as at "2 o'clock", are left out.
     """
-    from egm.datasets import open_dataset, write_dataset
+    from egm.datasets import Flipped, open_dataset, write_dataset
     from egm.datasets.convert import FORMATS, save_pictures
 
     if kind is None:
@@ -132,8 +132,9 @@ def convert(
         raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(FORMATS.values())}")
     if out.exists() and not force:
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
-    if pictures is not None and images is not None:
+    if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
     opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial)
+    opened = Flipped(opened) if flip else opened
     write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind)
     print(out)

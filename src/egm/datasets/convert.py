@@ -52,7 +52,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
 
 
 def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
-    """Write the pictures of a dataset that are not files of their own, as lmms-lab's and SynthRef's, into a folder.
+    """Write the pictures of a dataset that are no files of their own into a folder: inside a file, drawn, mirrored.
 
     Args:
         dataset: The samples.
@@ -72,20 +72,23 @@ def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
     saved: dict[str, tuple[Path, tuple[int, int]]] = {}
     samples = []
     for number, sample in enumerate(dataset.annotations()):
-        name = str(sample.image)
+        name = image_name(sample, dataset.root)
         if name not in saved:
             source = dataset[number].image
             picture = load_image(source)
             content = source if isinstance(source, bytes) else _png(picture)
-            known = Path(name).suffix != ""
-            path = place(name if known else name + (".jpg" if content[:3] == b"\xff\xd8\xff" else ".png"))
+            path = place(name)
+            if not (isinstance(source, bytes) and path.suffix):
+                path = path.with_suffix(".jpg" if content[:3] == b"\xff\xd8\xff" else ".png")
             if path.exists() and path.read_bytes() != content:
                 raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, content)
             saved[name] = path, picture.size
         path, size = saved[name]
-        samples.append(replace(sample, image=path, size=sample.size or size))
+        if sample.size is None:  # then a mirrored box is only known with its picture
+            sample = replace(dataset[number], size=size)
+        samples.append(replace(sample, image=path))
     return Dataset(dataset.name, samples, root=folder, kind=dataset.kind)
 
 
