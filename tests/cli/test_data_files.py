@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
+from egm.boxes import Box
 from egm.datasets import EVALUATION, open_dataset
 
 from .conftest import Egm
@@ -125,3 +128,45 @@ def test_convert(egm: Egm, tmp_path: Path) -> None:
         [sample] = open_dataset(tmp_path / name, images=tmp_path)
         assert (sample.phrase, sample.image) == ("the cup", tmp_path.resolve() / "a.png")
     assert egm("data", "convert", "rows.jsonl", "out.json", "--force").code == 0
+
+
+def test_convert_saves_pictures_that_lie_inside_a_file(egm: Egm, tmp_path: Path) -> None:
+    outcome = egm("data", "convert", "rows.jsonl", "out.jsonl", "--pictures", "p", "--images", ".")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "two folders of pictures" in outcome.err
+    write(tmp_path / "rows.jsonl", ROW)
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+    assert "are files already" in egm("data", "convert", "rows.jsonl", "out.jsonl", "--pictures", "p").err
+    row = {"question_id": "1", "image": {"bytes": (tmp_path / "a.png").read_bytes()}, "answer": ["cup"]}
+    row |= {"bbox": [0.0, 0.0, 5.0, 5.0], "file_name": "b.png"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "val.parquet")
+    outcome = egm("data", "convert", "val.parquet", "p/out.jsonl")
+    assert (outcome.code, "--pictures DIR" in outcome.err) == (2, True)
+    outcome = egm("data", "convert", "val.parquet", "p/out.jsonl", "--pictures", "p")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "p/out.jsonl\n", "")
+    assert egm("data", "check", "p/out.jsonl", "--images", "p", "--no-leaks").code == 0
+
+
+def test_convert_writes_mirrored_copies(egm: Egm, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = Image.new("RGB", (60, 50))
+    picture.paste((250, 0, 0), (1, 2, 30, 40))
+    picture.save(tmp_path / "in" / "a.jpg", quality=100, subsampling=0)
+    bare = {key: ROW[key] for key in ("image", "bbox")} | {"image": "a.jpg"}
+    rows = [{**ROW, **bare, "sent": "left cup"}, {**bare, "sent": "right-most mug"}, {**bare, "sent": "at 2 o'clock"}]
+    write(tmp_path / "rows.jsonl", *rows)
+    assert "--pictures DIR" in egm("data", "convert", "rows.jsonl", "out.jsonl", "--images", "in", "--flip").err
+    outcome = egm("data", "convert", "rows.jsonl", "out.jsonl", "--images", "in", "--flip", "--pictures", "out")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "out.jsonl\n", "")
+    samples = list(open_dataset(tmp_path / "out.jsonl", images=tmp_path / "out"))
+    assert [sample.phrase for sample in samples] == ["right cup", "left-most mug"]
+    assert [(sample.box, sample.size) for sample in samples] == [(Box(30, 2, 59, 40), (60, 50))] * 2
+    path = tmp_path.resolve() / "out" / "a.png"
+    assert {sample.image for sample in samples} == {path}
+    with Image.open(path) as mirrored:
+        assert mirrored.format == "PNG"
+        assert [mirrored.getpixel((x, 20))[0] > 200 for x in (10, 45)] == [False, True]
+    # Never over the pictures themselves.
+    (tmp_path / "in" / "a.png").write_bytes(b"mine")
+    outcome = egm("data", "convert", "rows.jsonl", "again.jsonl", "--images", "in", "--flip", "--pictures", "in")
+    assert (outcome.code, "is another file" in outcome.err) == (2, True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -63,6 +64,25 @@ def test_numbers_for_people_and_for_programs(egm: Egm, script: Path, tmp_path: P
     header, records = read_journal(tmp_path / "run")
     assert (len(records), header.datasets["synthref/val"]["n"]) == (n, n)
     assert {"journal.jsonl", "run.json", "summary.json"} == {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_without_a_folder_of_images_links_out_of_the_current_one_are_refused(egm: Egm, tmp_path: Path) -> None:
+    Image.new("RGB", (10, 10)).save(tmp_path / "secret.png")
+    here = tmp_path / "here"
+    here.mkdir()
+    row = {"problem": "it", "solution": [0, 0, 5, 5], "height": 10, "width": 10}
+    (tmp_path / "rows.json").write_text(json.dumps([{**row, "image": "0.png"}]))
+    (tmp_path / "script.txt").write_text(ANSWER + "\n")
+    command = ("eval", tmp_path / "rows.json", "--script", tmp_path / "script.txt", "--out", tmp_path / "run")
+    with contextlib.chdir(here):
+        (here / "0.png").symlink_to(tmp_path / "secret.png")
+        outcome = egm(*command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "image '0.png' lies outside .; only files inside it are read" in outcome.err
+        (here / "0.png").unlink()
+        (tmp_path / "secret.png").rename(here / "0.png")
+        assert egm(*command).code == 0
+    assert read_journal(tmp_path / "run")[1][0].iou == 1.0
 
 
 def test_several_datasets_have_a_folder_named_after_them(egm: Egm, script: Path, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import runpy
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from .conftest import Egm
 
@@ -75,6 +79,60 @@ def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> Non
     assert iou("--codec", "internvl") == 1.0
     # In pixels it lies far outside the picture.
     assert iou("--codec", "qwen2_5_vl", "--pixels-of", "original") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "miss"),
+    [
+        (("cup", "cup"), "wrong_same_kind"),
+        (("cup", "dog"), "wrong_object"),
+        ((None, None), "wrong_object"),
+    ],
+)
+def test_the_kind_of_another_object_is_that_of_the_annotations(
+    egm: Egm, tmp_path: Path, kinds: tuple[str | None, str | None], miss: str
+) -> None:
+    rows = [
+        {**row, "sent": sent} | ({"category": kind} if kind else {})
+        for row, sent, kind in zip(ROWS, ("red one", "blue one"), kinds, strict=False)
+    ]
+    data = lines(tmp_path / "data.jsonl", rows)
+    asked = [{"image": row["image"], "phrase": row["sent"], "box": [0, 0, 100, 100]} for row in rows]
+    outcome = egm("score", lines(tmp_path / "p.jsonl", asked), "--data", data, "--json")
+    score = json.loads(outcome.out)["scores"][0]
+    assert score["misses"] == {miss: 1}
+    assert list(score["groups"].get("category", {})) == sorted({kind for kind in kinds if kind})
+
+
+def test_lmms_evals_samples_are_scored_against_the_file_that_they_are_about(egm: Egm, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (200, 100)).save(stream, "PNG")
+    row = {"question_id": "1", "answer": ["left cup", "cup"], "bbox": [0.0, 0.0, 100.0, 100.0]}
+    row |= {"file_name": "COCO_train2014_000000000005_1.jpg", "image": {"bytes": stream.getvalue()}}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "val.parquet")
+    answer = ['{"bbox_2d": [0, 0, 500, 1000]}']
+    logged = [
+        {"doc_id": number, "doc": {"answer": phrase, "file_name": row["file_name"]}, "filtered_resps": answer}
+        for number, phrase in enumerate(row["answer"])
+    ]
+    path = lines(tmp_path / "samples.jsonl", logged)
+    options = ("--codec", "qwen3_vl", "--no-thinking", "--json")
+    # Its rows say no size, without which nothing on the 0-1000 scale can be read: the pictures do.
+    outcome = egm("score", path, "--data", tmp_path / "val.parquet", *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    pooled = json.loads(outcome.out)["scores"][0]["pooled"]["mean_iou"]
+    assert (pooled["value"], pooled["rows"], pooled["clusters"]) == (1.0, 2, 1)
+
+
+def test_the_size_may_stand_in_the_row(egm: Egm, tmp_path: Path) -> None:
+    bare = {"image": "b.jpg", "sent": "dog", "bbox": [0, 0, 100, 100]}
+    data = lines(tmp_path / "bare.jsonl", [bare])
+    said = {"image": "b.jpg", "phrase": "dog", "text": '{"bbox_2d": [0, 0, 500, 1000]}'}
+    options = ("--data", data, "--codec", "qwen3_vl", "--no-thinking", "--json")
+    outcome = egm("score", lines(tmp_path / "p.jsonl", [{**said, "width": 200, "height": 100}]), *options)
+    assert json.loads(outcome.out)["scores"][0]["pooled"]["mean_iou"]["value"] == 1.0
+    outcome = egm("score", lines(tmp_path / "p.jsonl", [said]), *options)
+    assert "size of its picture is not known: give a dataset that says it (--data), or width and" in outcome.err
 
 
 @pytest.mark.parametrize(

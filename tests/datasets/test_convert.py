@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from PIL import Image
 
 from egm.boxes import Box
 from egm.datasets import Dataset, open_dataset, write_dataset
-from egm.datasets.convert import FORMATS
+from egm.datasets.convert import FORMATS, save_pictures
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -95,3 +97,47 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="an earlier row says otherwise"):
         write_dataset(sizes, tmp_path / "x", "coco")
     assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_pictures_inside_a_file_are_saved_and_named(tmp_path: Path, kind: str) -> None:
+    streams = [io.BytesIO() for _ in range(2)]
+    for stream, shade in zip(streams, (10, 200), strict=True):
+        Image.new("RGB", (60, 50), (shade, 0, 0)).save(stream, "JPEG")
+    rows = [
+        {
+            "question_id": str(number),
+            "image": {"bytes": stream.getvalue(), "path": None},
+            "answer": ["cup", "mug"],
+            "bbox": [1.0, 2.0, 30.0, 40.0],
+            "file_name": f"COCO_train2014_00000000000{number}_7.jpg",
+        }
+        for number, stream in enumerate(streams)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "val.parquet")
+    saved = save_pictures(open_dataset(tmp_path / "val.parquet"), tmp_path / "pictures")
+    out = tmp_path / f"out{FORMATS[kind]}"
+    write_dataset(saved, out, kind)
+    back = open_dataset(out, images=tmp_path / "pictures")
+    assert [(s.phrase, s.box, s.size) for s in back] == [(p, Box(1, 2, 31, 42), (60, 50)) for p in ("cup", "mug") * 2]
+    for number, stream in enumerate(streams):
+        path = tmp_path / "pictures" / f"COCO_train2014_00000000000{number}.jpg"
+        assert path.read_bytes() == stream.getvalue()  # as it was, not compressed again
+        assert {str(back[2 * number + k].image) for k in (0, 1)} == {str(path.resolve())}
+    save_pictures(open_dataset(tmp_path / "val.parquet"), tmp_path / "pictures")  # the same again
+    path.write_bytes(b"mine")
+    with pytest.raises(DataError, match="is there already and is another file"):
+        save_pictures(open_dataset(tmp_path / "val.parquet"), tmp_path / "pictures")
+    assert path.read_bytes() == b"mine"
+
+
+def test_names_inside_a_file_cannot_leave_the_folder_of_its_pictures(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "PNG")
+    row = {"question_id": "1", "image": {"bytes": stream.getvalue()}, "answer": ["cup"], "bbox": [0.0, 0.0, 5.0, 5.0]}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    pq.write_table(pa.Table.from_pylist([{**row, "file_name": "link/evil.png"}]), tmp_path / "val.parquet")
+    with pytest.raises(DataError, match="lies outside"):
+        save_pictures(open_dataset(tmp_path / "val.parquet"), tmp_path / "out")
+    assert not (tmp_path / "evil.png").exists()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from egm.boxes import Box
 from egm.datasets import open_dataset
+from egm.datasets.refcoco import find_files
 from egm.errors import DataError
 from egm.images import load_image
 
@@ -59,18 +60,38 @@ def test_shards_are_one_split(tmp_path: Path) -> None:
     assert load_image(data[-1].image).getpixel((0, 0)) == (3, 0, 0)
 
 
+JXU124 = {
+    "ref_id": 3,
+    "image_id": 5,
+    "category_id": 44,
+    "file_name": "COCO_train2014_000000000005_3.jpg",
+    "split": "train",
+    "sentences": [{"sent": "a cup", "raw": "A cup"}, {"sent": "a mug", "raw": "A mug"}],
+    "raw_image_info": '{"file_name": "COCO_train2014_000000000005.jpg", "height": 50, "width": 60}',
+    "bbox": [1.0, 2.0, 30.0, 40.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shard"),
+    [("refcoco/val", "validation"), ("refcoco/testA", "test"), ("refcoco/testB", "testB"), ("refcocog/test", "test")],
+)
+def test_jxu124_splits_go_by_its_own_names(tmp_path: Path, name: str, shard: str) -> None:
+    write(tmp_path / name.partition("/")[0] / "data" / f"{shard}-00000-of-00001.parquet", JXU124)
+    data = open_dataset(name, data=tmp_path, allow_partial=True)
+    assert (data.kind, [sample.phrase for sample in data]) == ("jxu124", ["a cup", "a mug"])
+
+
+def test_a_split_of_its_own_name_goes_before_that_of_jxu124(tmp_path: Path) -> None:
+    for shard in ("test", "testA"):  # lmms-lab has both; its `test` is google's
+        write(
+            tmp_path / "RefCOCO" / "data" / f"{shard}-00000-of-00001.parquet", {**JXU124, "file_name": f"{shard}.jpg"}
+        )
+    assert find_files("refcoco/testA", tmp_path)[0].name.startswith("testA-")
+
+
 def test_jxu124_boxes_are_xyxy(tmp_path: Path) -> None:
-    row = {
-        "ref_id": 3,
-        "image_id": 5,
-        "category_id": 44,
-        "file_name": "COCO_train2014_000000000005_3.jpg",
-        "split": "train",
-        "sentences": [{"sent": "a cup", "raw": "A cup"}, {"sent": "a mug", "raw": "A mug"}],
-        "raw_image_info": '{"file_name": "COCO_train2014_000000000005.jpg", "height": 50, "width": 60}',
-        "bbox": [1.0, 2.0, 30.0, 40.0],
-    }
-    first, second = open_dataset(write(tmp_path / "a.parquet", row), images=tmp_path)
+    first, second = open_dataset(write(tmp_path / "a.parquet", JXU124), images=tmp_path)
     assert (first.phrase, second.phrase, first.box, first.size) == ("a cup", "a mug", Box(1, 2, 30, 40), (60, 50))
     assert first.image == tmp_path.resolve() / "COCO_train2014_000000000005.jpg"
     assert first.meta["category_id"] == 44

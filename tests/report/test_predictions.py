@@ -112,7 +112,7 @@ def test_the_pixel_convention_is_declared(tmp_path: Path) -> None:
     seen = read_records(path, samples=SAMPLES, reading=SEEN, partial=True)[0]
     # 640 x 480 is seen as 644 x 476.
     assert seen.box == pytest.approx((64 * 640 / 644, 48 * 480 / 476, 320 * 640 / 644, 240 * 480 / 476))
-    with pytest.raises(DataError, match="size of its picture is not known: give --data"):
+    with pytest.raises(DataError, match=r"size of its picture is not known: give a dataset that says it \(--data\)"):
         read_records(path, reading=SEEN)
     with pytest.raises(DataError, match="say how to read it, such as --codec"):
         read_records(path)

@@ -120,14 +120,23 @@ def convert(
     images: options.Images = None,
     data: options.Annotations = None,
     allow_partial: options.AllowPartial = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder to save pictures to that are no files: those inside a file, drawn or mirrored."
+        ),
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
 
-    Pictures are not copied: names stay relative to --images, or as they were.
+    Pictures are not copied: names stay relative to --images, or as they were. Those inside a file, as lmms-lab's, are
+    saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
+    side no word tells, as at "2 o'clock", are left out.
     """
-    from egm.datasets import open_dataset, write_dataset
-    from egm.datasets.convert import FORMATS
+    from egm.datasets import Flipped, open_dataset, write_dataset
+    from egm.datasets.convert import FORMATS, save_pictures
 
     if kind is None:
         kind = next((name for name, ending in FORMATS.items() if out.suffix == ending), None)
@@ -135,5 +144,9 @@ def convert(
         raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(FORMATS.values())}")
     if out.exists() and not force:
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
-    write_dataset(open_dataset(dataset, images=images, data=data, allow_partial=allow_partial), out, kind)
+    if pictures is not None and images is not None and not flip:
+        raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
+    opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial)
+    opened = Flipped(opened) if flip else opened
+    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind)
     print(out)

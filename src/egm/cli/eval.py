@@ -149,12 +149,20 @@ def _open(
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
+    from egm.datasets.rows import ImageRoot
 
     if images is not None and not images.is_dir():
         raise DataError(f"there is no folder {str(images)!r} of images: check --images")
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
+        if dataset.root is None:  # then names are looked for in the current folder, which no link may lead out of
+            confined = ImageRoot(Path())
+            for picture in pictures:
+                try:
+                    confined(str(picture))
+                except DataError as error:
+                    raise DataError(f"{error}: give the folder that they lie in with --images") from None
         if not any(picture.is_file() for picture in pictures):
             raise DataError(
                 f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,9 @@ from egm.cli.ground import clean
 from egm.errors import EgmError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from egm.datasets import Dataset
     from egm.failures import Neighbour
     from egm.journal import Record
     from egm.report.judge import Judgement
@@ -144,5 +146,19 @@ def _samples(names: list[str], root: Path | None, allow_partial: bool) -> list[t
     found: list[tuple[str, Sample]] = []
     for name in names:
         dataset = open_dataset(name, data=root, allow_partial=allow_partial)
-        found += [(dataset.name, sample) for sample in dataset.annotations()]
+        found += [(dataset.name, sample) for sample in _sized(dataset)]
     return found
+
+
+def _sized(dataset: Dataset) -> Iterator[Sample]:
+    """The samples; where rows with pictures inside say no size, as lmms-lab's, with that of the picture."""
+    from egm.images import load_image
+
+    known: dict[str, tuple[int, int]] = {}
+    for number, sample in enumerate(dataset.annotations()):
+        if sample.size is None and not dataset.names_files:
+            name = str(sample.image)
+            if name not in known:
+                known[name] = load_image(dataset[number].image).size
+            sample = replace(sample, size=known[name])
+        yield sample

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from PIL.Image import Image
+
 from egm.boxes import Box
 from egm.codecs import Qwen3VL
-from egm.datasets.rows import Dataset
+from egm.datasets.rows import Dataset, ImageRoot
 from egm.errors import DataError
 from egm.files import write_bytes, write_text
+from egm.images import load_image
 from egm.types import Sample
 
 FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
@@ -35,7 +39,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
         raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(FORMATS)}")
     samples = dataset.annotations()
     if not dataset.names_files:
-        raise DataError(f"the pictures of {dataset.name} are not files: save them and name them in a .jsonl first")
+        raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")
     names = [image_name(sample, dataset.root) for sample in samples]
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "parquet":
@@ -45,6 +49,53 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
     else:
         lines = (json.dumps(_row(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
         write_text(path, "".join(lines))
+
+
+def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
+    """Write the pictures of a dataset that are no files of their own into a folder: inside a file, drawn, mirrored.
+
+    Args:
+        dataset: The samples.
+        folder: Where to write; made if need be. Files that are there already have to be the same.
+
+    Returns:
+        The samples with the names of the files, and with the size of the picture where they had none.
+
+    Raises:
+        DataError: If the pictures are files already, a name leads out of the folder, or another file is there.
+        ImageError: If a picture cannot be read.
+    """
+    if dataset.names_files:
+        raise DataError(f"the pictures of {dataset.name} are files already: leave --pictures out")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = ImageRoot(folder)
+    saved: dict[str, tuple[Path, tuple[int, int]]] = {}
+    samples = []
+    for number, sample in enumerate(dataset.annotations()):
+        name = image_name(sample, dataset.root)
+        if name not in saved:
+            source = dataset[number].image
+            picture = load_image(source)
+            content = source if isinstance(source, bytes) else _png(picture)
+            path = place(name)
+            if not (isinstance(source, bytes) and path.suffix):
+                path = path.with_suffix(".jpg" if content[:3] == b"\xff\xd8\xff" else ".png")
+            if path.exists() and path.read_bytes() != content:
+                raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, content)
+            saved[name] = path, picture.size
+        path, size = saved[name]
+        if sample.size is None:  # then a mirrored box is only known with its picture
+            sample = replace(dataset[number], size=size)
+        samples.append(replace(sample, image=path))
+    return Dataset(dataset.name, samples, root=folder, kind=dataset.kind)
+
+
+def _png(picture: Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def image_name(sample: Sample, root: Path | None) -> str:

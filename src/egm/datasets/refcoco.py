@@ -41,13 +41,16 @@ _ALIASES = {
     "refcoco+": ("refcoco+", "refcocop", "refcocoplus", "RefCOCOplus", "RefCOCO+"),
     "refcocog": ("refcocog", "RefCOCOg"),
 }
+# How jxu124 calls splits, where it is otherwise; its `test` of RefCOCO and RefCOCO+ is unc's testA.
+_SHARDS = {"val": ("val", "validation"), "testA": ("testA", "test")}
 
 
 def find_files(name: str, data: Path) -> list[Path]:
     """Find the files of a split in a folder of annotations.
 
     Looked for in this order, under each spelling of the set: `refcoco_val` as .json, .jsonl or .parquet; the same as
-    `refcoco/val`; parquet in shards, `refcoco/data/val-*.parquet`; `refcoco/refs(unc).p`; `refcoco.zip`.
+    `refcoco/val`; parquet in shards, `refcoco/data/val-*.parquet` (jxu124 says `validation`, and `test` for testA);
+    `refcoco/refs(unc).p`; `refcoco.zip`.
 
     Returns:
         One path, or the shards of one split in order.
@@ -62,9 +65,10 @@ def find_files(name: str, data: Path) -> list[Path]:
                 if (data / (stem + suffix)).is_file():
                     return [data / (stem + suffix)]
         for folder in (data / alias, data / alias / "data"):
-            shards = sorted(folder.glob(f"{split}-*.parquet"))
-            if shards:
-                return shards
+            for part in _SHARDS.get(split, (split,)):
+                shards = sorted(folder.glob(f"{part}-*.parquet"))
+                if shards:
+                    return shards
         if (data / alias / f"refs({SPLIT_BY[family]}).p").is_file():
             return [data / alias]
         if (data / f"{alias}.zip").is_file():

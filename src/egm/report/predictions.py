@@ -128,7 +128,7 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
         image=image_of(sample),
         phrase=sample.phrase,
         truth=_numbers(truth),
-        size=sample.size,
+        size=sample.size or prediction.size,
         amodal=sample.amodal,
         split=split,
         text=prediction.text or "",
@@ -153,9 +153,12 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
             f"qwen2_5_vl --pixels-of original"
         )
     original = reading.codec.name == "qwen2_5_vl" and reading.pixels_of == "original"
-    size = sample.size or (_BOUNDLESS if original else None)
+    size = sample.size or prediction.size or (_BOUNDLESS if original else None)
     if size is None:
-        raise DataError(f"{prediction.where}: the size of its picture is not known: give --data, or width and height")
+        raise DataError(
+            f"{prediction.where}: the size of its picture is not known: give a dataset that says it (--data), or width "
+            "and height in the row"
+        )
     return reading.codec.parse(
         prediction.text,
         size=size,
