@@ -168,7 +168,7 @@ _OF_ORDINAL: _Choice = (
 _OF_DISTANCE: _Choice = (
     ("of {them}, the one {it}",),
     ("the one {it}, of {them}",),
-    ("among {them}, the one {it}", "the one that is {it}, out of {them}", "the one {it} among {them}"),
+    ("among {them}, the one {it}", "the one that is {it}, out of {them}", "the one {it}, among {them}"),
 )
 _VERBS = {
     "that is": "that are",
