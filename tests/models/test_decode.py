@@ -174,6 +174,9 @@ def test_one_call_can_end_at_further_tokens(backend: TransformersBackend, reques
     ended = decoder(prompts, 1, max_new_tokens=12, temperature=0.0, until=[until])
     assert ended == [ids[: ids.index(until) + 1] if until in ids else ids for ids in whole]
     assert len(ended[0]) <= 5
+    kept = {token for ids in whole for token in ids}
+    many = [token for token in range(len(backend.processor.tokenizer)) if token not in kept][:60]
+    assert decoder(prompts, 1, max_new_tokens=12, temperature=0.0, until=[until, *many]) == ended
     assert decoder(prompts, 1, max_new_tokens=12, temperature=0.0) == whole
 
 

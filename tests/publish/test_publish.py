@@ -120,14 +120,23 @@ def test_an_average_is_that_of_every_weight(base: Path, apart: list[Path], tmp_p
 def test_what_cannot_be_averaged_is_refused(base: Path, tmp_path: Path) -> None:
     build_model("tiny-m").save_pretrained(tmp_path / "m")
     build_processor().save_pretrained(tmp_path / "m")
+    start = {"base": str(base)}
+    shutil.copytree(base, tmp_path / "other")
+    vocabulary = tmp_path / "other" / "tokenizer.json"
+    vocabulary.write_text(
+        vocabulary.read_text().replace('"a":', '"?":', 1).replace('"b":', '"a":', 1).replace('"?":', '"b":', 1)
+    )
     for models, options, message in (
         ([str(base)], {}, "needs two models"),
+        (["egm-tiny"], start, "and a --share"),
+        (["egm-tiny"], start | {"share": float("nan")}, "--share nan is no share"),
+        ([str(base), str(tmp_path / "other")], {}, "other tokens for the same numbers"),
         ([str(base), "egm-tiny"], {"share": 0.5}, "give that model too"),
         ([str(base), str(tmp_path / "m")], {}, "differ in shape"),
     ):
         with pytest.raises(ModelError, match=message):
             average_models(models, tmp_path / "out", **options)  # type: ignore[arg-type]
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "other"}
 
 
 def test_an_exported_folder_grounds_and_has_all_its_pieces(exported: Path) -> None:

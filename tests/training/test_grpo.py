@@ -20,11 +20,14 @@ from egm.cli import app
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
+from egm.models import build_processor
 from egm.models.decode import Decoder
+from egm.models.prompts import PromptBatch
+from egm.training.branching import GroupDrawer
 from egm.training.grpo import _build, run_grpo
-from egm.training.grpo_recipe import GRPORecipe
+from egm.training.grpo_recipe import GRPORecipe, RolloutSection
 from egm.training.preflight import check_digits
-from egm.training.prompts import Asker
+from egm.training.prompts import Asker, Prompts
 from egm.training.recipe import ModelSection, dump_recipe, load_recipe_as
 from egm.training.rewards import Grades, Reward, RewardSection
 from egm.training.rollouts import read_rollouts, write_page
@@ -337,6 +340,27 @@ def test_where_the_text_to_branch_at_never_comes_all_of_a_completion_is_drawn(tm
     run_grpo(recipe, tmp_path / "run", check=False, reward=Digits())
     texts = [rollout["text"] for rollout in read_rollouts(tmp_path / "run" / "rollouts")]
     assert len({text[:3] for text in texts}) > 1
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert (log["branch/parted"], log["branch/shared_tokens"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("text", "ends"), [("(", "1 ("), ("1 (", "1 ("), ("(3", "1 (2; 1 (3"), ("|", ""), ("é", "1 é")])
+def test_groups_part_where_the_text_is_complete_and_never_after_the_end(text: str, ends: str) -> None:
+    tokenizer = build_processor().tokenizer
+    stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    told = tokenizer("1 é; 1 (2" if text == "é" else "1 (2; 1 (3").input_ids
+    asked: list[dict[str, Any]] = []
+
+    def decoder(prompts: PromptBatch, group: int, **options: Any) -> list[list[int]]:
+        asked.append(options)
+        return [[*told, stop] if len(asked) == 1 else [7, stop] for _ in range(group * len(prompts.ids))]
+
+    prompts = Prompts([[5]], [0], torch.zeros(0), [], samples=[], sizes=[])
+    draw = GroupDrawer(decoder, tokenizer, [stop], RolloutSection(group=2, branch=text))  # type: ignore[arg-type]
+    completions, shared = draw(prompts)
+    assert tokenizer.decode(completions[0][: shared[0]]) == ends
+    assert [ids[shared[0] :] for ids in completions] == [[7, stop]] * 2
+    assert stop not in asked[0]["until"]
 
 
 def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,8 @@ def losses(now: Any, before: Any, start: Any, answer: Answer, *, sequence: bool,
     with torch.no_grad():
         earlier = logs if before is None else answer.log_probabilities(before)
         gone = answer.log_probabilities(start) - logs if kl else None
-    ratio = (logs - earlier.detach()).mean().exp().expand_as(logs) if sequence else (logs - earlier.detach()).exp()
+    gain = logs - earlier.detach()
+    ratio = gain[answer.shared :].mean().exp().expand_as(logs) if sequence else gain.exp()
     clipped = ratio.clamp(1 - CLIP_LOW, 1 + CLIP_HIGH)
     gained = torch.minimum(ratio * answer.advantage, clipped * answer.advantage)
     if gone is None:
@@ -237,9 +238,17 @@ def test_a_step_has_the_gradient_of_the_formula(
         assert {answer.spread > 0 for answer in answers} == {True, False}
 
 
-@pytest.mark.parametrize(("loss", "zero_spread"), [("dapo", "mask"), ("grpo", "count")])
-def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Path, loss: str, zero_spread: str) -> None:
-    optim = {"loss": loss, "accumulation": 2, "zero_spread": zero_spread}
+@pytest.mark.parametrize(
+    "optim",
+    [
+        {"loss": "dapo", "accumulation": 2, "zero_spread": "mask"},
+        {"loss": "grpo", "accumulation": 2, "zero_spread": "count"},
+        {"loss": "dr_grpo", "kl": 0.1},
+        {"loss": "gspo", "updates": 2, "steps": 2, "learning_rate": 1e-4},
+    ],
+    ids=lambda optim: optim["loss"],
+)
+def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Path, optim: dict[str, Any]) -> None:
     recipe = recipe_of(model_folder, optim=optim, branch="(", candidates=2)
     answers = compare(recipe, train(recipe, tmp_path / "run"))
     branched = [answer for answer in answers if answer.shared]

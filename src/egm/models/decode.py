@@ -252,7 +252,7 @@ class Decoder:
             core=_core(job.policy),
             head=job.policy.get_output_embeddings(),
             drawing=job.drawing,
-            stops=torch.tensor(job.stops, device=self.device),
+            stops=job.stops,
             banned=self._banned,
             pad=self._pad,
             logprobs=job.logprobs,

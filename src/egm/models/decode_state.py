@@ -49,7 +49,7 @@ class State:
         core: The model inside, with its tower and its language model.
         head: Makes scores of hidden states.
         drawing: How a token is drawn.
-        stops: Tokens that end a row, on the device.
+        stops: Tokens that end a row.
         banned: Tokens never drawn, on the device.
         pad: What rows that have ended go on with.
         logprobs: Whether to keep the log-probabilities of the tokens.
@@ -69,17 +69,20 @@ class State:
         core: Any,
         head: Any,
         drawing: Drawing,
-        stops: torch.Tensor,
+        stops: Sequence[int],
         banned: torch.Tensor,
         pad: int,
         logprobs: bool,
         graphs: bool,
     ) -> None:
         self._core, self._head, self._drawing = core, head, drawing
-        self._stops, self._banned, self._pad = stops, banned, pad
+        self._banned, self._pad = banned, pad
         self.rows, self.length, self.prompt, self.graphs = rows, length, 0, graphs
         device, dtype = head.weight.device, head.weight.dtype
         self.cache = Cache()
+        # A table, as `torch.isin` sorts where there are many stops, which waits for the device and cannot be recorded.
+        self._stops = torch.zeros(head.weight.shape[0], dtype=torch.bool, device=device)
+        self._stops[[token for token in stops if token < len(self._stops)]] = True
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
         self._tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self._positions = torch.zeros(rows, dtype=torch.long, device=device)
@@ -202,7 +205,7 @@ class State:
             chosen = scores.gather(1, drawn[:, None]) - scores.logsumexp(1, keepdim=True)
             self._logprobs.index_copy_(1, self._cursor, chosen)
         self._tokens.copy_(torch.where(self.finished, self._pad, drawn))
-        self.finished.logical_or_(torch.isin(self._tokens, self._stops))
+        self.finished.logical_or_(self._stops[self._tokens])
         self._output.index_copy_(1, self._cursor, self._tokens[:, None])
 
     def _step(self, used: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def average_models(
 ) -> Path:
     """Average the weights of models, or go a share of the way to their average from the model that they began as.
 
-    What runs with other questions learn in common adds up in their average, and what chance did to each goes down with
+    What runs with other questions learnt in common stays in their average, and what chance did to each shrinks with
     their number: model soups (arXiv 2203.05482), for policies WARP (arXiv 2406.16768). Going only a share of the way
     keeps more of what the start knew (arXiv 2109.01903). Sums are made in float32 on the CPU, which takes 8 bytes of
     memory a parameter, and rounded once, at the end.
@@ -36,17 +37,20 @@ def average_models(
             `out` holds something.
     """
     check_dtype(dtype)
-    if len(models) + (base is not None) < 2:
-        raise ModelError("an average needs two models, or one and the --base that it began as")
+    if not math.isfinite(share):
+        raise ModelError(f"--share {share:g} is no share of a way: 0 is the base, 1 the average")
     if base is None and share != 1:
         raise ModelError(f"--share {share:g} is a share of the way from a --base: give that model too")
+    if len(models) < 2 and share == 1:
+        raise ModelError("an average needs two models, or one with the --base that it began as and a --share")
     with new_folder(out) as folder:
         first, processor = _load(models[0])
         total = _parameters(first)
         for name in models[1:]:
-            for key, value in _weights(name, like=total, first=models[0]).items():
+            other = _weights(name, like=total, processor=processor, first=models[0])
+            for key, value in other.items():
                 total[key] += value
-        start = None if base is None or share == 1 else _weights(base, like=total, first=models[0])
+        start = None if base is None else _weights(base, like=total, processor=processor, first=models[0])
         for key, value in total.items():
             value /= len(models)
             if start is not None:
@@ -62,12 +66,15 @@ def _load(name: str) -> tuple[Any, Any]:
     return backend.module, backend.processor
 
 
-def _weights(name: str, *, like: dict[str, Any], first: str) -> dict[str, Any]:
-    weights = _parameters(_load(name)[0])
+def _weights(name: str, *, like: Mapping[str, Any], processor: Any, first: str) -> dict[str, Any]:
+    model, own = _load(name)
+    weights = _parameters(model)
     other = [key for key in like.keys() | weights.keys() if key not in weights or key not in like]
     other += [key for key in weights.keys() & like.keys() if weights[key].shape != like[key].shape]
     if other:
         raise ModelError(f"{name} and {first} differ in shape, as in {sorted(other)[0]}: average models of one kind")
+    if own.tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+        raise ModelError(f"{name} and {first} have other tokens for the same numbers: average models of one tokenizer")
     return weights
 
 

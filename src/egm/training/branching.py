@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,15 +19,17 @@ class GroupDrawer:
     Args:
         decoder: Decodes in this process.
         tokenizer: The model's.
+        stops: Tokens that end a completion; groups part before them, if at all.
         rollout: How completions are drawn.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: Any, rollout: RolloutSection) -> None:
-        self._tokenizer, self._rollout = tokenizer, rollout
+    def __init__(self, decoder: Decoder, tokenizer: Any, stops: Sequence[int], rollout: RolloutSection) -> None:
+        self._tokenizer, self._stops, self._rollout = tokenizer, frozenset(stops), rollout
         self._draw = partial(decoder, temperature=rollout.temperature, top_p=rollout.top_p, top_k=rollout.top_k)
-        self._pieces: dict[int, str] = {}
         text = rollout.branch
-        self._telling = () if text is None else tuple(n for n in range(len(tokenizer)) if text in self._piece(n))
+        # Tokens that hold the whole text end what is shared at once; a text of several tokens is found afterwards.
+        vocabulary = () if text is None else range(len(tokenizer))
+        self._until = [n for n in vocabulary if n not in self._stops and text in tokenizer.decode([n])]
 
     def __call__(self, prompts: Prompts) -> tuple[list[list[int]], list[int]]:
         """Draw the groups.
@@ -37,23 +40,16 @@ class GroupDrawer:
         group, most = self._rollout.group, self._rollout.max_new_tokens
         begun: list[list[int]] = [[] for _ in prompts.ids]
         if self._rollout.branch is not None:
-            whole = self._draw(prompts, 1, max_new_tokens=most - 1, until=self._telling)
-            begun = [ids[: self._parting(self._rollout.branch, ids)] for ids in whole]
+            first = self._draw(prompts, 1, max_new_tokens=most - 1, until=self._until)
+            begun = [ids[: self._parting(self._rollout.branch, ids)] for ids in first]
             prompts = replace(prompts, ids=[ids + more for ids, more in zip(prompts.ids, begun, strict=True)])
         shared = [len(ids) for ids in begun]
         ends = self._draw(prompts, group, max_new_tokens=most - min(shared))
         return [(begun[row // group] + ids)[:most] for row, ids in enumerate(ends)], shared
 
     def _parting(self, text: str, ids: Sequence[int]) -> int:
-        """Count the tokens up to where a text is complete for the first time; 0 if it never is."""
-        written = ""
-        for count, token in enumerate(ids, 1):
-            written += self._piece(token)
-            if text in written:
-                return count
-        return 0
-
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self._tokenizer.decode([token])
-        return self._pieces[token]
+        """Count the tokens up to the one that first completes a text; 0 if none does."""
+        own = [token for token in ids if token not in self._stops]
+        counts = range(1, len(own) + 1)
+        place = bisect_left(counts, True, key=lambda count: text in self._tokenizer.decode(own[:count]))
+        return counts[place] if place < len(counts) else 0

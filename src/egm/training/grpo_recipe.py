@@ -41,10 +41,10 @@ class RolloutSection(Section):
         candidates: How many prompts are asked for each that is trained on: those whose rewards differ most are taken,
             on each process (the dynamic sampling of DAPO, arXiv 2503.14476, with a fixed number of draws). Above 1 only
             with "batched".
-        branch: Text at whose first occurrence the completions of a group part: up to its end they share what was drawn
-            once, which is not trained on, since it cannot have made one better than another (as in VinePPO, arXiv
-            2410.01679, which parts at every step to value it). A completion without it is drawn whole. Not given, all
-            are. Only with "batched".
+        branch: Text at whose first occurrence the completions of a group part: up to the token that completes it they
+            share what was drawn once. That is not trained on, nor held by `optim.kl`, since it cannot have made one
+            better than another (as in VinePPO, arXiv 2410.01679, which parts at every step to value it). A completion
+            without it is drawn whole. Not given, all are. Only with "batched".
         max_new_tokens: Where a completion is cut off.
         temperature: Of sampling, above 0.
         top_p: The likeliest tokens that together reach this probability.

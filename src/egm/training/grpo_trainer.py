@@ -17,7 +17,7 @@ All else is TRL's: advantages, losses, clipping, KL, weights for vLLM, the loop.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -74,7 +74,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super().__init__(reward_funcs=[reward], **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
-        self._draw = GroupDrawer(self.decoder, self._tokenizer, recipe.rollout)
+        self._draw = GroupDrawer(self.decoder, self._tokenizer, self.eos_token_ids, recipe.rollout)
         if self.ref_model is not None:
             from egm.models.fast import enable_fast_path
 
@@ -90,6 +90,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._scale = 1.0
         if self._batched:
             self._completions, self._shared = self._draw(prompts)
+            if self._recipe.rollout.branch is not None:
+                parted = np.array(self._shared)
+                self._note({"branch/parted": np.mean(parted > 0), "branch/shared_tokens": parted.mean()})
             if several > 1:
                 self._prompts = prompts = self._choose(prompts, len(numbers) // several)
         self._rows = torch.arange(len(prompts.samples)).repeat_interleave(group)
@@ -147,9 +150,13 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ious = [score.iou for score in grades.scores]
         own = {"accuracy": np.mean(hits), "mean_iou": np.mean(ious), "no_box": 1 - np.mean(found)}
         own |= {f"reward/{name}": values.mean() for name, values in grades.parts.items()}
-        values = torch.tensor([list(map(float, own.values()))], device=self.accelerator.device)
-        for name, value in zip(own, self.accelerator.gather(values).mean(0).tolist(), strict=True):
-            self._metrics["train"][kind + name].append(value)
+        self._note({kind + name: value for name, value in own.items()})
+
+    def _note(self, means: Mapping[str, Any]) -> None:
+        """Note figures for the log, as means over the processes."""
+        values = torch.tensor([list(map(float, means.values()))], device=self.accelerator.device)
+        for name, value in zip(means, self.accelerator.gather(values).mean(0).tolist(), strict=True):
+            self._metrics["train"][name].append(value)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         del prompts

@@ -90,7 +90,7 @@ _BETWEEN: _Choice = (
 _WITHOUT: _Choice = (
     ("that is not {v}", "which is not {v}", "that isn't {v}", "that is anything but {v}"),
     ("which isn't {v}", "which is anything but {v}"),
-    ("other than {v}", "that is not at all {v}", "which is in no way {v}", "being anything but {v}"),
+    ("that is anything other than {v}", "that is not at all {v}", "which is in no way {v}", "which is by no means {v}"),
 )
 _EXTREME: dict[str, _Choice] = {
     "leftmost": (
@@ -121,7 +121,7 @@ _EXTREME: dict[str, _Choice] = {
     "smallest": (
         ("the smallest {n}", "the {n} that is smallest", "the {n} with the smallest size", "smallest {n}"),
         ("the {n} which is smallest",),
-        ("the {n} that is smallest of all", "the {n} of the smallest size", "the one {n} that is smallest"),
+        ("the {n} that is the smallest", "the {n} of the smallest size", "the one {n} that is smallest"),
     ),
 }
 _ORDINAL: _Choice = (
@@ -170,6 +170,11 @@ _OF_DISTANCE: _Choice = (
     ("the one {it}, of {them}",),
     ("among {them}, the one {it}", "the one that is {it}, out of {them}", "the one {it}, among {them}"),
 )
+_INNER_OF_DISTANCE: dict[Wording, str] = {
+    "usual": "the one {it} of {them}",
+    "held_out": "the one {it} of {them}",
+    "other": "the one, of {them}, {it}",
+}
 _VERBS = {
     "that is": "that are",
     "which is": "which are",
@@ -297,5 +302,5 @@ class _Writer:
         assert isinstance(step, Distance)
         anchor = self.phrase(step.anchor, inner=True)
         choice = f"nearest to {anchor}" if step.nearest else f"farthest from {anchor}"
-        form = "the one {it} of {them}" if inner else self.pick_if_several(_OF_DISTANCE)
+        form = _INNER_OF_DISTANCE[self.wording] if inner else self.pick_if_several(_OF_DISTANCE)
         return form.format(them=them, it=choice)
