@@ -344,7 +344,9 @@ def test_where_the_text_to_branch_at_never_comes_all_of_a_completion_is_drawn(tm
     assert (log["branch/parted"], log["branch/shared_tokens"]) == (0, 0)
 
 
-@pytest.mark.parametrize(("text", "ends"), [("(", "1 ("), ("1 (", "1 ("), ("(3", "1 (2; 1 (3"), ("|", ""), ("é", "1 é")])
+@pytest.mark.parametrize(
+    ("text", "ends"), [("(", "1 ("), ("1 (", "1 ("), ("(3", "1 (2; 1 (3"), ("|", ""), ("é", "1 é")]
+)
 def test_groups_part_where_the_text_is_complete_and_never_after_the_end(text: str, ends: str) -> None:
     tokenizer = build_processor().tokenizer
     stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
