@@ -18,7 +18,7 @@ from egm.reproduce.stages import job_name
 from egm.training.recipe import SFTRecipe
 
 _UNKNOWN_SIZE = 1_000_000_000  # parameters of a model from a folder: taken for large, which at worst begins too early
-_THINKING = 2  # how many times as long a sequence of SynthRef is with its rationale (830 tokens, and 409 without)
+_THINKING = 2  # about how many times as long a sequence of SynthRef is with its rationale
 _DRAWN = 2  # a completion is drawn, then learnt from
 _SCENES, _PHRASES = 500, 4  # of a frozen split, and at most of a scene
 
