@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from egm.boxes import Box
+from egm.datasets.synthetic.forms import Wording
 from egm.datasets.synthetic.programs import Trace
 from egm.datasets.synthetic.rationale import STYLES, Style, explain
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.sampling import sample_program
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
-from egm.datasets.synthetic.wording import Wording, word
+from egm.datasets.synthetic.wording import word
 from egm.errors import DataError
 from egm.types import Sample
 
