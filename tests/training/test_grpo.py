@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import resource
 import signal
 import subprocess
@@ -160,13 +162,19 @@ def test_probabilities_are_those_of_the_plain_model(tmp_path: Path) -> None:
 
 
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
-    recipe = toy(run={"save_every": 99})
-    told = Digits(lambda: signal.raise_signal(signal.SIGTERM))
+    recipe = toy(run={"save_every": 99, "workers": 1})
+
+    def tell() -> None:
+        for child in multiprocessing.active_children():  # as `timeout` and terminals do
+            os.kill(child.pid, signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    told = Digits(tell)
     assert run_grpo(recipe, tmp_path / "run", check=False, reward=told) is None
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
     with pytest.raises(RecipeError, match="holds a run already: go on with --resume"):
         run_grpo(recipe, tmp_path / "run")
-    other = toy(run={"save_every": 99}, optim={"kl": 0.5})
+    other = toy(run={"save_every": 99, "workers": 1}, optim={"kl": 0.5})
     with pytest.raises(RecipeError, match=r"optim\.kl"):
         run_grpo(other, tmp_path / "run", resume=True)
     assert run_grpo(recipe, tmp_path / "run", resume=True, reward=Digits()) == tmp_path / "run" / "model"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -82,6 +85,15 @@ def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
         expected = asker([table[first], table[first + 1]])
         assert made.ids == expected.ids
         assert torch.equal(made.pixels, expected.pixels)
+
+
+def test_questions_are_made_ahead_after_a_signal_to_all_processes(tiny: tuple[Any, Any]) -> None:
+    table, asker = SampleTable(SynthRefRows(20, 1)), Asker(tiny[1], CODEC, None)
+    ahead = Ahead(table, asker, stride=2, workers=1)
+    for first in range(0, 12, 2):  # further than is prefetched
+        assert ahead.get([first]).ids == asker([table[first]]).ids
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGTERM)
 
 
 class Listed:

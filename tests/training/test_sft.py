@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -100,9 +101,10 @@ def test_sigterm_finishes_the_step_and_the_run_goes_on(tmp_path: Path, monkeypat
     def told(self: Any, logs: dict[str, float], *rest: Any) -> None:
         log(self, logs, *rest)
         if self.state.global_step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for process in [*(child.pid for child in multiprocessing.active_children()), os.getpid()]:
+                os.kill(process, signal.SIGTERM)  # to the workers as well, as `timeout` and terminals do
 
-    recipe = toy(optim=TOY["optim"] | {"steps": 3}, run={"log_every": 1, "save_every": 9})
+    recipe = toy(optim=TOY["optim"] | {"steps": 3}, run={"log_every": 1, "save_every": 9, "workers": 1})
     with monkeypatch.context() as patch:
         patch.setattr(GroundingTrainer, "log", told)
         assert run_sft(recipe, out) is None

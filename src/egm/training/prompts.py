@@ -13,6 +13,7 @@ from egm.errors import DataError, EgmError
 from egm.images import load_image
 from egm.models.prompts import PromptBatch, make_prompts
 from egm.training.data import Rows
+from egm.training.stopping import leave_signals_to_the_trainer
 from egm.types import Sample
 
 
@@ -154,6 +155,7 @@ class Ahead:
                     collate_fn=self._asker,
                     num_workers=self._workers,
                     prefetch_factor=2,
+                    worker_init_fn=leave_signals_to_the_trainer,
                 )
             )
         try:

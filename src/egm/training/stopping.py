@@ -58,6 +58,22 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
             signal.signal(signal.SIGTERM, self._before)
 
 
+def leave_signals_to_the_trainer(worker: int, then: Callable[[int], None] | None = None) -> None:
+    """Let a data loader's worker outlive a SIGTERM or Ctrl-C that is sent to all processes of a run.
+
+    `timeout`, job schedulers and terminals send it so. The trainer still needs the worker for the step that it
+    finishes, and a worker ends with its trainer in any case. Meant as `worker_init_fn`.
+
+    Args:
+        worker: Number of the worker.
+        then: Another `worker_init_fn` to call.
+    """
+    if then is not None:
+        then(worker)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Measure(TrainerCallback):  # type: ignore[misc]
     """Measures before the first step, every so many steps, and after the last.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from egm.training.folder import written_whole
 from egm.training.held_out import HeldOut, answer
 from egm.training.optim import RoundedAdamW, muon
 from egm.training.recipe import OptimSection
+from egm.training.stopping import leave_signals_to_the_trainer
 from egm.training.watch import LossWatch, check_weights
 from egm.types import Sample
 
@@ -62,6 +64,13 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ARG002 - the order knows its rows
         return self._order
+
+    def get_train_dataloader(self) -> Any:
+        """Make the loader of the training's batches."""
+        loader = super().get_train_dataloader()
+        inner = getattr(loader, "base_dataloader", loader)  # what accelerate wraps
+        inner.worker_init_fn = partial(leave_signals_to_the_trainer, then=inner.worker_init_fn)
+        return loader
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Make the optimiser."""
