@@ -33,7 +33,7 @@ from egm.types import Sample
 DIGESTS = {
     "train": "e3ad7e7e56d19ba4",
     "train-complex": "959ff650082ea709",
-    "train-reworded": "77fd274aa5f50f94",
+    "train-reworded": "6a64c472e4b9dce4",
     "val": "3bcea19586a4ec2f",
     "test-simple": "2b9538edefea50e1",
     "test-complex": "d43a349a2ea07b34",

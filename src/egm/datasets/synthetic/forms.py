@@ -121,7 +121,6 @@ WITHOUT: Choice = (
         "which is in no way {v}",
         "which is by no means {v}",
         "that isn't at all {v}",
-        "that is no way {v}",
     ),
 )
 EXTREME: dict[str, Choice] = {
@@ -131,7 +130,7 @@ EXTREME: dict[str, Choice] = {
         (
             "the {n} that is leftmost",
             "the {n} most to the left",
-            "the one {n} furthest left",
+            "the one {n} that is furthest left",
             "the leftmost of the {ns}",
             "the leftmost one of the {ns}",
             "of all {ns}, the leftmost",
@@ -139,7 +138,7 @@ EXTREME: dict[str, Choice] = {
             "out of the {ns}, the leftmost",
             "the furthest left {n}",
             "the {n} that is on the far left side",
-            "the {n} further left than the others",
+            "further left than the other {ns}, the {n}",
         ),
     ),
     "rightmost": (
@@ -148,7 +147,7 @@ EXTREME: dict[str, Choice] = {
         (
             "the {n} that is rightmost",
             "the {n} most to the right",
-            "the one {n} furthest right",
+            "the one {n} that is furthest right",
             "the rightmost of the {ns}",
             "the rightmost one of the {ns}",
             "of all {ns}, the rightmost",
@@ -156,7 +155,7 @@ EXTREME: dict[str, Choice] = {
             "out of the {ns}, the rightmost",
             "the furthest right {n}",
             "the {n} that is on the far right side",
-            "the {n} further right than the others",
+            "further right than the other {ns}, the {n}",
         ),
     ),
     "topmost": (
@@ -164,14 +163,14 @@ EXTREME: dict[str, Choice] = {
         ("the {n} closest to the top", "the {n} which is highest"),
         (
             "the {n} that is topmost",
-            "the {n} furthest up",
+            "the {n} that is furthest up",
             "the {n} that is nearest to the top",
             "the topmost of the {ns}",
             "the topmost one of the {ns}",
             "of all {ns}, the topmost",
             "among the {ns}, the topmost one",
             "out of the {ns}, the topmost",
-            "the {n} above all others",
+            "above the other {ns}, the {n}",
             "the highest of the {ns}",
             "of the {ns}, the one nearest to the top",
         ),
@@ -181,14 +180,14 @@ EXTREME: dict[str, Choice] = {
         ("the {n} closest to the bottom", "the {n} which is lowest"),
         (
             "the {n} that is bottommost",
-            "the {n} furthest down",
+            "the {n} that is furthest down",
             "the {n} that is nearest to the bottom",
             "the bottommost of the {ns}",
             "the bottommost one of the {ns}",
             "of all {ns}, the bottommost",
             "among the {ns}, the bottommost one",
             "out of the {ns}, the bottommost",
-            "the {n} below all others",
+            "below the other {ns}, the {n}",
             "the lowest of the {ns}",
             "of the {ns}, the one nearest to the bottom",
         ),
@@ -206,7 +205,7 @@ EXTREME: dict[str, Choice] = {
             "out of the {ns}, the largest",
             "the one {n} that is biggest",
             "the biggest of the {ns}",
-            "the {n} larger than the others",
+            "larger than the other {ns}, the {n}",
         ),
     ),
     "smallest": (
@@ -221,7 +220,7 @@ EXTREME: dict[str, Choice] = {
             "among the {ns}, the smallest one",
             "out of the {ns}, the smallest",
             "the one {n} that is smallest",
-            "the {n} smaller than the others",
+            "smaller than the other {ns}, the {n}",
         ),
     ),
 }
@@ -257,7 +256,6 @@ NEAREST: Choice = (
         "among the {ns}, the closest to {a}",
         "out of the {ns}, the nearest one to {a}",
         "the {n} at the smallest distance from {a}",
-        "the {n} closer to {a} than the others",
         "the one of the {ns} that is nearest to {a}",
     ),
 )
@@ -272,7 +270,6 @@ FARTHEST: Choice = (
         "among the {ns}, the furthest from {a}",
         "out of the {ns}, the farthest one from {a}",
         "the {n} at the largest distance from {a}",
-        "the {n} further from {a} than the others",
         "the one of the {ns} that is farthest from {a}",
     ),
 )
@@ -283,7 +280,7 @@ PLAIN: Choice = (
         "just the {n}",
         "that one {n}",
         "the one and only {n}",
-        "the {n} there is",
+        "the {n} that is there",
         "this {n}",
     ),
 )
