@@ -1,0 +1,25 @@
+"""The benchmark of test-time compute in its tiny form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "test_time_compute.py"
+
+
+def test_votes_stops_and_budgets_are_compared_on_the_same_phrases(tmp_path: Path) -> None:
+    asked = ["--split", "val", "--scenes", "1", "--votes", "1", "2", "--stop", "0.95", "--budgets", "8"]
+    command = [sys.executable, SCRIPT, "egm-tiny", "--device", "cpu", *asked, "--out", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    written = json.loads((tmp_path / "results.json").read_text())
+    rows = {row["name"]: row for row in written["rows"]}
+    assert list(rows) == ["greedy", "votes 1", "votes 2", "stop at 0.95", "budget 8"]
+    assert all(name in result.stdout for name in rows)
+    assert rows["budget 8"]["tokens"] < rows["greedy"]["tokens"] < rows["votes 2"]["tokens"]
+    assert rows["stop at 0.95"]["tokens"] <= rows["votes 2"]["tokens"]
+    assert rows["greedy"]["gain"]["value"] == 0
+    assert all((tmp_path / name).stat().st_size > 0 for name in ("tokens.png", "reliability.png"))
