@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -34,7 +35,21 @@ def test_ground_in_its_world(egm: Egm, scene: Path) -> None:
     assert [row["phrase"] for row in rows] == [sample.phrase for sample in samples]
     assert outcome.code == (0 if all(row["box"] for row in rows) else 1)
     assert all(row["reasoning"] for row in rows)
+    assert {(row["votes"], row["confidence"]) for row in rows} == {(1, None)}
     assert Path("out.png").stat().st_size > 0
+
+
+def test_votes_tell_how_many_of_them_agree(egm: Egm, scene: Path) -> None:
+    phrase = SynthRef("val").samples(0)[0].phrase
+
+    def row(*options: object) -> dict[str, Any]:
+        asked = egm("ground", scene, phrase, "--json", "--sample", "--votes", 2, *options)
+        return dict(json.loads(asked.out))
+
+    whole, cut = row(), row("--max-tokens", 4)
+    assert whole["box"]
+    assert (whole["votes"], whole["confidence"]) == (2, 1.0)
+    assert (cut["box"], cut["votes"], cut["confidence"]) == (None, 2, 0.0)
 
 
 def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from egm.training.recipe import ModelSection, dump_recipe, load_recipe_as
 from egm.training.rewards import Grades, Reward, RewardSection
 from egm.training.sft import open_model
 from egm.types import Sample
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 CODEC = get_codec("qwen3_vl")
 Batch: TypeAlias = Mapping[str, torch.Tensor]
@@ -286,7 +289,10 @@ def test_two_processes_take_the_step_of_one(model_folder: Path, tmp_path: Path) 
     recipe = recipe_of(model_folder, optim={"loss": "dapo", "accumulation": 2})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([sys.executable, *launch, __file__, str(tmp_path)], capture_output=True, text=True)
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *launch, __file__, str(tmp_path)], env=hidden, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     runs = [Run(**torch.load(tmp_path / f"{process}.pt")) for process in range(2)]
     for name, value in runs[0].gradients[0].items():

@@ -1,9 +1,10 @@
-"""Other ways to reinforce: an adapter, TRL's own generation, vLLM; and what does not go together."""
+"""Other ways to reinforce: an adapter, TRL's own generation, vLLM; and what is refused."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from egm.backends.checkpoint import find_checkpoint
 from egm.datasets.synthetic import SynthRef
-from egm.errors import BackendError, DataError, RecipeError
+from egm.errors import BackendError, DataError, EgmError, ModelError, RecipeError
 from egm.models import build_processor
 from egm.publish.merge import load_merged
 from egm.training import grpo
-from egm.training.grpo import _build, run_grpo
+from egm.training.grpo import _build, _rows, run_grpo
 from egm.training.grpo_trainer import _checked
 from egm.training.prompts import Asker
+from egm.training.recipe import SFTRecipe
+from egm.training.sft import run_sft
 
 from .test_grpo import CODEC, Digits, toy
 
@@ -130,3 +134,45 @@ def test_shards_do_not_decode() -> None:
     with pytest.raises(RecipeError, match=r"^rollout.engine batched decode with the whole model"):
         grpo._refuse_whole(toy())
     grpo._refuse_whole(toy(rollout={"engine": "vllm-server"}))
+
+
+@pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
+def test_another_family_is_refused_before_it_is_loaded(tmp_path: Path, family: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    (tmp_path / "model.safetensors").write_bytes(b"")  # no weights, and there is no processor either
+    says = rf"is a model of the family '{family}', and training reads Qwen3-VL models only: set model\.name to one$"
+    with pytest.raises(ModelError, match=says) as caught:
+        run_grpo(toy(model={"name": str(tmp_path)}), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=says):
+        run_sft(SFTRecipe.model_validate({"model": {"name": str(tmp_path)}, "optim": {"steps": 1}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_must_be_one_digit_a_token(tmp_path: Path) -> None:
+    shutil.copytree(find_checkpoint("egm-tiny").path, tmp_path / "model")
+    processor = build_processor()
+    processor.tokenizer.add_tokens(["42"])
+    processor.save_pretrained(tmp_path / "model")
+    with pytest.raises(ModelError, match="writes 42 as 1 tokens, not one a digit"):
+        run_grpo(toy(model={"name": str(tmp_path / "model")}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_could_not_learn_is_refused_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(
+        EgmError, match=r"^preflight: of 16 rollouts .* cut off by rollout\.max_new_tokens 8 "
+    ) as caught:
+        run_grpo(toy(), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_must_divide_among_the_processes() -> None:
+    recipe = toy(optim={"prompts": 6, "accumulation": 2})  # 24 completions
+    assert [_rows(recipe, processes) for processes in (1, 2, 3, 6)] == [12, 6, 4, 2]
+    with pytest.raises(RecipeError, match=r"do not divide among 4 processes and .* = 2 passes: choose a multiple$"):
+        _rows(recipe, 4)
+    halved = toy(optim={"prompts": 2, "accumulation": 4, "updates": 2})  # 8 completions in as many passes
+    with pytest.raises(RecipeError, match=r"do not divide among 2 processes and .* = 8 passes: choose a multiple$"):
+        _rows(halved, 2)

@@ -11,10 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egm.codecs import Codec
 from egm.datasets import open_dataset
-from egm.errors import DataError, EgmError, ModelError, RecipeError
-from egm.grounder import codec_for
+from egm.errors import DataError, EgmError, RecipeError
 from egm.training.grpo_recipe import GreedySection, GRPORecipe
 from egm.training.recipe import DataSection
 from egm.training.rewards import Reward
@@ -104,7 +102,7 @@ def _build(
     from egm.training.preflight import PROMPTS, check_digits, preflight
     from egm.training.prompts import Ahead, Asker, SampleTable
     from egm.training.rollouts import RolloutWriter
-    from egm.training.sft import open_model
+    from egm.training.sft import make_codec, open_model
     from egm.training.stopping import LogFile, Measure, StopOnSignal
 
     if not recipe.run.fast_path:
@@ -125,7 +123,7 @@ def _build(
     _check_boxes(rows, recipe.data.train)
     held_out = _held_out(recipe.eval)
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
-    codec = _codec(model.config, processor, recipe.model.name)
+    codec = make_codec(model.config, processor)
     check_digits(processor.tokenizer, recipe.model.name)
     model = choose_parts(model, recipe.model, seed=recipe.run.seed)
 
@@ -189,14 +187,6 @@ def _refuse_whole(recipe: GRPORecipe) -> None:
         )
 
 
-def _codec(config: Any, processor: Any, name: str) -> Codec:
-    if config.model_type not in ("qwen3_vl", "qwen3_vl_moe"):
-        raise ModelError(f"{name!r} is a {config.model_type!r} model, and egm grpo trains the Qwen3-VL family only")
-    return codec_for(
-        config.model_type, partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
-    )
-
-
 def _check_boxes(rows: Any, name: str) -> None:
     """Refuse a dataset without boxes now; a later row without one is named when it is reached."""
     sample = rows[0][0]
@@ -219,6 +209,19 @@ def _stops(model: Any, processor: Any) -> list[int]:
     return sorted({int(stop) for stop in [processor.tokenizer.eos_token_id, *known] if stop is not None})
 
 
+def _rows(recipe: GRPORecipe, processes: int) -> int:
+    """Return the completions of one pass on one of so many processes."""
+    prompts, group = recipe.optim.prompts, recipe.rollout.group
+    passes = recipe.optim.updates * recipe.optim.accumulation
+    rows, rest = divmod(prompts * group, processes * passes)
+    if prompts % processes or rest:
+        raise RecipeError(
+            f"optim.prompts {prompts} (groups of {group}) do not divide among {processes} processes and "
+            f"optim.updates x optim.accumulation = {passes} passes: choose a multiple"
+        )
+    return rows
+
+
 def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
     import torch
     from accelerate import PartialState
@@ -226,20 +229,14 @@ def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
 
     optim, drawn, run = recipe.optim, recipe.rollout, recipe.run
     on_gpu = torch.cuda.is_available()
-    processes = PartialState(cpu=not on_gpu).num_processes
-    rollouts, passes = optim.prompts * drawn.group, optim.updates * optim.accumulation
-    if optim.prompts % processes or rollouts % (processes * passes):
-        raise RecipeError(
-            f"optim.prompts {optim.prompts} (groups of {drawn.group}) do not divide among {processes} processes and "
-            f"optim.updates x optim.accumulation = {passes} passes: choose a multiple"
-        )
+    rows = _rows(recipe, PartialState(cpu=not on_gpu).num_processes)
     scale = optim.scale or ("none" if optim.loss == "dr_grpo" else "group")
     return GRPOConfig(
         output_dir=str(out / "checkpoints"),
         max_steps=optim.steps,
-        per_device_train_batch_size=rollouts // (processes * passes),
+        per_device_train_batch_size=rows,
         gradient_accumulation_steps=optim.accumulation,
-        steps_per_generation=passes,
+        steps_per_generation=optim.updates * optim.accumulation,
         num_generations=drawn.group,
         num_iterations=optim.iterations,
         loss_type=_LOSSES[optim.loss],

@@ -53,7 +53,7 @@ class Mix(Section):
 
 
 class IoU(Section):
-    """`IoU`: the plain overlap."""
+    """`IoU`: the plain overlap (VLM-R1, arXiv 2504.07615)."""
 
     kind: Literal["iou"] = "iou"
     weight: float = 1.0
@@ -118,9 +118,10 @@ Term: TypeAlias = Annotated[Mix | IoU | IoUSquared | GIoUBelow | Sigmoid | Norma
 
 
 class FormatGate(Section):
-    """Multiplies what a text out of form earns by `factor`.
+    """`factor * total` for a text out of form that earns more than 0: this project's own.
 
-    In form is a text that holds exactly one box, read without any repair. Only what is above 0 is multiplied, so that
+    Others add a reward for the form (DeepSeek-R1, arXiv 2501.12948), which a text with a wrong box earns as well. In
+    form is a text that holds exactly one box, read without any repair. Only what is above 0 is multiplied, so that
     breaking the form never makes a penalty smaller.
 
     Attributes:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from egm.training.held_out import HeldOut
     from egm.training.trainer import GroundingTrainer
 
+FAMILY = ("qwen3_vl", "qwen3_vl_moe")
+"""The architectures that are trained, as `config.json` calls them."""
+
 _SHOWN = ("loss", "mean_token_accuracy", "grad_norm", "samples_per_second", "eval_loss", "eval_accuracy",
           "eval_mean_iou", "train_samples_per_second")  # fmt: skip
 
@@ -99,7 +102,7 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
     """Build a model from scratch, or load it, with its processor.
 
     Raises:
-        ModelError: If there is no such model.
+        ModelError: If there is no such model, it is of another family than Qwen3-VL, or it does not load.
     """
     from egm.models import build_model, build_processor, get_preset
 
@@ -110,9 +113,17 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
                 f"{preset.name} cannot be built from scratch: only tiny-s, tiny-m and tiny-l have a tokenizer"
             )
         return build_model(preset.name, seed=seed, dtype=section.dtype), build_processor()
+    from egm.backends.checkpoint import find_checkpoint
+
+    checkpoint = find_checkpoint(section.name)
+    if checkpoint.model_type not in FAMILY:  # by its configuration, before anything of it is loaded
+        raise ModelError(
+            f"{section.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL models "
+            "only: set model.name to one"
+        )
     from egm.backends.transformers import TransformersBackend
 
-    backend = TransformersBackend.load(section.name, device="cpu", dtype=section.dtype, fast=False)
+    backend = TransformersBackend.load(checkpoint, device="cpu", dtype=section.dtype, fast=False)
     return backend.module, backend.processor
 
 
@@ -179,7 +190,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
 
     data = recipe.data
     options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
-    return Collator(rows, processor, _codec(model.config, processor), model.config, **options)
+    return Collator(rows, processor, make_codec(model.config, processor), model.config, **options)
 
 
 def _passes(recipe: SFTRecipe, rows: Rows) -> int:
@@ -209,10 +220,8 @@ def _check_report(report_to: str) -> None:
         raise RecipeError(f"run.report_to {report_to}: it is not installed; pip install {report_to}")
 
 
-def _codec(config: Any, processor: Any) -> Codec:
+def make_codec(config: Any, processor: Any) -> Codec:
     """Return the codec of what is trained, as `Grounder.load` will choose it."""
-    if config.model_type not in ("qwen3_vl", "qwen3_vl_moe"):
-        raise ModelError(f"egm sft trains the Qwen3-VL family, not {config.model_type!r}")
     render = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
     return codec_for(config.model_type, render)
 
@@ -330,4 +339,4 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-__all__ = ["checkpointing_name", "make_trainer", "open_model", "run_sft", "save_trained"]
+__all__ = ["FAMILY", "checkpointing_name", "make_codec", "make_trainer", "open_model", "run_sft", "save_trained"]
