@@ -75,6 +75,14 @@ def test_the_model_loads_and_answers(trained: Path) -> None:
     assert grounder.ground(sample.image, sample.phrase).tokens <= 4
 
 
+def test_without_the_fast_path_the_loss_is_the_same(trained: Path, tmp_path: Path) -> None:
+    recipe = toy(optim=TOY["optim"] | {"steps": 1}, run=TOY["run"] | {"fast_path": False})
+    run_sft(recipe, tmp_path / "run")
+    stock, fast = (json.loads((out / "log.jsonl").open().readline()) for out in (tmp_path / "run", trained))
+    for figure in ("loss", "grad_norm"):
+        assert stock[figure] == pytest.approx(fast[figure], rel=1e-5)
+
+
 def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="holds a run already: go on with --resume"):
         run_sft(toy(), trained)

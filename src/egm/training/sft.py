@@ -179,6 +179,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
 
     data = recipe.data
     options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
+    options["host_grids"] = recipe.run.fast_path
     return Collator(rows, processor, _codec(model.config, processor), model.config, **options)
 
 
