@@ -168,10 +168,19 @@ def make_trainer(
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if held_out is not None and held_out.asked and sharded:
-        raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        _refuse_whole(recipe)
     return trainer
+
+
+def _refuse_whole(recipe: SFTRecipe) -> None:
+    """Refuse what needs whole weights, where each process has a share of them."""
+    if recipe.optim.optimizer == "muon":  # AdamW steps each number by itself, and so does its rounding
+        raise RecipeError(
+            "optim.optimizer muon needs whole matrices on each process: set it to adamw under FSDP and DeepSpeed"
+        )
+    if recipe.eval is not None and recipe.eval.greedy:
+        raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
 
 
 def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Collator:
