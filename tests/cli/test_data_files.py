@@ -97,6 +97,20 @@ def test_leaks_into_the_evaluation_splits(egm: Egm, tmp_path: Path) -> None:
     assert "problems: 1" in outcome.out
 
 
+def test_a_list_holds_every_problem(egm: Egm, tmp_path: Path) -> None:
+    rows = [ROW | {"sent": str(number), "bbox": [1, 2, 70, 40]} for number in range(50)]
+    write(tmp_path / "rows.jsonl", *rows)
+    cut = egm("data", "check", "rows.jsonl", "--no-leaks")
+    assert "30 more: --list FILE writes all" in cut.out
+    outcome = egm("data", "check", "rows.jsonl", "--no-leaks", "--list", "all.txt")
+    assert (outcome.code, "30 more: all are in all.txt" in outcome.out) == (1, True)
+    lines = (tmp_path / "all.txt").read_text().splitlines()
+    assert lines == [f"box outside\trows/{number}\t1, 2, 70, 40 in 60 x 50" for number in range(1, 51)]
+    again = egm("data", "check", "rows.jsonl", "--list", "rows.jsonl")
+    assert (again.code, "is there already" in again.err) == (2, True)
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 50
+
+
 def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW | {"bbox": [1]})
     write(tmp_path / "good.jsonl", ROW)

@@ -40,7 +40,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, and at the end the model in `model/`,
             or the adapter in `adapter/`.
         resume: Go on from the last checkpoint in `out`.
-        allow_leak: Train on images of the evaluation splits of RefCOCO all the same.
+        allow_leak: Train on images of the evaluation splits of RefCOCO all the same. Their whole list is written to
+            `OUT.leaks.txt` beside the run folder either way.
 
     Returns:
         The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load, or of the adapter;
@@ -67,6 +68,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         max_length=recipe.data.max_length,
         length=_collator(recipe, model, processor, rows).length,
         allow_leak=allow_leak,
+        listing=out.with_name(f"{out.name}.leaks.txt"),
     )
     with _one_line(recipe):
         trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
