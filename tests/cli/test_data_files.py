@@ -134,6 +134,16 @@ def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
         assert outcome.err.count("\n") == 1
 
 
+def test_signs_of_pixels_on_the_0_1000_scale_are_noted_and_are_no_problem(egm: Egm, tmp_path: Path) -> None:
+    answer = "At [30, 25, 60, 50].</think><box>[500, 500, 1000, 1000]</box>"
+    turns = [{"from": "human", "value": "Locate a cup, output its bbox coordinates using JSON format."}]
+    row = {"image": "a.png", "width": 60, "height": 50, "conversations": [*turns, {"from": "gpt", "value": answer}]}
+    write(tmp_path / "rows.jsonl", row)
+    outcome = egm("data", "check", "rows.jsonl", "--no-leaks")
+    assert outcome.code == 0
+    assert "note: in 1 rows (rows/1) the rationale gives the answer's box on another scale" in outcome.err
+
+
 def test_convert(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW)
     for name in ("out.json", "out.parquet", "again.jsonl"):

@@ -42,6 +42,7 @@ def check(
 ) -> None:
     """Report malformed rows, missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if any.
 
+    A note says where boxes on the 0-1000 scale look like pixels.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
     Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data.
@@ -52,6 +53,7 @@ def check(
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
     from egm.datasets.check import malformed_rows
     from egm.datasets.registry import evaluation_images
+    from egm.datasets.scales import scale_notes
 
     console = Console(stderr=True)
     if images is not None and not images.is_dir():
@@ -88,6 +90,7 @@ def check(
     found = check_dataset(
         opened, malformed=malformed, images=look, held_out=held_out, repeats=not published, progress=progress
     )
+    notes += scale_notes(opened)
     for note in notes:
         print(f"note: {note}", file=console.file)
     _report(opened.name, len(opened), found, listing)
