@@ -1,12 +1,16 @@
 """Samples a second that one core loads for training: read, decoded, resized, cut into patches, tokenised, batched.
 
+Resized are pictures whose sides are no multiples of the processor's 32 pixels, or that are too large for it; of the two
+sizes that are made 640 x 480 needs none of it, and 640 x 427 does.
+
     uv run python benchmarks/loading.py
     uv run python benchmarks/loading.py --workers 4
 
 Three sources: a .jsonl file with JPEG files beside it, a parquet file with the same JPEGs inside, both made here from a
-seed in a temporary folder, and SynthRef, whose scenes are drawn as they are needed. Rows come in the order of training.
+seed in a temporary folder, and SynthRef, whose scenes are drawn as they are needed. The first is read in both sizes,
+the second in the first of them. Rows come in the order of training.
 Without workers one process does everything on one thread; with them the rate is divided by their number. It prints
-a table in Markdown, under two lines that say what it was measured on.
+a table in Markdown, with each rate against the first, under two lines that say what it was measured on.
 """
 
 from __future__ import annotations
@@ -97,7 +101,7 @@ def rate(source: str, options: argparse.Namespace) -> float:
     return samples / (time.perf_counter() - started) / max(1, options.workers)
 
 
-def about(options: argparse.Namespace, kilobytes: float) -> str:
+def about(options: argparse.Namespace, kilobytes: list[float]) -> str:
     """What it was measured on, and of what."""
     import platform
     from importlib.metadata import version
@@ -106,12 +110,13 @@ def about(options: argparse.Namespace, kilobytes: float) -> str:
 
     names = ("torch", "transformers", "pillow", "numpy", "pyarrow")
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)])
-    width, height = options.size
+    sizes = ", ".join(
+        f"{width} x {height} ({kb:.0f} kB each)" for (width, height), kb in zip(options.sizes, kilobytes, strict=True)
+    )
     return (
         f"{cpu_name()}; {versions}\n"
         f"{options.workers} workers, {options.samples:,} samples a source, batches of {options.batch}; "
-        f"{options.pictures} JPEGs of {width} x {height}, {kilobytes:.0f} kB each, "
-        f"resized above {options.max_pixels:,} pixels"
+        f"{options.pictures} JPEGs of {sizes}; at most {options.max_pixels:,} pixels go to the model"
     )
 
 
@@ -119,17 +124,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1000, help="how many samples are timed for each source")
     parser.add_argument("--pictures", type=int, default=400, help="how many JPEGs are made")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument(
+        "--size",
+        dest="sizes",
+        type=int,
+        nargs=2,
+        action="append",
+        metavar=("WIDTH", "HEIGHT"),
+        help="of the JPEGs; may be repeated; 640 x 480, and 640 x 427 which is resized to multiples of 32",
+    )
     parser.add_argument("--max-pixels", type=int, default=1024 * 1024, help="the processor's limit; lower it to resize")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()
+    options.sizes = options.sizes or [[640, 480], [640, 427]]
     with tempfile.TemporaryDirectory() as folder:
-        jsonl, parquet, kilobytes = make_files(Path(folder), options.pictures, tuple(options.size))
-        print(f"{about(options, kilobytes)}\n\n| source | samples/s per core |\n|---|---|")
-        sources = ((".jsonl with JPEGs", jsonl), (".parquet", parquet), ("synthref/train", "synthref/train"))
+        made = []
+        for width, height in options.sizes:
+            within = Path(folder) / f"{width}x{height}"
+            within.mkdir()
+            made.append(make_files(within, options.pictures, (width, height)))
+        print(f"{about(options, [files[2] for files in made])}\n")
+        print("| source | samples/s per core | of the first |\n|---|---|---|")
+        sources: list[tuple[str, object]] = [
+            (f".jsonl with JPEGs of {width} x {height}", files[0])
+            for (width, height), files in zip(options.sizes, made, strict=True)
+        ]
+        width, height = options.sizes[0]
+        sources += [(f".parquet with JPEGs of {width} x {height}", made[0][1]), ("synthref/train", "synthref/train")]
+        first = None
         for name, source in sources:
-            print(f"| {name} | {rate(str(source), options):,.0f} |", flush=True)
+            found = rate(str(source), options)
+            first = first or found
+            print(f"| {name} | {found:,.0f} | {found / first:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

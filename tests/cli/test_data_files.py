@@ -97,6 +97,20 @@ def test_leaks_into_the_evaluation_splits(egm: Egm, tmp_path: Path) -> None:
     assert "problems: 1" in outcome.out
 
 
+def test_a_list_holds_every_problem(egm: Egm, tmp_path: Path) -> None:
+    rows = [ROW | {"sent": str(number), "bbox": [1, 2, 70, 40]} for number in range(50)]
+    write(tmp_path / "rows.jsonl", *rows)
+    cut = egm("data", "check", "rows.jsonl", "--no-leaks")
+    assert "30 more: --list FILE writes all" in cut.out
+    outcome = egm("data", "check", "rows.jsonl", "--no-leaks", "--list", "all.txt")
+    assert (outcome.code, "30 more: all are in all.txt" in outcome.out) == (1, True)
+    lines = (tmp_path / "all.txt").read_text().splitlines()
+    assert lines == [f"box outside\trows/{number}\t1, 2, 70, 40 in 60 x 50" for number in range(1, 51)]
+    again = egm("data", "check", "rows.jsonl", "--list", "rows.jsonl")
+    assert (again.code, "is there already" in again.err) == (2, True)
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 50
+
+
 def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW | {"bbox": [1]})
     write(tmp_path / "good.jsonl", ROW)
@@ -118,6 +132,16 @@ def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
         assert outcome.err.startswith("error: ")
         assert says in outcome.err
         assert outcome.err.count("\n") == 1
+
+
+def test_signs_of_pixels_on_the_0_1000_scale_are_noted_and_are_no_problem(egm: Egm, tmp_path: Path) -> None:
+    answer = "At [30, 25, 60, 50].</think><box>[500, 500, 1000, 1000]</box>"
+    turns = [{"from": "human", "value": "Locate a cup, output its bbox coordinates using JSON format."}]
+    row = {"image": "a.png", "width": 60, "height": 50, "conversations": [*turns, {"from": "gpt", "value": answer}]}
+    write(tmp_path / "rows.jsonl", row)
+    outcome = egm("data", "check", "rows.jsonl", "--no-leaks")
+    assert outcome.code == 0
+    assert "note: in 1 rows (rows/1) the rationale gives the answer's box on another scale" in outcome.err
 
 
 def test_convert(egm: Egm, tmp_path: Path) -> None:

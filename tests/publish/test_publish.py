@@ -21,7 +21,7 @@ from egm.publish.average import average_models
 from egm.publish.export import export_model
 from egm.publish.folder import save_weights
 from egm.publish.merge import merge_adapter
-from egm.publish.push import plan_push
+from egm.publish.push import plan_push, push
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +247,55 @@ def test_a_dry_run_lists_and_sends_nothing(exported: Path) -> None:
     size = (exported / "model.safetensors").stat().st_size
     assert f"{size:,}  model.safetensors" in outcome.output
     assert "would create the private model repository me/it" in outcome.output
+
+
+class Hub:
+    """Stands in for the Hub's client, which cannot be had without a network: keeps what it is asked, or refuses it."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.refusal = refusal
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def create_repo(self, repo_id: str, **options: Any) -> str:
+        self.asked.append(("create", {"repo_id": repo_id} | options))
+        return f"https://huggingface.co/{repo_id}"
+
+    def upload_folder(self, **options: Any) -> None:
+        self.asked.append(("upload", options))
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_push_sends_what_was_listed_and_nothing_else(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: bool
+) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+    from typer.testing import CliRunner
+
+    folder, hub = tmp_path / "folder", Hub()
+    shutil.copytree(exported, folder)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "config.json").touch()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    outcome = CliRunner().invoke(app, ["models", "push", str(folder), "me/it", *([] if private else ["--public"])])
+    assert (outcome.exit_code, outcome.stdout.splitlines()[-1]) == (0, "https://huggingface.co/me/it")
+    (first, made), (second, sent) = hub.asked
+    assert (first, made) == ("create", {"repo_id": "me/it", "repo_type": "model", "private": private, "exist_ok": True})
+    assert (second, sent["repo_id"], sent["repo_type"], sent["folder_path"]) == ("upload", "me/it", "model", folder)
+    there = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    taken = filter_repo_objects(there, allow_patterns=sent["allow_patterns"])
+    assert sorted(taken) == sorted(path.name for path in exported.iterdir())
+
+
+def test_a_hub_that_refuses_is_told_in_one_line(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(PermissionError("403 Forbidden:\n secret-token")))
+    with pytest.raises(ModelError) as caught:
+        push(plan_push(exported, "me/it"))
+    assert str(caught.value) == (
+        "pushing to 'me/it' failed (PermissionError): log in with `hf auth login`, check the name, your rights and the "
+        "network"
+    )
 
 
 @pytest.mark.parametrize(

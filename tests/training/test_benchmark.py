@@ -23,14 +23,18 @@ def test_both_reach_the_same_loss() -> None:
 
 
 def test_loading_prints_a_table_with_what_it_was_measured_on() -> None:
-    options = ["--samples", "8", "--pictures", "8", "--batch", "4", "--size", "64", "48", "--workers", "1"]
+    options = ["--samples", "8", "--pictures", "8", "--batch", "4", "--workers", "1"]
+    options += ["--size", "64", "64", "--size", "64", "85"]
     result = subprocess.run(
         [sys.executable, FOLDER / "loading.py", *options], capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr[-2000:]
     machine, what, *table = [line for line in result.stdout.splitlines() if line]
     assert re.match(r"CPU \(.+ cores\); Python 3\..+, torch \d.+, transformers \d", machine)
-    assert what.startswith("1 workers, 8 samples a source, batches of 4; 8 JPEGs of 64 x 48, ")
-    assert table[:2] == ["| source | samples/s per core |", "|---|---|"]
-    assert [line.split("|")[1].strip() for line in table[2:]] == [".jsonl with JPEGs", ".parquet", "synthref/train"]
-    assert all(float(line.split("|")[2].replace(",", "")) > 0 for line in table[2:])
+    assert what.startswith("1 workers, 8 samples a source, batches of 4; 8 JPEGs of 64 x 64 (")
+    assert table[:2] == ["| source | samples/s per core | of the first |", "|---|---|---|"]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in table[2:]]
+    jpegs = [".jsonl with JPEGs of 64 x 64", ".jsonl with JPEGs of 64 x 85", ".parquet with JPEGs of 64 x 64"]
+    assert [row[0] for row in rows] == [*jpegs, "synthref/train"]
+    assert all(float(rate.replace(",", "")) > 0 and float(ratio) > 0 for _, rate, ratio in rows)
+    assert rows[0][2] == "1.00"

@@ -123,13 +123,16 @@ def test_evaluation_images_are_refused_with_a_list(folder: Path, caplog: pytest.
     for name in names:
         (folder / name).touch()
     path = write(folder, *[ROW | {"image": name} for name in names], ROW | {"image": names[0]})
+    listing = folder / "runs" / "one.leaks.txt"
     with pytest.raises(DataError) as caught:
-        check(path, held_out=held_out)
+        check(path, held_out=held_out, listing=listing)
     text = str(caught.value)
+    leaked = [f"COCO_train2014_{number:012d}.jpg\trefcoco/val" for number in range(14, 20)]
+    assert listing.read_text().splitlines() == leaked
     assert text.startswith(
         "7 samples show 6 images of evaluation splits: COCO_train2014_000000000014.jpg is in refcoco/val"
     )
-    assert "and 1 more: drop them, or pass --allow-leak" in text
+    assert f"and 1 more (the whole list is in {listing}): drop them, or pass --allow-leak" in text
     assert "7 samples show 6 images" in check(path, held_out=held_out, allow_leak=True).leaks
     assert "7 samples show 6 images" in caplog.text
 

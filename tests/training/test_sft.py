@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ImageError, ModelError, RecipeError
 from egm.grounder import Grounder
 from egm.models import build_model
+from egm.publish.merge import merge_adapter
 from egm.training.parts import is_part
 from egm.training.recipe import SFTRecipe, load_recipe
 from egm.training.sft import run_sft
 from egm.training.trainer import GroundingTrainer
-from egm.training.watch import check_weights
 
 TOY: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
@@ -73,6 +74,14 @@ def test_the_model_loads_and_answers(trained: Path) -> None:
     grounder = Grounder.load(trained / "model", device="cpu", settings=GenerationSettings(max_new_tokens=4))
     sample = SynthRef("val").samples(0)[0]
     assert grounder.ground(sample.image, sample.phrase).tokens <= 4
+
+
+def test_without_the_fast_path_the_loss_is_the_same(trained: Path, tmp_path: Path) -> None:
+    recipe = toy(optim=TOY["optim"] | {"steps": 1}, run=TOY["run"] | {"fast_path": False})
+    run_sft(recipe, tmp_path / "run")
+    stock, fast = (json.loads((out / "log.jsonl").open().readline()) for out in (tmp_path / "run", trained))
+    for figure in ("loss", "grad_norm"):
+        assert stock[figure] == pytest.approx(fast[figure], rel=1e-5)
 
 
 def test_a_run_goes_on_only_where_it_is_told_to(trained: Path, tmp_path: Path) -> None:
@@ -184,6 +193,7 @@ def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.Mo
     assert isinstance(refused.exception, DataError)
     assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
     assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run.leaks.txt").read_text() == "a.png\trefcoco/val\n"
     done = CliRunner().invoke(app, [*arguments, "--allow-leak"])
     assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # the rest is for people
     assert "step 1/1: loss " in done.stderr
@@ -209,6 +219,38 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(error, match=says):
         run_sft(toy(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_log_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
+    with pytest.raises(RecipeError, match=r"^run\.report_to wandb: it is not installed; pip install wandb$"):
+        run_sft(toy(run={"report_to": "wandb"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, r"optim\.optimizer muon needs whole matrices on each process: set it to adamw under FSDP and DeepSpeed"),
+        (
+            {"optim": TOY["optim"] | {"optimizer": "adamw"}, "eval": {"data": "synthref/val", "greedy": 1}},
+            r"eval\.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed",
+        ),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_where_they_are_sharded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any], says: str
+) -> None:
+    make = GroundingTrainer.create_accelerator_and_postprocess
+
+    def sharded(self: Any) -> None:
+        make(self)
+        setattr(self, kind, True)  # as under accelerate launch, without the processes
+
+    monkeypatch.setattr(GroundingTrainer, "create_accelerator_and_postprocess", sharded)
+    with pytest.raises(RecipeError, match=f"^{says}$"):
+        run_sft(toy(**changes), tmp_path / "run")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -264,12 +306,6 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     assert run_sft(toy(), tmp_path / "run", resume=True).is_dir()
 
 
-def test_weights_that_are_no_numbers_are_not_kept() -> None:
-    weight = torch.nn.Parameter(torch.tensor([1.0, float("inf")]))
-    with pytest.raises(EgmError, match="weights are no numbers after step 7"):
-        check_weights([weight], 7)
-
-
 @pytest.mark.parametrize(
     ("place", "error", "says"),
     [
@@ -319,6 +355,13 @@ def test_an_adapter_is_saved_and_goes_on(tmp_path: Path) -> None:
     base = AutoModelForImageTextToText.from_pretrained(embedded_path(), dtype="float32")
     adapted = PeftModel.from_pretrained(base, folder)
     assert any(p.abs().sum() > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
+    merged = load_file(merge_adapter(folder, tmp_path / "merged", dtype="float32") / "model.safetensors")
+    full = {name: weight for name, weight in adapted.state_dict().items() if "modules_to_save.default" in name}
+    for name, weight in full.items():
+        plain = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+        assert torch.equal(merged[plain], weight), plain
+    start, trained_whole = load_file(embedded_path() / "model.safetensors"), "model.visual.merger.linear_fc1.weight"
+    assert not torch.equal(merged[trained_whole], start[trained_whole].float())
     whole = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-2")
     run_sft(toy(**settings), tmp_path / "run", resume=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from egm.cli import options
 from egm.errors import DataError
+from egm.files import write_text
 
 if TYPE_CHECKING:
     from egm.datasets import Finding
@@ -28,9 +30,19 @@ def check(
     data: options.Annotations = None,
     allow_partial: options.AllowPartial = False,
     leaks: Annotated[bool, typer.Option(help="Look for images of the eight evaluation splits.")] = True,
+    listing: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="File to write every problem to, one a line: kind, sample and detail between tabs.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Report malformed rows, missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if any.
 
+    A note says where boxes on the 0-1000 scale look like pixels.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
     Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data.
@@ -41,10 +53,13 @@ def check(
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
     from egm.datasets.check import malformed_rows
     from egm.datasets.registry import evaluation_images
+    from egm.datasets.scales import scale_notes
 
     console = Console(stderr=True)
     if images is not None and not images.is_dir():
         raise DataError(f"there is no folder {str(images)!r}: give --images the folder that the pictures lie in")
+    if listing is not None and listing.exists():
+        raise DataError(f"{str(listing)!r} is there already: give --list another name")
     malformed: list[Malformed] = []
     try:
         opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial, malformed=malformed)
@@ -52,7 +67,7 @@ def check(
         if not malformed:
             raise
         print(f"note: nothing else was looked at: {error}", file=console.file)  # such as that no other rows are there
-        _report(dataset, 0, malformed_rows(malformed))
+        _report(dataset, 0, malformed_rows(malformed), listing)
         raise typer.Exit(1) from None
     notes, held_out = [], None
     if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
@@ -75,19 +90,23 @@ def check(
     found = check_dataset(
         opened, malformed=malformed, images=look, held_out=held_out, repeats=not published, progress=progress
     )
+    notes += scale_notes(opened)
     for note in notes:
         print(f"note: {note}", file=console.file)
-    _report(opened.name, len(opened), found)
+    _report(opened.name, len(opened), found, listing)
     if found:
         raise typer.Exit(1)
 
 
-def _report(name: str, rows: int, found: list[Finding]) -> None:
+def _report(name: str, rows: int, found: list[Finding], listing: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
+    if listing is not None:
+        lines = ("\t".join(" ".join(part.split()) for part in astuple(finding)) for finding in found)
+        write_text(listing, "".join(f"{line}\n" for line in lines))
     if not found:
         console.print(Text(f"{name}: {rows:,} samples, no problems"))
         return
@@ -104,7 +123,8 @@ def _report(name: str, rows: int, found: list[Finding]) -> None:
             # Names come from files: as Text they cannot hold markup.
             table.add_row(finding.kind if first else "", count, Text(finding.sample), Text(finding.detail))
         elif shown[finding.kind] == limit + 1:
-            table.add_row("", "", "...", f"{counts[finding.kind] - limit:,} more")
+            hint = "--list FILE writes all" if listing is None else f"all are in {listing}"
+            table.add_row("", "", "...", Text(f"{counts[finding.kind] - limit:,} more: {hint}"))
     console.print(table)
 
 

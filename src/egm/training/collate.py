@@ -36,6 +36,7 @@ class Collator:
         thinking: Whether targets hold the rationale.
         prompt: Prompt style; None takes the codec's own.
         max_length: Longest sequence in tokens.
+        host_grids: Give grids as a list, as the fast path takes them; else as the tensor that the stock model needs.
 
     Raises:
         ModelError: If the processor is not of the Qwen-VL family.
@@ -51,9 +52,11 @@ class Collator:
         thinking: bool = True,
         prompt: str | None = None,
         max_length: int = 1024,
+        host_grids: bool = True,
     ) -> None:
         self.rows, self.processor, self.codec, self.config = rows, processor, codec, config
         self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
+        self.host_grids = host_grids
         self.tokenizer, self.images = processor.tokenizer, processor.image_processor
         for name in ("patch_size", "merge_size", "temporal_patch_size"):
             if not isinstance(getattr(self.images, name, None), int):
@@ -67,8 +70,8 @@ class Collator:
 
         Returns:
             `input_ids` and `labels` (B, T), `position_ids` (3, B, T), `image_grid_thw`, a list of B grids that stays on
-            the host, `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and `samples`,
-            their ids.
+            the host or a tensor (B, 3), `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and
+            `samples`, their ids.
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 
@@ -105,7 +108,7 @@ class Collator:
             "input_ids": input_ids,
             "labels": torch.from_numpy(labels),
             "position_ids": position_ids(input_ids, grids, mask, self.config),
-            "image_grid_thw": list(grids),
+            "image_grid_thw": list(grids) if self.host_grids else torch.tensor(grids),
             "pixels": torch.from_numpy(np.concatenate(pixels)),
             "samples": [sample.id for sample in samples],
         }

@@ -139,7 +139,8 @@ class OptimSection(_Section):
         epochs: Passes over the data.
         batch_size: Samples a step, over all processes.
         accumulation: Forward passes a step; `batch_size` is split among processes and passes.
-        optimizer: "adamw", or "muon" for the inner matrices with AdamW for the rest, which learns faster from scratch.
+        optimizer: "adamw", or "muon" for the inner matrices with AdamW for the rest, which learns faster from scratch;
+            Muon needs whole matrices, so not under FSDP or DeepSpeed.
         learning_rate: Peak rate.
         schedule: How the rate falls after the warm-up.
         warmup_steps: Steps of linear warm-up; below 1, the share of all steps.

@@ -43,7 +43,8 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, and at the end the model in `model/`,
             or the adapter in `adapter/`.
         resume: Go on from the last checkpoint in `out`.
-        allow_leak: Train on images of the evaluation splits of RefCOCO all the same.
+        allow_leak: Train on images of the evaluation splits of RefCOCO all the same. Their whole list is written to
+            `OUT.leaks.txt` beside the run folder either way.
 
     Returns:
         The folder of the trained model, which AutoModelForImageTextToText and AutoProcessor load, or of the adapter;
@@ -70,6 +71,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         max_length=recipe.data.max_length,
         length=_collator(recipe, model, processor, rows).length,
         allow_leak=allow_leak,
+        listing=out.with_name(f"{out.name}.leaks.txt"),
     )
     with _one_line(recipe):
         trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
@@ -179,10 +181,19 @@ def make_trainer(
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if held_out is not None and held_out.asked and sharded:
-        raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        _refuse_whole(recipe)
     return trainer
+
+
+def _refuse_whole(recipe: SFTRecipe) -> None:
+    """Refuse what needs whole weights, where each process has a share of them."""
+    if recipe.optim.optimizer == "muon":  # AdamW steps each number by itself, and so does its rounding
+        raise RecipeError(
+            "optim.optimizer muon needs whole matrices on each process: set it to adamw under FSDP and DeepSpeed"
+        )
+    if recipe.eval is not None and recipe.eval.greedy:
+        raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
 
 
 def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Collator:
@@ -190,6 +201,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
 
     data = recipe.data
     options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
+    options["host_grids"] = recipe.run.fast_path
     return Collator(rows, processor, make_codec(model.config, processor), model.config, **options)
 
 

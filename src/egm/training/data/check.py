@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from egm.datasets.check import is_outside, picture_key
 from egm.datasets.indexed import IndexedDataset
 from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
+from egm.files import write_text
 from egm.training.data.rows import DatasetRows, MixedRows, Rows
 from egm.training.processes import is_first
 from egm.types import Sample
@@ -65,6 +67,7 @@ def check_rows(
     length: Callable[[Sample], int] | None = None,
     held_out: Mapping[str, list[str]] | None = None,
     allow_leak: bool = False,
+    listing: Path | None = None,
 ) -> DataReport:
     """Go once through the files that are trained on; SynthRef's scenes are right by construction and passed over.
 
@@ -79,6 +82,7 @@ def check_rows(
         held_out: Names of images that may not be trained on, each with the splits it is in; by default those of the
             eight evaluation splits of RefCOCO, if their annotations are in EGM_DATA or `./data`.
         allow_leak: Train on images of these splits all the same.
+        listing: File that gets the whole list of evaluation images, if there are any: a name and its splits a line.
 
     Raises:
         DataError: If rows cannot be trained on, or hold evaluation images: what, how many, and the first few.
@@ -105,7 +109,7 @@ def check_rows(
     ]
     if nameless and unknown is None:
         unknown = f"the pictures inside {_name(nameless[0])} have no names to tell them by"
-    verdict = leaks.verdict(unknown, allow=allow_leak)
+    verdict = leaks.verdict(unknown, allow=allow_leak, listing=listing)
     for found in faults:
         found.refuse()
     return DataReport(sum(found.total for found in faults), verdict)
@@ -199,7 +203,8 @@ class _Checks:
 class _Leaks:
     def __init__(self, held_out: Mapping[str, list[str]]) -> None:
         self._known = {picture_key(name): splits for name, splits in held_out.items()}
-        self._found: dict[str, str] = {}
+        self._pictures: set[str] = set()
+        self._found: dict[str, str] = {}  # by name: a picture and its mirrored copy are two to be dropped
         self._samples = 0
 
     def look(self, sample: Sample) -> None:
@@ -209,14 +214,17 @@ class _Leaks:
         splits = self._known.get(key)
         if splits:
             self._samples += 1
-            self._found.setdefault(key, f"{Path(sample.image).name} is in {', '.join(splits)}")
+            self._pictures.add(key)
+            self._found.setdefault(Path(sample.image).name, ", ".join(splits))
 
-    def verdict(self, unknown: str | None, *, allow: bool) -> str:
+    def verdict(self, unknown: str | None, *, allow: bool, listing: Path | None) -> str:
         """Say what is known in a sentence, which is also logged unless there is nothing to worry about."""
         if self._found:
-            first = "; ".join(list(self._found.values())[:_SHOWN])
+            first = "; ".join(f"{name} is in {splits}" for name, splits in islice(self._found.items(), _SHOWN))
             more = f"; and {len(self._found) - _SHOWN:,} more" if len(self._found) > _SHOWN else ""
-            says = f"{self._samples:,} samples show {len(self._found):,} images of evaluation splits: {first}{more}"
+            says = f"{self._samples:,} samples show {len(self._pictures):,} images of evaluation splits: {first}{more}"
+            if listing is not None:
+                says += f" (the whole list is in {self._write(listing)})"
             if not allow:
                 raise DataError(f"{says}: drop them, or pass --allow-leak to train on them all the same")
             _warn(says)
@@ -226,3 +234,15 @@ class _Leaks:
             _warn(says)
             return says
         return "no image of the eight evaluation splits of RefCOCO"
+
+    def _write(self, listing: Path) -> Path:
+        if is_first():
+            try:
+                listing.parent.mkdir(parents=True, exist_ok=True)
+                write_text(listing, "".join(f"{name}\t{splits}\n" for name, splits in self._found.items()))
+            except OSError as error:
+                raise DataError(
+                    f"{self._samples:,} samples show images of evaluation splits, and their list cannot be written to "
+                    f"{listing}: {error}"
+                ) from None
+        return listing
