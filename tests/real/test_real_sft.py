@@ -1,15 +1,16 @@
-"""EGM-8B's recipe at toy size, on real pictures and phrases in the official jsonl: a model comes out that grounds."""
+"""EGM-8B's recipe at toy size, on real pictures and phrases in the official jsonl, by two processes."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from egm.backends import GenerationSettings
 from egm.grounder import Grounder
-from egm.training.recipe import load_recipe
-from egm.training.sft import run_sft
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "egm-8b.yaml"
 
@@ -36,23 +37,32 @@ def test_official_rows_become_a_model_that_grounds(real_data: Callable[[str], Pa
     assert len({row["image"] for row in rows}) == 2
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
-    recipe = load_recipe(
-        RECIPE,
-        [
-            "model.name=tiny-s",
-            "model.from_scratch=true",
-            f"data.train={path}",
-            f"data.images={images}",
-            "optim.epochs=2",
-            "optim.batch_size=2",
-            "optim.learning_rate=1.0e-3",
-            "run.workers=1",
-            "run.log_every=1",
-        ],
-    )
-    folder = run_sft(recipe, tmp_path / "run")
-    losses = [json.loads(line).get("loss") for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    settings = [
+        "model.name=tiny-s",
+        "model.from_scratch=true",
+        f"data.train={path}",
+        f"data.images={images}",
+        "optim.epochs=4",
+        "optim.batch_size=4",
+        "optim.learning_rate=1.0e-3",
+        "run.workers=1",
+        "run.log_every=1",
+    ]
+    out = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "egm.cli"]
+    arguments = [*launch, "sft", str(RECIPE), "--out", str(out), *(part for s in settings for part in ("--set", s))]
+    hidden = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+        "EGM_DATA": "none",
+    }
+    done = subprocess.run(arguments, env=hidden, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((out / "run.json").read_text())["processes"] == 2
+    losses = [json.loads(line).get("loss") for line in (out / "log.jsonl").read_text().splitlines()]
     assert losses[3] < losses[0]
+    folder = out / "model"
     grounder = Grounder.load(folder, device="cpu", settings=GenerationSettings(max_new_tokens=8))
     grounding = grounder.ground(images / rows[0]["image"], "the man")
     assert grounding.size == (rows[0]["width"], rows[0]["height"])
