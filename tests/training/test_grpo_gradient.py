@@ -207,7 +207,7 @@ def check(found: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) 
 def recipe_of(folder: Path, *, optim: dict[str, Any], **more: Any) -> GRPORecipe:
     base = {"steps": 1, "prompts": PROMPTS, "learning_rate": 3e-4, "schedule": "constant_with_warmup",
             "warmup_steps": 0, "max_grad_norm": 1e9, "clip_low": CLIP_LOW, "clip_high": CLIP_HIGH}  # fmt: skip
-    drawn = {"group": GROUP, "max_new_tokens": 12, "temperature": TEMPERATURE, "keep": 0} | more
+    drawn = {"group": GROUP, "max_new_tokens": 10, "temperature": TEMPERATURE, "keep": 0} | more
     parts = {"model": {"name": str(folder)}, "data": {"scenes": SCENES}, "rollout": drawn, "optim": base | optim}
     return GRPORecipe.model_validate(parts | {"run": {"save_every": 99, "log_every": 1}})
 
