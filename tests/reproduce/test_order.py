@@ -27,7 +27,7 @@ def trainings(names: list[str]) -> list[str]:
 
 def test_the_longest_begins_first_and_what_others_wait_for_early(tmp_path: Path) -> None:
     names = begun(SHIPPED, tmp_path / "out")
-    assert trainings(names) == ["tiny-l-direct", "tiny-s-thinking", "tiny-m-direct", "tiny-s-grpo", "tiny-s-direct"]
+    assert trainings(names) == ["tiny-s-thinking", "tiny-l-direct", "tiny-s-grpo", "tiny-m-direct", "tiny-s-direct"]
     assert [name.endswith(" train") for name in names] == [True] * 5 + [
         False
     ] * 5  # none is kept waiting by an evaluation
@@ -36,9 +36,11 @@ def test_the_longest_begins_first_and_what_others_wait_for_early(tmp_path: Path)
 
 def test_all_that_hangs_on_a_job_counts(write: Write, tmp_path: Path) -> None:
     out, short = tmp_path / "out", {"steps": 1, "prompts": 2, "warmup_steps": 0}
-    chains = trainings(begun(write(defaults__grpo__optim=short), out, ablations=["unboxed"]))
-    assert chains == ["large", "thinking", "unboxed", "reinforced", "direct"]
-    longer = write(defaults__grpo__optim=short | {"steps": 100})
+    fine_tuned = {"steps": 100, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1}
+    parts = {"defaults__sft__optim": fine_tuned, "defaults__grpo__optim": short}
+    chains = trainings(begun(write(**parts), out, ablations=["unboxed"]))
+    assert chains == ["large", "thinking", "unboxed", "direct", "reinforced"]
+    longer = write(**parts | {"defaults__grpo__optim": short | {"steps": 100}})
     assert trainings(begun(longer, out)) == ["thinking", "reinforced", "large", "direct"]
     assert trainings(begun(longer, out, only=["thinking", "large"])) == ["large", "thinking"]
 
@@ -47,9 +49,9 @@ def test_of_an_interrupted_training_the_rest_counts(tmp_path: Path) -> None:
     train = ArmFolder(tmp_path / "out", "tiny-l-direct").train
     train.mkdir(parents=True)
     (tmp_path / "out" / "reproduce.yaml").write_text("{arms: {}, evaluate: {}}")
-    (train / "log.jsonl").write_text(json.dumps({"step": 1990}) + "\n")
+    (train / "log.jsonl").write_text(json.dumps({"step": 2790}) + "\n")
     names = trainings(begun(SHIPPED, tmp_path / "out"))
-    assert names == ["tiny-s-thinking", "tiny-m-direct", "tiny-s-grpo", "tiny-s-direct", "tiny-l-direct"]
+    assert names == ["tiny-s-thinking", "tiny-s-grpo", "tiny-m-direct", "tiny-s-direct", "tiny-l-direct"]
 
 
 def test_one_at_a_time_leaves_whole_arms(write: Write, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Pat
     "optim",
     [
         {"loss": "dapo", "updates": 2, "accumulation": 2, "iterations": 2, "steps": 4, "scale": "batch", "kl": 0.2},
-        {"loss": "gspo", "updates": 2, "steps": 2, "kl": 0.2, "learning_rate": 1e-4},
+        {"loss": "gspo", "updates": 2, "steps": 2, "kl": 0.2, "learning_rate": 1e-3},
         {"loss": "dr_grpo", "iterations": 2, "steps": 3},
     ],
     ids=lambda optim: optim["loss"],

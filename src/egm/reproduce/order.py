@@ -18,8 +18,11 @@ from egm.reproduce.stages import job_name
 from egm.training.recipe import SFTRecipe
 
 _UNKNOWN_SIZE = 1_000_000_000  # parameters of a model from a folder: taken for large, which at worst begins too early
-_THINKING = 2  # about how many times as long a sequence of SynthRef is with its rationale
-_DRAWN = 2  # a completion is drawn, then learnt from
+# By the trainings of recipes/reproduce.yaml on H100s: a sample costs a small model more in launches and loading than in
+# arithmetic, with its rationale hardly more than without, and a completion, drawn and learnt from, four samples.
+_BASE = 100_000_000
+_THINKING = 1.2
+_DRAWN = 4
 _SCENES, _PHRASES = 500, 4  # of a frozen split, and at most of a scene
 
 
@@ -44,9 +47,9 @@ def soonest(jobs: Sequence[Job], arms: Iterable[Arm], asked: EvaluateSection) ->
     return sorted(jobs, key=chain, reverse=True)
 
 
-def _size(arm: Arm) -> int:
+def _size(arm: Arm) -> float:
     """What a sample costs, in parameters."""
-    return (arm.parameters or _UNKNOWN_SIZE) * (_THINKING if arm.thinks else 1)
+    return (_BASE + (arm.parameters or _UNKNOWN_SIZE)) * (_THINKING if arm.thinks else 1)
 
 
 def _samples(arm: Arm) -> float:
