@@ -114,21 +114,26 @@ def box(vote: Answer) -> Box | Failure:
     return found
 
 
+def cast(ballot: Answer) -> Sequence[Answer]:
+    """All votes of an answer; one that was not voted on is its own."""
+    return ballot.votes or (ballot,)
+
+
 def of(ballot: Answer, count: int) -> tuple[Sequence[Answer], Consensus]:
-    votes = ballot.votes[:count]
+    votes = cast(ballot)[:count]
     return votes, consensus([box(vote) for vote in votes])
 
 
 def stopped(ballot: Answer, level: float) -> tuple[Sequence[Answer], Consensus]:
-    counting = poll(len(ballot.votes), level)
+    counting = poll(len(cast(ballot)), level)
     more, taken = next(counting), 0
     while True:
-        latest = ballot.votes[taken : taken + more]
+        latest = cast(ballot)[taken : taken + more]
         taken += more
         try:
             more = counting.send([box(vote) for vote in latest])
         except StopIteration as end:
-            return ballot.votes[:taken], end.value
+            return cast(ballot)[:taken], end.value
 
 
 def point(name: str, samples: Sequence[Sample], answers: Sequence[Answer]) -> Point:
