@@ -114,26 +114,26 @@ def box(vote: Answer) -> Box | Failure:
     return found
 
 
-def cast(ballot: Answer) -> Sequence[Answer]:
+def votes_of(ballot: Answer) -> Sequence[Answer]:
     """All votes of an answer; one that was not voted on is its own."""
     return ballot.votes or (ballot,)
 
 
 def of(ballot: Answer, count: int) -> tuple[Sequence[Answer], Consensus]:
-    votes = cast(ballot)[:count]
+    votes = votes_of(ballot)[:count]
     return votes, consensus([box(vote) for vote in votes])
 
 
 def stopped(ballot: Answer, level: float) -> tuple[Sequence[Answer], Consensus]:
-    counting = poll(len(cast(ballot)), level)
+    counting = poll(len(votes_of(ballot)), level)
     more, taken = next(counting), 0
     while True:
-        latest = cast(ballot)[taken : taken + more]
+        latest = votes_of(ballot)[taken : taken + more]
         taken += more
         try:
             more = counting.send([box(vote) for vote in latest])
         except StopIteration as end:
-            return cast(ballot)[:taken], end.value
+            return votes_of(ballot)[:taken], end.value
 
 
 def point(name: str, samples: Sequence[Sample], answers: Sequence[Answer]) -> Point:

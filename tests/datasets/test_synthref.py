@@ -282,6 +282,11 @@ def test_reworded_questions_are_worded_as_neither_training_nor_the_tests_are() -
         )
         assert len(other) >= 3
         assert not (other & (usual | held))
+    for step in (*steps, Extreme("largest"), Distance(nearest=False, anchor=STAR)):
+        program = Program(CIRCLE, (Side("above", Program(SQUARE, (step,))),))
+        for phrase in (word(program, Rng(str(i)), "other") for i in range(300)):
+            assert "," not in phrase  # amid a clause it would leave open what belongs to the square
+            assert " other " not in phrase
 
 
 def test_nouns() -> None:

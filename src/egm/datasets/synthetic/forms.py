@@ -13,93 +13,107 @@ Wording = Literal["usual", "held_out", "other"]
 
 Forms = tuple[str, ...]
 Choice = tuple[Forms, Forms, Forms]
+"""The usual wordings, the held-out ones, the other ones."""
 
-# Each entry: the usual wordings, the held-out ones, the other ones.
+
+def _beside(side: str, other: str) -> Choice:
+    """Word that something is at one side of `{a}`, which is at the other side of it."""
+    return (
+        (
+            f"{side} of {{a}}",
+            f"to the {side} of {{a}}",
+            f"on the {side} side of {{a}}",
+            f"somewhere {side} of {{a}}",
+            f"with {{a}} to its {other}",
+        ),
+        (
+            f"on the {side} of {{a}}",
+            f"somewhere to the {side} of {{a}}",
+            f"with {{a}} on its {other}",
+        ),
+        (
+            f"that is {side} of {{a}}",
+            f"which is to the {side} of {{a}}",
+            f"further {side} than {{a}}",
+            f"that has {{a}} to its {other}",
+            f"which has {{a}} on its {other}",
+            f"with {{a}} somewhere to its {other}",
+            f"that is on the {side} side of {{a}}",
+            f"which is somewhere {side} of {{a}}",
+            f"more to the {side} than {{a}}",
+            f"that is further to the {side} than {{a}}",
+            f"with {{a}} on its {other} side",
+            f"that has {{a}} somewhere on its {other}",
+        ),
+    )
+
+
+def _over(above: str, higher: str, over: str, up: str, below: str, lower: str, under: str) -> Choice:
+    """Word that something is above `{a}`, or in the opposite words below it."""
+    return (
+        (
+            f"{above} {{a}}",
+            f"{higher} than {{a}}",
+            f"{over} {{a}}",
+            f"that is {above} {{a}}",
+            f"with {{a}} {below} it",
+        ),
+        (
+            f"somewhere {above} {{a}}",
+            f"that is {higher} than {{a}}",
+            f"with {{a}} {under} it",
+        ),
+        (
+            f"which is {above} {{a}}",
+            f"which is {higher} than {{a}}",
+            f"further {up} than {{a}}",
+            f"that has {{a}} {below} it",
+            f"which has {{a}} {under} it",
+            f"with {{a}} somewhere {below} it",
+            f"that is {over} {{a}}",
+            f"that is somewhere {above} {{a}}",
+            f"which is further {up} than {{a}}",
+            f"{higher} {up} than {{a}}",
+            f"with {{a}} {lower} than it",
+            f"that has {{a}} somewhere {under} it",
+        ),
+    )
+
+
+def _outermost(side: str, most: str) -> Choice:
+    """Word which of several is furthest to a side."""
+    return (
+        (
+            f"the {most} {{n}}",
+            f"the {{n}} furthest to the {side}",
+            f"the {{n}} on the far {side} side",
+            f"{most} {{n}}",
+        ),
+        (
+            f"the {{n}} that is furthest to the {side}",
+            f"the {{n}} on the far {side}",
+        ),
+        (
+            f"the {{n}} that is {most}",
+            f"the {{n}} most to the {side}",
+            f"the one {{n}} that is furthest {side}",
+            f"the {most} of the {{ns}}",
+            f"the {most} one of the {{ns}}",
+            f"of all {{ns}}, the {most}",
+            f"among the {{ns}}, the {most} one",
+            f"out of the {{ns}}, the {most}",
+            f"the furthest {side} {{n}}",
+            f"the {{n}} that is on the far {side} side",
+            f"further {side} than the other {{ns}}, the {{n}}",
+        ),
+    )
+
+
 SIDE: dict[str, Choice] = {
-    "left": (
-        (
-            "left of {a}",
-            "to the left of {a}",
-            "on the left side of {a}",
-            "somewhere left of {a}",
-            "with {a} to its right",
-        ),
-        ("on the left of {a}", "somewhere to the left of {a}", "with {a} on its right"),
-        (
-            "that is left of {a}",
-            "which is to the left of {a}",
-            "further left than {a}",
-            "that has {a} to its right",
-            "which has {a} on its right",
-            "with {a} somewhere to its right",
-            "that is on the left side of {a}",
-            "which is somewhere left of {a}",
-            "more to the left than {a}",
-            "that is further to the left than {a}",
-            "with {a} on its right side",
-            "that has {a} somewhere on its right",
-        ),
-    ),
-    "right": (
-        (
-            "right of {a}",
-            "to the right of {a}",
-            "on the right side of {a}",
-            "somewhere right of {a}",
-            "with {a} to its left",
-        ),
-        ("on the right of {a}", "somewhere to the right of {a}", "with {a} on its left"),
-        (
-            "that is right of {a}",
-            "which is to the right of {a}",
-            "further right than {a}",
-            "that has {a} to its left",
-            "which has {a} on its left",
-            "with {a} somewhere to its left",
-            "that is on the right side of {a}",
-            "which is somewhere right of {a}",
-            "more to the right than {a}",
-            "that is further to the right than {a}",
-            "with {a} on its left side",
-            "that has {a} somewhere on its left",
-        ),
-    ),
-    "above": (
-        ("above {a}", "higher than {a}", "over {a}", "that is above {a}", "with {a} below it"),
-        ("somewhere above {a}", "that is higher than {a}", "with {a} under it"),
-        (
-            "which is above {a}",
-            "which is higher than {a}",
-            "further up than {a}",
-            "that has {a} below it",
-            "which has {a} under it",
-            "with {a} somewhere below it",
-            "that is over {a}",
-            "that is somewhere above {a}",
-            "which is further up than {a}",
-            "higher up than {a}",
-            "with {a} lower than it",
-            "that has {a} somewhere under it",
-        ),
-    ),
-    "below": (
-        ("below {a}", "lower than {a}", "under {a}", "that is below {a}", "with {a} above it"),
-        ("somewhere below {a}", "that is lower than {a}", "with {a} over it"),
-        (
-            "which is below {a}",
-            "which is lower than {a}",
-            "further down than {a}",
-            "that has {a} above it",
-            "which has {a} over it",
-            "with {a} somewhere above it",
-            "that is under {a}",
-            "that is somewhere below {a}",
-            "which is further down than {a}",
-            "lower down than {a}",
-            "with {a} higher than it",
-            "that has {a} somewhere over it",
-        ),
-    ),
+    "left": _beside("left", "right"),
+    "right": _beside("right", "left"),
+    "above": _over("above", "higher", "over", "up", "below", "lower", "under"),
+    "below": _over("below", "lower", "under", "down", "above", "higher", "over"),
 }
 BETWEEN: Choice = (
     ("between {a} and {b}", "in between {a} and {b}", "that is between {a} and {b}"),
@@ -124,40 +138,8 @@ WITHOUT: Choice = (
     ),
 )
 EXTREME: dict[str, Choice] = {
-    "leftmost": (
-        ("the leftmost {n}", "the {n} furthest to the left", "the {n} on the far left side", "leftmost {n}"),
-        ("the {n} that is furthest to the left", "the {n} on the far left"),
-        (
-            "the {n} that is leftmost",
-            "the {n} most to the left",
-            "the one {n} that is furthest left",
-            "the leftmost of the {ns}",
-            "the leftmost one of the {ns}",
-            "of all {ns}, the leftmost",
-            "among the {ns}, the leftmost one",
-            "out of the {ns}, the leftmost",
-            "the furthest left {n}",
-            "the {n} that is on the far left side",
-            "further left than the other {ns}, the {n}",
-        ),
-    ),
-    "rightmost": (
-        ("the rightmost {n}", "the {n} furthest to the right", "the {n} on the far right side", "rightmost {n}"),
-        ("the {n} that is furthest to the right", "the {n} on the far right"),
-        (
-            "the {n} that is rightmost",
-            "the {n} most to the right",
-            "the one {n} that is furthest right",
-            "the rightmost of the {ns}",
-            "the rightmost one of the {ns}",
-            "of all {ns}, the rightmost",
-            "among the {ns}, the rightmost one",
-            "out of the {ns}, the rightmost",
-            "the furthest right {n}",
-            "the {n} that is on the far right side",
-            "further right than the other {ns}, the {n}",
-        ),
-    ),
+    "leftmost": _outermost("left", "leftmost"),
+    "rightmost": _outermost("right", "rightmost"),
     "topmost": (
         ("the topmost {n}", "the highest {n}", "the {n} nearest to the top", "the {n} that is highest"),
         ("the {n} closest to the top", "the {n} which is highest"),
