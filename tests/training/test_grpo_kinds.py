@@ -21,10 +21,10 @@ from egm.models import build_processor
 from egm.publish.merge import load_merged
 from egm.training import grpo
 from egm.training.grpo import _build, _rows, run_grpo
-from egm.training.grpo_trainer import _checked
 from egm.training.prompts import Asker
 from egm.training.recipe import SFTRecipe
 from egm.training.sft import run_sft
+from egm.training.vllm_prompts import hold_to_prompts
 
 from .test_grpo import CODEC, Digits, toy
 
@@ -96,7 +96,19 @@ def test_other_prompts_than_were_sent_end_the_run() -> None:
         return [[*prompts[0], 7], *prompts[1:]], None, None, None
 
     with pytest.raises(BackendError, match="vLLM answered other prompts"):
-        _checked(generate)(prompts=[[1], [2]])
+        hold_to_prompts(generate, None)(prompts=[[1], [2]])
+
+
+def test_vllm_is_sent_one_placeholder_a_picture_where_it_writes_the_others_itself() -> None:
+    def engine(*, prompts: Any) -> Any:
+        return [[own for token in ids for own in ([9] * 3 if token == 9 else [token])] for ids in prompts], None
+
+    asked = [[1, 9, 9, 9, 2], [9, 9, 9, 2, 2, 9, 9, 9]]
+    assert hold_to_prompts(engine, 9)(prompts=asked)[0] == asked
+    with pytest.raises(BackendError, match="vLLM answered other prompts"):
+        hold_to_prompts(engine, None)(prompts=asked)
+    with pytest.raises(BackendError, match="vLLM answered other prompts"):
+        hold_to_prompts(engine, 9)(prompts=[[1, 9, 9, 2]])
 
 
 def test_vllm_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

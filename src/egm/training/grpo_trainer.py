@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from trl import GRPOTrainer
 
-from egm.errors import BackendError
 from egm.images import load_image
 from egm.models.decode import Decoder
 from egm.models.rope_index import position_ids
@@ -35,6 +34,7 @@ from egm.training.processes import is_first
 from egm.training.prompts import Ahead, Asker, Prompts
 from egm.training.rewards import Grades, Reward
 from egm.training.rollouts import RolloutWriter
+from egm.training.vllm_prompts import hold_to_prompts
 from egm.types import Sample
 
 TESTED: Final = ("1.16",)
@@ -80,7 +80,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
             enable_fast_path(self.accelerator.unwrap_model(self.ref_model))
         if self.use_vllm:
-            self.vllm_generation.generate = _checked(self.vllm_generation.generate)
+            # the server is sent pictures apart, and takes prompts as they are
+            alone = self.processing_class.image_token_id if self.vllm_mode == "colocate" else None
+            self.vllm_generation.generate = hold_to_prompts(self.vllm_generation.generate, alone)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         group = self.num_generations
@@ -375,17 +377,3 @@ def grade(
         finish_reasons=["stop" if end else "length" for end in ended],
     )
     return texts, grades
-
-
-def _checked(generate: Any) -> Any:
-    """Hold vLLM to the prompts that it was sent: with pictures it has been known to answer others (TRL #6294)."""
-
-    def checked(*, prompts: Any, **kwargs: Any) -> Any:
-        output = generate(prompts=prompts, **kwargs)
-        if [list(ids) for ids in output[0]] != [list(ids) for ids in prompts]:
-            raise BackendError(
-                "vLLM answered other prompts than it was sent: use rollout.engine batched or transformers"
-            )
-        return output
-
-    return checked
