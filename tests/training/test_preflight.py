@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -42,7 +43,9 @@ def target(sample: Sample, box: Box | None = None) -> str:
     return CODEC.target(sample.phrase, box or sample.box, size=sample.size, rationale="It is there.")
 
 
-def look(text: Any, *, samples: Any = SAMPLES, ended: bool = True, name: str = "egm-tiny") -> None:
+def look(
+    text: Any, *, samples: Any = SAMPLES, ended: bool = True, name: str = "egm-tiny", reward: Any = MappingProxyType({})
+) -> None:
     processor = build_processor()
     recipe = GRPORecipe.model_validate({"model": {"name": name}, "optim": {"steps": 1}})
     preflight(
@@ -50,7 +53,7 @@ def look(text: Any, *, samples: Any = SAMPLES, ended: bool = True, name: str = "
         samples,
         asker=Asker(processor, CODEC, None),
         decoder=Script(processor, text, ended=ended),  # type: ignore[arg-type]
-        reward=Reward(RewardSection(), CODEC),
+        reward=Reward(RewardSection.model_validate(reward), CODEC),
         stops=[processor.tokenizer.eos_token_id],
     )
 
@@ -107,3 +110,18 @@ def test_a_picture_resized_to_nothing() -> None:
 
 def test_equal_rewards_are_no_use() -> None:
     assert "every answer earns the same" in refusal(lambda sample, draw, asked: target(sample), samples=SAMPLES[:1] * 4)
+
+
+def test_misses_that_earn_differently_can_be_learnt_from() -> None:
+    corner = [
+        Sample(f"s{i}", Image.new("RGB", (320, 320)), "it", Box(280, 280, 300, 300), (320, 320)) for i in range(4)
+    ]
+
+    def text(sample: Sample, draw: int, asked: str) -> str:
+        """Miss, ever nearer, and ramble in every second draw."""
+        return target(sample, Box(50 * draw, 0, 50 * draw + 30, 30)).replace("It", "so " * 7 * (draw % 2) + "it")
+
+    look(text, samples=corner, reward={"terms": [{"kind": "giou_below"}]})
+    assert "the rewards are all 0, so" in refusal(text, samples=corner, reward={"terms": [{"kind": "iou"}]})
+    penalised = {"terms": [{"kind": "iou"}], "repetition": {}}
+    assert "the rewards are all 0 but for penalties, so" in refusal(text, samples=corner, reward=penalised)

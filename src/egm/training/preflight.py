@@ -66,7 +66,7 @@ def preflight(
         What they were worth.
 
     Raises:
-        EgmError: If all rewards are equal, or no answer is right at all; the message says why, as far as can be told.
+        EgmError: If the rewards, penalties aside, are all equal; the message says why, as far as can be told.
     """
     drawn = recipe.rollout
 
@@ -80,7 +80,7 @@ def preflight(
         return prompts, *grade(reward, prompts, rows, answers, asked.processor.tokenizer, stops)
 
     prompts, texts, grades = draw(asker, DRAWS)
-    if np.ptp(grades.totals) > 1e-8 and any(score.iou > 0 for score in grades.scores):
+    if np.ptp(grades.base) > 1e-8:  # misses may differ too: `giou_below` tells near from far
         return grades
 
     def other(style: str) -> Grades:
@@ -95,14 +95,15 @@ def preflight(
         or f"every answer earns the same, such as {_quote(texts[0])}: raise rollout.temperature, or give harder samples"
     )
     raise EgmError(
-        f"preflight: of {len(texts)} rollouts the rewards are all {_range(grades)}, so nothing could be learnt: "
+        f"preflight: of {len(texts)} rollouts the rewards are all {_worth(grades)}, so no box could be learnt: "
         f"{reason} (--skip-preflight trains all the same)"
     )
 
 
-def _range(grades: Grades) -> str:
-    low, high = float(grades.totals.min()), float(grades.totals.max())
-    return f"{low:.3g}" if high - low <= 1e-8 else f"without any overlap with the truth ({low:.3g} to {high:.3g})"
+def _worth(grades: Grades) -> str:
+    if np.ptp(grades.totals) > 1e-8:
+        return f"{grades.base[0]:.3g} but for penalties"
+    return f"{grades.totals[0]:.3g}"
 
 
 def _shrunk(prompts: Prompts, images: Any) -> str | None:

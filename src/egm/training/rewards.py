@@ -214,6 +214,12 @@ class Grades:
     parts: dict[str, FloatArray]
     totals: FloatArray
 
+    @property
+    def base(self) -> FloatArray:
+        """What the terms gave, with the format gate and before the penalties, shape (N,)."""
+        penalties = [self.parts[name] for name in ("overlong", "repetition") if name in self.parts]
+        return self.totals - np.sum(penalties, axis=0) if penalties else self.totals
+
     def accuracy(self, threshold: float = 0.5) -> float:
         """Return the share of hits, as `egm eval` counts them."""
         return sum(score.hit(threshold) for score in self.scores) / len(self.scores)
