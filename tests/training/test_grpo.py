@@ -323,6 +323,26 @@ def test_of_several_candidates_those_that_differ_most_are_trained_on(tmp_path: P
     assert log["reward/digits"] == pytest.approx(taken.mean())
 
 
+class OneQuestion(Digits):
+    """Pays for one question of those it is asked first, and for no other."""
+
+    paid: Any = None
+
+    def grade(self, texts: Any, **columns: Any) -> Grades:
+        grades, truths = super().grade(texts, **columns), columns["truths"]
+        self.paid = self.paid or min(truths, key=truths.count)  # two may ask for one box
+        totals = grades.totals * [truth == self.paid for truth in truths]
+        return Grades(grades.groundings, grades.scores, {"digits": totals}, totals)
+
+
+def test_groups_without_spread_are_counted_where_the_batch_has_some(tmp_path: Path) -> None:
+    recipe = toy(optim={"steps": 1, "scale": "batch"}, rollout={"candidates": 2, "temperature": 4.0, "keep": 0})
+    run_grpo(recipe, tmp_path / "run", check=False, reward=OneQuestion())
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert (log["frac_reward_zero_std"], log["candidates/frac_reward_zero_std"]) == (0.5, 0.75)
+    assert log["reward_std"] > 0
+
+
 def test_candidates_need_the_batched_engine() -> None:
     with pytest.raises(ValueError, match=r"rollout.candidates 2 needs rollout.engine batched, not transformers"):
         toy(rollout={"candidates": 2, "engine": "transformers"})

@@ -8,7 +8,7 @@ This is the one place that overrides private methods of TRL. What is replaced, a
 - `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
   tower sees each picture once.
 - `_generate_and_score_completions`, `_compute_loss`: of several candidates those groups are taken whose rewards differ
-  most; groups without spread, and what all of a group share, are masked; rollouts are kept.
+  most; groups without spread are counted and, as what all of a group share, masked; rollouts are kept.
 - `_save_checkpoint`: a checkpoint that cannot be finished is taken away.
 
 All else is TRL's: advantages, losses, clipping, KL, weights for vLLM, the loop. `TESTED` says with which versions.
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from trl import GRPOTrainer
 
 from egm.images import load_image
@@ -108,6 +109,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             left_out = (output["importance_sampling_ratio"] == 0).float().mean()
             self._metrics["train"]["sampling/left_out"].append(self.accelerator.gather(left_out).mean().item())
         self._mask_what_teaches_nothing(output)
+        # TRL's own is of the whole batch where it scales by that
+        self._metrics["train" if self.model.training else "eval"]["frac_reward_zero_std"].pop()
         self._note_grades(self._grades)
         step = self.state.global_step + 1
         self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
@@ -130,8 +133,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         mask, branched = output["completion_mask"], self._recipe.rollout.branch is not None
         kept = torch.ones_like(mask)
         if self._recipe.optim.zero_spread == "mask":
-            totals = self._grades.totals.reshape(-1, self.num_generations)
-            spread = torch.from_numpy(np.ptp(totals, axis=1) > 1e-8).repeat_interleave(self.num_generations)
+            spread = torch.from_numpy(self._have_spread(self._grades)).repeat_interleave(self.num_generations)
             kept *= spread.to(mask.device)[:, None]
         elif not branched:
             return
@@ -146,11 +148,16 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # dapo divides by the tokens above, the others by the number of rows
         self._scale = 1.0 if self.loss_type == "dapo" else float(all_rows / rows.clamp(min=1))
 
+    def _have_spread(self, grades: Grades) -> NDArray[np.bool_]:
+        """Tell of each group whether its rewards differ, shape (groups,)."""
+        return np.ptp(grades.totals.reshape(-1, self.num_generations), axis=1) > 1e-8  # type: ignore[no-any-return]
+
     def _note_grades(self, grades: Grades, kind: str = "") -> None:
         hits = [score.hit() for score in grades.scores]
         found = [score.failure is None for score in grades.scores]
         ious = [score.iou for score in grades.scores]
         own = {"accuracy": np.mean(hits), "mean_iou": np.mean(ious), "no_box": 1 - np.mean(found)}
+        own["frac_reward_zero_std"] = 1 - np.mean(self._have_spread(grades))
         own |= {f"reward/{name}": values.mean() for name, values in grades.parts.items()}
         self._note({kind + name: value for name, value in own.items()})
 
