@@ -188,17 +188,35 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: 
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 2
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    fill = Digits(lambda: None, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1])))
-    try:
-        with pytest.raises(EgmError, match=r"checkpoint of step 2 could not be written") as caught:
-            run_grpo(toy(), tmp_path / "run", check=False, reward=fill)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
-    assert run_grpo(toy(), tmp_path / "run", resume=True, reward=Digits()) is not None
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, out = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / "run"
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+
+    def refusal(reward: Reward, **options: Any) -> str:
+        try:
+            with pytest.raises(EgmError) as caught:
+                run_grpo(toy(), out, check=False, reward=reward, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    says = refusal(Digits(fill))
+    assert says.startswith("the checkpoint of step 1 could not be written (")
+    assert says.endswith("run again without --resume: there is no checkpoint to go on from")
+    says = refusal(Digits(lambda: None, fill))
+    assert says.startswith("the checkpoint of step 2 could not be written (")
+    assert says.endswith("go on with --resume from the checkpoint before")
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["checkpoint-1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("egm.training.rollouts.write_page", lambda *paths: fill())  # between training and the last save
+        says = refusal(Digits(), resume=True)
+    assert says.startswith(f"the trained model in {out / 'model'} could not be written (")
+    assert says.endswith("end the run with --resume from its last checkpoint")
+    assert not (out / "model").exists()
+    assert run_grpo(toy(), out, resume=True, reward=Digits()) == out / "model"
 
 
 def test_groups_without_spread_are_masked(tmp_path: Path) -> None:
@@ -341,16 +359,6 @@ def test_groups_without_spread_are_counted_where_the_batch_has_some(tmp_path: Pa
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert (log["frac_reward_zero_std"], log["candidates/frac_reward_zero_std"]) == (0.5, 0.75)
     assert log["reward_std"] > 0
-
-
-def test_candidates_need_the_batched_engine() -> None:
-    with pytest.raises(ValueError, match=r"rollout.candidates 2 needs rollout.engine batched, not transformers"):
-        toy(rollout={"candidates": 2, "engine": "transformers"})
-
-
-def test_branching_needs_the_batched_engine() -> None:
-    with pytest.raises(ValueError, match=r"rollout.branch needs rollout.engine batched, not vllm-server"):
-        toy(rollout={"branch": ".", "engine": "vllm-server"})
 
 
 def test_where_the_text_to_branch_at_never_comes_all_of_a_completion_is_drawn(tmp_path: Path) -> None:

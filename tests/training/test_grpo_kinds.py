@@ -142,6 +142,16 @@ def test_small_steps_are_not_rounded_away() -> None:
     assert toy(model={"dtype": "bfloat16", "lora": {}}).model.lora is not None
 
 
+def test_candidates_need_the_batched_engine() -> None:
+    with pytest.raises(ValueError, match=r"rollout.candidates 2 needs rollout.engine batched, not transformers"):
+        toy(rollout={"candidates": 2, "engine": "transformers"})
+
+
+def test_branching_needs_the_batched_engine() -> None:
+    with pytest.raises(ValueError, match=r"rollout.branch needs rollout.engine batched, not vllm-server"):
+        toy(rollout={"branch": ".", "engine": "vllm-server"})
+
+
 def test_shards_do_not_decode() -> None:
     with pytest.raises(RecipeError, match=r"^rollout.engine batched decode with the whole model"):
         grpo._refuse_whole(toy())

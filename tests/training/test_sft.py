@@ -286,24 +286,35 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path: Pat
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log = GroundingTrainer.log
+    limits, out, log = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / "run", GroundingTrainer.log
 
-    def fill(self: Any, logs: dict[str, float], *rest: Any) -> None:
-        log(self, logs, *rest)
-        if self.state.global_step == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    def refusal(figure: str, **options: Any) -> str:
+        """Fill the disk once step 2 logs this figure."""
 
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(GroundingTrainer, "log", fill)
-            with pytest.raises(EgmError, match=r"checkpoint of step 2 could not be written") as caught:
-                run_sft(toy(), tmp_path / "run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
-    assert run_sft(toy(), tmp_path / "run", resume=True).is_dir()
+        def fill(self: Any, logs: dict[str, float], *rest: Any) -> None:
+            log(self, logs, *rest)
+            if self.state.global_step == 2 and figure in logs:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(GroundingTrainer, "log", fill)
+                with pytest.raises(EgmError) as caught:
+                    run_sft(toy(), out, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    says = refusal("loss")
+    assert says.startswith("the checkpoint of step 2 could not be written (")
+    assert says.endswith("and go on with --resume from the checkpoint before")
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["checkpoint-1"]
+    says = refusal("train_runtime", resume=True)  # after the last checkpoint, before the model
+    assert says.startswith(f"the trained model in {out / 'model'} could not be written (")
+    assert says.endswith(f"make room on the disk of {out}, and end the run with --resume from its last checkpoint")
+    assert not (out / "model").exists()
+    assert run_sft(toy(), out, resume=True).is_dir()
 
 
 @pytest.mark.parametrize(

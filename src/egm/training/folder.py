@@ -100,8 +100,12 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
 
 
 @contextmanager
-def written_whole(trainer: Any) -> Iterator[None]:
+def written_whole(trainer: Any, model: Path | None = None) -> Iterator[None]:
     """Let a trainer write a checkpoint, and leave nothing of one that cannot be written.
+
+    Args:
+        trainer: A transformers `Trainer`.
+        model: The folder that is written, where it is not a checkpoint's but that of the model a run ends with.
 
     Raises:
         EgmError: If it cannot.
@@ -110,13 +114,21 @@ def written_whole(trainer: Any) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
-        folder = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        step, checkpoints = trainer.state.global_step, Path(trainer.args.output_dir)
+        folder = model or checkpoints / f"checkpoint-{step}"
+        kept = any(_is_whole(other) for other in _checkpoints(checkpoints.parent) if other != folder)
         if trainer.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            advice = "run again without --resume: there is no checkpoint to go on from"
+        elif model is None:
+            advice = "go on with --resume from the checkpoint before"
+        else:
+            advice = "end the run with --resume from its last checkpoint"
+        what = f"the checkpoint of step {step}" if model is None else f"the trained model in {model}"
         reason = " ".join(str(error).split())[:200]
         raise EgmError(
-            f"the checkpoint of step {trainer.state.global_step} could not be written ({reason}): make room on the "
-            f"disk of {folder.parent}, and go on with --resume from the checkpoint before"
+            f"{what} could not be written ({reason}): make room on the disk of {folder.parent}, and {advice}"
         ) from error
 
 

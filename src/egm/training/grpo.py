@@ -49,8 +49,8 @@ def run_grpo(
         RecipeError: If the recipe does not fit the processes, the run folder is another run's, or there is none.
         ModelError: If the model cannot be loaded, or is of another family.
         DataError: If the data cannot be used.
-        EgmError: If the preflight fails, a checkpoint cannot be written, memory runs out, or the loss is no longer a
-            number.
+        EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
+            no longer a number.
     """
     from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from
     from egm.training.rollouts import write_page

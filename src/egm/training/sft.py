@@ -18,7 +18,7 @@ from egm.codecs import Codec
 from egm.errors import EgmError, ModelError, RecipeError
 from egm.grounder import codec_for
 from egm.training.data import Rows, open_rows
-from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from
+from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from, written_whole
 from egm.training.recipe import DataSection, ModelSection, SFTRecipe
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         RecipeError: If the run folder belongs to another recipe, or there is nothing to resume.
         ModelError: If the model cannot be loaded or built.
         DataError: If the data cannot be used.
-        EgmError: If the loss is no longer a number, or memory runs out.
+        EgmError: If a checkpoint or the model cannot be written, memory runs out, or the loss is no longer a number.
     """
     from egm.training.data import check_rows
     from egm.training.stopping import StopOnSignal
@@ -330,6 +330,9 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         trainer: A transformers `Trainer`.
         processor: The model's processor.
         folder: Where to.
+
+    Raises:
+        EgmError: If it cannot be written; nothing is left of it.
     """
     from egm.models.fast import disable_fast_path
     from egm.publish.folder import save_weights
@@ -341,14 +344,15 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
     if not trainer.is_world_process_zero():
         return
     disable_fast_path(model)
-    if hasattr(model, "peft_config"):
-        # and not what KL is taken from
-        model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
-    else:
-        if state is not None and model.config.tie_word_embeddings:
-            state.pop("lm_head.weight", None)
-        save_weights(model, folder, dtype="bfloat16", state=state)
-    processor.save_pretrained(folder)
+    with written_whole(trainer, folder):
+        if hasattr(model, "peft_config"):
+            # and not what KL is taken from
+            model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
+        else:
+            if state is not None and model.config.tie_word_embeddings:
+                state.pop("lm_head.weight", None)
+            save_weights(model, folder, dtype="bfloat16", state=state)
+        processor.save_pretrained(folder)
 
 
 __all__ = ["FAMILY", "checkpointing_name", "make_codec", "make_trainer", "open_model", "run_sft", "save_trained"]
