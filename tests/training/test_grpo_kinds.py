@@ -18,6 +18,7 @@ from egm.backends.checkpoint import find_checkpoint
 from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError, DataError, EgmError, ModelError, RecipeError
 from egm.models import build_processor
+from egm.models.decode import Decoder
 from egm.publish.merge import load_merged
 from egm.training import grpo
 from egm.training.grpo import _build, _rows, run_grpo
@@ -198,3 +199,12 @@ def test_prompts_must_divide_among_the_processes() -> None:
     halved = toy(optim={"prompts": 2, "accumulation": 4, "updates": 2})  # 8 completions in as many passes
     with pytest.raises(RecipeError, match=r"do not divide among 2 processes and .* = 8 passes: choose a multiple$"):
         _rows(halved, 2)
+
+
+def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Decoder, "write", full)  # there is no GPU here to fill
+    with pytest.raises(EgmError, match=r"out of GPU memory at step 1: lower rollout\.rows"):
+        run_grpo(toy(), tmp_path / "run", check=False)

@@ -15,7 +15,7 @@ from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.models import build_config, build_processor, get_preset
 from egm.training.collate import Collator
-from egm.training.data import DatasetRows, MixedRows, Order, SynthRefRows, check_rows, open_rows
+from egm.training.data import DatasetRows, MixedRows, Order, SynthRefRows, check_boxes, check_rows, open_rows
 from egm.training.recipe import DataSection
 
 ROW = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is there."}
@@ -50,6 +50,7 @@ def test_sound_rows_pass(folder: Path) -> None:
     report = check(write(folder, ROW, amodal, {key: ROW[key] for key in ("image", "sent", "bbox", "rationale")}))
     assert (report.samples, report.leaks) == (3, "no image of the eight evaluation splits of RefCOCO")
     assert check_rows(SynthRefRows(10, 0)).samples == 0
+    check_boxes(MixedRows([SynthRefRows(10, 0, phrases=1), open_rows(DataSection(train="rows.jsonl"), 0)], [1, 1]))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def _build(
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback
 
-    from egm.training.data import SYNTHETIC, open_rows
+    from egm.training.data import SYNTHETIC, check_boxes, open_rows
     from egm.training.folder import check_free
     from egm.training.grpo_trainer import GroundingGRPOTrainer, make_decoder
     from egm.training.parts import choose_parts
@@ -120,7 +120,7 @@ def _build(
     rows = open_rows(
         DataSection(train=recipe.data.train, images=recipe.data.images, scenes=recipe.data.scenes), recipe.run.seed
     )
-    _check_boxes(rows, recipe.data.train)
+    check_boxes(rows)
     held_out = _held_out(recipe.eval)
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     codec = make_codec(model.config, processor)
@@ -185,13 +185,6 @@ def _refuse_whole(recipe: GRPORecipe) -> None:
             f"{' and '.join(whole)} decode with the whole model on each process: under FSDP and DeepSpeed leave eval "
             "out, and take a vLLM engine"
         )
-
-
-def _check_boxes(rows: Any, name: str) -> None:
-    """Refuse a dataset without boxes now; a later row without one is named when it is reached."""
-    sample = rows[0][0]
-    if sample.box is None:
-        raise DataError(f"{name} has no boxes (sample {sample.id}): a reward needs the true box in every row")
 
 
 def _held_out(section: GreedySection | None) -> list[Sample]:

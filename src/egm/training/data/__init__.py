@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egm.training.data.check import DataReport, check_rows
+from egm.training.data.check import DataReport, check_boxes, check_rows
 from egm.training.data.opening import SYNTHETIC, open_rows
 from egm.training.data.order import Order
 from egm.training.data.rows import Blocks, DatasetRows, MixedRows, Rows, SynthRefRows
@@ -16,6 +16,7 @@ __all__ = [
     "Order",
     "Rows",
     "SynthRefRows",
+    "check_boxes",
     "check_rows",
     "open_rows",
 ]

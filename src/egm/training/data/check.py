@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -115,6 +115,34 @@ def check_rows(
     return DataReport(sum(found.total for found in faults), verdict)
 
 
+def check_boxes(rows: Rows) -> None:
+    """Go once through the files that are reinforced on for rows without a box; of pictures nothing is looked at.
+
+    Args:
+        rows: The rows; SynthRef's scenes have boxes by construction and are passed over.
+
+    Raises:
+        DataError: If rows have none, or cannot be read: how many, and the first few.
+    """
+    for dataset in (part.samples for part in _parts(rows) if isinstance(part, DatasetRows)):
+        broken = _Fault("cannot be read", "mend or drop them")
+        no_box = _Fault("without a box", "a reward needs the true box in every row")
+        total = 0
+        for place, sample in _scan(dataset):
+            total += 1
+            if isinstance(sample, EgmError):
+                broken.add(f"{place}: {sample}")
+            elif sample.box is None:
+                no_box.add(place)
+        _refuse(dataset, total, (broken, no_box))
+
+
+def _refuse(dataset: Sequence[Sample], total: int, faults: Iterable[_Fault]) -> None:
+    found = [str(fault) for fault in faults if fault.count]
+    if found:
+        raise DataError(f"{_name(dataset)} has {total:,} rows, and of these {'; '.join(found)}")
+
+
 def _warn(says: str) -> None:
     """Log a warning, of several processes by the first alone: all of them look at the same rows."""
     if is_first():
@@ -164,7 +192,7 @@ class _Checks:
             "raise it, shorten the rationales, or lower the image size",
         )
         self._there: dict[int, bool] = {}
-        self._name, self.total = _name(dataset), 0
+        self._dataset, self.total = dataset, 0
 
     def look(self, place: str, sample: Sample | EgmError) -> None:
         self.total += 1
@@ -195,9 +223,7 @@ class _Checks:
 
     def refuse(self) -> None:
         faults = (self._broken, self._no_box, self._no_rationale, self._outside, self._missing, self._long)
-        found = [str(fault) for fault in faults if fault.count]
-        if found:
-            raise DataError(f"{self._name} has {self.total:,} rows, and of these {'; '.join(found)}")
+        _refuse(self._dataset, self.total, faults)
 
 
 class _Leaks:
