@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from egm.errors import RecipeError
-from egm.training.recipe import dump_recipe, load_recipe
+from egm.reproduce.recipe import ReproduceRecipe
+from egm.training.grpo_recipe import GRPORecipe
+from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe, load_recipe_as
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GOOD = "model: {name: tiny-s, from_scratch: true}\noptim: {steps: 10}\n"
@@ -52,6 +55,8 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
         ("model: {name: x}\noptim: {stepz: 1}", "unknown key 'optim.stepz'; did you mean 'steps'?"),
         ("modle: {name: x}\noptim: {steps: 1}", "unknown key 'modle'; did you mean 'model'?"),
         ("model: {name: x, zzz: 1}\noptim: {steps: 1}", "unknown key 'model.zzz'; known keys: name, from_scratch"),
+        ("stage: stf\nmodel: {name: x}\noptim: {steps: 1}", "stage: input should be 'sft', not 'stf'"),
+        ("stage: [sft]\nmodel: {name: x}\noptim: {steps: 1}", "stage: input should be 'sft', not ['sft']"),
         ("model: {name: x}\noptim: {}", "optim: key steps is missing: give steps or epochs"),
         ("model: {name: x}\noptim: {steps: 1, epochs: 1}", "optim: two ends: give steps or epochs"),
         ("model: {name: x, freeze: [vision]}\noptim: {steps: 1}", "model.freeze.0: input should be 'vision_tower', "),
@@ -82,6 +87,22 @@ def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> N
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "recipe.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "kind"),
+    [
+        ("egm-tiny", "sft", GRPORecipe),
+        ("egm-tiny-grpo", "grpo", SFTRecipe),
+        ("reproduce", "reproduce", SFTRecipe),
+        ("egm-8b", "sft", ReproduceRecipe),
+    ],
+)
+def test_a_recipe_of_another_command_says_of_which(name: str, stage: str, kind: Any) -> None:
+    path, own = RECIPES / f"{name}.yaml", kind.model_fields["stage"].default
+    with pytest.raises(RecipeError) as caught:
+        load_recipe_as(kind, path, ["data.phrasez=1"])
+    assert str(caught.value) == f"recipe {path} is one of egm {stage}, not of egm {own}: run egm {stage} {path}"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -237,6 +237,9 @@ class SFTRecipe(_Section):
     eval: EvalSection | None = None
 
 
+_STAGES = ("sft", "grpo", "reproduce")
+"""What a recipe may say it is of, each the name of a command."""
+
 AnyRecipe = TypeVar("AnyRecipe", bound=_Section)
 
 
@@ -254,7 +257,8 @@ def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str]
         overrides: Settings such as `optim.steps=100`, which take precedence over the file.
 
     Raises:
-        RecipeError: If the file cannot be read, or a key or value is wrong: it is named, with the nearest right one.
+        RecipeError: If the file cannot be read, is of another stage, or a key or value is wrong: it is named, with the
+            nearest right one.
     """
     path = Path(path)
     try:
@@ -269,6 +273,9 @@ def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str]
         raise RecipeError(f"recipe {path} is not YAML{line}: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must hold keys such as model: and optim:, not a {type(content).__name__}")
+    stage, own = content.get("stage"), getattr(kind.model_fields.get("stage"), "default", None)
+    if stage in _STAGES and stage != own:  # its keys would only be unknown ones
+        raise RecipeError(f"recipe {path} is one of egm {stage}, not of egm {own}: run egm {stage} {path}")
     for setting in overrides or []:
         override(content, setting)
     try:
