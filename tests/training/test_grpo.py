@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -97,11 +98,16 @@ def test_each_step_is_logged_also_where_it_is_measured(tmp_path: Path) -> None:
 def test_rollouts_are_kept(trained: Path) -> None:
     rollouts = list(read_rollouts(trained / "rollouts"))
     assert len(rollouts) == 4  # two updates of one generation: one group of four
-    first = rollouts[0]
-    assert first["phrase"]
-    assert first["parts"]["digits"] == first["reward"]
-    assert (trained / "rollouts" / "pictures" / first["picture"]).exists()
-    assert sum(rollout["advantage"] for rollout in rollouts) == pytest.approx(0, abs=1e-4)
+    [asked] = [s for s in SynthRef("train", scenes=4).samples(0) if s.id == rollouts[0]["id"]]
+    for rollout in rollouts:
+        assert (rollout["phrase"], rollout["truth"]) == (asked.phrase, list(asked.box or ()))
+        assert (rollout["box"], rollout["failure"], rollout["iou"]) == (None, "truncated", 0.0)  # in eight tokens
+        digits = sum(c.isdigit() for c in rollout["text"]) / len(rollout["text"])
+        assert rollout["parts"] == {"digits": rollout["reward"]} == {"digits": digits}
+    assert (trained / "rollouts" / "pictures" / rollouts[0]["picture"]).exists()
+    rewards = np.array([rollout["reward"] for rollout in rollouts])
+    spread = rewards.std(ddof=1) + 1e-4
+    assert [r["advantage"] for r in rollouts] == pytest.approx((rewards - rewards.mean()) / spread, abs=1e-4)
 
 
 def test_the_page_loads_nothing_and_escapes_all(trained: Path, tmp_path: Path) -> None:
@@ -188,7 +194,9 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: 
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 2
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     fill = Digits(lambda: None, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1])))
     try:
@@ -198,7 +206,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
-    assert run_grpo(toy(), tmp_path / "run", resume=True, reward=Digits()) is not None
+    assert "<p>1 of 1 groups." in (tmp_path / "run" / "rollouts.html").read_text()  # as it was at the checkpoint
+    trainers = logging.getLogger("transformers.trainer")  # it does not hand on what it is told
+    trainers.addHandler(caplog.handler)
+    try:
+        assert run_grpo(toy(), tmp_path / "run", resume=True, reward=Digits()) is not None
+    finally:
+        trainers.removeHandler(caplog.handler)
+    assert "missing keys" not in caplog.text
+    assert not [told for told in recwarn if "is_gradient_checkpointing" in str(told.message)]
+    assert "<p>2 of 2 groups." in (tmp_path / "run" / "rollouts.html").read_text()
 
 
 def test_groups_without_spread_are_masked(tmp_path: Path) -> None:
