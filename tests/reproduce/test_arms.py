@@ -45,9 +45,8 @@ def test_shipped_recipes_resolve_with_all_their_ablations(path: Path) -> None:
 
 
 def test_every_reward_of_one_term_is_an_ablation() -> None:
-    arms = resolve(
-        recipe := load(next(path for path in SHIPPED if path.name == "reproduce.yaml")), tuple(recipe.ablations)
-    )
+    recipe = load(next(path for path in SHIPPED if path.name == "reproduce.yaml"))
+    arms = resolve(recipe, tuple(recipe.ablations))
     asked = {name: arm.recipe.reward for name, arm in arms.items() if isinstance(arm.recipe, GRPORecipe)}
     own = asked[recipe.roles.reinforced]
     tried = [reward.terms[0].kind for name, reward in asked.items() if name.startswith("reward-")]
