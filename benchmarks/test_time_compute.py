@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--votes", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--stop", type=float, nargs="+", default=[0.8, 0.95, 1.0])
-    parser.add_argument("--budgets", type=int, nargs="+", default=[8, 16, 32, 64, 96, 128])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[8, 16, 32, 64, 96, 128, 192, 256])
     parser.add_argument("--temperature", type=float, default=CARD_SETTINGS.temperature)
     parser.add_argument("--top-p", type=float, default=CARD_SETTINGS.top_p)
     parser.add_argument("--max-tokens", type=int, default=1024)
@@ -192,6 +192,11 @@ def span(estimate: dict[str, Any], scale: float = 100, digits: int = 1) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def line(rows: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the rows of a kind as a line takes them: by tokens, of which a greater budget may well use fewer."""
+    return sorted((entry for entry in rows if entry["name"].startswith(kind)), key=lambda entry: entry["tokens"])
+
+
 def draw(folder: Path, rows: Sequence[dict[str, Any]], item: Point) -> None:
     import io
 
@@ -207,12 +212,16 @@ def draw(folder: Path, rows: Sequence[dict[str, Any]], item: Point) -> None:
         plt.close(figure)
 
     figure, axes = plt.subplots(figsize=(6, 4))
-    for kind, marker in (("greedy", "*"), ("votes", "o"), ("stop", "s"), ("budget", "^")):
-        own = [entry for entry in rows if entry["name"].startswith(kind)]
+    alone = {"color": "black", "markersize": 14, "markerfacecolor": "gold", "zorder": 5}  # one vote lies beneath it
+    for kind, marker in (("votes", "o"), ("stop", "s"), ("budget", "^"), ("greedy", "*")):
+        own = line(rows, kind)
         values = np.array([[entry["accuracy"][name] for name in ("value", "low", "high")] for entry in own]) * 100
         values = values.reshape(-1, 3)
         reach = np.abs(values[:, 1:] - values[:, :1]).T
-        axes.errorbar([entry["tokens"] for entry in own], values[:, 0], reach, fmt=marker + "-", capsize=2, label=kind)
+        look = alone if kind == "greedy" else {}
+        axes.errorbar(
+            [entry["tokens"] for entry in own], values[:, 0], reach, fmt=marker + "-", capsize=2, label=kind, **look
+        )
     axes.set(xscale="log", xlabel="tokens a phrase, all votes together", ylabel="Acc@0.5 (%)")
     axes.grid(alpha=0.3)
     axes.legend()

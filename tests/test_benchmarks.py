@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,9 @@ def test_votes_stops_and_budgets_are_compared_on_the_same_phrases(tmp_path: Path
     assert rows["stop at 0.95"]["tokens"] <= rows["votes 2"]["tokens"]
     assert rows["greedy"]["gain"]["value"] == 0
     assert all((tmp_path / name).stat().st_size > 0 for name in ("tokens.png", "reliability.png"))
+
+
+def test_a_line_of_the_chart_does_not_fold_back() -> None:
+    line = runpy.run_path(str(SCRIPT))["line"]
+    rows = [{"name": name, "tokens": n} for name, n in (("budget 8", 120), ("votes 1", 9), ("budget 16", 111))]
+    assert [row["name"] for row in line(rows, "budget")] == ["budget 16", "budget 8"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -16,9 +16,11 @@ from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.run import make_plan
 from egm.training.grpo_recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, load_recipe_as
+from egm.training.rewards import Term
 
 from .conftest import Write
 
+KINDS = get_args(get_args(Term)[0])
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("reproduce*.yaml"))
 
 
@@ -39,6 +41,19 @@ def test_shipped_recipes_resolve_with_all_their_ablations(path: Path) -> None:
         True,
     ]
     assert arms[recipe.roles.large[-1]].parameters > arms[recipe.roles.direct].parameters  # type: ignore[operator]
+    assert arms["rl-on-direct"].root.name == "tiny-s-direct"
+
+
+def test_every_reward_of_one_term_is_an_ablation() -> None:
+    recipe = load(next(path for path in SHIPPED if path.name == "reproduce.yaml"))
+    arms = resolve(recipe, tuple(recipe.ablations))
+    asked = {name: arm.recipe.reward for name, arm in arms.items() if isinstance(arm.recipe, GRPORecipe)}
+    own = asked[recipe.roles.reinforced]
+    tried = [reward.terms[0].kind for name, reward in asked.items() if name.startswith("reward-")]
+    assert sorted([*tried, own.terms[0].kind]) == sorted(kind.model_fields["kind"].default for kind in KINDS)
+    for name, reward in asked.items():
+        assert len(reward.terms) == 1
+        assert (reward.format_gate, reward.overlong) == (own.format_gate, own.overlong), name
 
 
 def test_arms_get_defaults_settings_and_parents(write: Write) -> None:

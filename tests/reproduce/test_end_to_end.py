@@ -22,6 +22,16 @@ from .conftest import Write
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 
+TOY = Path(__file__).parents[2] / "recipes" / "reproduce-toy.yaml"
+SMALLER = [  # one step more, so that a kill can fall between two, and less to ask
+    "defaults.sft.optim.steps=3",
+    "defaults.sft.run.save_every=1",
+    "defaults.grpo.rollout.max_new_tokens=4",
+    "evaluate={splits: [synthref/val], scenes: 1, batch_size: 4, max_new_tokens: 4}",
+    "latency={requests: 2, warmup: 0, batch_size: 2, batches: 1}",
+]
+
+
 def kill_when(command: list[str], there: Callable[[], bool]) -> None:
     """Kill `egm reproduce` itself, and nothing that it started, at a moment."""
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -38,11 +48,12 @@ def steps(train: Path) -> list[int]:
     return [entry["step"] for entry in entries if "loss" in entry]
 
 
-def test_killed_it_goes_on_and_reports_what_is_complete(write: Write, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    thinking, reinforced = out / "arms" / "thinking", out / "arms" / "reinforced"
-    command = [sys.executable, "-m", "egm.cli", "reproduce", str(write()), "--out", str(out)]
-    command += ["--only", "thinking", "--only", "reinforced", "--parallel", "2"]
+def test_killed_it_goes_on_and_reports_what_is_complete(tmp_path: Path) -> None:
+    out, arms = tmp_path / "out", ("tiny-s-thinking", "tiny-s-grpo")
+    thinking, reinforced = (out / "arms" / arm for arm in arms)
+    command = [sys.executable, "-m", "egm.cli", "reproduce", str(TOY), "--out", str(out), "--parallel", "2"]
+    command += [word for arm in arms for word in ("--only", arm)]
+    command += [word for setting in SMALLER for word in ("--set", setting)]
     checkpoint = thinking / "train" / "checkpoints" / "checkpoint-1" / "trainer_state.json"
     kill_when(command, checkpoint.exists)  # inside a training
     assert not (thinking / "train.json").exists()
@@ -52,8 +63,8 @@ def test_killed_it_goes_on_and_reports_what_is_complete(write: Write, tmp_path: 
 
     ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert "thinking train: begun" not in ended.stderr
-    assert "reinforced train: done in" in ended.stderr
+    assert "tiny-s-thinking train: begun" not in ended.stderr
+    assert "tiny-s-grpo train: done in" in ended.stderr
     assert ((thinking / "train.json").read_bytes(), (thinking / "train.log").read_bytes()) == trained
     assert steps(thinking / "train") == [1, 2, 3]
     assert steps(reinforced / "train") == [1, 2]
@@ -63,12 +74,15 @@ def test_killed_it_goes_on_and_reports_what_is_complete(write: Write, tmp_path: 
         lines = (arm / "evaluate" / "journal.jsonl").read_text().splitlines()
         assert len(lines) == 1 + len(records)
     timed = json.loads((out / "latency.json").read_text())["arms"]
-    assert timed.keys() == {"thinking", "reinforced"}
-    assert [len(row["seconds"]) for row in (timed["thinking"]["alone"], timed["thinking"]["load"])] == [2, 2]
-    assert timed["thinking"]["weights"] == read_journal(thinking / "evaluate")[0].engine["weights"]
+    assert timed.keys() == set(arms)
+    assert [len(row["seconds"]) for row in (timed["tiny-s-thinking"]["alone"], timed["tiny-s-thinking"]["load"])] == [
+        2,
+        2,
+    ]
+    assert timed["tiny-s-thinking"]["weights"] == read_journal(thinking / "evaluate")[0].engine["weights"]
     page = (out / "report" / "report.md").read_text()
-    assert "**Incomplete.** direct: not trained; large: not trained." in page
-    assert "reinforced minus thinking" in page
+    assert "**Incomplete.** tiny-s-direct: not trained; tiny-m-direct: not trained." in page
+    assert "tiny-s-grpo minus tiny-s-thinking" in page
 
     again = CliRunner().invoke(app, command[3:])
     assert again.exit_code == 0

@@ -19,12 +19,14 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError, DataError, EgmError, ModelError, RecipeError
 from egm.models import build_processor
 from egm.models.decode import Decoder
+from egm.models.fast import enable_fast_path
 from egm.publish.merge import load_merged
 from egm.training import grpo
 from egm.training.grpo import _build, _rows, run_grpo
+from egm.training.grpo_trainer import make_decoder
 from egm.training.prompts import Asker
-from egm.training.recipe import SFTRecipe
-from egm.training.sft import run_sft
+from egm.training.recipe import ModelSection, SFTRecipe
+from egm.training.sft import open_model, run_sft
 from egm.training.vllm_prompts import hold_to_prompts
 
 from .test_grpo import CODEC, Digits, toy
@@ -126,6 +128,31 @@ def test_a_colocated_vllm_makes_room_for_what_the_recipe_needs(tmp_path: Path) -
     assert room(engine="vllm-colocate", max_prompt=300, max_new_tokens=50) == 350
     assert room(engine="vllm-colocate") == 4096  # all that egm-tiny has
     assert room(engine="vllm-server", max_prompt=300) is None  # it was started with its own
+
+
+@pytest.mark.parametrize(
+    ("engine", "key"),
+    [("transformers", "suppress_tokens"), ("vllm-server", "logit_bias"), ("vllm-colocate", "logit_bias")],
+)
+def test_other_engines_are_told_not_to_sample_placeholders(tmp_path: Path, engine: str, key: str) -> None:
+    ids = [build_processor().tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")]
+    told = grpo._arguments(toy(rollout={"engine": engine}), tmp_path).generation_kwargs
+    assert told == {key: ids if key == "suppress_tokens" else dict.fromkeys(ids, -100.0)}
+
+
+def test_the_batched_engine_never_draws_placeholders() -> None:
+    model, processor = open_model(ModelSection(name="egm-tiny"), seed=0)
+    ids = {processor.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
+    enable_fast_path(model)
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
+    model.lm_head.bias.data[list(ids)] = 1e4  # nothing else would be drawn
+    prompts = Asker(processor, CODEC, None)(SynthRef("val").samples(0)[:2])
+    stops, pad = [processor.tokenizer.eos_token_id], processor.tokenizer.pad_token_id
+    barred = make_decoder(model, processor, stops, toy(), bf16=False)
+    free = Decoder(model, dtype=None, stops=stops, pad=pad, banned=[], rows=None, graphs=False)
+    for decoder, draws_them in ((barred, False), (free, True)):
+        drawn = {token for answer in decoder(prompts, 4, max_new_tokens=4, temperature=3.0) for token in answer}
+        assert drawn <= ids if draws_them else drawn.isdisjoint(ids)
 
 
 def test_a_question_for_which_there_is_no_room_is_refused() -> None:

@@ -81,13 +81,29 @@ def test_answers_that_are_cut_off() -> None:
     assert "16 are cut off by rollout.max_new_tokens 320" in message
 
 
-def test_answers_in_pixels() -> None:
-    big = [Sample(f"s{i}", Image.new("RGB", (320, 320)), "it", Box(200, 200, 300, 310), (320, 320)) for i in range(4)]
+BIG = [Sample(f"s{i}", Image.new("RGB", (320, 320)), "it", Box(200, 200, 300, 310), (320, 320)) for i in range(4)]
 
-    def text(sample: Sample, draw: int, asked: str) -> str:
-        return '</think> [{"bbox_2d": [200, 200, 300, 310]}]'
 
-    assert "if their numbers meant pixels" in refusal(text, samples=big)
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            '</think> [{"bbox_2d": [200, 200, 300, 310]}]',
+            "if their numbers meant pixels (mean IoU 1.00, against 0.00 as coordinates on the scale 0-1000)",
+        ),
+        (
+            "<ref>it</ref><box>[[625, 625, 938, 969]]</box>",  # InternVL's: no reasoning to close
+            "if their numbers meant another family's tags on 0-1000 (mean IoU 1.00, against 0.00",
+        ),
+        (
+            '</think> [{"bbox_2d": [1200, 1300, 1800, 1900]}]',
+            "16 answers leave the scale of 0-1000, such as '</think> [{",
+        ),
+    ],
+    ids=["pixels", "tags", "out of scale"],
+)
+def test_answers_in_another_convention(answer: str, says: str) -> None:
+    assert says in refusal(lambda sample, draw, asked: answer, samples=BIG)
 
 
 def test_another_wording_that_earns_more() -> None:

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers and the Python warnings of what it calls, and restore both afterwards."""
-    from transformers.utils import logging
+    from transformers.utils import logging as library
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(level)
+        library.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()
+
+
+@contextmanager
+def without_false_alarms(*, tied: Collection[str]) -> Iterator[None]:
+    """Silence two warnings of a training that tell of nothing wrong, and no other.
+
+    TRL asks transformers for a property by the name that it had before, at each step; and a checkpoint that goes on is
+    said to miss weights which it holds under the name of those that they are tied to.
+
+    Args:
+        tied: Names of the weights that are tied to others.
+    """
+
+    def tells(record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        missing = re.findall(r"'([^']*)'", said) if said.startswith("There were missing keys") else []
+        return not missing or not set(missing) <= set(tied)
+
+    logger = logging.getLogger("transformers.trainer")
+    logger.addFilter(tells)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.removeFilter(tells)

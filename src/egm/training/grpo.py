@@ -36,8 +36,8 @@ def run_grpo(
 
     Args:
         recipe: What to train, on what, and how.
-        out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, `rollouts/` with a page of them in
-            `rollouts.html`, and at the end the model in `model/`, or in `adapter/` with LoRA.
+        out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, `rollouts/`, with each checkpoint
+            a page of them in `rollouts.html`, and at the end the model in `model/`, or in `adapter/` with LoRA.
         resume: Go on from the last checkpoint in `out`.
         check: Score 16 rollouts first, and refuse a run that could not learn.
         reward: What completions are worth, in place of what the recipe says.
@@ -52,9 +52,11 @@ def run_grpo(
         EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
             no longer a number.
     """
+    from egm.backends.quiet import without_false_alarms
     from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from
     from egm.training.rollouts import write_page
     from egm.training.sft import save_trained
+    from egm.training.stopping import AtCheckpoints
 
     trainer, stop = _build(recipe, out, check=check and not resume, reward=reward)
     checkpoint = last_checkpoint(recipe, out) if resume else None
@@ -62,9 +64,13 @@ def run_grpo(
     if not resume and main:
         start_run(recipe, out)
     trainer.accelerator.wait_for_everyone()
+    page = partial(write_page, out / "rollouts", out / "rollouts.html")
+    if main and recipe.rollout.keep:  # a run that is killed has one too
+        trainer.add_callback(AtCheckpoints(page))
     started = time.perf_counter()
     try:
-        loss = train_from(trainer, checkpoint)
+        with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
+            loss = train_from(trainer, checkpoint)
     except RuntimeError as error:
         if not ran_out(error):
             raise
@@ -75,7 +81,7 @@ def run_grpo(
     if loss is not None and not math.isfinite(loss):
         raise EgmError(f"the loss is {loss}: lower optim.learning_rate or raise optim.warmup_steps")
     if main and recipe.rollout.keep:
-        write_page(out / "rollouts", out / "rollouts.html")
+        page()
     if stop.stopped:
         return None
     folder = out / ("adapter" if recipe.model.lora else "model")

@@ -14,6 +14,8 @@ reward:
 
 Texts are read by the codec and scored by `egm.score.score_all`, in float pixels of the original image, whose size comes
 with the sample; so the share of hits here is the Acc@0.5 of `egm eval` on the same texts.
+
+EGM's own code is github.com/zgq1879/EGM (d8ca4cc), its rewards `verl/verl/utils/reward_score/grounding.py`.
 """
 
 from __future__ import annotations
@@ -75,9 +77,11 @@ class IoUSquared(Section):
 
 
 class GIoUBelow(Section):
-    """`IoU` from the threshold on, `GIoU` below it, so that a miss still tells near from far (NeMo-RL's).
+    """`IoU` from the threshold on, `GIoU` below it, so that a miss still tells near from far.
 
-    GIoU (arXiv 1902.09630) lies in (-1, 1] and is at most the IoU; an answer without a box gets its infimum, -1.
+    NeMo-RL's (github.com/NVIDIA-NeMo/RL, `bbox_giou_reward` in `nemo_rl/environments/rewards.py`); there an answer that
+    cannot be read gets 0. GIoU (arXiv 1902.09630) lies in (-1, 1] and is at most the IoU; an answer without a box gets
+    its infimum, -1.
     """
 
     kind: Literal["giou_below"] = "giou_below"
@@ -90,7 +94,7 @@ class GIoUBelow(Section):
 
 
 class Sigmoid(Section):
-    """`1 / (1 + exp(-slope * (IoU - threshold)))`: a soft hit (in EGM's code, slope 8)."""
+    """`1 / (1 + exp(-slope * (IoU - threshold)))`: a soft hit (`sigmoid` in EGM's own code, slope 8)."""
 
     kind: Literal["sigmoid"] = "sigmoid"
     weight: float = 1.0
@@ -103,7 +107,10 @@ class Sigmoid(Section):
 
 
 class NormalisedExp(Section):
-    """`(1 - base ** -IoU) / (1 - 1 / base)`: rewards the first pixels more than the last (in EGM's code, base 16)."""
+    """`(1 - base ** -IoU) / (1 - 1 / base)`: rewards the first pixels more than the last.
+
+    `normalized_exp` in EGM's own code, base 16.
+    """
 
     kind: Literal["normalised_exp"] = "normalised_exp"
     weight: float = 1.0
@@ -159,7 +166,9 @@ class Overlong(Section):
 
 
 class Repetition(Section):
-    """`-penalty` for a text in which one word stands `run` times in a row (in EGM's code, 0.3 for 7).
+    """`-penalty` for a text in which one word stands `run` times in a row.
+
+    Part of `penalty` in EGM's own code, 0.3 for 7.
 
     Attributes:
         run: How many times.

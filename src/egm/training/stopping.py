@@ -1,4 +1,4 @@
-"""Callbacks of a run: stopping when told to, measuring, and the log on disk."""
+"""Callbacks of a run: stopping when told to, measuring, what is done at checkpoints, and the log on disk."""
 
 from __future__ import annotations
 
@@ -94,6 +94,21 @@ class Measure(TrainerCallback):  # type: ignore[misc]
         """Measure if it is time."""
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             self._measure()
+
+
+class AtCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Does something after each checkpoint.
+
+    Args:
+        do: What to do.
+    """
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self._do = do
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Do it; the checkpoint is there."""
+        self._do()
 
 
 class LogFile(TrainerCallback):  # type: ignore[misc]
