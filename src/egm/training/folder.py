@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.backends.quiet import quiet
+from egm.backends.quiet import quiet, without_false_alarms
 from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.hardware import cpu_name, gpu_name
@@ -87,16 +87,19 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
     Returns:
         The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
     """
-    if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        from transformers import TrainerState
+    with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
+        if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            from transformers import TrainerState
 
-        state = TrainerState.load_from_json(str(checkpoint / _STATE))
-        if state.global_step >= state.max_steps:
-            trainer._load_from_checkpoint(str(checkpoint))
-            trainer.state = state
-            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            return losses[-1] if losses else None
-    return float(trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss)
+            state = TrainerState.load_from_json(str(checkpoint / _STATE))
+            if state.global_step >= state.max_steps:
+                trainer._load_from_checkpoint(str(checkpoint))
+                trainer.state = state
+                losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+                return losses[-1] if losses else None
+        return float(
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss
+        )
 
 
 @contextmanager

@@ -52,7 +52,6 @@ def run_grpo(
         EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
             no longer a number.
     """
-    from egm.backends.quiet import without_false_alarms
     from egm.training.folder import last_checkpoint, note, ran_out, start_run, train_from
     from egm.training.rollouts import write_page
     from egm.training.sft import save_trained
@@ -69,8 +68,7 @@ def run_grpo(
         trainer.add_callback(AtCheckpoints(page))
     started = time.perf_counter()
     try:
-        with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
-            loss = train_from(trainer, checkpoint)
+        loss = train_from(trainer, checkpoint)
     except RuntimeError as error:
         if not ran_out(error):
             raise
