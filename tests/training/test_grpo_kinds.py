@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -63,31 +64,58 @@ def test_the_librarys_generation(tmp_path: Path) -> None:
 
 
 class Server:
-    """Answers in vLLM's place, with the same model; keeps what it was shown."""
+    """Answers in vLLM's place, with the same model; keeps what it was sent and shown."""
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer, self.synced, self.shown = trainer, 0, []
+    trainer: Any  # is made after it
+
+    def __init__(self, mode: str, placeholder: int) -> None:
+        self.mode, self.placeholder, self.vllm_client = mode, placeholder, self
+        self.synced, self.sent, self.shown = 0, [], []
+
+    def get_server_info(self) -> Any:
+        return {"model_config": {"logprobs_mode": "processed_logprobs"}}
 
     def sync_weights(self) -> None:
         self.synced += 1
 
     def generate(self, *, prompts: Any, images: Any, num_generations: int, profiler: Any) -> tuple[Any, Any, Any, Any]:
         del profiler
+        self.sent.append(prompts)
         self.shown.append([np.asarray(image) for [image] in images])
+        if self.mode == "colocate":  # as many placeholders as the picture has tokens, in the place of each
+            tokens = [
+                int(np.prod(self.trainer._prompts.grids[picture])) // 4
+                for picture in self.trainer._prompts.pictures
+                for _ in range(num_generations)
+            ]
+            prompts = [
+                [own for token in ids for own in [token] * (count if token == self.placeholder else 1)]
+                for ids, count in zip(prompts, tokens, strict=True)
+            ]
         answers = self.trainer.decoder(
             self.trainer._prompts, num_generations, max_new_tokens=8, temperature=self.trainer.temperature
         )
         return prompts, answers, [[[float("nan")]] * len(answer) for answer in answers], None
 
 
-def test_vllm_is_shown_the_picture_of_each_question(tmp_path: Path) -> None:
-    trainer, _ = _build(
-        toy(rollout=LIVELY | {"engine": "transformers"}), tmp_path / "run", check=False, reward=Digits()
+@pytest.mark.parametrize("mode", ["server", "colocate"])
+def test_vllm_is_shown_the_picture_of_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: name == "vllm" or find_spec(name))
+    monkeypatch.setattr(
+        "trl.trainer.grpo_trainer.VLLMGeneration",
+        lambda *, mode, processing_class, **options: Server(mode, processing_class.image_token_id),
     )
-    server = Server(trainer)
-    trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, server, -1
+    recipe = toy(rollout=LIVELY | {"engine": f"vllm-{mode}"})
+    trainer, _ = _build(recipe, tmp_path / "run", check=False, reward=Digits())
+    monkeypatch.undo()
+    server = trainer.vllm_generation
+    server.trainer = trainer
     trainer.train()
-    assert (server.synced, len(server.shown)) == (2, 2)
+    assert (server.mode, server.synced, len(server.shown)) == (mode, 2, 2)
+    own = [ids for ids in trainer._prompts.ids for _ in range(4)]
+    counts = [ids.count(server.placeholder) for ids in server.sent[-1]]
+    assert counts == ([1] * len(own) if mode == "colocate" else [ids.count(server.placeholder) for ids in own])
     asked = [np.asarray(sample.image) for sample in trainer._prompts.samples for _ in range(4)]
     assert all(np.array_equal(one, two) for one, two in zip(server.shown[-1], asked, strict=True))
     assert trainer.state.log_history[0]["grad_norm"] > 0

@@ -137,7 +137,21 @@ def test_misses_that_earn_differently_can_be_learnt_from() -> None:
         """Miss, ever nearer, and ramble in every second draw."""
         return target(sample, Box(50 * draw, 0, 50 * draw + 30, 30)).replace("It", "so " * 7 * (draw % 2) + "it")
 
-    look(text, samples=corner, reward={"terms": [{"kind": "giou_below"}]})
+    near_or_far = {"terms": [{"kind": "giou_below"}]}
+    look(text, samples=corner, reward=near_or_far)
     assert "the rewards are all 0, so" in refusal(text, samples=corner, reward={"terms": [{"kind": "iou"}]})
     penalised = {"terms": [{"kind": "iou"}], "repetition": {}}
-    assert "the rewards are all 0 but for penalties, so" in refusal(text, samples=corner, reward=penalised)
+    assert "the rewards are all 0 but for format and penalties, so" in refusal(text, samples=corner, reward=penalised)
+
+    def mostly_unreadable(sample: Sample, draw: int, asked: str) -> str:
+        return "</think> I cannot see it." if draw else target(sample, Box(0, 0, 30, 30))
+
+    says = refusal(mostly_unreadable, samples=corner, reward=near_or_far)
+    assert "no box overlaps the truth, so" in says
+    assert "12 hold no box that can be read" in says
+
+    def half_out_of_form(sample: Sample, draw: int, asked: str) -> str:
+        return target(sample, Box(0, 0, 30, 30)).replace("```json", "```json" if draw % 2 else "")
+
+    gated = {"terms": [{"kind": "sigmoid"}], "format_gate": {"factor": 0.5}}
+    assert "every answer earns the same" in refusal(half_out_of_form, samples=corner, reward=gated)

@@ -50,7 +50,12 @@ def test_sound_rows_pass(folder: Path) -> None:
     report = check(write(folder, ROW, amodal, {key: ROW[key] for key in ("image", "sent", "bbox", "rationale")}))
     assert (report.samples, report.leaks) == (3, "no image of the eight evaluation splits of RefCOCO")
     assert check_rows(SynthRefRows(10, 0)).samples == 0
-    check_boxes(MixedRows([SynthRefRows(10, 0, phrases=1), open_rows(DataSection(train="rows.jsonl"), 0)], [1, 1]))
+    mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows(DataSection(train="rows.jsonl"), 0)], [1, 1])
+    check_boxes(mixed)
+    write(folder, ROW, ROW | {"bbox": None})
+    mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows(DataSection(train="rows.jsonl"), 0)], [1, 1])
+    with pytest.raises(DataError, match=r"1 without a box \(line 2\)"):
+        check_boxes(mixed)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,11 @@ def last_checkpoint(recipe: SFTRecipe | GRPORecipe, out: Path) -> Path:
     whole = [folder for folder in _checkpoints(out) if _is_whole(folder)]
     if not kept.exists() or not whole:
         raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
-    if differing := differences(load_recipe_as(type(recipe), kept), recipe):
+    try:
+        before = load_recipe_as(type(recipe), kept)
+    except RecipeError as error:
+        raise RecipeError(f"{out} holds another run: choose another --out ({error})") from None
+    if differing := differences(before, recipe):
         raise RecipeError(
             f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
             "--out"

@@ -66,7 +66,8 @@ def preflight(
         What they were worth.
 
     Raises:
-        EgmError: If the rewards, penalties aside, are all equal; the message says why, as far as can be told.
+        EgmError: If the terms of the reward are all equal, or no box overlaps the truth and it can be told why; the
+            message says so.
     """
     drawn = recipe.rollout
 
@@ -80,7 +81,8 @@ def preflight(
         return prompts, *grade(reward, prompts, rows, answers, asked.processor.tokenizer, stops)
 
     prompts, texts, grades = draw(asker, DRAWS)
-    if np.ptp(grades.base) > 1e-8:  # misses may differ too: `giou_below` tells near from far
+    differ = np.ptp(grades.terms) > 1e-8
+    if differ and any(score.iou > 0 for score in grades.scores):
         return grades
 
     def other(style: str) -> Grades:
@@ -92,17 +94,22 @@ def preflight(
         or _otherwise_asked(recipe, asker.codec, grades, other)
         or _other_convention(prompts, texts, grades, DRAWS)
         or _unreadable(grades, texts)
-        or f"every answer earns the same, such as {_quote(texts[0])}: raise rollout.temperature, or give harder samples"
     )
+    if differ and reason is None:  # honest misses, of which `giou_below` tells near from far
+        return grades
+    reason = reason or (
+        f"every answer earns the same, such as {_quote(texts[0])}: raise rollout.temperature, or give harder samples"
+    )
+    trouble = "no box overlaps the truth" if differ else f"the rewards are all {_worth(grades)}"
     raise EgmError(
-        f"preflight: of {len(texts)} rollouts the rewards are all {_worth(grades)}, so no box could be learnt: "
-        f"{reason} (--skip-preflight trains all the same)"
+        f"preflight: of {len(texts)} rollouts {trouble}, so no box could be learnt: {reason} (--skip-preflight trains "
+        "all the same)"
     )
 
 
 def _worth(grades: Grades) -> str:
     if np.ptp(grades.totals) > 1e-8:
-        return f"{grades.base[0]:.3g} but for penalties"
+        return f"{grades.terms[0]:.3g} but for format and penalties"
     return f"{grades.totals[0]:.3g}"
 
 

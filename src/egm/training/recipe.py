@@ -273,7 +273,7 @@ def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str]
         raise RecipeError(f"recipe {path} is not YAML{line}: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must hold keys such as model: and optim:, not a {type(content).__name__}")
-    stage, own = content.get("stage"), getattr(kind.model_fields.get("stage"), "default", None)
+    stage, own = content.get("stage"), kind.model_fields["stage"].default
     if stage in _STAGES and stage != own:  # its keys would only be unknown ones
         raise RecipeError(f"recipe {path} is one of egm {stage}, not of egm {own}: run egm {stage} {path}")
     for setting in overrides or []:

@@ -38,6 +38,7 @@ from egm.training.recipe import _Section as Section
 from egm.types import Grounding, Score
 
 FloatArray: TypeAlias = NDArray[np.float64]
+_MODIFIERS = ("format_gate", "overlong", "repetition")
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)  # no box: its IoU is 0 and its GIoU -1
 
 
@@ -224,10 +225,10 @@ class Grades:
     totals: FloatArray
 
     @property
-    def base(self) -> FloatArray:
-        """What the terms gave, with the format gate and before the penalties, shape (N,)."""
-        penalties = [self.parts[name] for name in ("overlong", "repetition") if name in self.parts]
-        return self.totals - np.sum(penalties, axis=0) if penalties else self.totals
+    def terms(self) -> FloatArray:
+        """What the terms gave together, before the format gate and the penalties, shape (N,)."""
+        own = [values for name, values in self.parts.items() if name not in _MODIFIERS]
+        return np.sum(own, axis=0)  # type: ignore[no-any-return]
 
     def accuracy(self, threshold: float = 0.5) -> float:
         """Return the share of hits, as `egm eval` counts them."""

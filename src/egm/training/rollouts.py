@@ -111,12 +111,13 @@ def write_page(folder: Path, out: Path) -> Path:
         folder: What `RolloutWriter` wrote to.
         out: The HTML file.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for rollout in read_rollouts(folder):
-        groups.setdefault(rollout["group"], []).append(rollout)
-    names = list(groups)
+    names = list(dict.fromkeys(rollout["group"] for rollout in read_rollouts(folder)))
     shown = sorted({round(i * (len(names) - 1) / (_GROUPS_SHOWN - 1)) for i in range(_GROUPS_SHOWN)}) if names else []
-    body = "".join(_group(groups[names[i]], folder) for i in shown)
+    groups: dict[str, list[dict[str, Any]]] = {names[i]: [] for i in shown}  # of a long run all would fill the memory
+    for rollout in read_rollouts(folder):
+        if rollout["group"] in groups:
+            groups[rollout["group"]].append(rollout)
+    body = "".join(_group(group, folder) for group in groups.values())
     write_text(
         out,
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
