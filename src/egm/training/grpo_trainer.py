@@ -110,7 +110,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"]["sampling/left_out"].append(self.accelerator.gather(left_out).mean().item())
         self._mask_what_teaches_nothing(output)
         # TRL's own is of the whole batch where it scales by that
-        self._metrics["train"]["frac_reward_zero_std"].pop()
+        self._metrics["train" if self.model.training else "eval"]["frac_reward_zero_std"].pop()
         self._note_grades(self._grades)
         step = self.state.global_step + 1
         self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
