@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ from egm.training import grpo
 from egm.training.grpo import _build, _rows, run_grpo
 from egm.training.grpo_trainer import make_decoder
 from egm.training.prompts import Asker
-from egm.training.recipe import ModelSection, SFTRecipe
+from egm.training.recipe import ModelSection, SFTRecipe, dump_recipe
+from egm.training.rollouts import read_rollouts
 from egm.training.sft import open_model, run_sft
 from egm.training.vllm_prompts import hold_to_prompts
 
@@ -53,6 +57,46 @@ def test_an_adapter_goes_on_after_a_stop_and_is_saved_alone(tmp_path: Path) -> N
     log = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
     assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert load_merged(folder)[0].config.model_type == "qwen3_vl"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from egm.codecs import get_codec
+from egm.training.grpo import run_grpo
+from egm.training.grpo_recipe import GRPORecipe
+from egm.training.recipe import load_recipe_as
+from egm.training.rewards import Reward, RewardSection
+
+class Kill(Reward):
+    def grade(self, texts, **columns):
+        if (out / "checkpoints" / "checkpoint-1").exists():  # in the second step
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().grade(texts, **columns)
+
+recipe, out = sys.argv[1], Path(sys.argv[2])
+run_grpo(load_recipe_as(GRPORecipe, recipe), out, check=False, reward=Kill(RewardSection(), get_codec("qwen3_vl")))
+"""
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    recipe = toy(rollout={"keep": 2, "temperature": 3.0})
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "recipe.yaml"), str(out)],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        stderr=subprocess.PIPE,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert not (out / "model").exists()
+    assert "<p>2 of 2 groups." in (out / "rollouts.html").read_text()  # as it was at the checkpoint
+    assert run_grpo(recipe, out, resume=True) == out / "model"
+    run_grpo(recipe, whole, check=False)
+    ours, theirs = (list(read_rollouts(folder / "rollouts")) for folder in (out, whole))
+    assert [rollout["text"] for rollout in ours] == [rollout["text"] for rollout in theirs]
+    assert {rollout["step"] for rollout in ours} == {1, 2}
 
 
 def test_the_librarys_generation(tmp_path: Path) -> None:
