@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from egm.models.decode import Decoder
-from egm.training.grpo import run_grpo
-from egm.training.grpo_recipe import GRPORecipe
-from egm.training.grpo_trainer import GroundingGRPOTrainer as Trainer
-from egm.training.prompts import Ahead
+from egm.models.decode.decoder import Decoder
+from egm.training.grpo.questions import Ahead
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.grpo.rollouts import RolloutWriter
+from egm.training.grpo.run import run_grpo
+from egm.training.grpo.trainer import GroundingGRPOTrainer as Trainer
 from egm.training.recipe import load_recipe_as
-from egm.training.rollouts import RolloutWriter
 
 SPENT: dict[str, float] = defaultdict(float)
 

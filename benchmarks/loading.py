@@ -70,8 +70,8 @@ def rate(source: str, options: argparse.Namespace) -> float:
 
     from egm.codecs import get_codec
     from egm.models import build_config, build_processor, get_preset
-    from egm.training.collate import Collator
     from egm.training.data import Order, open_rows
+    from egm.training.data.collate import Collator
     from egm.training.recipe import DataSection
 
     torch.set_num_threads(1)
@@ -106,7 +106,7 @@ def about(options: argparse.Namespace, kilobytes: list[float]) -> str:
     import platform
     from importlib.metadata import version
 
-    from egm.hardware import cpu_name
+    from egm.environment import cpu_name
 
     names = ("torch", "transformers", "pillow", "numpy", "pyarrow")
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)])

@@ -11,7 +11,7 @@ import time
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
-from egm.training.rewards import Reward, RewardSection
+from egm.training.rewards.reward import Reward, RewardSection
 
 BAR = 20_000
 SECTIONS = {

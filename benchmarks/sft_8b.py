@@ -36,11 +36,11 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_config, build_processor, get_preset
-from egm.training.collate import IGNORED, Collator
 from egm.training.data import DatasetRows
-from egm.training.parts import choose_parts, is_part
+from egm.training.data.collate import IGNORED, Collator
 from egm.training.recipe import SFTRecipe
-from egm.training.sft import make_trainer
+from egm.training.sft.run import make_trainer
+from egm.training.shared.trainable import choose_parts, is_part
 from egm.types import Sample
 
 SIZES = [(640, 480), (480, 640), (640, 427), (500, 375), (612, 612)]

@@ -40,7 +40,7 @@ def main() -> None:
         started = time.perf_counter()
         groundings = grounder.ground_many(samples)
         seconds = time.perf_counter() - started
-        scores = [egm.score(grounding, sample.box) for grounding, sample in zip(groundings, samples, strict=True)]
+        scores = [egm.scoring(grounding, sample.box) for grounding, sample in zip(groundings, samples, strict=True)]
         groups: dict[str, list[int]] = defaultdict(list)
         for index, sample in enumerate(samples):
             meta = sample.meta

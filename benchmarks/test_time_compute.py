@@ -27,7 +27,7 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.files import write_bytes, write_text
 from egm.grounder import Answer, Grounder
-from egm.score import score
+from egm.scoring import score
 from egm.types import Failure, Sample
 
 

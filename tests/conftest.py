@@ -21,8 +21,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _LONG = (
-    *("reproduce/test_end_to_end", "training/test_launch", "training/test_grpo", "training/test_sft"),
-    *("backends/test_openai_serve", "real/test_real_kills", "cli/test_embedded", "training/test_benchmark"),
+    *("reproduce/test_end_to_end", "sft/test_launch", "training/grpo", "sft/test_run"),
+    *("openai/test_serve", "real/test_real_kills", "cli/test_embedded", "training/test_benchmark"),
 )
 """Files that take longest, which are begun first, so that no process is left with one of them at the end."""
 

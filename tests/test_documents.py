@@ -12,7 +12,7 @@ from egm.datasets.synthetic import SynthRef
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-DOCUMENTS += [*sorted((ROOT / "docs").glob("*.md")), ROOT / "src/egm/models/egm_tiny/README.md"]
+DOCUMENTS += [*sorted((ROOT / "docs").glob("*.md")), ROOT / "src/egm/models/tiny/weights/README.md"]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

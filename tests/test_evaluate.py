@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings, Request, ScriptedBackend
-from egm.backends.openai_faults import RetryPolicy
+from egm.backends.openai.faults import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import open_dataset
 from egm.errors import BackendError, DataError, EgmError
-from egm.evaluate import Evaluation, evaluate, latency, summarize
+from egm.evaluate import Evaluation, evaluate, latency, totals
 from egm.grounder import Grounder
 from egm.journal import Record, read_journal
 from egm.types import Completion, Sample
@@ -311,8 +311,8 @@ def test_latency_keeps_cold_and_warm_queue_and_first_token_apart() -> None:
 def test_tokens_of_reasoning_and_answer() -> None:
     row = Record("x", "i", "p", (0, 0, 1, 1), prompt_tokens=300, completion_tokens=50, reasoning_tokens=30)
     other = replace(row, completion_tokens=100, reasoning_tokens=None)
-    assert summarize([row, other])["tokens"] == {"prompt": 300, "reasoning": 30, "answer": 20, "completion": 75}
-    empty = summarize([])
+    assert totals([row, other])["tokens"] == {"prompt": 300, "reasoning": 30, "answer": 20, "completion": 75}
+    empty = totals([])
     assert (empty["n"], empty["accuracy"], empty["latency"]["seconds"]) == (0, None, None)
 
 

@@ -12,9 +12,7 @@ Names are loaded on first use: `import egm` loads neither torch nor transformers
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from egm._version import __version__
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     )
     from egm.grounder import Grounder
     from egm.images import load_image
-    from egm.score import score
+    from egm.scoring import score
     from egm.types import Completion, Failure, Grounding, LabelledBox, Sample, Score
 
 __all__ = [
@@ -81,7 +79,7 @@ _ROOMS = {
     ),
     "grounder": ("Grounder",),
     "images": ("load_image",),
-    "score": ("score",),
+    "scoring": ("score",),
     "types": ("Completion", "Failure", "Grounding", "LabelledBox", "Sample", "Score"),
 }
 _HOME = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
@@ -97,19 +95,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package, where `egm.score` is always the function.
-
-    Importing the module `egm.score` binds it to that very name, as Python does with every submodule, so that what
-    `egm.score` is would depend on who imported what before. `import egm.score as name` gives the function as well, for
-    Python takes it from here. The module stays reachable by `from egm.score import ...`.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name == "score" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

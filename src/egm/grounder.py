@@ -7,12 +7,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from egm.backends.base import Backend, GenerationSettings, Request
 from egm.codecs import Codec, get_codec
-from egm.codecs.families import check_family as check_family
-from egm.codecs.families import codec_for as codec_for
+from egm.codecs.registry import check_family as check_family
+from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
 from egm.questions import MAX_PHRASE as MAX_PHRASE
@@ -106,7 +106,7 @@ class Grounder:
         check_family(checkpoint.model_type, checkpoint.name)
         backend: Any
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
-            from egm.backends.numpy_backend import NumpyBackend
+            from egm.backends.numpy.backend import NumpyBackend
 
             backend = NumpyBackend(checkpoint)
             batch_size = 1 if batch_size is None else batch_size
@@ -138,16 +138,27 @@ class Grounder:
             concurrency: Most requests under way at once.
             settings: How text is generated; greedy by default.
             prompt: The codec's prompt style; None takes its default.
-            **options: What else `egm.backends.openai_backend.OpenAIBackend` takes, such as `api_key`.
+            **options: What else `egm.backends.openai.backend.OpenAIBackend` takes, such as `api_key`.
 
         Raises:
             EgmError: As `OpenAIBackend` and `get_codec` raise.
         """
-        from egm.backends.openai_backend import OpenAIBackend
+        from egm.backends.openai.backend import OpenAIBackend
 
         reader = get_codec(codec) if isinstance(codec, str) else codec
         backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
         return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency)
+
+    def close(self) -> None:
+        """Close the backend, and with it the connections to a server. Leaving a `with` block does the same."""
+        if (close := getattr(self.backend, "close", None)) is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False) -> Grounding:
         """Find what a phrase describes in an image.
@@ -261,7 +272,7 @@ class Grounder:
             yield from (results[index] for index in order)
 
     def _each_submitted(self, numbered: Iterator[tuple[int, Item]], backend: Any) -> Iterator[Answer | EgmError]:
-        from egm.backends.openai_order import in_order
+        from egm.backends.openai.order import in_order
 
         album, step = Album(), max(1, self.batch_size // self.settings.votes)
 
@@ -301,7 +312,7 @@ class Grounder:
         cut = partial(self.codec.cut, phrase=question.phrase) if self.settings.thinking_budget is not None else None
         if not hasattr(self.backend, "submit_rounds"):
             return Request(messages, [question.image], question.index, cut=cut)
-        from egm.backends.openai_messages import RemoteRequest, plain_jpeg
+        from egm.backends.openai.messages import RemoteRequest, plain_jpeg
 
         file = plain_jpeg(question.source, question.image)
         return RemoteRequest(messages, [question.image], question.index, cut=cut, files=(file,))

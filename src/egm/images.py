@@ -9,7 +9,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeAlias
 
@@ -108,6 +108,16 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
     if isinstance(source, str | os.PathLike):
         return _load_path(os.fsdecode(source), root)
     raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
+
+
+def picture_key(source: ImageSource) -> Hashable:
+    """Return what tells a picture's source from others, so that what is about one picture loads it once.
+
+    Paths go by their text, files in memory by their bytes, PIL images by identity: keep those as long as the key.
+    """
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return bytes(source) if isinstance(source, bytes | bytearray | memoryview) else id(source)
 
 
 def _load_path(text: str, root: Path | None) -> Image.Image:

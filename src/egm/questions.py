@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from egm.codecs import neutralise
 from egm.errors import EgmError, PhraseError
-from egm.images import ImageSource, load_image
+from egm.images import ImageSource, load_image, picture_key
 from egm.types import Sample
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Album:
 
     def load(self, source: ImageSource) -> Image:
         """Load a picture, or take it from before."""
-        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        key = picture_key(source)
         if key not in self._pictures:
             image = load_image(source)
             self.pixels += image.width * image.height
@@ -111,7 +110,7 @@ def check_all(items: Sequence[Item]) -> None:
             raise numbered(error, index) from error
     for index, item in enumerate(items):
         source = _parts(item)[0]
-        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        key = picture_key(source)
         if key not in checked:
             try:
                 load_image(source)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import pytest
 from egm.backends import Request
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
+
+from .tiny import save_tiny
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -24,7 +25,6 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    save_tiny = runpy.run_path(str(Path(__file__).with_name("tiny.py")))["save_tiny"]
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 

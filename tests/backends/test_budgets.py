@@ -12,7 +12,7 @@ import torch
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import find_checkpoint
-from egm.backends.numpy_backend import NumpyBackend, _Writing
+from egm.backends.numpy.backend import NumpyBackend, _Writing
 from egm.backends.transformers import TransformersBackend
 from egm.types import Completion
 

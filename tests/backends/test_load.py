@@ -12,7 +12,7 @@ from egm.backends import GenerationSettings, ScriptedBackend
 from egm.backends.transformers import TransformersBackend
 from egm.codecs import Qwen3VL, get_codec
 from egm.grounder import Grounder
-from egm.models.fast import is_fast
+from egm.models.fast.enable import is_fast
 from egm.types import Failure
 
 SHORT = GenerationSettings(max_new_tokens=4)

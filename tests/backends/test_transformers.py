@@ -15,7 +15,7 @@ from egm.backends import GenerationSettings, Request
 from egm.backends.transformers import TransformersBackend
 from egm.codecs import get_codec
 from egm.errors import BackendError
-from egm.models.fast import is_fast
+from egm.models.fast.enable import is_fast
 
 GREEDY = GenerationSettings(max_new_tokens=16)
 SAMPLED = GenerationSettings(max_new_tokens=16, temperature=0.9, top_p=0.95, top_k=50)

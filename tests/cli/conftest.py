@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from egm.cli import main
+
+from ..backends.tiny import save_tiny
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,4 @@ def egm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model with random weights."""
-    save_tiny = runpy.run_path(str(Path(__file__).parents[1] / "backends" / "tiny.py"))["save_tiny"]
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")

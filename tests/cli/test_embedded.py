@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings
-from egm.backends.numpy_backend import NumpyBackend
+from egm.backends.numpy.backend import NumpyBackend
 from egm.boxes import iou
 from egm.cli.demo import questions
 from egm.datasets.synthetic import SynthRef
@@ -124,7 +124,7 @@ def test_demo(egm: Egm, tmp_path: Path) -> None:
 
 
 def test_without_weights_it_says_so_in_one_line(egm: Egm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egm.models.embedded.__file__", str(tmp_path / "embedded.py"))
+    monkeypatch.setattr("egm.models.tiny.embedded.__file__", str(tmp_path / "embedded.py"))
     outcome = egm("demo")
     assert (outcome.code, outcome.out) == (2, "")
     assert "install a release of egm" in outcome.err

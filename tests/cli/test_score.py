@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ..backends.faulty_server import FaultyServer, fail, say
 from .conftest import Egm
-
-_server = runpy.run_path(str(Path(__file__).parents[1] / "backends" / "faulty_server.py"))
-FaultyServer, fail, say = (_server[n] for n in ("FaultyServer", "fail", "say"))
 
 ROWS = [
     {"image": "a.jpg", "sent": "left cup", "bbox": [0, 0, 100, 100], "width": 200, "height": 100},

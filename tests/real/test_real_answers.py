@@ -12,7 +12,7 @@ import pytest
 
 from egm.boxes import Box, iou
 from egm.codecs import get_codec
-from egm.score import score
+from egm.scoring import score
 from egm.types import Failure
 
 Numbers = tuple[float, float, float, float]

@@ -16,7 +16,7 @@ from egm.datasets.registry import open_dataset
 from egm.evaluate import evaluate
 from egm.grounder import Grounder
 from egm.report import Reading, read_records
-from egm.training.rewards import Reward, RewardSection
+from egm.training.rewards.reward import Reward, RewardSection
 from egm.types import Completion, Sample
 
 CODEC = get_codec("qwen2_5_vl")

@@ -13,7 +13,7 @@ from egm.codecs import get_codec
 from egm.datasets.registry import open_dataset
 from egm.failures import phrase_facts
 from egm.journal import Record
-from egm.report import Reading, compare, read_records, summarise
+from egm.report import Reading, compare, interval_summary, read_records
 from egm.report.predictions import neighbours_in
 
 LOGS = ("baseline", "sft_500", "r1_500")
@@ -52,17 +52,17 @@ def test_figures_of_the_logs(
     high: float,
     mean_iou: float,
 ) -> None:
-    summary = summarise(records[log], neighbours=neighbours_in(samples))
-    estimate = summary.pooled["acc@0.5"]
+    summary = interval_summary(records[log], neighbours=neighbours_in(samples))
+    hits = summary.pooled["acc@0.5"]
     assert (summary.rows, summary.images) == (500, 418)
-    assert 100 * estimate.value == pytest.approx(accuracy, abs=0.05)
-    assert (100 * estimate.low, 100 * estimate.high) == pytest.approx((low, high), abs=0.06)
+    assert 100 * hits.value == pytest.approx(accuracy, abs=0.05)
+    assert (100 * hits.low, 100 * hits.high) == pytest.approx((low, high), abs=0.06)
     assert 100 * summary.pooled["mean_iou"].value == pytest.approx(mean_iou, abs=0.06)
     # No real IoU is exactly 0.5, and the two kinds of interval agree.
-    assert summary.pooled["acc>0.5"] == estimate
+    assert summary.pooled["acc>0.5"] == hits
     for key, boot in summary.bootstrap.items():
         assert (boot.low, boot.high) == pytest.approx((summary.pooled[key].low, summary.pooled[key].high), abs=0.006)
-    assert sum(summary.misses.values()) == round(500 * (1 - estimate.value))
+    assert sum(summary.misses.values()) == round(500 * (1 - hits.value))
     assert summary.no_box == {}
     # Complex phrases are overrepresented among the misses, though far from the card's 62.8 % on these short phrases.
     assert summary.complexity.among_misses is not None
@@ -94,13 +94,13 @@ def test_the_log_alone_gives_the_same_figures_with_its_own_truth(
 ) -> None:
     alone = read_records(log_path(real_data, "r1_500"), reading=READING)
     assert [record.iou for record in alone] == pytest.approx([record.iou for record in records["r1_500"]])
-    assert summarise(alone).images == 0
+    assert interval_summary(alone).images == 0
 
 
 def test_a_wrong_convention_shows(real_data: Callable[[str], Path], samples: list[tuple[str, Any]]) -> None:
     reading = Reading(get_codec("qwen3_vl", thinking_prefilled=False))
     wrong = read_records(log_path(real_data, "baseline"), samples=samples, reading=reading, partial=True)
-    assert summarise(wrong).pooled["acc@0.5"].value < 0.3
+    assert interval_summary(wrong).pooled["acc@0.5"].value < 0.3
 
 
 def test_base_rates_of_complex_phrases(real_data: Callable[[str], Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from egm.backends.openai_backend import OpenAIBackend
-from egm.backends.openai_faults import RetryPolicy
+from egm.backends.openai.backend import OpenAIBackend
+from egm.backends.openai.faults import RetryPolicy
 from egm.failures import Miss
 from egm.report.judge import _CLASSES, judge, judgement_tables, question, read_verdict
 
+from ..backends.faulty_server import FaultyServer, fail, say
 from .conftest import MakeRecord
-
-_server = runpy.run_path(str(Path(__file__).parents[1] / "backends" / "faulty_server.py"))
-FaultyServer, fail, say, texts = (_server[n] for n in ("FaultyServer", "fail", "say", "texts"))
 
 FAR = (200.0, 0.0, 300.0, 100.0)
 

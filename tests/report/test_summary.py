@@ -9,7 +9,7 @@ from egm.boxes import Box
 from egm.errors import DataError
 from egm.failures import Neighbour
 from egm.journal import Record
-from egm.report import METRICS, compare, summarise
+from egm.report import METRICS, compare, interval_summary
 
 from .conftest import MakeRecord
 
@@ -30,7 +30,7 @@ def records(record: MakeRecord) -> list[Record]:
 
 
 def test_every_figure_by_hand(records: list[Record]) -> None:
-    summary = summarise(records)
+    summary = interval_summary(records)
     assert (summary.rows, summary.images) == (5, 3)
     values = {key: estimate.value for key, estimate in summary.pooled.items()}
     assert list(values) == list(METRICS)
@@ -51,7 +51,7 @@ def test_every_figure_by_hand(records: list[Record]) -> None:
 
 
 def test_groups_and_complexity(records: list[Record]) -> None:
-    summary = summarise(records)
+    summary = interval_summary(records)
     counts = {name: {label: e.rows for label, e in rows.items()} for name, rows in summary.groups.items()}
     assert counts == {
         "words": {"1": 2, "2": 1, "4-5": 1, "6-8": 1},
@@ -70,7 +70,7 @@ def test_groups_and_complexity(records: list[Record]) -> None:
 
 def test_sizes_shares_and_categories(record: MakeRecord) -> None:
     small, medium = (0.0, 0.0, 31.0, 32.0), (0.0, 0.0, 32.0, 32.0)
-    summary = summarise(
+    summary = interval_summary(
         [
             record("1", truth=small, meta={"category": "cup", "kind": "plain"}),
             record("2", truth=medium, size=(64, 64), meta={"category_id": 10}),
@@ -92,20 +92,20 @@ def test_misses_know_the_other_objects_of_their_picture(record: MakeRecord) -> N
         record("3", "b.jpg", box=other),
         record("4", "b.jpg", box=None, failure="error", error="the server closed the connection"),
     ]
-    summary = summarise(records)
+    summary = interval_summary(records)
     assert summary.misses == {"no_box": 1, "wrong_same_kind": 1, "other": 1}
     assert summary.no_box == {"error": 1}
     # A dataset knows objects that nobody was asked for here.
     known = {"b.jpg": [Neighbour(Box(*other))]}
-    assert summarise(records, neighbours=known).misses == {"no_box": 1, "wrong_same_kind": 1, "wrong_object": 1}
+    assert interval_summary(records, neighbours=known).misses == {"no_box": 1, "wrong_same_kind": 1, "wrong_object": 1}
     right = [replace(record, box=record.truth, iou=1.0, failure=None) for record in records]
-    assert compare(records, right, neighbours=known).missed_by_a == summarise(records, neighbours=known).misses
+    assert compare(records, right, neighbours=known).missed_by_a == interval_summary(records, neighbours=known).misses
     assert compare(right, records).missed_by_b == summary.misses
 
 
 def test_unknown_pictures_are_said(record: MakeRecord) -> None:
     records = [record("1", ""), record("2", "", box=None), record("3", "", box=OFF), record("4", "")]
-    summary = summarise(records)
+    summary = interval_summary(records)
     assert (summary.images, summary.pooled["acc@0.5"].clusters) == (0, 4)
     assert compare(records, records).images == 0
     # And an object of an unknown picture is not another object of this one.
@@ -113,20 +113,20 @@ def test_unknown_pictures_are_said(record: MakeRecord) -> None:
 
 
 def test_a_summary_is_json(records: list[Record]) -> None:
-    again = json.loads(json.dumps(summarise(records).to_dict(), allow_nan=False))
+    again = json.loads(json.dumps(interval_summary(records).to_dict(), allow_nan=False))
     assert again["pooled"]["acc@0.5"]["value"] == pytest.approx(0.6)
     assert json.loads(json.dumps(compare(records, records).to_dict(), allow_nan=False))["rows"] == 5
 
 
 def test_all_hits_leave_no_misses(record: MakeRecord) -> None:
-    summary = summarise([record("1"), record("2")])
+    summary = interval_summary([record("1"), record("2")])
     assert (summary.misses, summary.complexity.among_misses, summary.complexity.accuracy_complex) == ({}, None, None)
     assert summary.average is None
 
 
 def test_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="no records"):
-        summarise([])
+        interval_summary([])
 
 
 def test_a_comparison_by_hand(records: list[Record], record: MakeRecord) -> None:

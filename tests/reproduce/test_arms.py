@@ -14,9 +14,9 @@ from egm.reproduce.arms import Arm, resolve
 from egm.reproduce.folder import ArmFolder, settle
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.run import make_plan
-from egm.training.grpo_recipe import GRPORecipe
+from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, load_recipe_as
-from egm.training.rewards import Term
+from egm.training.rewards.reward import Term
 
 from .conftest import Write
 

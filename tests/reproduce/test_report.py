@@ -170,13 +170,13 @@ def test_nothing_is_decided_where_the_interval_holds_0(made: Made) -> None:
 
 
 def test_the_ends_of_an_interval_decide() -> None:
-    def estimate(low: float, high: float) -> Estimate:
+    def interval_summary(low: float, high: float) -> Estimate:
         return Estimate((low + high) / 2, low, high, 0.1, 9, 9)
 
-    assert decide(estimate(0.001, 0.2)) is Verdict.HELD
-    assert decide(estimate(0.0, 0.2)) is Verdict.UNDECIDED
-    assert decide(estimate(-0.1, 0.0)) is Verdict.UNDECIDED
-    assert decide(estimate(-0.2, -0.001)) is Verdict.NOT_HELD
+    assert decide(interval_summary(0.001, 0.2)) is Verdict.HELD
+    assert decide(interval_summary(0.0, 0.2)) is Verdict.UNDECIDED
+    assert decide(interval_summary(-0.1, 0.0)) is Verdict.UNDECIDED
+    assert decide(interval_summary(-0.2, -0.001)) is Verdict.NOT_HELD
 
 
 def test_differences_between_kinds_of_phrases_are_those_of_the_means() -> None:

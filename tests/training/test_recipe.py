@@ -9,7 +9,7 @@ import pytest
 
 from egm.errors import RecipeError
 from egm.reproduce.recipe import ReproduceRecipe
-from egm.training.grpo_recipe import GRPORecipe
+from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe, load_recipe_as
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -10,8 +10,8 @@ from egm.backends.base import GenerationSettings, Request
 from egm.backends.sampling import drawing_of, row_uniforms
 
 if TYPE_CHECKING:
-    from egm.models.decode import Decoder
-    from egm.models.prompts import PromptBatch
+    from egm.models.decode.batch import PromptBatch
+    from egm.models.decode.decoder import Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Draft:
 
 def can_decode(model: Any, requests: Sequence[Request]) -> bool:
     """Tell whether the decoder takes a model and requests: one picture each."""
-    from egm.models.decode import can_decode
+    from egm.models.decode.decoder import can_decode
 
     return all(len(request.images) == 1 for request in requests) and can_decode(model)
 
 
 def make_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> Decoder:
     """Make the decoder of a model that takes as many rows as there is memory for."""
-    from egm.models.decode import Decoder
+    from egm.models.decode.decoder import Decoder
 
     return Decoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, rows=None, graphs=True)
 
@@ -58,7 +58,7 @@ def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence
         groups: The requests.
         device: Where the model is: beside a GPU, threads process the pictures.
     """
-    from egm.models.prompts import make_prompts, threads_for
+    from egm.models.decode.batch import make_prompts, threads_for
 
     images = {id(group[0].images[0]): group[0].images[0] for group in groups}
     places = {key: place for place, key in enumerate(images)}

@@ -104,14 +104,14 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def row_uniforms(settings: GenerationSettings, requests: Sequence[Request], count: int) -> Any:
     """Return each request's own random numbers in [0, 1), shape (requests, count); None if greedy."""
-    from egm.models.drawing import uniforms
+    from egm.models.decode.sampling import uniforms
 
     return None if settings.greedy else uniforms([seed_of(settings, own) for own in requests], count)
 
 
 def drawing_of(settings: GenerationSettings) -> Any:
     """Return how tokens are drawn."""
-    from egm.models.drawing import Drawing
+    from egm.models.decode.sampling import Drawing
 
     return Drawing(settings.temperature, settings.top_p, settings.top_k)
 

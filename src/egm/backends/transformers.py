@@ -11,7 +11,7 @@ from typing import Any
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import Draft, can_decode, make_decoder, read_prompts, write_drafts
-from egm.backends.quiet import quiet
+from egm.backends.library_noise import quiet
 from egm.backends.sampling import Budget, Clock, RowSampler, Scribe, alike, mean_logprobs
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
@@ -60,7 +60,7 @@ class TransformersBackend:
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
         if fast and checkpoint.model_type in ("qwen3_vl", "qwen3_vl_moe"):
-            from egm.models.fast import enable_fast_path
+            from egm.models.fast.enable import enable_fast_path
 
             enable_fast_path(module)
         return cls(module, processor, name=checkpoint.name)

@@ -28,7 +28,7 @@ def demo(
     from rich.console import Console
 
     from egm.grounder import Grounder
-    from egm.score import score
+    from egm.scoring import score
 
     grounder = Grounder.load("egm-tiny")
     number, samples = questions(seed)

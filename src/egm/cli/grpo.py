@@ -19,8 +19,8 @@ def grpo(
     settings: Settings = None,
 ) -> None:
     """Reinforce a model on the boxes that it answers with."""
-    from egm.training.grpo import run_grpo
-    from egm.training.grpo_recipe import GRPORecipe
+    from egm.training.grpo.recipe import GRPORecipe
+    from egm.training.grpo.run import run_grpo
     from egm.training.recipe import load_recipe_as
 
     loaded, run = load_recipe_as(GRPORecipe, recipe, settings), run_folder(out, recipe)

@@ -72,7 +72,7 @@ def score_command(
 
     from rich.console import Console
 
-    from egm.report import compare, read_records, summarise
+    from egm.report import compare, interval_summary, read_records
     from egm.report.judge import judgement_tables
     from egm.report.predictions import neighbours_in
     from egm.report.tables import comparison_tables, summary_tables
@@ -85,7 +85,7 @@ def score_command(
     samples = _samples(data, data_root, allow_partial) if data else None
     neighbours = neighbours_in(samples) if samples is not None else None
     files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]
-    summaries = [summarise(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
+    summaries = [interval_summary(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
     comparison = compare(*files, neighbours=neighbours, draws=draws, seed=seed) if len(files) == 2 else None
     judgements = _judge(judge, judge_model, files, images, neighbours) if judge is not None else []
     if as_json:
@@ -117,7 +117,7 @@ def _judge(
     images: Path | None,
     neighbours: Mapping[str, Sequence[Neighbour]] | None,
 ) -> list[Judgement]:
-    from egm.backends.openai_backend import OpenAIBackend
+    from egm.backends.openai.backend import OpenAIBackend
     from egm.report.judge import judge
 
     if images is not None and not images.is_dir():

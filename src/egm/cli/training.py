@@ -28,7 +28,7 @@ def say(model: Path | None, run: Path) -> None:
     Raises:
         Exit: With 143, as a shell has it, in the latter case.
     """
-    from egm.training.processes import is_first
+    from egm.training.shared.processes import is_first
 
     if model is not None:
         if is_first():

@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import Any
 
 from egm.codecs.base import Codec
-from egm.codecs.entries import Repair
 from egm.codecs.internvl import InternVL
-from egm.codecs.phrases import neutralise
+from egm.codecs.parsing.entries import Repair
+from egm.codecs.prompts import neutralise
 from egm.codecs.qwen2_5_vl import Qwen25VL
 from egm.codecs.qwen3_vl import Qwen3VL
 from egm.errors import ModelError, nearest

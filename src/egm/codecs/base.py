@@ -73,7 +73,7 @@ class Codec(Protocol):
         seen_size: tuple[int, int] | None = None,
         phrase: str = "",
     ) -> Grounding:
-        """Read the box from a model's text, or the reason why there is none; `egm.codecs.reading` states the rules.
+        """Read the box from a model's text, or the reason why there is none; `egm.codecs.parsing` states the rules.
 
         Never raises, whatever the text; takes time linear in its length.
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.boxes import Box
-from egm.codecs import reading, writing
-from egm.codecs.phrases import neutralise, user_turn
+from egm.codecs import targets
+from egm.codecs.parsing import reading
+from egm.codecs.prompts import neutralise, user_turn
 from egm.types import Grounding, Message
 
 
@@ -29,13 +30,13 @@ class InternVL:
 
     def target(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
         """Write the text to train on; see `Codec.target`."""
-        numbers = list(writing.widen(box.to_1000(size), (1000, 1000)))
+        numbers = list(targets.widen(box.to_1000(size), (1000, 1000)))
         answer = f"{_opening(phrase)}{str(numbers)[1:]}]</box>"
-        return writing.with_reasoning(answer, rationale, thinking_prefilled=False)
+        return targets.with_reasoning(answer, rationale, thinking_prefilled=False)
 
     def cut(self, text: str, phrase: str) -> str:
         """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
-        return writing.close_reasoning(text, _opening(phrase), thinking_prefilled=False)
+        return targets.close_reasoning(text, _opening(phrase), thinking_prefilled=False)
 
     def parse(
         self,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.boxes import Box
-from egm.codecs import reading, writing
-from egm.codecs.phrases import user_turn
+from egm.codecs import targets
+from egm.codecs.parsing import reading
+from egm.codecs.prompts import user_turn
 from egm.types import Grounding, Message
 
 _CELL = 28  # pixels: patches of 14, merged two by two
-# Of a side; `egm.codecs.reading` says why. Its size was chosen on a log that the tests score too (its worst box passes
+# Of a side; `egm.codecs.parsing` says why. Its size was chosen on a log that the tests score too (its worst box passes
 # the edge by 22 %), so the agreement with that log's known accuracy does not speak for it.
 _MARGIN = 0.25
 
@@ -72,12 +73,12 @@ class Qwen25VL:
         x1, y1, x2, y2 = (
             math.floor(value * span / side + 0.5) for value, span, side in zip(box, seen * 2, size * 2, strict=True)
         )
-        answer = writing.json_answer(phrase, writing.widen((x1, y1, x2, y2), seen))
-        return writing.with_reasoning(answer, rationale, thinking_prefilled=False)
+        answer = targets.json_answer(phrase, targets.widen((x1, y1, x2, y2), seen))
+        return targets.with_reasoning(answer, rationale, thinking_prefilled=False)
 
     def cut(self, text: str, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
-        return writing.close_reasoning(text, writing.JSON_OPENING, thinking_prefilled=False)
+        return targets.close_reasoning(text, targets.JSON_OPENING, thinking_prefilled=False)
 
     def parse(
         self,

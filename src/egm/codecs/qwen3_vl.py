@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.boxes import Box
-from egm.codecs import reading, writing
-from egm.codecs.phrases import user_turn
+from egm.codecs import targets
+from egm.codecs.parsing import reading
+from egm.codecs.prompts import user_turn
 from egm.types import Grounding, Message
 
 
@@ -37,12 +38,12 @@ class Qwen3VL:
 
     def target(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
         """Write the text to train on; see `Codec.target`."""
-        answer = writing.json_answer(phrase, writing.widen(box.to_1000(size), (1000, 1000)))
-        return writing.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
+        answer = targets.json_answer(phrase, targets.widen(box.to_1000(size), (1000, 1000)))
+        return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
     def cut(self, text: str, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
-        return writing.close_reasoning(text, writing.JSON_OPENING, thinking_prefilled=self.thinking_prefilled)
+        return targets.close_reasoning(text, targets.JSON_OPENING, thinking_prefilled=self.thinking_prefilled)
 
     def parse(
         self,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from egm.datasets import jsonl, parquet
-from egm.datasets.opening import Format, recognise
+from egm.datasets.formats import Format, recognise
 from egm.datasets.rows import ImageRoot, Row
 from egm.errors import DataError, EgmError
 from egm.types import Sample

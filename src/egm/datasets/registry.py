@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from egm.datasets.opening import open_files
+from egm.datasets.formats import open_files
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
 from egm.datasets.rows import Dataset, ImageRoot, Malformed
 from egm.errors import DataError, nearest

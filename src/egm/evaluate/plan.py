@@ -19,6 +19,7 @@ from typing import Any
 from egm.datasets.rows import Dataset
 from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
+from egm.images import picture_key
 from egm.journal import Header
 from egm.types import Sample
 
@@ -90,8 +91,7 @@ def find_questions(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[Questio
         if source is not None:
             name = str(sample.image)
         else:  # a picture in memory goes by the first sample about it
-            held = os.fspath(sample.image) if isinstance(sample.image, str | os.PathLike) else id(sample.image)
-            name = names.setdefault(held, f"{split}:{sample.id}")
+            name = names.setdefault(picture_key(sample.image), f"{split}:{sample.id}")
         questions.append(Question(split, name, sample, source))
     return questions, root
 

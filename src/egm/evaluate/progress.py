@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from egm.evaluate.summary import ERROR
+from egm.evaluate.totals import ERROR
 from egm.journal import Record
 
 if TYPE_CHECKING:

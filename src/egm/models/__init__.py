@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from egm.models.embedded import embedded_path
-    from egm.models.fast import disable_fast_path, enable_fast_path, is_fast
+    from egm.models.fast.enable import disable_fast_path, enable_fast_path, is_fast
+    from egm.models.fast.rope_index import position_ids
     from egm.models.presets import PRESETS, Preset, build_config, build_model, get_preset
-    from egm.models.processor import build_processor
-    from egm.models.rope_index import position_ids
-    from egm.models.tokenizer import train_tokenizer
+    from egm.models.tiny.embedded import embedded_path
+    from egm.models.tiny.processor import build_processor
+    from egm.models.tiny.tokenizer import train_tokenizer
 
 __all__ = [
     "PRESETS",
@@ -36,14 +36,14 @@ _HOMES = {
     "Preset": "presets",
     "build_config": "presets",
     "build_model": "presets",
-    "build_processor": "processor",
-    "disable_fast_path": "fast",
-    "embedded_path": "embedded",
-    "enable_fast_path": "fast",
+    "build_processor": "tiny.processor",
+    "disable_fast_path": "fast.enable",
+    "embedded_path": "tiny.embedded",
+    "enable_fast_path": "fast.enable",
     "get_preset": "presets",
-    "is_fast": "fast",
-    "position_ids": "rope_index",
-    "train_tokenizer": "tokenizer",
+    "is_fast": "fast.enable",
+    "position_ids": "fast.rope_index",
+    "train_tokenizer": "tiny.tokenizer",
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from egm.errors import ModelError
-from egm.models.vocabulary import TINY_VOCAB_SIZE, token_id
+from egm.models.tiny.vocabulary import TINY_VOCAB_SIZE, token_id
 
 QWEN_SPECIAL_IDS: Final = {
     "<|endoftext|>": 151643,

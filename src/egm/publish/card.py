@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from egm.errors import ModelError
-from egm.evaluate.summary import summarize
+from egm.evaluate.totals import totals
 from egm.journal import read_journal
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -125,7 +125,7 @@ def _scores(journals: Sequence[Path]) -> list[str]:
     for path in journals:
         _, records = read_journal(path)
         for split in sorted({record.split for record in records}):
-            numbers = summarize([record for record in records if record.split == split])
+            numbers = totals([record for record in records if record.split == split])
             missing = sum(numbers["failures"].values()) + sum(numbers["errors"].values())
             tokens = numbers["tokens"]["completion"]
             lines.append(

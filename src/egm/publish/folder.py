@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.backends.checkpoint import check_folder
-from egm.backends.quiet import quiet
+from egm.backends.library_noise import quiet
 from egm.errors import ModelError
 
 DTYPES = ("bfloat16", "float16", "float32")

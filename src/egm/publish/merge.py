@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.backends.checkpoint import find_checkpoint
-from egm.backends.quiet import quiet
+from egm.backends.library_noise import quiet
 from egm.errors import ModelError
 from egm.publish.folder import check_dtype, new_folder, save_model
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from egm.report.compare import Comparison, compare
 from egm.report.predictions import Reading, read_records
-from egm.report.summary import METRICS, Summary, summarise
+from egm.report.summary import METRICS, Summary, interval_summary
 
-__all__ = ["METRICS", "Comparison", "Reading", "Summary", "compare", "read_records", "summarise"]
+__all__ = ["METRICS", "Comparison", "Reading", "Summary", "compare", "interval_summary", "read_records"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from egm.datasets import EVALUATION
 from egm.errors import ModelError
-from egm.evaluate import summarize
+from egm.evaluate import totals
 from egm.models.presets import get_preset
 from egm.report.grid import Cell, Grid, Line, printable
 from egm.report.published import PublishedRow, published
@@ -81,7 +81,7 @@ def _published_line(row: PublishedRow) -> Line:
 
 
 def _cost_line(run: Run) -> Line:
-    summary = summarize(run.records)
+    summary = totals(run.records)
     latency, tokens = summary["latency"], summary["tokens"]
     times = latency["seconds"] or {}
 

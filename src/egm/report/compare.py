@@ -62,7 +62,7 @@ def compare(
     Args:
         a: The first.
         b: The second.
-        neighbours: As in `egm.report.summary.summarise`.
+        neighbours: As in `egm.report.interval_summary`.
         draws: Of the bootstrap.
         seed: Of the bootstrap.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from egm.boxes import Box
-from egm.codecs.reading import split_reasoning
+from egm.codecs.parsing.reading import split_reasoning
 from egm.datasets.synthetic import SPLITS, VERSION, SynthRef
 from egm.draw import draw_boxes
 from egm.errors import DataError, ImageError
@@ -29,7 +29,7 @@ from egm.journal import Record
 from egm.report.grid import printable
 from egm.report.runs import Run
 from egm.report.summary import misses_of
-from egm.report.words import MISS_TITLES
+from egm.report.wording import MISS_TITLES
 
 if TYPE_CHECKING:
     from PIL.Image import Image

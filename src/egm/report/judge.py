@@ -68,7 +68,7 @@ Answer with one JSON object and nothing else: {{"miss": "...", "phrase": "..."}}
 
 
 class Asker(Protocol):
-    """What can be asked; `egm.backends.openai_backend.OpenAIBackend` is one.
+    """What can be asked; `egm.backends.openai.backend.OpenAIBackend` is one.
 
     Attributes:
         model: Its name.
@@ -172,7 +172,7 @@ def judge(
         settings: How it generates; None takes the likeliest tokens.
         images: Folder that the records' `image` is taken from, and never left. A picture that is not there, or has not
             the record's size, is not shown, and the judge has the text alone.
-        neighbours: For the classes by rule, as `summarise` takes them.
+        neighbours: For the classes by rule, as `interval_summary` takes them.
     """
     kinds = misses_of(records, neighbours)
     misses = [(record, kind) for record, kind in zip(records, kinds, strict=True) if kind is not None]
@@ -258,7 +258,7 @@ def judgement_tables(judgement: Judgement) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    from egm.report.words import interval, percent
+    from egm.report.wording import interval, percent
 
     def table(*columns: str) -> Table:
         made = Table(box=None, pad_edge=False, header_style="bold")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from egm.report.compare import Comparison
 from egm.report.grid import Cell, Grid, Line, printable
-from egm.report.words import MISS_TITLES, intervals_note
+from egm.report.wording import MISS_TITLES, intervals_note
 from egm.stats import Estimate, McNemar
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from egm.datasets import EVALUATION
-from egm.evaluate import summarize
+from egm.evaluate import totals
 from egm.report.card import parameters_of
 from egm.report.published import published
 from egm.report.runs import Run, columns_of
@@ -69,7 +69,7 @@ def points_of(runs: Sequence[Run], splits: tuple[str, ...]) -> list[Point]:
         average = run.average(splits)
         if average is None:
             raise ValueError(f"{run.name} lacks one of {splits}")
-        summary = summarize([record for record in run.records if record.split in splits])
+        summary = totals([record for record in run.records if record.split in splits])
         seconds = summary["latency"]["seconds"]
         accuracy, low, high = (100 * value for value in (average.value, average.low, average.high))
         points.append(

@@ -22,7 +22,7 @@ from egm.failures import Neighbour
 from egm.journal import Record, read_journal
 from egm.report.formats import Prediction, is_journal, read_predictions
 from egm.report.summary import category_of
-from egm.score import score
+from egm.scoring import score
 from egm.types import Grounding, Sample
 
 _COCO = re.compile(r"(?<!\d)(\d{12})(?!\d)")

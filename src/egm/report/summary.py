@@ -86,7 +86,7 @@ class Summary:
         return asdict(self)
 
 
-def summarise(
+def interval_summary(
     records: Sequence[Record],
     *,
     neighbours: Mapping[str, Sequence[Neighbour]] | None = None,
@@ -163,7 +163,7 @@ def cluster_numbers(records: Sequence[Record]) -> IntArray:
 def misses_of(
     records: Sequence[Record], neighbours: Mapping[str, Sequence[Neighbour]] | None = None
 ) -> list[Miss | None]:
-    """Name the kind of each miss, None for hits; arguments as in `summarise`."""
+    """Name the kind of each miss, None for hits; arguments as in `interval_summary`."""
     known: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
     return [
         classify(

@@ -13,7 +13,7 @@ from egm.report.compare import Comparison
 from egm.report.grid import printable, terminal
 from egm.report.paired import comparison_grids
 from egm.report.summary import METRICS, Summary
-from egm.report.words import MISS_TITLES, interval, intervals_note, percent
+from egm.report.wording import MISS_TITLES, interval, intervals_note, percent
 from egm.stats import Estimate
 
 _MOST_CATEGORIES = 20

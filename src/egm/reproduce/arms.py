@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from egm.errors import RecipeError, nearest
 from egm.models import PRESETS
 from egm.reproduce.recipe import ArmSection, ReproduceRecipe
-from egm.training.grpo_recipe import GRPORecipe
+from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe, explain, override
 
 _EQUAL = (

@@ -14,7 +14,7 @@ from enum import StrEnum
 from egm.report import compare
 from egm.report.card import size_text
 from egm.report.paired import p_value
-from egm.report.words import percent
+from egm.report.wording import percent
 from egm.reproduce.results import Result, Results, complexity_gain, complexity_gap, seconds_saved
 from egm.stats import Estimate
 

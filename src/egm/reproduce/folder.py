@@ -28,9 +28,9 @@ from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.reproduce.arms import Arm
 from egm.reproduce.recipe import EvaluateSection, ReproduceRecipe
-from egm.training.folder import differences, trained
-from egm.training.grpo_recipe import GRPORecipe
+from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import SFTRecipe
+from egm.training.shared.run_folder import differences, trained
 
 Stage = Literal["train", "evaluate"]
 _SETTLED = "reproduce.yaml"

@@ -11,7 +11,7 @@ import numpy as np
 from egm import stats
 from egm.failures import phrase_facts
 from egm.journal import Record
-from egm.report import Comparison, Summary, compare, summarise
+from egm.report import Comparison, Summary, compare, interval_summary
 from egm.report.points import Point, points_of
 from egm.report.runs import Run, load_runs
 from egm.report.summary import cluster_numbers, values_of
@@ -44,7 +44,7 @@ class Result:
     @cached_property
     def summary(self) -> Summary:
         """What they say."""
-        return summarise(self.records)
+        return interval_summary(self.records)
 
     @property
     def tokens(self) -> float:

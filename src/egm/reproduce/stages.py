@@ -16,8 +16,8 @@ from egm.reproduce.arms import Arm
 from egm.reproduce.folder import ArmFolder
 from egm.reproduce.jobs import Job
 from egm.reproduce.recipe import ReproduceRecipe
-from egm.training.folder import has_checkpoint
 from egm.training.recipe import dump_recipe
+from egm.training.shared.run_folder import has_checkpoint
 
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
 

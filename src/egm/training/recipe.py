@@ -201,7 +201,7 @@ class RunSection(_Section):
     Attributes:
         seed: Of weights, data order and everything else random.
         workers: Processes that make batches; 0 makes them in the trainer.
-        fast_path: Use `egm.models.fast`: the same arithmetic in fewer and larger kernels.
+        fast_path: Use `egm.models.fast.enable`: the same arithmetic in fewer and larger kernels.
         flatten: Lay the sequences of a batch end to end, so that nothing is padding, and compute the output layer for
             the answers alone: right for models of a large vocabulary. Needs `fast_path`.
         compile: Compile the layers, which takes half a minute and makes a small model several times faster on a GPU.

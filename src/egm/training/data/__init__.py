@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from egm.training.data.check import DataReport, check_boxes, check_rows
-from egm.training.data.opening import SYNTHETIC, open_rows
 from egm.training.data.order import Order
 from egm.training.data.rows import Blocks, DatasetRows, MixedRows, Rows, SynthRefRows
+from egm.training.data.sources import SYNTHETIC, open_rows
 
 __all__ = [
     "SYNTHETIC",

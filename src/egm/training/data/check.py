@@ -14,7 +14,7 @@ from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
 from egm.files import write_text
 from egm.training.data.rows import DatasetRows, MixedRows, Rows
-from egm.training.processes import is_first
+from egm.training.shared.processes import is_first
 from egm.types import Sample
 
 _SHOWN = 5

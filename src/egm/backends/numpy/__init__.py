@@ -1,0 +1,1 @@
+"""Small Qwen3-VL models in NumPy, without torch."""

@@ -1,0 +1,284 @@
+"""Small Qwen3-VL models on the CPU without torch: the first answer from a cold process in about a second."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from egm.backends.base import GenerationSettings, Request
+from egm.backends.checkpoint import Checkpoint
+from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
+from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
+from egm.errors import BackendError, ModelError
+from egm.types import Completion, Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class NumpyBackend:
+    """A small dense Qwen3-VL in float32, one question at a time; several answers to it are sampled together.
+
+    It answers as `TransformersBackend` does in float32 on the CPU, up to rounding; what it samples differs, since the
+    random numbers are NumPy's.
+
+    Args:
+        checkpoint: A checked model folder.
+
+    Raises:
+        ModelError: If it is not a dense Qwen3-VL, or a file is missing or damaged.
+    """
+
+    budgets = True
+    one_by_one = True
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.model = checkpoint.name
+        if checkpoint.model_type != "qwen3_vl":
+            raise ModelError(f"{self.model!r} is not a dense Qwen3-VL model: load it through TransformersBackend")
+        try:
+            self._read(checkpoint)
+        except ModelError:
+            raise
+        except Exception as error:  # the tokenizer's library raises nothing more specific
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(f"{self.model!r} does not load ({reason}): copy it again") from error
+
+    def _read(self, checkpoint: Checkpoint) -> None:
+        from tokenizers import Tokenizer
+
+        folder, config = checkpoint.path, checkpoint.config
+        weights = read_safetensors(folder)
+        text = under(weights, "model.language_model.")
+        head = text["embed_tokens.weight"] if config.get("tie_word_embeddings") else weights["lm_head.weight"]
+        self._tower = VisionTower(config["vision_config"], under(weights, "model.visual."))
+        self._decoder = Decoder(config["text_config"], text, head)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+        self._pixels = _image_settings(folder)
+        self._image, self._video = config["image_token_id"], config["video_token_id"]
+        stops = config["text_config"]["eos_token_id"]
+        if (folder / "generation_config.json").is_file():
+            stops = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id", stops)
+        self._stops = set(stops if isinstance(stops, list) else [stops])
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Render chat turns with the checkpoint's own template, up to where the answer begins."""
+        text: str = self._template.render(messages=list(messages), add_generation_prompt=True)
+        return text
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a part of an answer took."""
+        return len(self._encode(text))
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        """Answer requests one after the other, those that ask the same thing together; see `Backend.generate`."""
+        from threadpoolctl import threadpool_limits
+
+        # The products are so small that threads cost more than they give, and on a busy machine ten times as much.
+        # Where exp overflows to infinity, one over it is 0, as it should be.
+        with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
+            return [reply for group in alike(requests) for reply in self._answer(group, settings)]
+
+    def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        """Read once what requests share, and write their answers in step."""
+        start = time.perf_counter()
+        request = group[0]
+        request.check()
+        if len(request.images) > 1:
+            raise BackendError(f"{self.model} takes one picture a request, not {len(request.images)}")
+        seen = [self._see(image) for image in request.images]
+        ids = self._encode(self.prompt(request.messages))
+        if ids.count(self._image) != len(seen) or self._video in ids:
+            raise BackendError("the text holds control tokens for pictures: pass phrases through a codec")
+        at = ids.index(self._image) if seen else 0
+        grid, features, levels = seen[0] if seen else ((0, 0), None, [])
+        if features is not None:
+            ids[at : at + 1] = [self._image] * len(features)
+        context = self._decoder.config["max_position_embeddings"]
+        if len(ids) >= context:
+            raise BackendError(f"a prompt of {len(ids)} tokens leaves no room in {self.model}'s context of {context}")
+        limit = min(settings.max_new_tokens, context - len(ids))
+
+        hidden = self._decoder.embeddings[ids]
+        positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
+        rows = slice(0)
+        if features is not None:
+            rows = slice(at, at + len(features))
+            hidden[rows] = features
+            positions = _positions(len(ids), at, grid)
+        cache = self._decoder.cache(len(ids) + limit)
+        scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
+        answers = [_Writing(own, settings, self._decode, self._encode) for own in group]
+        going, place = answers, int(positions.max())
+        scores = np.repeat(scores, len(group), axis=0)
+        cache = widen(cache, [0] * len(group), len(ids))
+        for count in range(1, limit + 1):
+            scores[:, [self._image, self._video]] = -np.inf
+            for own, row in zip(going, scores, strict=True):
+                own.write(row, stopped=self._stops, start=start)
+            kept = [number for number, own in enumerate(going) if not own.stopped]
+            if not kept or count == limit:
+                break
+            read = len(ids) + count - 1
+            if len(kept) < len(going):
+                cache, going = widen(cache, kept, read), [going[number] for number in kept]
+            newest = self._decoder.embeddings[[own.ids[-1] for own in going]][:, None]
+            scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
+        patch, close = self._pixels["patch_size"], self._encode("</think>")
+        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget.forced) for own in answers]
+        return [
+            Completion(
+                text=self._decode(own.ids[:-1] if own.stopped else own.ids),
+                finish_reason="stop" if own.stopped else "length",
+                prompt_tokens=len(ids),
+                completion_tokens=len(own.ids),
+                seconds=own.seconds,
+                seen_size=(grid[1] * patch, grid[0] * patch) if seen else None,
+                logprob=whole,
+                answer_logprob=answer,
+            )
+            for own, (whole, answer) in zip(answers, logprobs, strict=True)
+        ]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _see(self, image: Image) -> tuple[Grid, Floats, list[Floats]]:
+        from PIL.Image import Resampling
+
+        settings = self._pixels
+        patch = settings["patch_size"]
+        size = fit(image.size, patch * settings["merge_size"], settings["size"])
+        resized = image if image.size == size else image.resize(size, Resampling(settings["resample"]))
+        pixels = np.asarray(resized, dtype=np.float32) * np.float32(settings["rescale_factor"])
+        pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
+        grid = (size[1] // patch, size[0] // patch)
+        patches = pixels.reshape(grid[0], patch, grid[1], patch, 3).transpose(0, 2, 4, 1, 3)
+        return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
+
+
+class _Writing:
+    """One answer while it is written."""
+
+    def __init__(
+        self,
+        request: Request,
+        settings: GenerationSettings,
+        decode: Callable[[Sequence[int]], str],
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
+        self.budget = Budget(settings, request, decode, encode)
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.seconds, self.stopped = 0.0, False
+
+    def write(self, scores: Floats, *, stopped: Container[int], start: float) -> None:
+        """Add a token: the one that is forced, else the likeliest, or a draw."""
+        forced = self.budget.token(len(self.ids), lambda: self.ids)
+        barred = self.budget.barred(len(self.ids))
+        allowed = scores if barred is None else np.where(np.arange(len(scores)) == barred, -np.inf, scores)
+        token = self._choose(allowed) if forced is None else forced
+        top = scores.max()
+        self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
+        self.ids.append(token)
+        self.stopped = token in stopped
+        self.seconds = time.perf_counter() - start
+
+    def _choose(self, scores: Floats) -> int:
+        settings = self.settings
+        if settings.greedy:
+            return int(scores.argmax())
+        order = np.argsort(-scores, kind="stable")[: settings.top_k or None]
+        shares = np.exp((scores[order].astype(np.float64) - scores[order[0]]) / settings.temperature)
+        shares /= shares.sum()
+        kept = np.cumsum(shares) - shares < settings.top_p  # at least the likeliest
+        return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
+
+
+def fit(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[int, int]:
+    """Work out the size that the Qwen2-VL image processor gives a picture.
+
+    Args:
+        size: Width and height in pixels.
+        factor: Both sides become multiples of it.
+        limits: Fewest (`shortest_edge`) and most (`longest_edge`) pixels, in spite of their names.
+
+    Example:
+        >>> fit((640, 480), 32, {"shortest_edge": 4096, "longest_edge": 112896})
+        (384, 288)
+    """
+    low, high = limits["shortest_edge"], limits["longest_edge"]
+    width, height = (round(side / factor) * factor for side in size)
+    if width * height > high:
+        shrink = math.sqrt(size[0] * size[1] / high)
+        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in size)
+    elif width * height < low:
+        grow = math.sqrt(low / (size[0] * size[1]))
+        width, height = (math.ceil(side * grow / factor) * factor for side in size)
+    return width, height
+
+
+def read_safetensors(folder: Path) -> dict[str, Floats]:
+    """Read every tensor of a folder's safetensors files as float32; bfloat16, which NumPy lacks, is widened.
+
+    Raises:
+        ModelError: If a tensor is of another type.
+    """
+    from safetensors import deserialize
+
+    weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, entry in deserialize(file.read_bytes()):  # type: ignore[no-untyped-call]
+            raw = entry["data"]
+            if entry["dtype"] == "BF16":
+                values = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            elif entry["dtype"] in ("F32", "F16"):
+                values = np.frombuffer(raw, np.float32 if entry["dtype"] == "F32" else np.float16).astype(np.float32)
+            else:
+                raise ModelError(f"{file.name} holds {name} as {entry['dtype']}: save it as F32, BF16 or F16")
+            weights[name] = values.reshape(entry["shape"])
+    return weights
+
+
+def _positions(length: int, at: int, grid: Grid) -> Any:
+    """M-RoPE positions, shape (3, length): text counts on, an image spans a plane that begins where it stands."""
+    rows, columns = grid[0] // 2, grid[1] // 2
+    positions = np.empty((3, length), dtype=np.int64)
+    positions[:, :at] = np.arange(at)
+    end = at + rows * columns
+    positions[0, at:end] = at
+    positions[1, at:end] = at + np.repeat(np.arange(rows), columns)
+    positions[2, at:end] = at + np.tile(np.arange(columns), rows)
+    positions[:, end:] = at + max(rows, columns) + np.arange(length - end)
+    return positions
+
+
+def _image_settings(folder: Path) -> dict[str, Any]:
+    file = folder / "processor_config.json"
+    if file.is_file():
+        return dict(json.loads(file.read_bytes())["image_processor"])
+    return dict(json.loads((folder / "preprocessor_config.json").read_bytes()))
+
+
+def _template(source: str) -> Any:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise BackendError(f"the chat template refuses: {message}")
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = refuse
+    return environment.from_string(source)

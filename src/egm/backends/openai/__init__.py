@@ -1,0 +1,1 @@
+"""Models behind an OpenAI-compatible server: messages out, replies in, faults sorted and retried."""

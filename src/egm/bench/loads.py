@@ -1,0 +1,323 @@
+"""How fast a model answers: closed loops with so many requests under way at once, and open loops of Poisson arrivals.
+
+A closed loop sends the next request when an answer comes, so a slow engine slows its own load down; in this process it
+sends so many together as one batch, and the next batch when the last answer of it has come. An open loop sends each
+request at its time, whatever is still running, as users do; the wait from there to sending is reported as queue.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from itertools import count, cycle
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from egm.backends.base import Request
+from egm.errors import BackendError, DataError, EgmError
+from egm.journal import Record
+
+if TYPE_CHECKING:
+    from egm.grounder import Grounder
+    from egm.types import Completion, Sample
+
+CONNECTIONS: Final = 1000
+"""Most requests under way at once, in an open loop too: as many connections as the client opens."""
+
+_Outcome: TypeAlias = "Completion | BackendError"
+
+
+def connect(server: str, model: str | None = None, *, max_tokens: int | None = None) -> Grounder:
+    """Connect to a server for measuring: every request is tried once, so that no time holds a wait between tries.
+
+    Args:
+        server: URL of an OpenAI-compatible server.
+        model: The name it serves the model by; None takes the only one.
+        max_tokens: Most tokens to generate; None takes the default.
+
+    Raises:
+        EgmError: As `Grounder.connect` raises.
+    """
+    from egm.backends.openai.faults import RetryPolicy
+    from egm.grounder import Grounder
+
+    settings = _settings(max_tokens)
+    return Grounder.connect(server, model, concurrency=CONNECTIONS, settings=settings, retry=RetryPolicy(retries=0))
+
+
+def load(
+    model: str = "egm-tiny", *, device: str = "auto", dtype: str = "auto", max_tokens: int | None = None
+) -> Grounder:
+    """Load a model in this process for measuring.
+
+    Args:
+        model: What `Grounder.load` takes.
+        device: The same.
+        dtype: The same.
+        max_tokens: Most tokens to generate; None takes the default.
+
+    Raises:
+        EgmError: As `Grounder.load` raises.
+    """
+    from egm.grounder import Grounder
+
+    return Grounder.load(model, device=device, dtype=dtype, settings=_settings(max_tokens), batch_size=1)
+
+
+def arrivals(rate: float, number: int, *, seed: int = 0) -> list[float]:
+    """Draw when requests arrive in a Poisson process.
+
+    Args:
+        rate: Mean requests a second.
+        number: How many arrivals.
+        seed: The same seed gives the same times.
+
+    Returns:
+        Seconds from the start, ascending; the gaps are exponential.
+
+    Raises:
+        EgmError: If the rate is not above 0.
+
+    Example:
+        >>> len(arrivals(2.0, 3)), arrivals(2.0, 3) == arrivals(2.0, 3)
+        (3, True)
+    """
+    if not 0 < rate < math.inf:
+        raise EgmError(f"rate {rate} is out of range: give requests a second, above 0")
+    rng = random.Random(seed)
+    at, times = 0.0, []
+    for _ in range(number):
+        at += rng.expovariate(rate)
+        times.append(at)
+    return times
+
+
+def measure(
+    grounder: Grounder,
+    *,
+    requests: int = 48,
+    rounds: int = 4,
+    concurrency: Sequence[int] = (1,),
+    rates: Sequence[float] = (),
+    warmup: int = 4,
+    cold: bool = True,
+    seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Measure latency and throughput, one load after the other, each after a warm-up of its own.
+
+    The questions are SynthRef val's, and are made before a load's clock starts. Servers get the pictures as JPEG.
+
+    Args:
+        grounder: What to ask, from `connect` or `load`.
+        requests: How many to measure for each load, at least.
+        rounds: How many times over, at least, a closed loop is measured: so many requests for each that is under way
+            at once. In one round all start together, which is a burst and no load that lasts.
+        concurrency: Closed loops: how many requests to keep under way; in this process, how many make a batch.
+        rates: Open loops: mean arrivals a second.
+        warmup: Requests before each load that are not measured.
+        cold: A new picture for every request, also across loads; else one picture for all, with its four phrases.
+        seed: Fixes arrivals and pictures. Another seed has other pictures, which no cache of the server knows yet.
+
+    Returns:
+        For each load, when it has run, JSON-ready: `loop` ("closed" or "open"), `concurrency` or `rate`, `requests`,
+        `errors`, `first_error`, `wall_seconds`, `requests_per_second` (answered); `latency` (from sending to the last
+        token), `first_token` and `queue`, each with `n`, `mean`, `p50`, `p90` and `p99`, or None; `seconds`, what
+        `latency` is of: one a request in order, None after an error; `tokens_per_second`, of all requests together, and
+        `mean_tokens`, None where the engine counts none.
+
+    Raises:
+        EgmError: If a number is out of range, or the engine cannot run so many requests at once.
+    """
+    loads = [_Load(at_once=number) for number in concurrency] + [_Load(rate=rate) for rate in rates]
+    if requests < 1:
+        raise EgmError(f"requests {requests} is out of range: give at least 1")
+    if rounds < 1:
+        raise EgmError(f"rounds {rounds} is out of range: give at least 1")
+    numbers = [max(requests, rounds * (load.at_once or 0)) for load in loads]
+    _check(grounder, loads, numbers, warmup, cold)
+    return _measure(grounder, loads, numbers, warmup, cold, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    at_once: int | None = None
+    rate: float | None = None
+
+
+def _settings(max_tokens: int | None) -> Any:
+    from egm.backends import GenerationSettings
+
+    return GenerationSettings() if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
+
+
+def _check(grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool) -> None:
+    if warmup < 0:
+        raise EgmError(f"warmup {warmup} is out of range: give 0 or more")
+    if not loads:
+        raise EgmError("there is nothing to measure: give a concurrency or a rate")
+    here = not hasattr(grounder.backend, "submit")
+    for load in loads:
+        if load.rate is not None:
+            arrivals(load.rate, 0)
+            if here:
+                raise EgmError("a model in this process takes no arrivals: measure a concurrency, or give a server")
+        elif load.at_once is None or not 1 <= load.at_once <= CONNECTIONS:
+            raise EgmError(f"concurrency {load.at_once} is out of range: give 1 to {CONNECTIONS}")
+        elif load.at_once > 1 and getattr(grounder.backend, "one_by_one", False):
+            raise EgmError(
+                f"{grounder.backend.model} in NumPy answers one request at a time: measure concurrency 1, name a "
+                "device such as cpu or cuda to run it in PyTorch, or give a server"
+            )
+    needed, there = sum(numbers) + len(loads) * warmup, _scenes()
+    if cold and needed > there:
+        raise DataError(
+            f"{needed} requests need as many pictures, and SynthRef val has {there}: measure fewer requests, rounds "
+            "or loads at a time (with another seed each), or with warm images"
+        )
+
+
+def _scenes() -> int:
+    from egm.datasets.synthetic import SPLITS
+
+    return SPLITS["val"].scenes or 0
+
+
+def _measure(
+    grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool, seed: int
+) -> Iterator[dict[str, Any]]:
+    asked = _questions(grounder, cold=cold, seed=seed)
+    for load, number in zip(loads, numbers, strict=True):
+        first = [next(asked)[1] for _ in range(warmup)]
+        batch = [next(asked) for _ in range(number)]
+        _closed(grounder, first, load.at_once or 1)
+        yield _run(grounder, load, batch, cold=cold, seed=seed)
+
+
+def _questions(grounder: Grounder, *, cold: bool, seed: int) -> Iterator[tuple[Sample, Request]]:
+    from egm.datasets.synthetic import SynthRef
+
+    data = SynthRef("val", seed=seed)
+    scenes = (samples for number in count() if (samples := data.samples(number)))
+    if cold:
+        for samples in scenes:
+            yield samples[0], _request(grounder, samples[0])
+    yield from cycle([(sample, _request(grounder, sample)) for sample in next(scenes)])
+
+
+def _request(grounder: Grounder, sample: Sample) -> Request:
+    from egm.images import load_image
+
+    messages = grounder.codec.messages(sample.phrase, amodal=sample.amodal, prompt=grounder.prompt)
+    image = load_image(sample.image)
+    if not hasattr(grounder.backend, "submit"):
+        return Request(messages, [image])
+    from egm.backends.openai.messages import RemoteRequest
+
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=95)  # now, so that encoding takes no time from what is measured
+    return RemoteRequest(messages, [image], files=(stream.getvalue(),))
+
+
+def _run(
+    grounder: Grounder, load: _Load, batch: Sequence[tuple[Sample, Request]], *, cold: bool, seed: int
+) -> dict[str, Any]:
+    from egm.evaluate.totals import ERROR, totals
+
+    queries = [request for _, request in batch]
+    late = [0.0] * len(batch)
+    start = time.perf_counter()
+    if load.rate is None:
+        outcomes = _closed(grounder, queries, load.at_once or 1)
+    else:
+        outcomes, late = _open(grounder, queries, arrivals(load.rate, len(batch), seed=seed))
+    wall = time.perf_counter() - start
+    records = []
+    for (sample, _), reply, wait_seconds in zip(batch, outcomes, late, strict=True):
+        truth = (0.0, 0.0, 0.0, 0.0) if sample.box is None else (*sample.box,)
+        known: dict[str, Any] = {"id": sample.id, "image": sample.id, "phrase": sample.phrase, "truth": truth}
+        if isinstance(reply, BackendError):
+            records.append(Record(**known, failure=ERROR, error=str(reply)))
+            continue
+        records.append(
+            Record(
+                **known,
+                completion_tokens=reply.completion_tokens,
+                seconds=reply.seconds,
+                first_token_seconds=reply.first_token_seconds,
+                queue_seconds=wait_seconds + reply.queue_seconds,
+                cold=cold,
+            )
+        )
+    summary = totals(records)
+    times = summary["latency"]
+    errors = [record.error for record in records if record.failure == ERROR]
+    tokens = sum(record.completion_tokens for record in records)
+    return {
+        "loop": "closed" if load.rate is None else "open",
+        "concurrency": load.at_once,
+        "rate": load.rate,
+        "requests": len(batch),
+        "errors": len(errors),
+        "first_error": errors[0] if errors else None,
+        "wall_seconds": wall,
+        "requests_per_second": (len(batch) - len(errors)) / wall,
+        "latency": times["seconds"],
+        "seconds": [None if record.failure == ERROR else record.seconds for record in records],
+        "first_token": times["first_token"],
+        "queue": times["queue"],
+        "tokens_per_second": tokens / wall if tokens else None,
+        "mean_tokens": summary["tokens"]["completion"] if tokens else None,
+    }
+
+
+def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Outcome]:
+    backend: Any = grounder.backend
+    if not hasattr(backend, "submit"):
+        batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
+        return [outcome for batch in batches for outcome in _together(grounder, batch)]
+    from egm.backends.openai.backend import outcome
+
+    outcomes: dict[int, _Outcome] = {}
+    running: dict[Future[Completion], int] = {}
+    left = iter(enumerate(queries))
+    try:
+        while True:
+            while len(running) < at_once and (item := next(left, None)) is not None:
+                running[backend.submit(item[1], grounder.settings)] = item[0]
+            if not running:
+                return [outcomes[index] for index in range(len(queries))]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                outcomes[running.pop(future)] = outcome(future)
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _together(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Outcome]:
+    try:
+        return grounder.backend.generate(batch, grounder.settings)
+    except BackendError as error:
+        return [error] * len(batch)
+
+
+def _open(grounder: Grounder, queries: Sequence[Request], times: Sequence[float]) -> tuple[list[_Outcome], list[float]]:
+    from egm.backends.openai.backend import outcome
+
+    backend: Any = grounder.backend
+    futures: list[Future[Completion]] = []
+    late: list[float] = []
+    start = time.perf_counter()
+    try:
+        for query, due in zip(queries, times, strict=True):
+            if (early := start + due - time.perf_counter()) > 0:
+                time.sleep(early)
+            late.append(max(0.0, time.perf_counter() - start - due))
+            futures.append(backend.submit(query, grounder.settings))
+        return [outcome(future) for future in futures], late
+    finally:
+        for future in futures:
+            future.cancel()  # what is done stays so

@@ -1,0 +1,161 @@
+"""Boxes out of text that is no strict JSON: lists after a box key, tags, and, last, numbers in plain brackets.
+
+Every pattern here is possessive and every stretch of text is looked at a fixed number of times, so that time is linear
+in the length whatever the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from egm.codecs.parsing.entries import Entry, Repair, read_numbers
+from egm.codecs.parsing.strict import coordinates, load_list
+
+# An innermost bracket with something in it, closed or not.
+_BRACKET = re.compile(r"([\[(])([^\[\](){}]++)([\])])?")
+_KEY = re.compile(r"(?<!\w)(bbox_2d|bbox)\Z")
+_KEY_WINDOW = 48
+_NUMERIC = tuple("0123456789.-")
+_QUOTES = "\"'\\"
+_FILL = " \t\r\n\"'\\[("
+_LABEL = re.compile(
+    r"""[\s\])"'\\]*+,\s*+\\?+["']label\\?+["']\s*+:\s*+\\?+
+    (?:"(?P<double>(?:[^"\\]|\\.)*+)"?+|'(?P<single>(?:[^'\\]|\\.)*+)'?+)""",
+    re.DOTALL | re.VERBOSE,
+)
+_TAGS = (
+    ("<box>", "</box>", "<ref>", "</ref>"),
+    ("<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
+)
+_LEADS = frozenset(":" + _FILL)
+_UNTOLD = frozenset([Repair.BARE_LIST, Repair.NESTED_LIST])
+_BARE = frozenset([Repair.BARE_LIST])
+_PAIRED = frozenset([Repair.BARE_LIST, Repair.CORNER_PAIRS])
+_HALF_PAIR = re.compile(r"[\s+-]*+[0-9][\s0-9.,+-]*+\Z")
+
+
+def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
+    """Read every bracket that stands where a box should.
+
+    Returns:
+        Entries after a box key, and entries without one, each in order.
+    """
+    keyed: list[Entry] = []
+    bare: list[Entry] = []
+    corner_end = -1  # where an unpaired `(x, y)` ended
+    label_end = 0  # a label may itself hold brackets, which are words
+    for match in _BRACKET.finditer(text):
+        opener, content, closer = match.groups()
+        start, end = match.span()
+        if start < label_end:
+            continue
+        if closer is None:
+            # Left open at the end, the text is cut off; left open before that, the list is broken off.
+            if end < len(text) and content.lstrip()[:1] in _NUMERIC and not bare:
+                bare.append(Entry(None))
+            continue
+        # Most brackets follow no key, which one character tells.
+        key, nested = _key_before(text, start) if text[start - 1 : start] in _LEADS else (None, False)
+        right = (opener == "[") == (closer == "]")
+        if key in ("bbox_2d", "bbox"):
+            entry = read_numbers(content) if right else Entry(None)
+            repairs = [Repair.BROKEN_JSON, *([Repair.BBOX_KEY] if key == "bbox" else [])]
+            repairs += [Repair.NESTED_LIST] if nested else []
+            label, label_end = _label_after(text, end)
+            keyed.append(Entry(entry.numbers, label, entry.repairs.union(repairs)))
+            continue
+        if "," not in content and " " not in content:
+            continue
+        entry = read_numbers(content) if right else Entry(None)
+        count = len(entry.numbers or ())
+        if entry.numbers is None:
+            # `[x1, y1, x2, y2]`: four of something, but no numbers.
+            if content.count(",") == 3 and opener == "[":
+                bare.append(entry)
+        elif key is not None:
+            bare.append(Entry(None))
+        elif count == 2 and opener == "(":
+            if corner_end == start or (corner_end >= 0 and text[corner_end:start].strip() in ("", ",")):
+                corners = (bare.pop().numbers or ()) + entry.numbers
+                bare.append(Entry(corners, None, entry.repairs | _PAIRED if entry.repairs else _PAIRED))
+                corner_end = -1
+            else:
+                bare.append(entry)
+                corner_end = end
+            continue
+        elif count > 1:
+            bare.append(Entry(entry.numbers, None, entry.repairs | _BARE))
+        corner_end = -1
+    return keyed, bare
+
+
+def read_tags(answer: str) -> list[Entry]:
+    """Read every `<box>…</box>` and `<|box_start|>…<|box_end|>`, with the reference that stands before it as label."""
+    return [entry for tags in _TAGS for entry in _tagged(answer, *tags)]
+
+
+def ends_inside_box(answer: str) -> bool:
+    """Tell whether an answer opens a list, an object or a box that it never closes."""
+    if any(answer.count(opener) > answer.count(closer) for opener, closer in ("[]", "{}")):
+        return True
+    if any(answer.count(opener) > answer.count(closer) for opener, closer, *_ in _TAGS):
+        return True
+    opened = answer.rfind("(")
+    return opened >= 0 and _HALF_PAIR.match(answer, opened + 1) is not None
+
+
+def _tagged(answer: str, opener: str, closer: str, ref_opener: str, ref_closer: str) -> Iterator[Entry]:
+    position = 0
+    while (opened := answer.find(opener, position)) >= 0:
+        before = answer[position:opened].rstrip()
+        label = None
+        named = before.rfind(ref_opener)
+        if named >= 0 and before.endswith(ref_closer):
+            label = before[named + len(ref_opener) : -len(ref_closer)].strip()
+        closed = answer.find(closer, opened)
+        content = answer[opened + len(opener) : closed if closed >= 0 else len(answer)]
+        # A box that is opened anew before it closes was broken off: the last one counts.
+        content = content[content.rfind(opener) + len(opener) :] if opener in content else content
+        for entry in _content(content, closed=closed >= 0):
+            yield Entry(entry.numbers, label, entry.repairs - _UNTOLD)
+        if closed < 0:
+            return
+        position = closed + len(closer)
+
+
+def _content(content: str, *, closed: bool) -> list[Entry]:
+    if value := load_list(content) if "[" in content else None:
+        return coordinates(value)
+    _, bare = read_brackets(content)
+    if bare or not closed:
+        return bare
+    return [read_numbers(content)]
+
+
+def _key_before(text: str, start: int) -> tuple[str | None, bool]:
+    """Find the key before a bracket: a box key, "" for another key in quotes, None for no key; and if it is nested."""
+    window = text[max(0, start - _KEY_WINDOW) : start]
+    head = window.rstrip(_FILL)
+    if head[-1:] != ":":
+        return None, False
+    name = head[:-1].rstrip()
+    bare = name.rstrip(_QUOTES)
+    match = _KEY.search(bare, max(0, len(bare) - 8))
+    if match:
+        return match.group(1), "[" in window[len(head) :]
+    return ("" if bare != name else None), False
+
+
+def _label_after(text: str, end: int) -> tuple[str | None, int]:
+    """Read the label beside a box, and say where it ends: at its quote, or, cut off, at the end of the text."""
+    match = _LABEL.match(text, end)
+    if not match:
+        return None, end
+    if match["double"] is None:
+        return match["single"], match.end()
+    try:
+        return str(json.loads(f'"{match["double"]}"', strict=False)), match.end()
+    except ValueError:
+        return match["double"], match.end()

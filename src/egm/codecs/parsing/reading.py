@@ -1,0 +1,195 @@
+"""Reading a model's text: the rules that every codec shares.
+
+1. *Reasoning* is what stands before the last `</think>`, and from a `<think>` on that never closes. Nothing in it is
+   read. Where the template has opened `<think>` already and the text holds no `</think>`, all of it is reasoning:
+   `truncated` if the token limit cut it off, else `no_box`. An `<answer>…</answer>` wrapper is read through (the last,
+   if there are several); what follows an end-of-turn token is not answer.
+2. *Strict first*: the family's own form, exactly. Then the lenient repairs of `Repair`: lists after a box key in broken
+   JSON, the other form (tags or JSON), numbers in plain brackets. The first of these that finds anything decides.
+3. *Which one answers*: the first valid box of the answer. The others are listed in `Grounding.boxes`.
+4. *What is no box*: not exactly four numbers (a point has two, a 3-D box nine), or one that is not finite, is
+   `malformed`. A coordinate beyond the scale is `out_of_range`. Then `x2 <= x1` or `y2 <= y1` is `degenerate`: corners
+   are never swapped. If no box is valid, the first one's reason is given.
+5. *Range*: on 0-1000, a modal box lies within it, with no tolerance. In pixels it begins inside the image and may pass
+   the right and the bottom edge by a quarter of that side: models that speak pixels do so in earnest (in a real log of
+   500 answers 13 boxes pass an edge by 28 pixels or more, up to 22 % of the side, and 7 of them are right at IoU 0.5).
+   An amodal box may leave the frame by a whole frame on each side. Nothing is clipped.
+6. *No guessing*: numbers mean what the codec's convention says. `[0.28, 0.5, 0.52, 0.7]` on 0-1000 is a tiny box in the
+   corner, not a share of the image.
+7. *Without anything box-like*: a list, object or box left open at the end is `truncated`; words that say there is no
+   such thing, or decline, are `refused`; else `truncated` if the token limit cut the text off, or `no_box`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from egm.boxes import Box
+from egm.codecs.parsing.entries import Entry, Repair
+from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
+from egm.codecs.parsing.strict import is_strict, read_json
+from egm.errors import BoxError
+from egm.types import Failure, Grounding, LabelledBox
+
+_END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "</s>")
+_NEGATION = r"(?:no|not|none|nothing|never)"
+_SEEN = r"(?:contain|exist|show|depict|include|appear|match|present|visible|found)"
+_DONE = r"(?:see|find|locate|identify|determine|provide|answer|help)"
+_REFUSAL = re.compile(
+    rf"""\b(?:
+        there\s++(?:is|are|was|were|seems\s++to\s++be)\s++{_NEGATION}\b
+      | there['’]s\s++{_NEGATION}\b
+      | there\s++(?:isn|aren|wasn|weren)['’]t\b
+      | no\s++such\b | none\b | not\s++(?:present|visible|found|able|possible|in\s++the\s++(?:image|picture|photo))\b
+      | (?:does|do|did|is|are|can|could)(?:\s++not|n['’]t)\s++(?:be\s++)?+(?:{_SEEN}|{_DONE}) | cannot\b | can['’]t\b
+      | unable\s++to\b | sorry\b | {_NEGATION}\s++(?:object|region|thing)s?+\s++(?:match|fit|correspond)
+    ) | 没有|不存在|无法|抱歉""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How coordinates are meant.
+
+    Attributes:
+        span: The numbers at the right and the bottom edge of the image.
+        margin: How far a modal box may pass those edges, as a share of the span.
+    """
+
+    span: tuple[int, int] = (1000, 1000)
+    margin: float = 0.0
+
+    def place(self, numbers: Sequence[float] | None, size: tuple[int, int], *, amodal: bool) -> Box | Failure:
+        """Turn four numbers into a box in pixels of an image of `size`, or say why they are none."""
+        if numbers is None or len(numbers) != 4:
+            return Failure.MALFORMED
+        low, high = (-1.0, 2.0) if amodal else (0.0, 1.0 + self.margin)
+        x1, y1, x2, y2 = numbers
+        across, down = self.span
+        if not (low * across <= min(x1, x2) and max(x1, x2) <= high * across):
+            return Failure.OUT_OF_RANGE
+        if not (low * down <= min(y1, y2) and max(y1, y2) <= high * down):
+            return Failure.OUT_OF_RANGE
+        if not (x2 > x1 and y2 > y1):
+            return Failure.DEGENERATE
+        width, height = size
+        try:
+            return Box(x1 * width / across, y1 * height / down, x2 * width / across, y2 * height / down)
+        except BoxError:  # sides so short that they round to nothing
+            return Failure.DEGENERATE
+
+
+def split_reasoning(text: str, *, thinking_prefilled: bool) -> tuple[str, str | None]:
+    """Part a text into reasoning and answer; the answer is None where the reasoning never ends.
+
+    Args:
+        text: Everything generated.
+        thinking_prefilled: Whether the chat template has opened `<think>` already.
+    """
+    closed = text.rfind("</think>")
+    if closed < 0 and thinking_prefilled:
+        return _thought(text), None
+    thought, answer = (text[:closed], text[closed + len("</think>") :]) if closed >= 0 else ("", text)
+    if is_strict(answer):  # then a control word in it is part of a label
+        return _thought(thought), answer
+    answer, reopened, unclosed = answer.partition("<think>")
+    if reopened and not answer.strip():
+        return _thought(text), None
+    return _thought(thought + unclosed), answer
+
+
+def read(
+    text: str,
+    *,
+    scale: Scale,
+    tags_first: bool = False,
+    thinking_prefilled: bool = False,
+    size: tuple[int, int],
+    finish_reason: str,
+    amodal: bool,
+    phrase: str,
+) -> Grounding:
+    """Read a text by the rules of this module.
+
+    Args:
+        text: Everything generated.
+        scale: What the numbers mean.
+        tags_first: Whether tags, not JSON, are the family's own form.
+        thinking_prefilled: Whether the chat template has opened `<think>` already.
+        size: Width and height of the upright original image in pixels.
+        finish_reason: "length" if the token limit cut the text off.
+        amodal: Whether the box may leave the frame.
+        phrase: What was asked, to be carried along.
+    """
+    cut = finish_reason == "length"
+    reasoning, answer = split_reasoning(text, thinking_prefilled=thinking_prefilled)
+    box: Box | None = None
+    failure: Failure | None = None
+    boxes: list[LabelledBox] = []
+    repairs: set[Repair] = set()
+    if answer is None:
+        failure = Failure.TRUNCATED if cut else Failure.NO_BOX
+    else:
+        answer = answer if is_strict(answer) else _unwrap(answer)
+        for entry in find_entries(answer, tags_first=tags_first):
+            placed = scale.place(entry.numbers, size, amodal=amodal)
+            if isinstance(placed, Box):
+                boxes.append(LabelledBox(placed, entry.label))
+                repairs |= entry.repairs
+            else:
+                failure = failure or placed
+        box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, cut=cut))
+    return Grounding(
+        box=box,
+        failure=failure,
+        reasoning=reasoning,
+        text=text,
+        boxes=tuple(boxes),
+        repairs=tuple(str(repair) for repair in Repair if repair in repairs),
+        phrase=phrase,
+        size=size,
+    )
+
+
+def find_entries(answer: str, *, tags_first: bool) -> list[Entry]:
+    """Find what stands where boxes should: the family's own form first, then the repairs in their order."""
+    if tags_first and (tagged := read_tags(answer)):
+        return tagged
+    strict = read_json(answer)
+    if strict is not None:
+        # A list without a key is what InternVL's tags leave when a decoder strips them.
+        foreign = [
+            entry if Repair.BARE_LIST in entry.repairs else entry.repaired(Repair.OTHER_FORM) for entry in strict
+        ]
+        return foreign if tags_first else strict
+    # Without a box key in the text no bracket can have one: then tags come before brackets, which are read only once.
+    keyed, bare = read_brackets(answer) if "bbox" in answer else ([], None)
+    if keyed:
+        return keyed
+    if not tags_first and (tagged := read_tags(answer)):
+        return [entry.repaired(Repair.OTHER_FORM) for entry in tagged]
+    return read_brackets(answer)[1] if bare is None else bare
+
+
+def _thought(text: str) -> str:
+    return text.strip().removeprefix("<think>").strip()
+
+
+def _unwrap(answer: str) -> str:
+    for token in _END_OF_TURN:
+        answer = answer.partition(token)[0]
+    opened = answer.rfind("<answer>")
+    if opened >= 0:
+        answer = answer[opened + len("<answer>") :]
+    return answer.partition("</answer>")[0].strip()
+
+
+def _why_none(answer: str, *, cut: bool) -> Failure:
+    if ends_inside_box(answer):
+        return Failure.TRUNCATED
+    if _REFUSAL.search(answer):
+        return Failure.REFUSED
+    return Failure.TRUNCATED if cut else Failure.NO_BOX

@@ -1,0 +1,134 @@
+"""Boxes out of strict JSON: the whole answer, or what stands inside its code fences."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from egm.codecs.parsing.entries import Entry, Repair, read_number, read_numbers
+
+BOX_KEYS = ("bbox_2d", "bbox")
+_NOT_JSON = object()
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object as pairs, so that no repeated key is lost."""
+
+
+def read_json(answer: str) -> list[Entry] | None:
+    """Read every entry of a strict JSON answer.
+
+    Returns:
+        Entries in order; an empty list if the JSON holds none; None if the answer is not strict JSON.
+    """
+    value = _load(answer)
+    if value is not _NOT_JSON:
+        return _entries(value)
+    bodies = answer.split("```")
+    if len(bodies) == 1:
+        return None
+    # First to last fence first: a label may itself hold a fence.
+    whole = _load(_body("```".join(bodies[1:-1]))) if len(bodies) > 3 else _NOT_JSON
+    fenced = (_body(body) for body in bodies[1::2])
+    values = [whole] if whole is not _NOT_JSON else [_load(body) for body in fenced if body.startswith(("[", "{", '"'))]
+    strict = [value for value in values if value is not _NOT_JSON]
+    return [entry for value in strict for entry in _entries(value)] if strict else None
+
+
+def is_strict(answer: str) -> bool:
+    """Tell whether an answer is one JSON value, bare or in one fence, and nothing else."""
+    body = answer.strip()
+    if body.startswith("```") and body.endswith("```") and len(body) > 6:
+        body = _body(body[3:-3])
+    return body[:1] in ("[", "{") and _load(body) is not _NOT_JSON
+
+
+def coordinates(value: object) -> list[Entry]:
+    """Read what stands after a box key: four numbers, or lists of them one level deeper."""
+    plain = isinstance(value, list) and not isinstance(value, _Object)
+    items: list[Any] = value if plain and isinstance(value, list) else []
+    one_string = len(items) == 1 and isinstance(items[0], str)
+    if one_string or (items and all(isinstance(item, list) for item in items)):
+        return [_numbers(item).repaired(Repair.NESTED_LIST) for item in items]
+    return [_numbers(value)]
+
+
+def load_list(text: str) -> list[Any] | None:
+    """Load a strict JSON list, or None."""
+    value = _load(text)
+    return value if isinstance(value, list) and not isinstance(value, _Object) else None
+
+
+# parse_int=float: the digits of a Python int are limited, those of a float are not. Made once: `json.loads` would make
+# one a call, which takes longer than decoding an answer.
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=float)
+
+
+@lru_cache(maxsize=4)  # one answer is looked at from several sides; what comes back is never changed
+def _load(text: str) -> object:
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _body(fenced: str) -> str:
+    """Drop the language word after an opening fence."""
+    stripped = fenced.lstrip()
+    return (stripped[4:] if stripped[:4].lower() == "json" else stripped).strip()
+
+
+def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
+    """Walk a JSON value in order, without recursion: how deep JSON may nest is the parser's affair, not the stack's."""
+    found: list[Entry] = []
+    foreign: list[
+        Entry
+    ] = []  # numbers under a key that names no box, such as "point_2d": they speak only if no box does
+    stack: list[tuple[object, bool]] = [(root, False)]
+    while stack:
+        value, under_key = stack.pop()
+        if isinstance(value, _Object):
+            label = next((item for key, item in value if key == "label" and isinstance(item, str)), None)
+            for key, item in value:
+                if key in BOX_KEYS:
+                    repairs = () if key == BOX_KEYS[0] else (Repair.BBOX_KEY,)
+                    found += [Entry(e.numbers, label, e.repairs.union(repairs)) for e in coordinates(item)]
+            stack += [(item, True) for key, item in reversed(value) if key not in BOX_KEYS and isinstance(item, list)]
+        elif isinstance(value, list):
+            # Numbers and lists mixed, as in [245, [234, 543, 542, 244]], are one malformed entry.
+            numbers = _numbers(value)
+            if len(value) > 1 and (numbers.numbers or any(isinstance(item, float) for item in value)):
+                entry = Entry(None) if under_key else numbers.repaired(Repair.BARE_LIST)
+                (foreign if under_key else found).append(entry)
+            else:
+                stack += [(item, under_key) for item in reversed(value) if isinstance(item, list | str)]
+        elif isinstance(value, str) and not quoted and not under_key and "[" in value:
+            found += _quoted(value)
+    return found or foreign
+
+
+def _quoted(text: str) -> Iterator[Entry]:
+    """Read JSON that stands in a JSON string: one level, never deeper."""
+    value = _load(text)
+    entries = [] if value is _NOT_JSON else _entries(value, quoted=True)
+    return (entry.repaired(Repair.QUOTED_JSON) for entry in entries)
+
+
+def _numbers(value: object) -> Entry:
+    """Read a list of numbers, some of them perhaps in strings, or a string that holds a list."""
+    if isinstance(value, str):
+        inner = value.strip()
+        if inner[:1] == "[" and inner[-1:] == "]":
+            inner = inner[1:-1]
+        return read_numbers(inner).repaired(Repair.QUOTED_NUMBERS)
+    if not isinstance(value, list):
+        return Entry(None)
+    numbers = [read_number(item.strip()) if isinstance(item, str) else item for item in value]
+    finite = [number for number in numbers if isinstance(number, float) and math.isfinite(number)]
+    if not numbers or len(finite) < len(numbers):
+        return Entry(None)
+    quoted = any(isinstance(item, str) for item in value)
+    return Entry(tuple(finite), repairs=frozenset([Repair.QUOTED_NUMBERS] if quoted else []))

@@ -1,0 +1,73 @@
+"""What records say, in numbers: accuracy, failures by kind, tokens, latency."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from egm.journal import Record
+
+ERROR: Final = "error"
+"""`Record.failure` where the engine, the picture or the phrase gave an error in place of an answer."""
+
+
+def totals(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the numbers of some records, JSON-ready.
+
+    Returns:
+        `n`; `accuracy` (Acc@0.5) and `mean_iou`, both with failures as 0; `failures` and, apart, `errors` counted by
+        kind; `truncated`, how many answers the token limit cut; `tokens`, means an answer; `latency`, see `latency`.
+    """
+    answered = [record for record in records if record.failure != ERROR]
+    kinds = Counter(record.failure for record in answered if record.failure is not None)
+    errors = Counter((record.error or "").partition(":")[0] for record in records if record.failure == ERROR)
+    return {
+        "n": len(records),
+        "accuracy": _mean([float(record.iou >= 0.5) for record in records]),
+        "mean_iou": _mean([record.iou for record in records]),
+        "failures": dict(sorted(kinds.items())),
+        "errors": dict(sorted(errors.items())),
+        "truncated": sum(record.finish_reason == "length" for record in answered),
+        "tokens": {
+            "prompt": _mean([record.prompt_tokens for record in answered]),
+            "reasoning": _mean([r.reasoning_tokens for r in answered if r.reasoning_tokens is not None]),
+            "answer": _mean([r.answer_tokens for r in answered if r.answer_tokens is not None]),
+            "completion": _mean([record.completion_tokens for record in answered]),
+        },
+        "latency": latency(records),
+    }
+
+
+def latency(records: Iterable[Record]) -> dict[str, Any]:
+    """Return how long answers took, in seconds; errors are left out.
+
+    Returns:
+        `seconds` (from sending to the last token) of all, and of `cold` and `warm` images apart; `first_token`, where
+        streamed; `queue`, the wait before sending: each with `n`, `mean`, `p50`, `p90` and `p99`, or None if there are
+        none. `tokens_per_second`: tokens generated in a second of one request, all requests taken together.
+    """
+    answered = [record for record in records if record.failure != ERROR]
+    seconds = sum(record.seconds for record in answered)
+    tokens = sum(record.completion_tokens for record in answered)
+    return {
+        "seconds": _spread([record.seconds for record in answered]),
+        "cold": _spread([record.seconds for record in answered if record.cold]),
+        "warm": _spread([record.seconds for record in answered if not record.cold]),
+        "first_token": _spread([r.first_token_seconds for r in answered if r.first_token_seconds is not None]),
+        "queue": _spread([record.queue_seconds for record in answered]),
+        "tokens_per_second": tokens / seconds if seconds > 0 else None,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    import numpy as np
+
+    if not values:
+        return None
+    p50, p90, p99 = (float(value) for value in np.percentile(values, [50, 90, 99]))
+    return {"n": len(values), "mean": sum(values) / len(values), "p50": p50, "p90": p90, "p99": p99}

@@ -1,0 +1,366 @@
+"""Decoding many completions at once: each prompt read once, all completions written side by side.
+
+`generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as
+often as it has completions. Here prompts are read once and their cache is repeated; the cache has room for what comes,
+of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
+have ended are left behind: where there are no graphs soon, with graphs when half of the rows have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from egm.models.decode.batch import PromptBatch
+from egm.models.decode.cache import Cache, additive, grouped_attention
+from egm.models.decode.sampling import Drawing
+from egm.models.decode.state import UNIT, Clock, State, coarse
+from egm.models.fast.patching import is_patched
+from egm.models.fast.rope_index import position_ids
+
+_EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
+_AHEAD = 512  # tokens that there is room for at first
+_FEW = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
+_LEFT = 0.8  # share of rows under way at which those that have ended are left behind, if no graph is made for so many
+_KEPT = 4  # one part in so many of a GPU's memory may hold what is kept for graphs
+_CPU_BYTES = 2**31  # for caches, at first
+
+
+def can_decode(model: Any) -> bool:
+    """Tell whether a model is one that `Decoder` takes: a dense Qwen3-VL with the fast path on."""
+    core = _core(model)
+    return core is not None and is_patched(core.language_model) and model.config.model_type == "qwen3_vl"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Completions.
+
+    Attributes:
+        ids: Tokens of each, the stop token included.
+        logprobs: The log-probability of each token, at temperature 1 and among all tokens not banned; empty if not
+            asked for.
+        times: When each completion had its last token, on the clock of `time.perf_counter`. On the CPU this is exact.
+            On a GPU the host looks once in 8 tokens, and what lies between is interpolated. Recording graphs, which
+            happens once for each number of rows and length, does not count: the clock stands still.
+    """
+
+    ids: list[list[int]]
+    logprobs: list[list[float]]
+    times: list[float]
+
+
+class Decoder:
+    """Writes completions with a Qwen3-VL model in this process.
+
+    Args:
+        model: A model with the fast path on, unwrapped.
+        dtype: What to compute in: weights of another type are copied before each generation. None takes them as they
+            are.
+        stops: Tokens that end a completion.
+        pad: The padding token.
+        banned: Tokens never to be drawn.
+        rows: Most completions to decode together; None takes as many as half of the memory that is free has room for.
+        graphs: Whether to replay steps as CUDA graphs, on a GPU. They are kept while their caches take less than a
+            quarter of its memory.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        dtype: torch.dtype | None,
+        stops: Sequence[int],
+        pad: int,
+        banned: Sequence[int],
+        rows: int | None,
+        graphs: bool,
+    ) -> None:
+        self._source, self._dtype, self._rows = model, dtype, rows
+        self._copy: Any = None
+        self.device: torch.device = next(model.parameters()).device
+        self._pad, self._graphs = pad, graphs and self.device.type == "cuda"
+        self._stops = tuple(stops)
+        self._banned = torch.tensor(list(banned), device=self.device, dtype=torch.long)
+        self._states: dict[Any, State] = {}
+
+    def __call__(
+        self,
+        prompts: PromptBatch,
+        group: int,
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        until: Sequence[int] = (),
+    ) -> list[list[int]]:
+        """Answer each prompt `group` times, by torch's own random state.
+
+        Args:
+            prompts: The questions.
+            group: Completions a question.
+            max_new_tokens: Where a completion is cut off.
+            temperature: 0 takes the likeliest token each time.
+            top_p: The likeliest tokens that together reach this probability.
+            top_k: The k likeliest tokens; 0 keeps all.
+            until: Further tokens that end a completion.
+
+        Returns:
+            Tokens of the completions, the stop token included, the groups one after the other.
+        """
+        which = [prompt for prompt in range(len(prompts.ids)) for _ in range(group)]
+        drawing = Drawing(temperature, top_p, top_k)
+        uniforms = None if drawing.greedy else torch.rand((len(which), max_new_tokens), device=self.device)
+        return self.write(prompts, which, max_new_tokens, drawing, uniforms, until=until).ids
+
+    @torch.no_grad()
+    def write(
+        self,
+        prompts: PromptBatch,
+        which: Sequence[int],
+        max_new_tokens: int,
+        drawing: Drawing,
+        uniforms: torch.Tensor | None = None,
+        *,
+        logprobs: bool = False,
+        until: Sequence[int] = (),
+    ) -> Written:
+        """Write completions.
+
+        Args:
+            prompts: The questions.
+            which: The question of each completion.
+            max_new_tokens: Where a completion is cut off.
+            drawing: How a token is drawn.
+            uniforms: The random numbers of each completion, shape (completions, max_new_tokens); None if greedy.
+            logprobs: Whether to return log-probabilities.
+            until: Further tokens that end a completion.
+        """
+        policy, stops = self._policy(), (*self._stops, *until)
+        training = policy.training
+        policy.eval()
+        clock, result = Clock(), Written([], [], [])
+        rows = self._rows or self._room(policy, prompts, max_new_tokens)
+        with grouped_attention(policy), self._on_device():
+            for start in range(0, len(which), rows):
+                chosen = which[start : start + rows]
+                own = None if uniforms is None else uniforms[start : start + rows].to(self.device)
+                asked = sorted(set(chosen))
+                places = {prompt: place for place, prompt in enumerate(asked)}
+                answered = [places[prompt] for prompt in chosen]
+                job = _Job(policy, answered, max_new_tokens, drawing, own, stops, logprobs=logprobs, pad=self._pad)
+                part = self._decode(job, prompts.part(asked), clock)
+                result.ids.extend(part.ids)
+                result.logprobs.extend(part.logprobs)
+                result.times.extend(part.times)
+        policy.train(training)
+        return result
+
+    def forget(self) -> None:
+        """Give back the memory that is kept for graphs."""
+        self._states.clear()
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def _policy(self) -> Any:
+        """Return the model in the type to compute in, with the weights of now."""
+        if self._dtype is None:
+            return self._source
+        parameters = list(self._source.parameters())
+        if all(parameter.dtype == self._dtype for parameter in parameters):
+            return self._source
+        if self._copy is None:
+            self._copy = deepcopy(self._source).requires_grad_(False)
+            for (
+                parameter
+            ) in self._copy.parameters():  # buffers stay, as in a model loaded in that type: the frequencies
+                parameter.data = parameter.data.to(self._dtype)  # of positions, rounded, would be other positions
+        torch._foreach_copy_(list(self._copy.parameters()), [parameter.detach() for parameter in parameters])
+        return self._copy
+
+    def _room(self, policy: Any, prompts: PromptBatch, max_new_tokens: int) -> int:
+        """Return for how many rows there is memory at first."""
+        length = _length(max(map(len, prompts.ids)) + UNIT + min(max_new_tokens, _AHEAD))
+        free = _CPU_BYTES
+        if self.device.type == "cuda":
+            idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            free = (torch.cuda.mem_get_info(self.device)[0] + idle) // 2
+        return max(1, free // (length * _token_bytes(policy)))
+
+    def _decode(self, job: _Job, prompts: PromptBatch, clock: Clock) -> Written:
+        """Write completions that fit in memory together."""
+        state = self._begin(job, prompts)
+        every = _EVERY if self.device.type == "cuda" else 1
+        clock.marks.clear()
+        while True:
+            ended = state.finished.tolist()  # here the host waits
+            clock.mark(job.written)
+            going = [row for row in range(len(job.alive)) if not ended[row]]
+            if not going or job.written == job.room:
+                break
+            goal = min(job.written + every, job.room)
+            if not state.fits(goal) or _worth_moving(state, len(job.alive), len(going)):
+                state = self._move(job, state, going, goal)
+            while job.written < goal:
+                state.step(job.written, clock)
+                job.written += 1
+        job.save(state)
+        return job.collect(clock)
+
+    def _begin(self, job: _Job, prompts: PromptBatch) -> State:
+        """Read the prompts and draw the first tokens."""
+        cache, hidden, start, mask = self._read(_core(job.policy), prompts)
+        rows = coarse(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
+        state = self._state(job, rows, _length(mask.shape[1] + min(job.room, _AHEAD)))
+        scores = job.policy.get_output_embeddings()(hidden)
+        state.begin(cache, mask, start, scores, job.which, job.uniforms)
+        return state
+
+    def _move(self, job: _Job, state: State, going: Sequence[int], goal: int) -> State:
+        """Go on with the rows under way, in a state with room for the goal."""
+        job.save(state)
+        job.alive = [job.alive[row] for row in going]
+        length, rows = state.length, state.rows if state.graphs else len(going)
+        if not state.fits(goal):
+            length = min(2 * length, _length(state.prompt + job.room))
+        while rows // 2 >= len(going) and (rows > _FEW or not state.fits(goal)):
+            rows //= 2
+        after = self._state(job, rows, length)
+        uniforms = None if job.uniforms is None else job.uniforms[job.alive]
+        after.resume(state, going, job.written, uniforms, release=not state.graphs)
+        return after
+
+    def _state(self, job: _Job, rows: int, length: int) -> State:
+        """Return a state for so many rows; one that is kept for its graphs, if there is one."""
+        memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
+        most = memory // _KEPT // _token_bytes(job.policy)
+        key = (rows, length, job.drawing, job.stops, job.logprobs)
+        if (kept := self._states.pop(key, None)) is not None:
+            self._states[key] = kept  # the one used last goes last
+            return kept
+        state = State(
+            rows,
+            length,
+            core=_core(job.policy),
+            head=job.policy.get_output_embeddings(),
+            drawing=job.drawing,
+            stops=job.stops,
+            banned=self._banned,
+            pad=self._pad,
+            logprobs=job.logprobs,
+            graphs=rows * length <= most,  # recording pays where the graphs can be kept, and what they write to
+        )
+        if state.graphs:
+            while self._states and sum(s.rows * s.length for s in self._states.values()) + rows * length > most:
+                del self._states[next(iter(self._states))]
+            self._states[key] = state
+        return state
+
+    def _read(self, core: Any, prompts: PromptBatch) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read the prompts.
+
+        Returns:
+            The cache, the last hidden states (U, width), the next positions (U,), and what may be looked at (U, P).
+        """
+        length = -(-max(map(len, prompts.ids)) // UNIT) * UNIT
+        table = torch.full((len(prompts.ids), length), self._pad)
+        mask = torch.zeros(table.shape, dtype=torch.bool)
+        for row, tokens in enumerate(prompts.ids):
+            table[row, length - len(tokens) :] = torch.tensor(tokens)
+            mask[row, length - len(tokens) :] = True
+        positions = position_ids(table, [prompts.grids[picture] for picture in prompts.pictures], mask, core.config)
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        seen = (causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool)  # padding sees itself: no empty rows
+        cache, device, dtype = Cache(), self.device, core.get_input_embeddings().weight.dtype
+        output = core(
+            input_ids=table.to(device),
+            attention_mask=additive(seen[:, None].to(device), dtype),
+            position_ids=positions.to(device),
+            pixel_values=prompts.pixels.to(device, dtype),
+            image_grid_thw=prompts.grids,
+            pictures=prompts.pictures,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        start = positions.amax(dim=(0, 2)) + 1
+        return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
+
+
+class _Job:
+    """Completions to write together, and as far as they are written.
+
+    Attributes:
+        alive: Which completions are under way: those that the rows of the state are.
+        written: How many tokens those have.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        which: list[int],
+        room: int,
+        drawing: Drawing,
+        uniforms: torch.Tensor | None,
+        stops: tuple[int, ...],
+        *,
+        logprobs: bool,
+        pad: int,
+    ) -> None:
+        self.policy, self.which, self.room = policy, which, room
+        self.drawing, self.uniforms, self.stops, self.logprobs = drawing, uniforms, stops, logprobs
+        self.alive, self.written = list(range(len(which))), 1
+        device = policy.get_output_embeddings().weight.device
+        self._ids = torch.full((len(which), room), pad, device=device)
+        self._logprobs = torch.zeros((len(which), room if logprobs else 0), device=device)
+
+    def save(self, state: State) -> None:
+        """Copy what a state has written."""
+        index = torch.tensor(self.alive, device=self._ids.device)
+        ids, logprobs = state.written(len(self.alive), self.written)
+        self._ids[index, : self.written] = ids
+        if logprobs is not None:
+            self._logprobs[index, : self.written] = logprobs
+
+    def collect(self, clock: Clock) -> Written:
+        """Bring all to the host, each up to its stop token, with the time of its last token."""
+        rows, logprobs = self._ids[:, : self.written].cpu(), self._logprobs[:, : self.written].tolist()
+        ends = torch.isin(rows, torch.tensor(self.stops))
+        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
+        counts, times = zip(*clock.marks, strict=True)
+        return Written(
+            [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
+            np.interp(lengths, counts, times).tolist(),
+        )
+
+
+def _worth_moving(state: State, before: int, going: int) -> bool:
+    """Tell whether enough rows have ended to leave them behind: graphs are recorded anew for each number of rows."""
+    if state.graphs:
+        return state.rows > _FEW and 2 * going <= state.rows
+    return going <= _LEFT * before
+
+
+def _core(model: Any) -> Any:
+    return next((m for m in model.modules() if hasattr(m, "visual") and hasattr(m, "language_model")), None)
+
+
+def _length(tokens: int) -> int:
+    """Return for how many tokens a state has room that is to hold so many."""
+    return coarse(tokens, 4 * UNIT, 8)
+
+
+def _token_bytes(policy: Any) -> int:
+    """Return what the cache of a token takes."""
+    config = _core(policy).language_model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = 2 * config.num_hidden_layers * config.num_key_value_heads
+    return int(heads * width * policy.get_output_embeddings().weight.dtype.itemsize)

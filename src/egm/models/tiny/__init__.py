@@ -1,0 +1,1 @@
+"""The tiny sizes: vocabulary, tokenizer, processor, and the weights of egm-tiny."""

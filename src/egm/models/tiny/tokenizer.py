@@ -1,0 +1,131 @@
+"""The small tokenizer: byte-level BPE over the synthetic world's language, with Qwen's special tokens.
+
+It cuts text as Qwen's does (every digit alone, a word with the space before it), so `Qwen2Tokenizer` loads it. Any text
+can be encoded, and decodes back to its NFC form. The trained files are shipped in `tokenizer_files/`; to rebuild them:
+
+    python -m egm.models.tiny.tokenizer --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from egm.errors import ModelError
+from egm.models.tiny.vocabulary import SPECIAL_TOKENS, TEXT_TOKENS, TINY_VOCAB_SIZE
+
+WORLD_SCENES: Final = 300
+WORLD_SEED: Final = 20_260_131
+WORLD_VERSION: Final = 1
+"""The version of the synthetic world that the shipped tokenizer was trained on."""
+
+_FRAMES: Final = (
+    "<|im_start|>user\nLocate {}, output its bbox coordinates using JSON format.<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\nLocate {} amodally, output its bbox coordinates using JSON format.<|im_end|>\n",
+    '\n\n```json\n[\n\t{{"bbox_2d": [12, 34, 567, 890], "label": "{}"}}\n]\n```',
+)
+_RARE_FRAMES: Final = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+    "Please provide the bounding box coordinate of the region this sentence describes: {}",
+    "Please provide the amodal bounding box coordinate of the region this sentence describes: {}",
+)
+
+
+def world_texts(scenes: int = WORLD_SCENES, seed: int = WORLD_SEED) -> Iterator[str]:
+    """Yield the texts that the small tokenizer is trained on: the world's own, and phrases framed as they are asked.
+
+    Args:
+        scenes: How many scenes to write about.
+        seed: Seed of the scenes.
+    """
+    from egm.datasets.synthetic import corpus
+
+    for index, text in enumerate(corpus(scenes, seed)):
+        yield text
+        if not text.endswith("."):  # a phrase: rationales are sentences
+            yield from (frame.format(text) for frame in _FRAMES)
+            if index % 20 == 0:
+                yield from (frame.format(text) for frame in _RARE_FRAMES)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> Any:
+    """Train a tokenizer; the same texts give the same vocabulary on every machine.
+
+    Args:
+        texts: What to learn merges from. Special tokens in them are kept apart.
+        vocab_size: The most entries to have: `SPECIAL_TOKENS`, the 256 bytes, then merges while the texts give any.
+
+    Returns:
+        A `Qwen2Tokenizer`. Special tokens have the ids of their places in `SPECIAL_TOKENS`.
+
+    Raises:
+        ModelError: If `vocab_size` has no room for the special tokens and the bytes.
+    """
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    least = len(SPECIAL_TOKENS) + 256
+    if vocab_size < least:
+        raise ModelError(f"a vocabulary of {vocab_size} has no room for {least} special tokens and bytes")
+    pipeline = Qwen2Tokenizer().backend_tokenizer  # the library's own cutting of text, not a copy of it
+    learner = Tokenizer(models.BPE())
+    learner.normalizer, learner.pre_tokenizer = pipeline.normalizer, pipeline.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    learner.train_from_iterator(_without_special_tokens(texts), trainer)
+    learnt = json.loads(learner.to_str())["model"]
+    return _as_qwen(learnt["vocab"], [tuple(merge) for merge in learnt["merges"]])
+
+
+def _without_special_tokens(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        pieces = [text]
+        for token in SPECIAL_TOKENS:
+            pieces = [part for piece in pieces for part in piece.split(token)]
+        yield from filter(None, pieces)
+
+
+def _as_qwen(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+    from tokenizers import AddedToken
+    from transformers import Qwen2Tokenizer
+
+    return Qwen2Tokenizer(
+        vocab=vocab,
+        merges=merges,
+        eos_token="<|im_end|>",  # noqa: S106 - not that kind of token
+        pad_token="<|endoftext|>",  # noqa: S106
+        unk_token=None,
+        added_tokens_decoder={
+            index: AddedToken(token, special=token not in TEXT_TOKENS, normalized=False)
+            for index, token in enumerate(SPECIAL_TOKENS)
+        },
+        extra_special_tokens={
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "vision_start_token": "<|vision_start|>",
+            "vision_end_token": "<|vision_end|>",
+        },
+        model_max_length=4096,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train the tokenizer on the synthetic world and write its files."""
+    parser = argparse.ArgumentParser(prog="python -m egm.models.tiny.tokenizer", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and tokenizer_config.json")
+    parser.add_argument("--scenes", type=int, default=WORLD_SCENES)
+    parser.add_argument("--seed", type=int, default=WORLD_SEED)
+    options = parser.parse_args(arguments)
+    train_tokenizer(world_texts(options.scenes, options.seed)).save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()

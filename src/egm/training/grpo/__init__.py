@@ -1,0 +1,1 @@
+"""Reinforcement on boxes: GRPO and its kin through TRL."""

@@ -1,0 +1,201 @@
+"""Before training: a few rollouts are scored, and a run that could not learn is refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from egm.boxes import iou
+from egm.codecs import Codec, get_codec
+from egm.errors import EgmError, ModelError
+from egm.models.decode.decoder import Decoder
+from egm.training.grpo.questions import Asker, Prompts
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.grpo.trainer import grade
+from egm.training.rewards.reward import Grades, Reward
+from egm.types import Sample
+
+PROMPTS, DRAWS = 4, 4
+"""What is asked, and how often each: 16 rollouts."""
+
+_LEAST_TOKENS = 4
+_LEAST_SHARE = 0.02
+
+
+def check_digits(tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer that does not write each digit of a number as a token of its own.
+
+    Qwen3-VL's does, and coordinates are learnt and rewarded digit by digit; another one cannot be the model's own.
+
+    Raises:
+        ModelError: If that is so.
+    """
+    for number in ("7", "42", "999"):
+        count = len(tokenizer(number, add_special_tokens=False)["input_ids"])
+        if count != len(number):
+            raise ModelError(
+                f"the tokenizer of {name!r} writes {number} as {count} tokens, not one a digit as Qwen3-VL's does: it "
+                "is not the tokenizer that the model was trained with: copy the right one beside the weights"
+            )
+
+
+def preflight(
+    recipe: GRPORecipe,
+    samples: Sequence[Sample],
+    *,
+    asker: Asker,
+    decoder: Decoder,
+    reward: Reward,
+    stops: Sequence[int],
+) -> Grades:
+    """Draw and score 16 rollouts.
+
+    Args:
+        recipe: What is to be done.
+        samples: The first samples.
+        asker: Makes questions of them.
+        decoder: Draws answers.
+        reward: What these are worth.
+        stops: Tokens that end a completion.
+
+    Returns:
+        What they were worth.
+
+    Raises:
+        EgmError: If the terms of the reward are all equal, or no box overlaps the truth and it can be told why; the
+            message says so.
+    """
+    drawn = recipe.rollout
+
+    def draw(asked: Asker, count: int) -> tuple[Prompts, list[str], Grades]:
+        prompts = asked(samples[:PROMPTS])
+        answers = decoder(
+            prompts, count, max_new_tokens=drawn.max_new_tokens, temperature=drawn.temperature, top_p=drawn.top_p,
+            top_k=drawn.top_k,
+        )  # fmt: skip
+        rows = [row for row in range(len(prompts.samples)) for _ in range(count)]
+        return prompts, *grade(reward, prompts, rows, answers, asked.processor.tokenizer, stops)
+
+    prompts, texts, grades = draw(asker, DRAWS)
+    differ = np.ptp(grades.terms) > 1e-8
+    if differ and any(score.iou > 0 for score in grades.scores):
+        return grades
+
+    def other(style: str) -> Grades:
+        return draw(Asker(asker.processor, asker.codec, style), 1)[2]
+
+    reason = (
+        _shrunk(prompts, asker.processor.image_processor)
+        or _cut_off(grades, texts, drawn.max_new_tokens)
+        or _otherwise_asked(recipe, asker.codec, grades, other)
+        or _other_convention(prompts, texts, grades, DRAWS)
+        or _unreadable(grades, texts)
+    )
+    if differ and reason is None:  # honest misses, of which `giou_below` tells near from far
+        return grades
+    reason = reason or (
+        f"every answer earns the same, such as {_quote(texts[0])}: raise rollout.temperature, or give harder samples"
+    )
+    trouble = "no box overlaps the truth" if differ else f"the rewards are all {_worth(grades)}"
+    raise EgmError(
+        f"preflight: of {len(texts)} rollouts {trouble}, so no box could be learnt: {reason} (--skip-preflight trains "
+        "all the same)"
+    )
+
+
+def _worth(grades: Grades) -> str:
+    if np.ptp(grades.totals) > 1e-8:
+        return f"{grades.terms[0]:.3g} but for format and penalties"
+    return f"{grades.totals[0]:.3g}"
+
+
+def _shrunk(prompts: Prompts, images: Any) -> str | None:
+    """Tell whether the processor leaves next to nothing of a picture."""
+    for size, (_, rows, columns) in zip(prompts.sizes, prompts.grids, strict=True):
+        seen = columns * images.patch_size, rows * images.patch_size
+        tokens = rows * columns // images.merge_size**2
+        if tokens < _LEAST_TOKENS or seen[0] * seen[1] < _LEAST_SHARE * size[0] * size[1]:
+            return (
+                f"a picture of {size[0]} x {size[1]} pixels is resized to {seen[0]} x {seen[1]} ({tokens} tokens): "
+                "raise the largest size in the model's processor_config.json"
+            )
+    return None
+
+
+def _cut_off(grades: Grades, texts: Sequence[str], limit: int) -> str | None:
+    cut = [i for i, grounding in enumerate(grades.groundings) if grounding.failure == "truncated"]
+    if len(cut) * 2 < len(texts):
+        return None
+    return (
+        f"{len(cut)} are cut off by rollout.max_new_tokens {limit} before they answer, such as "
+        f"{_quote(texts[cut[0]])}: raise it, or shorten the rationales of the fine-tuning"
+    )
+
+
+def _otherwise_asked(recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Callable[[str], Grades]) -> str | None:
+    """Tell whether the fine-tuning asked in other words: by its recipe, or because those earn more."""
+    own = recipe.data.prompt or codec.prompts[0]
+    taught = _taught_prompt(Path(recipe.model.name).parent / "recipe.yaml")
+    if taught is not None and (taught or codec.prompts[0]) != own:
+        return (
+            f"data.prompt is {own!r}, but the fine-tuning asked in the style {taught or codec.prompts[0]!r}: set "
+            "data.prompt to that"
+        )
+    for style in codec.prompts:
+        if style != own and (better := draw(style)).totals.mean() > grades.totals.mean() + 0.1:
+            return (
+                f"asked in the style {style!r} the model earns {better.totals.mean():.2f} on average: the fine-tuning "
+                f"seems to have used it, so set data.prompt to {style}"
+            )
+    return None
+
+
+def _taught_prompt(path: Path) -> str | None:
+    """Return the prompt style of the run that a model folder lies in: "" for the default, None if unknown."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return str(content["data"].get("prompt") or "") if content.get("stage") == "sft" else None
+    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
+        return None
+
+
+def _other_convention(prompts: Prompts, texts: Sequence[str], grades: Grades, draws: int) -> str | None:
+    """Tell whether the numbers would be right if they meant something else; this only words the refusal."""
+    readings: dict[str, list[float]] = {}
+    for i, text in enumerate(texts):
+        sample = prompts.samples[i // draws]
+        size = prompts.sizes[prompts.pictures[i // draws]]
+        for name, codec in (("pixels", "qwen2_5_vl"), ("another family's tags on 0-1000", "internvl")):
+            found = get_codec(codec).parse(text.rpartition("</think>")[2], size=size, seen_size=size)
+            right = found.box is not None and sample.box is not None
+            readings.setdefault(name, []).append(iou(found.box, sample.box) if right else 0.0)  # type: ignore[arg-type]
+    name, values = max(readings.items(), key=lambda item: float(np.mean(item[1])))
+    as_read = float(np.mean([score.iou for score in grades.scores]))
+    if np.mean(values) > as_read + 0.1:
+        return (
+            f"the boxes would fit the truth if their numbers meant {name} (mean IoU {np.mean(values):.2f}, against "
+            f"{as_read:.2f} as coordinates on the scale 0-1000): fine-tune on this family's convention first"
+        )
+    outside = [i for i, grounding in enumerate(grades.groundings) if grounding.failure == "out_of_range"]
+    if len(outside) * 2 >= len(texts):
+        return f"{len(outside)} answers leave the scale of 0-1000, such as {_quote(texts[outside[0]])}"
+    return None
+
+
+def _unreadable(grades: Grades, texts: Sequence[str]) -> str | None:
+    bad = [i for i, grounding in enumerate(grades.groundings) if grounding.box is None]
+    if len(bad) * 2 < len(texts):
+        return None
+    why = grades.groundings[bad[0]].failure
+    return (
+        f"{len(bad)} hold no box that can be read ({why}), such as {_quote(texts[bad[0]])}: fine-tune the model first"
+    )
+
+
+def _quote(text: str) -> str:
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= 200 else f"{flat[:100]} … {flat[-98:]}")

@@ -1,0 +1,173 @@
+"""Questions for a generation: each phrase tokenised once, each picture processed once, made ahead by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from egm.codecs import Codec
+from egm.errors import DataError, EgmError
+from egm.images import load_image, picture_key
+from egm.models.decode.batch import PromptBatch, make_prompts
+from egm.training.data import Rows
+from egm.training.shared.callbacks import leave_signals_to_the_trainer
+from egm.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts(PromptBatch):
+    """Questions as a model takes them, and what they ask.
+
+    Attributes:
+        samples: What is asked, in order.
+        sizes: Width and height of each picture in pixels, upright, as it was found.
+    """
+
+    samples: list[Sample]
+    sizes: list[tuple[int, int]]
+
+    def part(self, chosen: Sequence[int]) -> Prompts:
+        """Return the questions with these numbers, with the pictures that they are about."""
+        shown = sorted({self.pictures[number] for number in chosen})
+        part = PromptBatch.part(self, chosen)
+        samples, sizes = [self.samples[number] for number in chosen], [self.sizes[picture] for picture in shown]
+        return Prompts(part.ids, part.pictures, part.pixels, part.grids, samples=samples, sizes=sizes)
+
+
+class Asker:
+    """Makes `Prompts` of samples.
+
+    Args:
+        processor: The model's processor, of the Qwen3-VL family.
+        codec: The model's convention.
+        prompt: Prompt style; None takes the codec's own.
+        longest: Most tokens of a question; None for no limit.
+    """
+
+    def __init__(self, processor: Any, codec: Codec, prompt: str | None, longest: int | None = None) -> None:
+        self.processor, self.codec, self.prompt, self.longest = processor, codec, prompt, longest
+        codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
+
+    def __call__(self, samples: Sequence[Sample]) -> Prompts:
+        """Make the questions.
+
+        Raises:
+            DataError: If a sample has no box, or another size than its picture, or its question is too long.
+            ImageError: If a picture cannot be read.
+        """
+        known: dict[object, int] = {}
+        images: list[Any] = []
+        pictures = []
+        for sample in samples:
+            if sample.box is None:
+                raise DataError(f"sample {sample.id} has no box: a reward needs one in every row")
+            key = picture_key(sample.image)
+            if key not in known:
+                known[key] = len(images)
+                try:
+                    images.append(load_image(sample.image))
+                except EgmError as error:
+                    raise type(error)(f"sample {sample.id}: {error}") from error
+            size = images[known[key]].size
+            if sample.size is not None and tuple(sample.size) != size:
+                raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
+            pictures.append(known[key])
+        texts = [
+            self.processor.apply_chat_template(
+                self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt),
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for sample in samples
+        ]
+        made = make_prompts(self.processor, texts, pictures, images)
+        for sample, ids in zip(samples, made.ids, strict=True):
+            if self.longest is not None and len(ids) > self.longest:
+                raise DataError(
+                    f"the question of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
+                    f"{self.longest}: raise it, or lower the image size"
+                )
+        sizes = [image.size for image in images]
+        return Prompts(made.ids, made.pictures, made.pixels, made.grids, samples=list(samples), sizes=sizes)
+
+
+class SampleTable(torch.utils.data.Dataset[Sample]):
+    """The samples of rows by number: all rows at equal length, so that a number alone says what is asked.
+
+    A row with fewer samples than others repeats its first ones; in place of one without any, as a scene can be of which
+    nothing clear can be asked, stands the next that has some.
+
+    Args:
+        rows: The rows.
+        order: Rows in the order in which they are asked; None takes them as they are.
+    """
+
+    def __init__(self, rows: Rows, order: Sequence[int] | None = None) -> None:
+        self._rows, self._order, self._each = rows, order, rows.samples_per_row
+        self._last: tuple[int, list[Sample]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self._rows) * self._each
+
+    def __getitem__(self, number: int) -> Sample:
+        place, inside = divmod(int(number), self._each)
+        if self._last[0] != place:
+            self._last = (place, self._samples(place))
+        samples = self._last[1]
+        return samples[inside % len(samples)]
+
+    def _samples(self, place: int) -> list[Sample]:
+        count = len(self._rows)
+        for other in range(place, place + count):
+            row = other % count
+            if samples := self._rows[row if self._order is None else int(self._order[row])]:
+                return samples
+        raise DataError("there is not one sample to ask about: check data.train")
+
+
+class Ahead:
+    """Makes the questions of the coming generations while the present one is worked on.
+
+    Args:
+        table: All samples.
+        asker: Makes questions of them.
+        stride: How far apart the numbers of two generations are: the prompts of all processes.
+        workers: Processes that work ahead; 0 makes each when it is asked for.
+    """
+
+    def __init__(self, table: SampleTable, asker: Asker, *, stride: int, workers: int) -> None:
+        self._table, self._asker, self._stride, self._workers = table, asker, stride, workers
+        self._coming: Iterator[Prompts] | None = None
+        self._next: list[int] = []
+
+    def get(self, numbers: Sequence[int]) -> Prompts:
+        """Return the questions of these numbers; quick if they follow the last ones by one stride."""
+        if self._workers == 0:
+            return self._asker([self._table[number] for number in numbers])
+        if self._coming is None or list(numbers) != self._next:
+            self._coming = iter(
+                torch.utils.data.DataLoader(
+                    self._table,
+                    batch_sampler=list(self._from(numbers)),
+                    collate_fn=self._asker,
+                    num_workers=self._workers,
+                    prefetch_factor=2,
+                    worker_init_fn=leave_signals_to_the_trainer,
+                )
+            )
+        try:
+            prompts = next(self._coming)
+        except EgmError as error:
+            # What a worker raises comes with its traceback in the text; the last line is ours.
+            raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
+        self._next = [number + self._stride for number in numbers]
+        if self._next[-1] >= len(self._table):
+            self._coming = None
+        return prompts
+
+    def _from(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        for shift in range(0, len(self._table) - max(numbers), self._stride):
+            yield [number + shift for number in numbers]

@@ -1,0 +1,301 @@
+"""Reinforcement on boxes: TRL's GRPOTrainer over EGM's samples, codec, rewards and decoding."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from egm.datasets import open_dataset
+from egm.errors import DataError, EgmError, RecipeError
+from egm.training.grpo.recipe import GreedySection, GRPORecipe
+from egm.training.recipe import DataSection
+from egm.training.rewards.reward import Reward
+from egm.types import Sample
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+    from egm.training.grpo.trainer import GroundingGRPOTrainer
+    from egm.training.shared.callbacks import StopOnSignal
+
+_SHOWN = ("reward", "accuracy", "no_box", "frac_reward_zero_std", "completions/mean_length", "entropy", "kl",
+          "grad_norm", "step_time", "eval_accuracy", "eval_mean_iou")  # fmt: skip
+_LOSSES = {"grpo": "grpo", "dapo": "dapo", "dr_grpo": "dr_grpo", "gspo": "grpo"}
+
+
+def run_grpo(
+    recipe: GRPORecipe, out: Path, *, resume: bool = False, check: bool = True, reward: Reward | None = None
+) -> Path | None:
+    """Reinforce a model.
+
+    Args:
+        recipe: What to train, on what, and how.
+        out: Run folder: gets `recipe.yaml`, `run.json`, `log.jsonl`, checkpoints, `rollouts/`, with each checkpoint
+            a page of them in `rollouts.html`, and at the end the model in `model/`, or in `adapter/` with LoRA.
+        resume: Go on from the last checkpoint in `out`.
+        check: Score 16 rollouts first, and refuse a run that could not learn.
+        reward: What completions are worth, in place of what the recipe says.
+
+    Returns:
+        The folder of the trained model; None if SIGTERM ended the run before its time, with a checkpoint to go on from.
+
+    Raises:
+        RecipeError: If the recipe does not fit the processes, the run folder is another run's, or there is none.
+        ModelError: If the model cannot be loaded, or is of another family.
+        DataError: If the data cannot be used.
+        EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
+            no longer a number.
+    """
+    from egm.training.grpo.rollouts import write_page
+    from egm.training.sft.run import save_trained
+    from egm.training.shared.callbacks import AtCheckpoints
+    from egm.training.shared.run_folder import last_checkpoint, note, ran_out, start_run, train_from
+
+    trainer, stop = _build(recipe, out, check=check and not resume, reward=reward)
+    checkpoint = last_checkpoint(recipe, out) if resume else None
+    main = trainer.is_world_process_zero()
+    if not resume and main:
+        start_run(recipe, out)
+    trainer.accelerator.wait_for_everyone()
+    page = partial(write_page, out / "rollouts", out / "rollouts.html")
+    if main and recipe.rollout.keep:  # a run that is killed has one too
+        trainer.add_callback(AtCheckpoints(page))
+    started = time.perf_counter()
+    try:
+        loss = train_from(trainer, checkpoint)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise EgmError(
+            f"out of GPU memory at step {trainer.state.global_step + 1}: lower rollout.rows, raise optim.accumulation, "
+            "set optim.recompute, or train an adapter with model.lora"
+        ) from error
+    if loss is not None and not math.isfinite(loss):
+        raise EgmError(f"the loss is {loss}: lower optim.learning_rate or raise optim.warmup_steps")
+    if main and recipe.rollout.keep:
+        page()
+    if stop.stopped:
+        return None
+    folder = out / ("adapter" if recipe.model.lora else "model")
+    save_trained(trainer, trainer.processing_class, folder)
+    if main:
+        seconds = round(time.perf_counter() - started, 1)
+        note(out, seconds=seconds, loss=loss, steps=trainer.state.global_step)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def _build(
+    recipe: GRPORecipe, out: Path, *, check: bool, reward: Reward | None
+) -> tuple[GroundingGRPOTrainer, StopOnSignal]:
+    """Load all there is to load, check it, and put it together; nothing is written yet."""
+    import torch
+    from datasets import Dataset
+    from transformers import PrinterCallback, ProgressCallback
+
+    from egm.training.data import SYNTHETIC, check_boxes, open_rows
+    from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
+    from egm.training.grpo.questions import Ahead, Asker, SampleTable
+    from egm.training.grpo.rollouts import RolloutWriter
+    from egm.training.grpo.trainer import GroundingGRPOTrainer, make_decoder
+    from egm.training.sft.run import make_codec, open_model
+    from egm.training.shared.callbacks import LogFile, Measure, StopOnSignal
+    from egm.training.shared.run_folder import check_free
+    from egm.training.shared.trainable import choose_parts
+
+    if not recipe.run.fast_path:
+        raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
+    if recipe.run.flatten:
+        raise RecipeError("run.flatten is for egm sft: egm grpo packs its sequences in its own way; leave it out")
+    if recipe.rollout.engine.startswith("vllm") and importlib.util.find_spec("vllm") is None:
+        raise RecipeError(
+            f"rollout.engine {recipe.rollout.engine} needs vLLM, which is not installed here: pip install 'trl[vllm]', "
+            "or set rollout.engine to batched"
+        )
+    if check:
+        check_free(out)
+    args = _arguments(recipe, out)
+    rows = open_rows(
+        DataSection(train=recipe.data.train, images=recipe.data.images, scenes=recipe.data.scenes), recipe.run.seed
+    )
+    check_boxes(rows)
+    held_out = _held_out(recipe.eval)
+    model, processor = open_model(recipe.model, seed=recipe.run.seed)
+    codec = make_codec(model.config, processor)
+    check_digits(processor.tokenizer, recipe.model.name)
+    model = choose_parts(model, recipe.model, seed=recipe.run.seed)
+
+    from egm.models.fast.enable import enable_fast_path
+
+    enable_fast_path(model)
+    generator = torch.Generator().manual_seed(recipe.run.seed)
+    made = recipe.data.train in SYNTHETIC  # scenes come in no order already
+    table = SampleTable(rows, None if made else torch.randperm(len(rows), generator=generator).tolist())
+    asked = recipe.optim.prompts * recipe.rollout.candidates
+    if len(table) < asked:
+        raise DataError(
+            f"{recipe.data.train} has {len(table)} samples, fewer than a step asks: {asked} (optim.prompts x "
+            "rollout.candidates)"
+        )
+    longest = recipe.rollout.max_prompt if recipe.rollout.engine == "vllm-colocate" else None
+    asker, reward = Asker(processor, codec, recipe.data.prompt, longest), reward or Reward(recipe.reward, codec)
+    if check:
+        model = model.to(args.device)
+        stops = _stops(model, processor)
+        torch.manual_seed(recipe.run.seed)
+        first = [table[number] for number in range(min(PROMPTS, len(table)))]
+        decoder = make_decoder(model, processor, stops, recipe, bf16=args.bf16)
+        preflight(recipe, first, asker=asker, decoder=decoder, reward=reward, stops=stops)
+        del decoder
+    if recipe.run.compile:
+        from egm.models.fast.compiled import compile_layers
+
+        compile_layers(model)
+    trainer = GroundingGRPOTrainer(
+        recipe=recipe,
+        ahead=Ahead(table, asker, stride=asked, workers=recipe.run.workers),
+        asker=Asker(processor, codec, recipe.data.prompt),  # held-out samples are answered in this process
+        reward=reward,
+        rollouts=RolloutWriter(out / "rollouts", keep=recipe.rollout.keep, process=args.process_index),
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict({"number": range(len(table) // recipe.rollout.candidates)}),
+        processing_class=processor,
+    )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        _refuse_whole(recipe)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    stop = StopOnSignal()
+    for callback in (stop, LogFile(out / "log.jsonl", _SHOWN)):
+        trainer.add_callback(callback)
+    if recipe.eval is not None:
+        trainer.add_callback(Measure(recipe.eval.every, partial(trainer.measure, held_out)))
+    return trainer, stop
+
+
+def _refuse_whole(recipe: GRPORecipe) -> None:
+    """Refuse what needs whole weights, where each process has a share of them."""
+    whole = [] if recipe.eval is None else ["eval"]
+    whole += [] if recipe.rollout.engine.startswith("vllm") else [f"rollout.engine {recipe.rollout.engine}"]
+    if whole:
+        raise RecipeError(
+            f"{' and '.join(whole)} decode with the whole model on each process: under FSDP and DeepSpeed leave eval "
+            "out, and take a vLLM engine"
+        )
+
+
+def _held_out(section: GreedySection | None) -> list[Sample]:
+    if section is None:
+        return []
+    samples = list(islice(open_dataset(section.data, images=section.images), section.samples))
+    if bare := next((sample for sample in samples if sample.box is None), None):
+        raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
+    return samples
+
+
+def _stops(model: Any, processor: Any) -> list[int]:
+    given = model.generation_config.eos_token_id
+    known = given if isinstance(given, list) else [given]
+    return sorted({int(stop) for stop in [processor.tokenizer.eos_token_id, *known] if stop is not None})
+
+
+def _rows(recipe: GRPORecipe, processes: int) -> int:
+    """Return the completions of one pass on one of so many processes."""
+    prompts, group = recipe.optim.prompts, recipe.rollout.group
+    passes = recipe.optim.updates * recipe.optim.accumulation
+    rows, rest = divmod(prompts * group, processes * passes)
+    if prompts % processes or rest:
+        raise RecipeError(
+            f"optim.prompts {prompts} (groups of {group}) do not divide among {processes} processes and "
+            f"optim.updates x optim.accumulation = {passes} passes: choose a multiple"
+        )
+    return rows
+
+
+def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
+    import torch
+    from accelerate import PartialState
+    from trl import GRPOConfig
+
+    optim, drawn, run = recipe.optim, recipe.rollout, recipe.run
+    on_gpu = torch.cuda.is_available()
+    rows = _rows(recipe, PartialState(cpu=not on_gpu).num_processes)
+    scale = optim.scale or ("none" if optim.loss == "dr_grpo" else "group")
+    return GRPOConfig(
+        output_dir=str(out / "checkpoints"),
+        max_steps=optim.steps,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=optim.accumulation,
+        steps_per_generation=optim.updates * optim.accumulation,
+        num_generations=drawn.group,
+        num_iterations=optim.iterations,
+        loss_type=_LOSSES[optim.loss],
+        importance_sampling_level="sequence" if optim.loss == "gspo" else "token",
+        beta=optim.kl,
+        use_bias_correction_kl=optim.loss != "gspo",  # unbiased with one ratio a token, not with one a sequence
+        epsilon=optim.clip_low,
+        epsilon_high=optim.clip_high,
+        scale_rewards=scale,
+        max_completion_length=drawn.max_new_tokens,
+        temperature=drawn.temperature,
+        top_p=drawn.top_p,
+        top_k=drawn.top_k,
+        learning_rate=optim.learning_rate,
+        lr_scheduler_type=optim.schedule,
+        warmup_steps=optim.warmup_steps,
+        weight_decay=optim.weight_decay,
+        adam_beta2=optim.beta2,
+        max_grad_norm=optim.max_grad_norm,
+        bf16=optim.precision == "bf16" and on_gpu,
+        use_cpu=not on_gpu,
+        optim="adamw_torch_fused" if on_gpu else "adamw_torch",
+        seed=run.seed,
+        data_seed=run.seed,
+        shuffle_dataset=False,  # the table of samples has its order already
+        logging_steps=run.log_every,
+        save_steps=run.save_every,
+        save_total_limit=2,
+        report_to=run.report_to,
+        remove_unused_columns=False,
+        disable_tqdm=not sys.stderr.isatty(),
+        **_engine(recipe),
+        **_recomputing(GRPOConfig, recompute=optim.recompute),
+    )
+
+
+def _engine(recipe: GRPORecipe) -> dict[str, Any]:
+    """Word the engine for TRL; placeholders of pictures are never sampled, which each engine is told in its own way."""
+    from egm.backends.checkpoint import find_checkpoint
+
+    config = find_checkpoint(recipe.model.name).config
+    banned = [int(config[name]) for name in ("image_token_id", "video_token_id") if name in config]
+    drawn = recipe.rollout
+    if not drawn.engine.startswith("vllm"):
+        return {"generation_kwargs": {"suppress_tokens": banned}}
+    options: dict[str, Any] = {
+        "use_vllm": True,
+        "vllm_mode": drawn.engine.removeprefix("vllm-"),
+        "generation_kwargs": {"logit_bias": dict.fromkeys(banned, -100.0)},
+    }
+    if drawn.engine == "vllm-server":
+        return options | {"vllm_server_base_url": drawn.url}
+    # vLLM's own choice is the model's context: hundreds of thousands of tokens, whose cache would have to fit.
+    room = drawn.max_prompt + drawn.max_new_tokens
+    context = config.get("text_config", config).get("max_position_embeddings", room)
+    return options | {
+        "vllm_gpu_memory_utilization": drawn.gpu_memory,
+        "vllm_max_model_length": min(room, int(context)),
+    }
+
+
+def _recomputing(config: Any, *, recompute: bool) -> dict[str, bool]:
+    from egm.training.sft.run import checkpointing_name
+
+    return {checkpointing_name(config): recompute}

@@ -1,0 +1,1 @@
+"""Rewards of completions, for TRL and for verl."""

@@ -1,0 +1,102 @@
+"""The reward for verl, under the same section of a recipe and with the same meaning as for TRL.
+
+```console
+$ python -m verl.trainer.main_ppo ... \
+    reward.custom_reward_function.path=$(python -c 'import egm.training.verl as v; print(v.__file__)') \
+    reward.custom_reward_function.name=compute_score \
+    '+reward.custom_reward_function.reward_kwargs.reward={terms: [{kind: mix}]}'
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from egm.boxes import Box
+from egm.codecs import get_codec
+from egm.errors import DataError, RecipeError
+from egm.training.rewards.reward import Reward, RewardSection
+
+
+def compute_score(
+    data_source: str,  # noqa: ARG001 - verl's signature
+    solution_str: str,
+    ground_truth: str | Sequence[float],
+    extra_info: Mapping[str, Any],
+    *,
+    reward: Mapping[str, Any] | None = None,
+    codec: str = "qwen3_vl",
+    tokenizer: str | None = None,
+    **kwargs: Any,  # noqa: ARG001 - what else verl passes
+) -> dict[str, float]:
+    """Return the reward of one completion, as verl's reward managers call it.
+
+    Args:
+        data_source: Not looked at.
+        solution_str: The completion.
+        ground_truth: The true box in pixels, `x1, y1, x2, y2`, as numbers or as JSON.
+        extra_info: `width` and `height` of the upright image; `amodal` and `seen_size` where they matter.
+        reward: The section `reward` of a recipe; `mix` if not given.
+        codec: Name of the model family's codec.
+        tokenizer: Folder or hub name of the tokenizer, which the overlong penalty counts with.
+        **kwargs: What else verl passes, not looked at.
+
+    Returns:
+        `score`, the reward; `acc`, 1 if IoU >= 0.5; `iou`.
+
+    Raises:
+        DataError: If the truth is no box, the size is missing, or the overlong penalty has no tokenizer.
+        RecipeError: If the section is wrong.
+    """
+    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), codec)
+    truth = json.loads(ground_truth) if isinstance(ground_truth, str) else ground_truth
+    if "width" not in extra_info or "height" not in extra_info:
+        raise DataError("extra_info lacks width and height: boxes are scored in pixels of the original image")
+    seen = extra_info.get("seen_size")
+    tokens = None
+    if function.section.overlong is not None:
+        if tokenizer is None:
+            raise DataError("reward.overlong counts tokens: name a tokenizer in reward_kwargs")
+        tokens = [_count(tokenizer, solution_str)]
+    grades = function.grade(
+        [solution_str],
+        truths=[Box(*truth)],
+        sizes=[(int(extra_info["width"]), int(extra_info["height"]))],
+        amodal=[bool(extra_info.get("amodal", False))],
+        seen_sizes=[None if seen is None else (int(seen[0]), int(seen[1]))],
+        tokens=tokens,
+    )
+    return {"score": float(grades.totals[0]), "acc": grades.accuracy(), "iou": grades.scores[0].iou}
+
+
+@lru_cache(maxsize=8)
+def _reward(section: str, codec: str) -> Reward:
+    try:
+        return Reward(RewardSection.model_validate_json(section), get_codec(codec))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise RecipeError(f"reward.{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+
+def _count(tokenizer: str, text: str) -> int:
+    """Count tokens, with the end-of-turn token that verl takes off."""
+    return len(_tokenizer(tokenizer)(text, add_special_tokens=False)["input_ids"]) + 1
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+def _plain(value: Any) -> Any:
+    """Turn OmegaConf's containers into JSON's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,0 +1,67 @@
+"""`egm ground --server`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from egm.cli import main
+
+from ..faulty_server import FaultyServer, fail, say
+
+ANSWER = 'There.\n</think>\n\n[{"bbox_2d": [0, 0, 500, 500]}]'
+
+Ground = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ground(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Ground:
+    Image.new("RGB", (64, 32), "teal").save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what a command sets ends with the test
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["egm", "ground", "a.png", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return (int(end.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+def test_boxes_from_a_server(ground: Ground) -> None:
+    with FaultyServer({"": [say(ANSWER)]}, models=("some/model",)) as server:
+        code, out, err = ground("the cup", "the mug", "--json", "--server", server.url, "--max-tokens", "9")
+        assert (code, err) == (0, "")
+        rows: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
+        assert [(row["phrase"], row["model"], row["box"]) for row in rows] == [
+            ("the cup", "some/model", [0, 0, 32, 16]),
+            ("the mug", "some/model", [0, 0, 32, 16]),
+        ]
+        assert ground("the cup", "--server", server.url, "--model", "other", "--show-reasoning")[0] == 0
+        assert {(query["model"], query["max_tokens"]) for query in server.asked} == {("some/model", 9), ("other", 4096)}
+
+
+def test_a_server_that_refuses(ground: Ground) -> None:
+    with FaultyServer({"": [say(ANSWER)], "the mug": [fail(400, "no\nmugs")]}) as server:
+        code, out, err = ground("the mug", "--server", server.url)
+    assert (code, out) == (2, "")
+    assert err == f"error: 'tiny' at {server.url}/v1 did not answer: HTTP 400: no mugs\n"
+
+
+def test_bad_input(ground: Ground) -> None:
+    with FaultyServer({}, models=("b", "a")) as server:
+        assert ground("x", "--server", server.url)[::2] == (
+            2,
+            f"error: {server.url}/v1 serves several models: name one of a, b\n",
+        )
+    assert "error: 'nowhere' is no server's URL: give one such as" in ground("x", "--server", "nowhere")[2]
+    assert "leave them out with --server" in ground("x", "--server", "http://127.0.0.1:1", "--device", "cpu")[2]
+    assert "error: unknown codec 'qwen': did you mean" in ground("x", "--server", "http://a", "--codec", "qwen")[2]

@@ -1,0 +1,240 @@
+"""The decoder and what it draws with, against the library's own generate."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from egm.backends import GenerationSettings, Request
+from egm.backends.transformers import TransformersBackend
+from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
+from egm.models import build_model, build_processor, enable_fast_path
+from egm.models import decode as module
+from egm.models.decode.batch import PromptBatch, make_prompts
+from egm.models.decode.decoder import Decoder, can_decode
+from egm.models.decode.sampling import Drawing, uniforms
+from egm.models.decode.state import coarse
+from egm.types import Completion
+
+GREEDY = GenerationSettings(max_new_tokens=16)
+SAMPLED = GenerationSettings(max_new_tokens=16, temperature=0.9, top_p=0.95, top_k=50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def stock() -> TransformersBackend:
+    """What goes through generate: a lively model as the library has it."""
+    model = build_model("tiny-s").eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(4)
+    return TransformersBackend(model, build_processor())
+
+
+@pytest.fixture(scope="module")
+def backend(stock: TransformersBackend) -> TransformersBackend:
+    return TransformersBackend(enable_fast_path(copy.deepcopy(stock.module)), build_processor())
+
+
+@pytest.fixture(scope="module")
+def requests_() -> list[Request]:
+    """Questions about pictures of several sizes, with phrases of several lengths; two of them share a picture."""
+    codec, data = get_codec("qwen3_vl"), SynthRef("val")
+    scenes = [data.samples(number) for number in range(3)]
+    samples = [scenes[0][0], scenes[1][1], scenes[1][2], scenes[2][3]]
+    assert samples[1].image is samples[2].image
+    return [
+        Request(codec.messages(sample.phrase), [sample.image], draw=index)  # type: ignore[list-item]
+        for index, sample in enumerate(samples)
+    ]
+
+
+def agree(ours: list[Completion], theirs: list[Completion]) -> None:
+    assert [reply.text for reply in ours] == [reply.text for reply in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.logprob == pytest.approx(other.logprob, abs=1e-4)
+        assert mine.answer_logprob == pytest.approx(other.answer_logprob, abs=1e-4)
+        times = {"seconds": mine.seconds, "logprob": mine.logprob, "answer_logprob": mine.answer_logprob}
+        assert mine == replace(other, **times)
+
+
+@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_it_writes_what_generate_writes(
+    backend: TransformersBackend, stock: TransformersBackend, requests_: list[Request], settings: GenerationSettings
+) -> None:
+    assert can_decode(backend.module)
+    assert not can_decode(stock.module)
+    agree(backend.generate(requests_, settings), stock.generate(requests_, settings))
+    votes = [replace(request, vote=vote) for request in requests_[:2] for vote in (0, 1)]
+    agree(backend.generate(votes, settings), stock.generate(votes, settings))
+
+
+def test_rows_are_left_behind_and_the_others_get_more_room(
+    backend: TransformersBackend,
+    stock: TransformersBackend,
+    requests_: list[Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_AHEAD", 1)
+    settings = replace(SAMPLED, max_new_tokens=100)
+    free = backend.generate(requests_, settings)
+    assert -(-max(reply.prompt_tokens for reply in free) // 64) * 64 + 100 > 256  # the first state is too short
+    ids = [stock._encode(reply.text) for reply in free]
+    stop = next(token for token in ids[0][10:40] if token not in ids[1][:50] and token not in ids[3])
+    pair = []
+    for plain in (backend, stock):
+        other = TransformersBackend(copy.copy(plain.module), plain.processor)
+        other.module.generation_config = copy.deepcopy(plain.module.generation_config)
+        other.module.generation_config.eos_token_id = [stop]
+        pair.append(other.generate(requests_, settings))
+    agree(*pair)
+    assert len({reply.completion_tokens for reply in pair[0]}) > 1
+    assert {reply.finish_reason for reply in pair[0]} == {"stop", "length"}
+    in_order = sorted(pair[0], key=lambda reply: reply.completion_tokens)
+    assert [reply.seconds for reply in in_order] == sorted(reply.seconds for reply in in_order)
+
+
+def test_each_answer_has_its_own_room_in_the_context(backend: TransformersBackend, requests_: list[Request]) -> None:
+    other = TransformersBackend(copy.copy(backend.module), backend.processor)
+    other.module.config = copy.deepcopy(backend.module.config)
+    other.module.config.get_text_config().max_position_embeddings = 200
+    replies = other.generate(requests_, replace(GREEDY, max_new_tokens=300))
+    assert len({reply.prompt_tokens for reply in replies}) > 1
+    assert [reply.prompt_tokens + reply.completion_tokens for reply in replies] == [200] * 4
+
+
+def make(backend: TransformersBackend, rows: int | None, **changes: Any) -> Decoder:
+    return Decoder(
+        backend.module, **{"dtype": None, "stops": [2], "pad": 0, "banned": [], "rows": rows, "graphs": False} | changes
+    )
+
+
+def asked(backend: TransformersBackend, requests: list[Request]) -> PromptBatch:
+    texts = [backend.prompt(request.messages) for request in requests]
+    images = [request.images[0] for request in requests]
+    return make_prompts(backend.processor, texts, list(range(len(images))), images)
+
+
+def test_few_rows_at_a_time_write_the_same(backend: TransformersBackend, requests_: list[Request]) -> None:
+    prompts, which, numbers = asked(backend, requests_), [0, 0, 1, 2, 2, 2, 3], uniforms(range(7), 12)
+    whole = make(backend, None).write(prompts, which, 12, Drawing(0.9), numbers, logprobs=True)
+    parts = make(backend, 2).write(prompts, which, 12, Drawing(0.9), numbers, logprobs=True)
+    assert parts.ids == whole.ids
+    assert len({tuple(ids) for ids in whole.ids}) == 7
+    assert [sum(row) for row in parts.logprobs] == pytest.approx([sum(row) for row in whole.logprobs], abs=1e-3)
+    assert all(one <= two for one, two in zip(parts.times, parts.times[2:], strict=False))
+    assert make(backend, None).write(prompts, which, 12, Drawing(0.9), numbers).logprobs == [[]] * 7
+
+
+def test_a_copy_in_another_type_is_the_model_loaded_in_it(
+    backend: TransformersBackend, requests_: list[Request], tmp_path: Path
+) -> None:
+    source = TransformersBackend(copy.deepcopy(backend.module), backend.processor)
+    decoder, prompts = make(source, None, dtype=torch.bfloat16), asked(backend, requests_)
+    for step in ("begin", "trained"):
+        source.module.save_pretrained(tmp_path / step)
+        loaded = type(source.module).from_pretrained(tmp_path / step, dtype=torch.bfloat16)
+        there = make(TransformersBackend(enable_fast_path(loaded.eval()), backend.processor), None)
+        ours, theirs = (each.write(prompts, [0, 1, 2, 3], 24, Drawing(0.0), logprobs=True) for each in (decoder, there))
+        assert ours.ids == theirs.ids
+        assert ours.logprobs == theirs.logprobs
+        with torch.no_grad():
+            for weight in source.module.parameters():
+                weight.add_(0.01)
+
+
+def test_banned_tokens_and_stops(backend: TransformersBackend, requests_: list[Request]) -> None:
+    prompts = asked(backend, requests_)
+    free = make(backend, None)(prompts, 1, max_new_tokens=8, temperature=0.0)
+    bare = make(backend, None, banned=[free[0][0]])(prompts, 1, max_new_tokens=8, temperature=0.0)
+    assert free[0][0] not in {token for ids in bare for token in ids}
+    short = make(backend, None, stops=[free[0][3]])(prompts, 1, max_new_tokens=8, temperature=0.0)
+    assert short[0] == free[0][: free[0].index(free[0][3]) + 1]
+    assert make(backend, None)(prompts, 1, max_new_tokens=1, temperature=0.0) == [ids[:1] for ids in free]
+
+
+def test_one_call_can_end_at_further_tokens(backend: TransformersBackend, requests_: list[Request]) -> None:
+    decoder, prompts = make(backend, None), asked(backend, requests_)
+    whole = decoder(prompts, 1, max_new_tokens=12, temperature=0.0)
+    until = whole[0][4]
+    ended = decoder(prompts, 1, max_new_tokens=12, temperature=0.0, until=[until])
+    assert ended == [ids[: ids.index(until) + 1] if until in ids else ids for ids in whole]
+    assert len(ended[0]) <= 5
+    kept = {token for ids in whole for token in ids}
+    many = [token for token in range(len(backend.processor.tokenizer)) if token not in kept][:60]
+    assert decoder(prompts, 1, max_new_tokens=12, temperature=0.0, until=[until, *many]) == ended
+    assert decoder(prompts, 1, max_new_tokens=12, temperature=0.0) == whole
+
+
+def test_draws_follow_the_shares() -> None:
+    shares = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    scores = shares.log().repeat(20_000, 1)
+    numbers = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+
+    def drawn(*how: Any) -> list[float]:
+        return (torch.bincount(Drawing(*how)(scores, numbers), minlength=6) / 20_000).tolist()
+
+    assert drawn(1.0) == pytest.approx(shares.tolist(), abs=0.01)
+    assert drawn(0.5) == pytest.approx((shares**2 / (shares**2).sum()).tolist(), abs=0.01)
+    assert drawn(1.0, 1.0, 2) == pytest.approx([0.625, 0, 0.375, 0, 0, 0], abs=0.01)
+    assert drawn(1.0, 0.7) == pytest.approx([0.625, 0, 0.375, 0, 0, 0], abs=0.01)
+    assert drawn(1.0, 1e-9) == drawn(0.0) == drawn(1e-30) == [1, 0, 0, 0, 0, 0]
+
+
+def test_the_ends_of_the_range_draw_what_can_be_drawn() -> None:
+    scores = torch.randn(64, 5000, generator=torch.Generator().manual_seed(0)) * 5
+    scores[:, [0, 1, -1]] = -torch.inf
+    for number in (0.0, 1 - 2**-24):
+        drawn = Drawing(1.0)(scores, torch.full((64,), number))
+        assert torch.isfinite(scores.gather(1, drawn[:, None])).all()
+
+
+def test_random_numbers_are_each_seeds_own() -> None:
+    state = torch.random.get_rng_state()
+    numbers = uniforms([3, 5, 2**63 - 1], 100)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(uniforms([5], 7), numbers[1:2, :7])
+    assert len({row[0].item() for row in numbers}) == 3
+    assert float(numbers.min()) >= 0
+    assert float(numbers.max()) < 1
+
+
+def test_threads_and_shared_pictures_change_nothing() -> None:
+    processor, codec, data = build_processor(), get_codec("qwen3_vl"), SynthRef("val")
+    scenes = [data.samples(number) for number in range(20)]
+    samples, images = [sample for scene in scenes for sample in scene[:2]], [scene[0].image for scene in scenes]
+    texts = [
+        processor.apply_chat_template(codec.messages(sample.phrase), tokenize=False, add_generation_prompt=True)
+        for sample in samples
+    ]
+    pictures = [number // 2 for number in range(40)]
+    one, two = (make_prompts(processor, texts, pictures, images, threads=threads) for threads in (1, 2))
+    assert torch.equal(one.pixels, two.pixels)
+    assert (one.ids, one.grids) == (two.ids, two.grids)
+    whole = processor(text=texts[:6], images=[images[picture] for picture in pictures[:6]])
+    assert whole["input_ids"] == one.ids[:6]
+    part = one.part([5, 8, 9])
+    assert (part.ids, part.pictures) == ([one.ids[5], one.ids[8], one.ids[9]], [0, 1, 1])
+    assert torch.equal(
+        part.pixels, processor.image_processor([images[2], images[4]], return_tensors="pt")["pixel_values"]
+    )
+    assert part.grids == [one.grids[2], one.grids[4]]
+
+
+def test_few_numbers_are_rounded_to() -> None:
+    assert [coarse(count, 1, 4) for count in (1, 2, 5, 9, 129, 191, 256, 1000)] == [1, 2, 5, 10, 160, 192, 256, 1024]
+    assert [coarse(count, 64, 8) for count in (1, 64, 65, 600, 1100, 8000)] == [64, 64, 128, 640, 1152, 8192]

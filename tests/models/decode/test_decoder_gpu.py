@@ -1,0 +1,95 @@
+"""Decoding on a GPU: steps replayed as CUDA graphs write what eager steps write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
+from egm.models import build_model, build_processor, enable_fast_path
+from egm.models import decode as module
+from egm.models.decode.batch import PromptBatch, make_prompts
+from egm.models.decode.decoder import Decoder
+from egm.models.decode.sampling import Drawing, uniforms
+
+pytestmark = pytest.mark.gpu
+
+DRAWINGS = [Drawing(0.0), Drawing(0.9), Drawing(0.9, 0.95, 50)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A lively model in float32, so that the order of sums decides no token."""
+    model = build_model("tiny-s").eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(4)
+    return enable_fast_path(model.cuda())
+
+
+@pytest.fixture(scope="module")
+def prompts() -> PromptBatch:
+    processor, codec = build_processor(), get_codec("qwen3_vl")
+    scenes = [SynthRef("val").samples(number) for number in range(6)]
+    samples = [sample for scene in scenes for sample in scene[:2]]
+    texts = [
+        processor.apply_chat_template(codec.messages(sample.phrase), tokenize=False, add_generation_prompt=True)
+        for sample in samples
+    ]
+    return make_prompts(processor, texts, [number // 2 for number in range(12)], [scene[0].image for scene in scenes])
+
+
+def make(model: Any, *, graphs: bool, rows: int | None = None, stops: Any = (2,)) -> Decoder:
+    return Decoder(model, dtype=None, stops=stops, pad=0, banned=[12, 13], rows=rows, graphs=graphs)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=str)
+@pytest.mark.parametrize("ahead", [1, 512])
+def test_graphs_write_what_eager_steps_write(
+    model: Any, prompts: PromptBatch, drawing: Drawing, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AHEAD", ahead)  # with 1 the states grow on the way
+    which = [*range(12), 0, 0, 5]  # 15 of 16 rows
+    numbers = None if drawing.greedy else uniforms(range(15), 150)
+    eager = make(model, graphs=False).write(prompts, which, 150, drawing, numbers, logprobs=True)
+    replayed = make(model, graphs=True)
+    for _ in range(2):  # recorded, then replayed from the start, on what the first left behind
+        graphs = replayed.write(prompts, which, 150, drawing, numbers, logprobs=True)
+        assert graphs.ids == eager.ids
+        assert [sum(row) for row in graphs.logprobs] == pytest.approx([sum(row) for row in eager.logprobs], abs=1e-2)
+    alone = make(model, graphs=True, rows=1).write(prompts, which, 150, drawing, numbers)
+    assert alone.ids == eager.ids
+
+
+@pytest.mark.parametrize(("ahead", "few"), [(1, 128), (512, 1)])
+def test_rows_end_one_by_one(
+    model: Any, prompts: PromptBatch, ahead: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AHEAD", ahead)  # with 1 the states grow on the way
+    monkeypatch.setattr(module, "_FEW", few)  # with 1 they shrink
+    numbers = uniforms(range(12), 200)
+    free = make(model, graphs=True).write(prompts, range(12), 200, Drawing(0.9), numbers)
+    stops = sorted({ids[min(10 + 15 * row, len(ids) - 1)] for row, ids in enumerate(free.ids)})[:2]
+    eager, graphs = (
+        make(model, graphs=on, stops=stops).write(prompts, range(12), 200, Drawing(0.9), numbers)
+        for on in (False, True)
+    )
+    assert graphs.ids == eager.ids
+    assert len({len(ids) for ids in graphs.ids}) > 2
+    order = sorted(range(12), key=lambda row: len(graphs.ids[row]))
+    assert [graphs.times[row] for row in order] == sorted(graphs.times)
+
+
+def test_the_memory_of_graphs_can_be_had_back(model: Any, prompts: PromptBatch) -> None:
+    decoder = make(model, graphs=True)
+    decoder.write(prompts, range(12), 40, Drawing(0.0))
+    caches = [tensor for state in decoder._states.values() for tensor in (*state.cache.keys, *state.cache.values)]
+    size, held = sum(tensor.nbytes for tensor in caches), torch.cuda.memory_allocated()
+    assert size > 0
+    del caches
+    decoder.forget()
+    assert torch.cuda.memory_allocated() <= held - size

@@ -1,0 +1,89 @@
+"""Batches: token for token, pixel for pixel what the model's own processor makes, with a loss on the answer alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from egm.boxes import Box
+from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
+from egm.errors import DataError
+from egm.models import build_config, build_processor, get_preset
+from egm.training.data import SynthRefRows
+from egm.training.data.collate import IGNORED, Collator, expand_pixels
+from egm.types import Sample
+
+CONFIG = build_config(get_preset("tiny-s"))
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    return build_processor()
+
+
+def collator(processor: Any, **options: Any) -> Collator:
+    return Collator(SynthRefRows(50, 0), processor, get_codec("qwen3_vl"), CONFIG, **options)
+
+
+def odd(size: tuple[int, int]) -> Sample:
+    """A picture that the processor has to resize."""
+    image = Image.effect_noise(size, 80).convert("RGB")
+    return Sample("odd", image, 'the "odd" one', Box(3, 4, 30, 40), size, amodal=True, rationale="It is there.")
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize("prompt", [None, "grounding"])
+def test_a_batch_is_what_the_processor_makes(processor: Any, thinking: bool, prompt: str | None) -> None:
+    codec = get_codec("qwen3_vl")
+    samples = [*SynthRef("train").samples(0), *SynthRef("train").samples(1)]
+    samples += [odd((100, 75)), odd((900, 500)), odd((40, 300))]
+    batch = collator(processor, thinking=thinking, prompt=prompt).collate(samples)
+    mean, std = processor.image_processor.image_mean[0], processor.image_processor.image_std[0]
+    pixels = expand_pixels(batch["pixels"], mean=mean, std=std, temporal=2)
+    start = 0
+    for i, sample in enumerate(samples):
+        messages = codec.messages(sample.phrase, amodal=sample.amodal, prompt=prompt)
+        question = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert sample.box is not None and sample.size is not None  # noqa: PT018
+        rationale = sample.rationale if thinking else None
+        answer = codec.target(sample.phrase, sample.box, size=sample.size, rationale=rationale) + "<|im_end|>"
+        asked = processor(text=[question], images=[sample.image], return_tensors="pt")
+        told = processor.tokenizer(answer, return_tensors="pt")["input_ids"][0]
+        whole = torch.cat([asked["input_ids"][0], told])
+        ids, labels = batch["input_ids"][i], batch["labels"][i]
+        assert torch.equal(ids[: len(whole)], whole)
+        assert (ids[len(whole) :] == processor.tokenizer.pad_token_id).all()
+        begin = len(whole) - len(told)
+        assert torch.equal(labels[begin : len(whole)], told)
+        assert (labels[:begin] == IGNORED).all()
+        assert (labels[len(whole) :] == IGNORED).all()
+        count = len(asked["pixel_values"])
+        torch.testing.assert_close(pixels[start : start + count], asked["pixel_values"], atol=1e-5, rtol=0)
+        assert list(batch["image_grid_thw"][i]) == asked["image_grid_thw"][0].tolist()
+        start += count
+    assert start == len(pixels)
+
+
+def test_rows_hold_all_phrases_of_a_scene(processor: Any) -> None:
+    rows = SynthRefRows(50, 0)
+    batch = collator(processor)([{"row": 3}, {"row": 5}])
+    assert len(batch["input_ids"]) == len(rows[3]) + len(rows[5])
+    assert batch["input_ids"].shape[1] % 32 == 0
+
+
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        (Sample("a", Image.new("RGB", (64, 64)), "it", Box(1, 2, 30, 40), (64, 64)), "a has no rationale"),
+        (Sample("b", Image.new("RGB", (64, 64)), "it", None, (64, 64), rationale="x"), "b has no box"),
+        (Sample("c", Image.new("RGB", (64, 64)), "it", Box(1, 2, 3, 4), (64, 65), rationale="x"), "says its image is"),
+        (Sample("d", Image.new("RGB", (64, 64)), "it", Box(1, 2, 3, 4), rationale="x " * 400), "over data.max_length"),
+    ],
+)
+def test_a_sample_that_cannot_be_taught_is_named(processor: Any, sample: Sample, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        collator(processor, max_length=256).collate([sample])

@@ -1,0 +1,119 @@
+"""Questions for a generation, and answers drawn to them: made ahead, passed over, decoded as the library decodes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from egm.codecs import get_codec
+from egm.errors import DataError
+from egm.models.decode.decoder import Decoder
+from egm.models.fast.enable import enable_fast_path
+from egm.training.data import SynthRefRows
+from egm.training.grpo.questions import Ahead, Asker, SampleTable
+from egm.training.recipe import ModelSection
+from egm.training.sft.run import open_model
+
+CODEC = get_codec("qwen3_vl")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    model, processor = open_model(ModelSection(name="egm-tiny"), seed=0)
+    return enable_fast_path(model), processor
+
+
+def decoder(tiny: tuple[Any, Any]) -> Decoder:
+    model, processor = tiny
+    tokenizer, banned = processor.tokenizer, [model.config.image_token_id, model.config.video_token_id]
+    stops = [tokenizer.eos_token_id]
+    return Decoder(
+        model, dtype=torch.float32, stops=stops, pad=tokenizer.pad_token_id, banned=banned, rows=6, graphs=False
+    )
+
+
+def test_greedy_decoding_is_that_of_generate(tiny: tuple[Any, Any]) -> None:
+    from egm.backends import GenerationSettings
+    from egm.backends.transformers import TransformersBackend
+    from egm.grounder import Grounder
+
+    table = SampleTable(SynthRefRows(4, 1))
+    samples = [table[i] for i in (0, 1, 5, 9)]
+    prompts = Asker(tiny[1], CODEC, None)(samples)
+    answers = decoder(tiny)(prompts, 2, max_new_tokens=40, temperature=0.0)
+    grounder = Grounder(TransformersBackend(*tiny), CODEC, settings=GenerationSettings(max_new_tokens=40))
+    expected = [grounding.text for grounding in grounder.ground_many(samples) for _ in range(2)]
+    assert tiny[1].tokenizer.batch_decode(answers) == expected
+
+
+def test_sampling_follows_the_models_probabilities(tiny: tuple[Any, Any]) -> None:
+    model, processor = tiny
+    prompts = Asker(processor, CODEC, None)([SampleTable(SynthRefRows(1, 1))[0]])
+    torch.manual_seed(0)
+    answers = decoder(tiny)(prompts, 600, max_new_tokens=1, temperature=3.0)
+    ids = torch.tensor(prompts.ids)
+    with torch.no_grad():
+        asked = {"pixel_values": prompts.pixels, "image_grid_thw": torch.tensor(prompts.grids)}
+        asked["mm_token_type_ids"] = (ids == processor.image_token_id).long()
+        scores = model(input_ids=ids, **asked).logits[0, -1]
+    scores[[model.config.image_token_id, model.config.video_token_id]] = -torch.inf
+    shares = (scores / 3.0).softmax(0)
+    likeliest = int(shares.argmax())
+    share = np.mean([answer[0] == likeliest for answer in answers])
+    assert share == pytest.approx(float(shares[likeliest]), abs=0.08)
+    assert not {token for answer in answers for token in answer} & {
+        model.config.image_token_id,
+        model.config.video_token_id,
+    }
+    narrow = decoder(tiny)(prompts, 50, max_new_tokens=1, temperature=3.0, top_k=2)
+    assert len({answer[0] for answer in narrow}) <= 2
+    nucleus = decoder(tiny)(prompts, 50, max_new_tokens=1, temperature=3.0, top_p=1e-6)
+    assert {answer[0] for answer in nucleus} == {likeliest}
+
+
+def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
+    table, asker = SampleTable(SynthRefRows(4, 1)), Asker(tiny[1], CODEC, None)
+    ahead = Ahead(table, asker, stride=4, workers=1)
+    for first in (0, 4, 8, 2):
+        made = ahead.get([first, first + 1])
+        expected = asker([table[first], table[first + 1]])
+        assert made.ids == expected.ids
+        assert torch.equal(made.pixels, expected.pixels)
+
+
+def test_questions_are_made_ahead_after_a_signal_to_all_processes(tiny: tuple[Any, Any]) -> None:
+    table, asker = SampleTable(SynthRefRows(20, 1)), Asker(tiny[1], CODEC, None)
+    ahead = Ahead(table, asker, stride=2, workers=1)
+    for first in range(0, 12, 2):  # further than is prefetched
+        assert ahead.get([first]).ids == asker([table[first]]).ids
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGTERM)
+
+
+class Listed:
+    """Rows of a list."""
+
+    blocks = None
+    samples_per_row = 2
+
+    def __init__(self, rows: list[list[Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[Any]:
+        return self.rows[index]
+
+
+def test_rows_without_samples_are_passed_over() -> None:
+    table = SampleTable(Listed([["a", "b"], [], ["c"], []]))
+    assert [table[number] for number in range(8)] == ["a", "b", "c", "c", "c", "c", "a", "b"]
+    with pytest.raises(DataError, match="not one sample"):
+        SampleTable(Listed([[], []]))[1]
