@@ -9,7 +9,7 @@ from typing import Any
 from egm.reproduce.folder import ArmFolder
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.run import _jobs, make_plan
-from egm.training.recipe import load_recipe_as
+from egm.training.recipe import load_recipe
 
 from .conftest import Write
 
@@ -17,7 +17,7 @@ SHIPPED = Path(__file__).parents[2] / "recipes" / "reproduce.yaml"
 
 
 def begun(path: Path, out: Path, *, parallel: int = 2, **options: Any) -> list[str]:
-    plan = make_plan(load_recipe_as(ReproduceRecipe, path), out, **options)
+    plan = make_plan(load_recipe(ReproduceRecipe, path), out, **options)
     return [job.name for job in _jobs(plan, 1, parallel)]
 
 

@@ -24,7 +24,7 @@ from egm.reproduce.report import grids_of, write_report
 from egm.reproduce.results import complexity_gain, complexity_gap, load_results
 from egm.reproduce.run import Plan, make_plan
 from egm.stats import Estimate
-from egm.training.recipe import load_recipe_as
+from egm.training.recipe import load_recipe
 
 from .conftest import Write
 
@@ -107,7 +107,7 @@ class Made:
 
 @pytest.fixture
 def made(write: Write, tmp_path: Path) -> Made:
-    return Made(load_recipe_as(ReproduceRecipe, write(evaluate__scenes=None)), tmp_path / "out")
+    return Made(load_recipe(ReproduceRecipe, write(evaluate__scenes=None)), tmp_path / "out")
 
 
 AS_THE_PAPER = {

@@ -21,7 +21,7 @@ def grpo(
     """Reinforce a model on the boxes that it answers with."""
     from egm.training.grpo.recipe import GRPORecipe
     from egm.training.grpo.run import run_grpo
-    from egm.training.recipe import load_recipe_as
+    from egm.training.recipe import load_recipe
 
-    loaded, run = load_recipe_as(GRPORecipe, recipe, settings), run_folder(out, recipe)
+    loaded, run = load_recipe(GRPORecipe, recipe, settings), run_folder(out, recipe)
     say(run_grpo(loaded, run, resume=resume, check=not skip_preflight), run)

@@ -20,7 +20,8 @@ def sft(
 ) -> None:
     """Fine-tune a model on rationales, here or on each process of a launcher such as torchrun."""
     from egm.training.recipe import load_recipe
+    from egm.training.sft.recipe import SFTRecipe
     from egm.training.sft.run import run_sft
 
-    loaded, run = load_recipe(recipe, settings), run_folder(out, recipe)
+    loaded, run = load_recipe(SFTRecipe, recipe, settings), run_folder(out, recipe)
     say(run_sft(loaded, run, resume=resume, allow_leak=allow_leak), run)

@@ -15,7 +15,7 @@ from egm.reproduce.arms import Arm
 from egm.reproduce.jobs import Job
 from egm.reproduce.recipe import EvaluateSection
 from egm.reproduce.stages import job_name
-from egm.training.recipe import SFTRecipe
+from egm.training.sft.recipe import SFTRecipe
 
 _UNKNOWN_SIZE = 1_000_000_000  # parameters of a model from a folder: taken for large, which at worst begins too early
 # By the trainings of recipes/reproduce.yaml on H100s: a sample costs a small model more in launches and loading than in

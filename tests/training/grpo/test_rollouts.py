@@ -11,7 +11,7 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_processor
-from egm.training.grpo.questions import Asker
+from egm.training.grpo.questions import PromptCollator
 from egm.training.grpo.rollouts import RolloutWriter, read_rollouts, write_page
 from egm.training.rewards.reward import IoU, Reward, RewardSection
 
@@ -25,7 +25,7 @@ def test_boxes_are_kept_and_drawn(tmp_path: Path) -> None:
     left, top, right, bottom = sample.box
     near = Box(left, top, right, top + 0.75 * (bottom - top))
     texts = [CODEC.target("it", box, size=sample.size, rationale="There.") for box in (near, Box(0, 0, 3, 3))]
-    prompts = Asker(build_processor(), CODEC, None)([sample])
+    prompts = PromptCollator(build_processor(), CODEC, None)([sample])
     reward = Reward(RewardSection(terms=[IoU()]), CODEC)
     grades = reward.grade(texts, truths=[sample.box] * 2, sizes=[sample.size] * 2)
     RolloutWriter(tmp_path, keep=1, process=0).write(3, prompts, texts, grades, [0.7, -0.7])

@@ -22,14 +22,14 @@ from egm.cli import app
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
-from egm.training import grpo
-from egm.training.grpo.questions import Asker
+from egm.training.grpo import run as grpo
+from egm.training.grpo.questions import PromptCollator
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import read_rollouts, write_page
-from egm.training.grpo.run import _build, run_grpo
-from egm.training.recipe import ModelSection, dump_recipe, load_recipe_as
+from egm.training.grpo.run import make_trainer, run_grpo
+from egm.training.recipe import ModelSection, dump_recipe, load_recipe
 from egm.training.rewards.reward import Grades, Reward, RewardSection
-from egm.training.sft.run import open_model
+from egm.training.shared.model import open_model
 
 CODEC = get_codec("qwen3_vl")
 TOY: dict[str, Any] = {
@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_folder_says_what_was_done(trained: Path) -> None:
-    assert load_recipe_as(GRPORecipe, trained / "recipe.yaml").optim.loss == "gspo"
+    assert load_recipe(GRPORecipe, trained / "recipe.yaml").optim.loss == "gspo"
     run = json.loads((trained / "run.json").read_text())
     assert run["steps"] == 2
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
@@ -135,7 +135,7 @@ def test_it_learns(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_cpu")
 def test_probabilities_are_those_of_the_plain_model(tmp_path: Path) -> None:
     recipe = toy(rollout={"temperature": 2.0, "max_new_tokens": 12, "keep": 0}, optim={"prompts": 4})
-    trainer, _ = _build(recipe, tmp_path / "run", check=False, reward=Digits())
+    trainer = make_trainer(recipe, tmp_path / "run", reward=Digits())
     numbers = [0, 1, 4, 9]
     batch = trainer._generate_and_score_completions([{"number": n} for n in numbers for _ in range(4)])
     order = torch.tensor([5, 2, 14, 9, 0, 7])  # as after TRL's shuffling: some pictures are missing, some come twice
@@ -150,7 +150,7 @@ def test_probabilities_are_those_of_the_plain_model(tmp_path: Path) -> None:
     model, processor = open_model(ModelSection(name="egm-tiny"), seed=0)
     prompts = trainer._prompts
     for place, row in enumerate(batch["rows"][order].tolist()):
-        alone = Asker(processor, CODEC, None)([prompts.samples[row]])
+        alone = PromptCollator(processor, CODEC, None)([prompts.samples[row]])
         answer = batch["completion_ids"][order[place]][: int(batch["completion_mask"][order[place]].sum())]
         whole = torch.cat([torch.tensor(alone.ids[0]), answer])[None]
         with torch.no_grad():
@@ -303,7 +303,7 @@ def test_a_dataset_with_a_row_without_a_box_is_refused(tmp_path: Path) -> None:
 
     processor = open_model(ModelSection(name="egm-tiny"), seed=0)[1]
     with pytest.raises(DataError, match="has no box"):
-        Asker(processor, CODEC, None)([replace(sample, box=None)])
+        PromptCollator(processor, CODEC, None)([replace(sample, box=None)])
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_recipe_errors_are_one_line(tmp_path: Path, text: str, says: str) -> Non
     "path", sorted((Path(__file__).parents[3] / "recipes").glob("*grpo*.yaml")), ids=lambda p: p.name
 )
 def test_shipped_recipes_are_right(path: Path) -> None:
-    assert load_recipe_as(GRPORecipe, path).stage == "grpo"
+    assert load_recipe(GRPORecipe, path).stage == "grpo"
 
 
 class Noted(Digits):

@@ -252,7 +252,12 @@ def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
     [
         ({}, {}, DataError, "lacks width and height"),
         ({"width": 9, "height": 9}, {"reward": {"overlong": {"limit": 9}}}, DataError, "name a tokenizer"),
-        ({"width": 9, "height": 9}, {"reward": {"terms": [{"kind": "x"}]}}, RecipeError, "reward.terms.0"),
+        (
+            {"width": 9, "height": 9},
+            {"reward": {"terms": [{"kind": "x"}]}},
+            RecipeError,
+            "reward: terms.0: unknown kind",
+        ),
     ],
 )
 def test_verl_is_told_what_is_wrong(extra: Any, options: Any, error: type[Exception], says: str) -> None:

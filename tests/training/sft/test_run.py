@@ -25,7 +25,8 @@ from egm.errors import DataError, EgmError, ImageError, ModelError, RecipeError
 from egm.grounder import Grounder
 from egm.models import build_model
 from egm.publish.merge import merge_adapter
-from egm.training.recipe import SFTRecipe, load_recipe
+from egm.training.recipe import load_recipe
+from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
 from egm.training.sft.trainer import GroundingTrainer
 from egm.training.shared.trainable import is_part
@@ -50,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_folder_says_what_was_done(trained: Path) -> None:
-    assert load_recipe(trained / "recipe.yaml") == toy()
+    assert load_recipe(SFTRecipe, trained / "recipe.yaml") == toy()
     run = json.loads((trained / "run.json").read_text())
     assert run["seed"] == 0
     assert run["steps"] == 2
