@@ -14,7 +14,7 @@ from egm.errors import DataError, EgmError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from egm.reproduce.run import Plan
+    from egm.reproduce.run import ReproductionPlan
 
 
 def reproduce(
@@ -75,7 +75,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _report(plan: Plan) -> None:
+def _report(plan: ReproductionPlan) -> None:
     from rich.console import Console
 
     from egm.report.grid import terminal
@@ -90,7 +90,7 @@ def _report(plan: Plan) -> None:
     print(path)
 
 
-def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
+def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -119,7 +119,7 @@ def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _arms_table(plan: Plan) -> Table:
+def _arms_table(plan: ReproductionPlan) -> Table:
     from rich.table import Table
     from rich.text import Text
 
