@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def reproduce(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as evaluate.scenes=100.")
     ] = None,
+    keys: Annotated[bool, keys_option("egm.reproduce.recipe", "ReproduceRecipe")] = False,  # noqa: ARG001 - eager
 ) -> None:
     """Train small and larger models at equal data, evaluate and time them, and hold the paper's claims against it.
 
