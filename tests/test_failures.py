@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egm.boxes import Box, iou
-from egm.failures import Miss, Neighbour, classify, mirrored, phrase_facts
+from egm.failures import Miss, Neighbour, classify, phrase_facts
 
 SIZE = (200, 100)
 TRUTH = Box(20, 20, 60, 80)  # 40 x 60
@@ -72,7 +72,7 @@ def test_another_object_goes_before_part() -> None:
 
 
 def test_mirrored_needs_a_side_in_the_phrase_and_the_size() -> None:
-    flipped = mirrored(TRUTH, SIZE)
+    flipped = TRUTH.mirrored(SIZE[0])
     assert tuple(flipped) == (140, 20, 180, 80)
     assert classify(flipped, TRUTH, phrase="the left cup", size=SIZE) == Miss.MIRRORED
     assert classify(flipped, TRUTH, phrase="Rightmost cup", size=SIZE) == Miss.MIRRORED

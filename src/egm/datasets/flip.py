@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from egm.boxes import Box
 from egm.datasets.rows import Dataset
 from egm.errors import DataError
 from egm.types import Sample
@@ -54,11 +53,6 @@ def can_flip(phrase: str) -> bool:
         return False
     words = (found[0] for found in _GLUED.finditer(phrase))
     return all(_SIDE.match(word) or _INNOCENT.fullmatch(word) for word in words)
-
-
-def flip_box(box: Box, width: float) -> Box:
-    """Mirror a box about the middle of an image of `width` pixels; an amodal box may stay outside the frame."""
-    return Box(width - box.x2, box.y1, width - box.x1, box.y2)
 
 
 def flip_sample(sample: Sample, *, root: Path | None = None) -> Sample:
@@ -117,7 +111,7 @@ def _flip_words(sample: Sample, width: int | None) -> Sample:
         sample,
         id=sample.id.removesuffix(_SUFFIX) if sample.id.endswith(_SUFFIX) else sample.id + _SUFFIX,
         phrase=flip_phrase(sample.phrase),
-        box=None if box is None or width is None else flip_box(box, width),
+        box=None if box is None or width is None else box.mirrored(width),
         rationale=None,
         meta={**sample.meta, "flipped": not sample.meta.get("flipped", False)},
     )
