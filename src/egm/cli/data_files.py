@@ -53,7 +53,7 @@ def check(
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
     from egm.datasets.check import malformed_rows
     from egm.datasets.registry import evaluation_images
-    from egm.datasets.scales import scale_notes
+    from egm.datasets.scale_check import scale_notes
 
     console = Console(stderr=True)
     if images is not None and not images.is_dir():

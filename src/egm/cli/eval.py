@@ -148,8 +148,8 @@ def _open(
         return name, list(_packed(source))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
+    from egm.datasets.image_root import ImageRoot
     from egm.datasets.registry import open_dataset
-    from egm.datasets.rows import ImageRoot
 
     if images is not None and not images.is_dir():
         raise DataError(f"there is no folder {str(images)!r} of images: check --images")
@@ -187,7 +187,7 @@ def _packed(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     """The samples, without reading pictures that lie inside files."""
-    from egm.datasets.rows import Dataset
+    from egm.datasets.dataset import Dataset
 
     return samples.annotations() if isinstance(samples, Dataset) else samples
 

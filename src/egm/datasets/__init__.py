@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from egm.datasets.check import Finding, check_dataset
     from egm.datasets.convert import write_dataset
+    from egm.datasets.dataset import Dataset
     from egm.datasets.flip import Flipped, flip_phrase, flip_sample
     from egm.datasets.jsonl import JsonlDataset
+    from egm.datasets.read_rows import Malformed
     from egm.datasets.refcoco import EVALUATION, SIZES
     from egm.datasets.registry import dataset_names, open_dataset
-    from egm.datasets.rows import Dataset, Malformed
 
 __all__ = [
     "EVALUATION",
@@ -33,11 +34,12 @@ __all__ = [
 _MODULES = {
     "check": ("Finding", "check_dataset"),
     "convert": ("write_dataset",),
+    "dataset": ("Dataset",),
     "flip": ("Flipped", "flip_phrase", "flip_sample"),
     "jsonl": ("JsonlDataset",),
+    "read_rows": ("Malformed",),
     "refcoco": ("EVALUATION", "SIZES"),
     "registry": ("dataset_names", "open_dataset"),
-    "rows": ("Dataset", "Malformed"),
 }
 
 

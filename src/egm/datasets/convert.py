@@ -13,7 +13,8 @@ from PIL.Image import Image
 
 from egm.boxes import Box
 from egm.codecs import Qwen3VL
-from egm.datasets.rows import Dataset, ImageRoot
+from egm.datasets.dataset import Dataset
+from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError
 from egm.files import write_bytes, write_text
 from egm.images import load_image
@@ -89,7 +90,7 @@ def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
         if sample.size is None:  # then a mirrored box is only known with its picture
             sample = replace(dataset[number], size=size)
         samples.append(replace(sample, image=path))
-    return Dataset(dataset.name, samples, root=folder, kind=dataset.kind)
+    return Dataset(dataset.name, samples, root=folder, kind=dataset.kind, scale=dataset.scale)
 
 
 def _png(picture: Image) -> bytes:

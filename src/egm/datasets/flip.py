@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -99,7 +99,9 @@ class Flipped(Dataset):
         mirrored: Sequence[Sample] = [
             _flip_words(samples[i], None if (size := samples[i].size) is None else size[0]) for i in self._places
         ]
-        super().__init__(f"{dataset.name}{_SUFFIX}", mirrored, root=dataset.root, kind=dataset.kind)
+        super().__init__(
+            f"{dataset.name}{_SUFFIX}", mirrored, root=dataset.root, kind=dataset.kind, scale=dataset.scale
+        )
 
     def _at(self, index: int) -> Sample:
         return flip_sample(self._source[self._places[index]], root=self._source.root)

@@ -6,9 +6,11 @@ import dataclasses
 import os
 from pathlib import Path
 
-from egm.datasets.formats import open_files
+from egm.datasets.dataset import Dataset
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.open_files import open_files
+from egm.datasets.read_rows import Malformed
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
-from egm.datasets.rows import Dataset, ImageRoot, Malformed
 from egm.errors import DataError, nearest
 from egm.types import Sample
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egm.datasets.rows import ImageRoot, Malformed, Row, collect, pixels, text, xywh
+from egm.datasets.fields import Row, pixels, text, xywh
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.read_rows import Malformed, read_rows
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -63,7 +65,7 @@ def read_unc(
         images: Where images are.
         by: Who split it, as in the file's name: `unc`, `umd`, `google`. May be left out where there is one file only.
         split: Only this split, such as `testA`; all of them if left out.
-        malformed: See `collect`.
+        malformed: See `read_rows`.
 
     Raises:
         DataError: If a file is missing or wrong; the message names the row.
@@ -88,7 +90,7 @@ def read_unc(
                 picture, kind = pictures.get(_key(row, "image_id")), _key(row, "category_id")
                 yield f"row {number}", {**row, "_image": picture, "_boxes": boxes, "_kind": kinds.get(kind, kind)}
 
-    return collect(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
+    return read_rows(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
 
 
 def _key(row: Row, key: str) -> int | None:

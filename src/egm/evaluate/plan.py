@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
 from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
 from egm.images import picture_key

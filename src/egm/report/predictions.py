@@ -8,7 +8,6 @@ rows for one sample, or a truth that is not the sample's is an error.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Literal
 
 from egm.boxes import Box, iou
 from egm.codecs import Codec
+from egm.datasets.coco_names import coco_number
 from egm.errors import DataError
 from egm.failures import Neighbour
 from egm.journal import Record, read_journal
@@ -25,7 +25,6 @@ from egm.report.summary import category_of
 from egm.scoring import score
 from egm.types import Grounding, Sample
 
-_COCO = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
 _BOUNDLESS = (1_000_000, 1_000_000)
 
@@ -245,8 +244,7 @@ def _phrase_key(phrase: str) -> str:
 
 
 def _image_key(image: str) -> str:
-    number = _COCO.search(Path(image).name)
-    return number[1] if number else Path(image).stem
+    return coco_number(image) or Path(image).stem
 
 
 def _box_key(box: Box) -> str:
