@@ -156,12 +156,12 @@ def convert(
     side no word tells, as at "2 o'clock", are left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
-    from egm.datasets.convert import FORMATS, save_pictures
+    from egm.datasets.convert import ENDINGS, save_pictures
 
     if kind is None:
-        kind = next((name for name, ending in FORMATS.items() if out.suffix == ending), None)
+        kind = next((name for name, ending in ENDINGS.items() if out.suffix == ending), None)
     if kind is None:
-        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(FORMATS.values())}")
+        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(ENDINGS.values())}")
     if out.exists() and not force:
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:

@@ -20,7 +20,7 @@ from egm.files import write_bytes, write_text
 from egm.images import load_image
 from egm.types import Sample
 
-FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
+ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
 """Formats that can be written, with the ending of their files."""
 
 
@@ -36,8 +36,8 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
             format needs.
     """
-    if kind not in FORMATS:
-        raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(FORMATS)}")
+    if kind not in ENDINGS:
+        raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(ENDINGS)}")
     samples = dataset.annotations()
     if not dataset.names_files:
         raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")

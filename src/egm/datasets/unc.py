@@ -20,7 +20,7 @@ from egm.datasets.read_rows import Malformed, read_rows
 from egm.errors import DataError
 from egm.types import Sample
 
-MAX_BYTES = 2 * 2**30
+MAX_UNPACKED_BYTES = 2 * 2**30
 """Largest file, unpacked, that is read from a zip."""
 
 
@@ -134,8 +134,8 @@ def _open_zip(path: Path, by: str | None) -> tuple[bytes, bytes, Path]:
         instances = str(Path(refs).with_name("instances.json").as_posix())
         if instances not in names:
             raise DataError(f"{path} has no {instances}: refs(*).p and instances.json belong together")
-        if any(archive.getinfo(name).file_size > MAX_BYTES for name in (refs, instances)):
-            raise DataError(f"{path} unpacks to more than {MAX_BYTES // 2**30} GB a file: it is not a UNC zip")
+        if any(archive.getinfo(name).file_size > MAX_UNPACKED_BYTES for name in (refs, instances)):
+            raise DataError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES // 2**30} GB a file: it is not a UNC zip")
         return archive.read(refs), archive.read(instances), path / refs
 
 
