@@ -10,8 +10,8 @@ from egm.backends.base import GenerationSettings, Request
 from egm.backends.sampling import drawing_of, row_uniforms
 
 if TYPE_CHECKING:
-    from egm.models.decode.batch import PromptBatch
-    from egm.models.decode.decoder import Decoder
+    from egm.models.decode.decoder import BatchDecoder
+    from egm.models.decode.prompt_batch import PromptBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,16 @@ class Draft:
 
 def can_decode(model: Any, requests: Sequence[Request]) -> bool:
     """Tell whether the decoder takes a model and requests: one picture each."""
-    from egm.models.decode.decoder import can_decode
+    from egm.models.decode.decoder import supports_batch_decoding
 
-    return all(len(request.images) == 1 for request in requests) and can_decode(model)
+    return all(len(request.images) == 1 for request in requests) and supports_batch_decoding(model)
 
 
-def make_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> Decoder:
+def make_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> BatchDecoder:
     """Make the decoder of a model that takes as many rows as there is memory for."""
-    from egm.models.decode.decoder import Decoder
+    from egm.models.decode.decoder import BatchDecoder
 
-    return Decoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, rows=None, graphs=True)
+    return BatchDecoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, max_rows=None, graphs=True)
 
 
 def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], device: Any) -> PromptBatch:
@@ -58,7 +58,7 @@ def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence
         groups: The requests.
         device: Where the model is: beside a GPU, threads process the pictures.
     """
-    from egm.models.decode.batch import make_prompts, threads_for
+    from egm.models.decode.prompt_batch import make_prompts, threads_for
 
     images = {id(group[0].images[0]): group[0].images[0] for group in groups}
     places = {key: place for place, key in enumerate(images)}
@@ -69,7 +69,7 @@ def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence
 
 
 def write_drafts(
-    decoder: Decoder,
+    decoder: BatchDecoder,
     prompts: PromptBatch,
     rooms: Sequence[int],
     groups: Sequence[Sequence[Request]],
@@ -89,7 +89,7 @@ def write_drafts(
     requests = [request for group in groups for request in group]
     which = [number for number, group in enumerate(groups) for _ in group]
     numbers = row_uniforms(settings, requests, max(rooms))
-    written = decoder.write(prompts, which, max(rooms), drawing_of(settings), numbers, logprobs=True)
+    written = decoder.generate(prompts, which, max(rooms), drawing_of(settings), numbers, logprobs=True)
     sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
     return [
         Draft(

@@ -111,9 +111,9 @@ def row_uniforms(settings: GenerationSettings, requests: Sequence[Request], coun
 
 def drawing_of(settings: GenerationSettings) -> Any:
     """Return how tokens are drawn."""
-    from egm.models.decode.sampling import Drawing
+    from egm.models.decode.sampling import Sampler
 
-    return Drawing(settings.temperature, settings.top_p, settings.top_k)
+    return Sampler(settings.temperature, settings.top_p, settings.top_k)
 
 
 class RowSampler:

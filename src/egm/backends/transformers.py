@@ -114,7 +114,7 @@ class TransformersBackend:
                 drafts = (self._decoded if decoded else self._generated)(requests, settings)
         except torch.OutOfMemoryError as error:
             if "_decoder" in self.__dict__:
-                self._decoder.forget()
+                self._decoder.release_graphs()
             raise BackendError(
                 f"out of GPU memory with {len(requests)} requests at once: use a smaller batch_size"
             ) from error

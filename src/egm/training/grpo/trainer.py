@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trl import GRPOTrainer
 
 from egm.images import load_image
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.rope_index import position_ids
 from egm.training.grpo.branching import GroupDrawer
 from egm.training.grpo.questions import Ahead, Asker, Prompts
@@ -336,16 +336,16 @@ def check_version() -> None:
         )
 
 
-def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> Decoder:
+def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> BatchDecoder:
     """Make what decodes in this process."""
     own = next(model.parameters()).dtype
-    return Decoder(
+    return BatchDecoder(
         model,
         dtype=torch.bfloat16 if bf16 else own,
         stops=stops,
         pad=processor.tokenizer.pad_token_id,
         banned=[model.config.image_token_id, model.config.video_token_id],
-        rows=recipe.rollout.rows,
+        max_rows=recipe.rollout.rows,
         graphs=recipe.rollout.cuda_graphs,
     )
 

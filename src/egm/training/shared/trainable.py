@@ -10,6 +10,7 @@ import torch
 
 from egm.backends.checkpoint import EMBEDDED
 from egm.errors import ModelError, RecipeError
+from egm.models.find_core import core_of
 from egm.training.recipe import LoraSection, ModelSection
 
 PARTS: Final[dict[str, tuple[str, ...]]] = {
@@ -100,7 +101,7 @@ def recompute_layers(model: Any, share: float) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
     model.disable_input_require_grads()
-    core = next(module for module in model.modules() if hasattr(module, "visual") and hasattr(module, "language_model"))
+    core = core_of(model)
     towers = [core.language_model.layers, core.visual.blocks]
     chosen = {id(layer) for tower in towers if _learns(tower) for layer in tower[: round(share * len(tower))]}
     for module in model.modules():
