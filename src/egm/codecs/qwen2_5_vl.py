@@ -10,37 +10,13 @@ from egm.boxes import Box
 from egm.codecs import targets
 from egm.codecs.parsing import reading
 from egm.codecs.prompts import user_turn
+from egm.images import smart_resize
 from egm.types import Grounding, Message
 
 _CELL = 28  # pixels: patches of 14, merged two by two
 # Of a side; `egm.codecs.parsing` says why. Its size was chosen on a log that the tests score too (its worst box passes
 # the edge by 22 %), so the agreement with that log's known accuracy does not speak for it.
 _MARGIN = 0.25
-
-
-def smart_resize(size: tuple[int, int], *, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Work out the size that Qwen2.5-VL's processor gives an image: multiples of 28 within a number of pixels.
-
-    The arithmetic is that of `smart_resize` in https://github.com/QwenLM/Qwen3-VL/tree/main/qwen-vl-utils; halves round
-    to even.
-
-    Args:
-        size: Width and height of the upright original image in pixels.
-        min_pixels: Fewest pixels allowed.
-        max_pixels: Most pixels allowed.
-
-    Example:
-        >>> smart_resize((640, 480), min_pixels=3136, max_pixels=12_845_056)
-        (644, 476)
-    """
-    width, height = (max(_CELL, round(side / _CELL) * _CELL) for side in size)
-    if width * height > max_pixels:
-        shrink = math.sqrt(size[0] * size[1] / max_pixels)
-        width, height = (max(_CELL, math.floor(side / shrink / _CELL) * _CELL) for side in size)
-    elif width * height < min_pixels:
-        grow = math.sqrt(min_pixels / (size[0] * size[1]))
-        width, height = (math.ceil(side * grow / _CELL) * _CELL for side in size)
-    return width, height
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +77,5 @@ class Qwen25VL:
         )
 
     def _seen(self, size: tuple[int, int]) -> tuple[int, int]:
-        return smart_resize(size, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
+        # The arithmetic of qwen-vl-utils, for a model served behind them.
+        return smart_resize(size, factor=_CELL, min_pixels=self.min_pixels, max_pixels=self.max_pixels, least=_CELL)

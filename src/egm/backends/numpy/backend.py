@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
 from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
 from egm.errors import BackendError, ModelError
+from egm.images import smart_resize
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
@@ -157,8 +157,9 @@ class NumpyBackend:
         from PIL.Image import Resampling
 
         settings = self._pixels
-        patch = settings["patch_size"]
-        size = fit(image.size, patch * settings["merge_size"], settings["size"])
+        patch, limits = settings["patch_size"], settings["size"]  # both of them in pixels, in spite of their names
+        low, high = limits["shortest_edge"], limits["longest_edge"]
+        size = smart_resize(image.size, factor=patch * settings["merge_size"], min_pixels=low, max_pixels=high)
         resized = image if image.size == size else image.resize(size, Resampling(settings["resample"]))
         pixels = np.asarray(resized, dtype=np.float32) * np.float32(settings["rescale_factor"])
         pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
@@ -204,29 +205,6 @@ class _Writing:
         shares /= shares.sum()
         kept = np.cumsum(shares) - shares < settings.top_p  # at least the likeliest
         return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
-
-
-def fit(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[int, int]:
-    """Work out the size that the Qwen2-VL image processor gives a picture.
-
-    Args:
-        size: Width and height in pixels.
-        factor: Both sides become multiples of it.
-        limits: Fewest (`shortest_edge`) and most (`longest_edge`) pixels, in spite of their names.
-
-    Example:
-        >>> fit((640, 480), 32, {"shortest_edge": 4096, "longest_edge": 112896})
-        (384, 288)
-    """
-    low, high = limits["shortest_edge"], limits["longest_edge"]
-    width, height = (round(side / factor) * factor for side in size)
-    if width * height > high:
-        shrink = math.sqrt(size[0] * size[1] / high)
-        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in size)
-    elif width * height < low:
-        grow = math.sqrt(low / (size[0] * size[1]))
-        width, height = (math.ceil(side * grow / factor) * factor for side in size)
-    return width, height
 
 
 def read_safetensors(folder: Path) -> dict[str, Floats]:
