@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from egm.report.grid import Cell, Grid, Line, csv_text, latex, markdown, printable
+from egm.report.grid import Cell, Grid, Line, csv_text, latex, markdown
 
 EVIL = r"a|b_c*<i>&`#\x"
 
@@ -39,10 +39,3 @@ def test_csv_holds_no_formula_and_reads_back() -> None:
         [header, row] = csv.reader(io.StringIO(csv_text(grid(name, "r", "s"))))
         assert row == ["part", kept, "50.00", "40.00", "60.00", "", "r; s"]
         assert len(header) == len(row)
-
-
-def test_printable_is_one_line_that_steers_nothing() -> None:
-    assert (
-        printable("a\x1b[31m\n b\u202ec\ud800")
-        == "a\N{REPLACEMENT CHARACTER}[31m b\N{REPLACEMENT CHARACTER}c\N{REPLACEMENT CHARACTER}"
-    )

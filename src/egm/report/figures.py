@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
-from egm.report.card import column_title, size_text
+from egm.display import size_text
+from egm.report.card import column_title
 from egm.report.points import Point
 from egm.report.published import published
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Final
 from egm.boxes import Box
 from egm.codecs.parsing.reading import split_reasoning
 from egm.datasets.synthetic import SPLITS, VERSION, SynthRef
+from egm.display import printable
 from egm.draw import draw_boxes
 from egm.errors import DataError, ImageError
 from egm.failures import phrase_facts
 from egm.images import load_image
 from egm.journal import Record
-from egm.report.grid import printable
 from egm.report.runs import Run
 from egm.report.summary import misses_of
 from egm.report.wording import MISS_TITLES

@@ -92,12 +92,6 @@ class Grid:
         return ",".join(str(number) for number in sorted(numbers[remark] for remark in line.remarks))
 
 
-def printable(text: str) -> str:
-    """Text without what could steer a terminal, break a line or fail to be encoded."""
-    shown = (char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
-    return "".join(shown)
-
-
 def terminal(grid: Grid) -> Group:
     """The table for rich, intervals beneath the figures."""
     from rich.console import Group

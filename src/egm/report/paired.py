@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from egm.display import printable
 from egm.report.compare import Comparison
-from egm.report.grid import Cell, Grid, Line, printable
+from egm.report.grid import Cell, Grid, Line
 from egm.report.wording import MISS_TITLES, intervals_note
 from egm.stats import Estimate, McNemar
 

@@ -8,9 +8,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from egm.display import printable
 from egm.failures import COMPLEX_AT, Miss
 from egm.report.compare import Comparison
-from egm.report.grid import printable, terminal
+from egm.report.grid import terminal
 from egm.report.paired import comparison_grids
 from egm.report.summary import METRICS, Summary
 from egm.report.wording import MISS_TITLES, interval, intervals_note, percent

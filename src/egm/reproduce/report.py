@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from egm.display import size_text
 from egm.errors import DataError
 from egm.failures import COMPLEX_AT
 from egm.files import write_bytes, write_text
 from egm.report import grid as forms
-from egm.report.card import card_grid, size_text
+from egm.report.card import card_grid
 from egm.report.figures import latency_figure, tokens_figure
 from egm.report.grid import Cell, Grid, Line
 from egm.report.paired import p_value, signed
