@@ -30,9 +30,9 @@ from math import comb
 from typing import Final
 
 from egm.boxes import Box, pairwise_iou
-from egm.types import Failure
+from egm.types import HIT_IOU, Failure
 
-AGREEMENT_IOU: Final = 0.5
+AGREEMENT_IOU: Final = HIT_IOU
 """IoU from which on two boxes count as the same answer."""
 
 

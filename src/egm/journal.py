@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from egm.errors import DataError
+from egm.types import HIT_IOU
 
-FILE_NAME: Final = "journal.jsonl"
+JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
 SYNC_SECONDS: Final = 1.0
 """How long a line may wait for the disk while others follow it."""
@@ -118,6 +119,10 @@ class Record:
         """What no other sample of the run shares: split and id."""
         return self.split, self.id
 
+    def hit(self) -> bool:
+        """Tell whether the box counts as right, as `egm.types.Score.hit` does."""
+        return self.iou >= HIT_IOU
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -204,7 +209,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
-        self.path = folder / FILE_NAME
+        self.path = folder / JOURNAL_NAME
         folder.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         try:
@@ -273,7 +278,7 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
         DataError: If there is none, or a line is damaged; the message names file and line.
     """
     file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
+    file = file / JOURNAL_NAME if file.is_dir() else file
     if not file.exists():
         raise DataError(f"there is no journal at {str(file)!r}: give a folder that `egm eval` wrote")
     header: Header | None = None

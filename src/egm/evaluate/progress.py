@@ -29,7 +29,7 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count one more."""
         self.done += 1
-        self.hits += record.iou >= 0.5
+        self.hits += record.hit()
         if record.failure == ERROR:
             self.errors[record.error or ""] += 1
 

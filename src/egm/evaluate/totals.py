@@ -24,7 +24,7 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
     errors = Counter((record.error or "").partition(":")[0] for record in records if record.failure == ERROR)
     return {
         "n": len(records),
-        "accuracy": _mean([float(record.iou >= 0.5) for record in records]),
+        "accuracy": _mean([float(record.hit()) for record in records]),
         "mean_iou": _mean([record.iou for record in records]),
         "failures": dict(sorted(kinds.items())),
         "errors": dict(sorted(errors.items())),

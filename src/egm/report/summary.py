@@ -12,7 +12,7 @@ import numpy as np
 from egm import stats
 from egm.boxes import Box
 from egm.errors import DataError
-from egm.failures import Miss, Neighbour, PhraseFacts, classify, phrase_facts
+from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, phrase_facts
 from egm.journal import Record
 from egm.stats import Estimate, FloatArray, IntArray
 
@@ -166,7 +166,7 @@ def misses_of(
     """Name the kind of each miss, None for hits; arguments as in `interval_summary`."""
     known: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
     return [
-        classify(
+        classify_miss(
             None if record.box is None else Box(*record.box),
             Box(*record.truth),
             phrase=record.phrase,
@@ -174,7 +174,7 @@ def misses_of(
             category=category_of(record.meta),
             others=known.get(record.image, ()) if record.image else (),
         )
-        if record.box is None or record.iou < 0.5
+        if record.box is None or not record.hit()
         else None
         for record in records
     ]
