@@ -71,7 +71,7 @@ def read_script(
         DataError: If it cannot be read or is empty.
     """
     from egm.evaluate.plan import draw_of
-    from egm.report.formats import is_journal
+    from egm.report.prediction_files import is_journal
 
     try:
         if is_journal(path):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
 from egm.display import size_text
-from egm.report.card import column_title
-from egm.report.points import Point
+from egm.report.figure_points import Point
 from egm.report.published import published
+from egm.report.run_tables import column_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
     """Draw accuracy against mean latency, bubble area by parameters; points without a latency are left out.
 
     Args:
-        points: See `egm.report.points.points_of`.
+        points: See `egm.report.figure_points.points_of`.
         splits: What accuracy is averaged over, for the axis.
 
     Returns:

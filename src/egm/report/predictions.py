@@ -20,7 +20,7 @@ from egm.codecs import Codec
 from egm.errors import DataError
 from egm.failures import Neighbour
 from egm.journal import Record, read_journal
-from egm.report.formats import Prediction, is_journal, read_predictions
+from egm.report.prediction_files import Prediction, is_journal, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
 from egm.types import Grounding, Sample
@@ -52,7 +52,8 @@ def read_records(
     """Read a journal, or score a file of predictions.
 
     Args:
-        path: The file or folder; `egm.report.formats` names the known ones. A journal's scores are taken as they are.
+        path: The file or folder; `egm.report.prediction_files` names the known ones. A journal's scores are taken as
+            they are.
         samples: What was asked, each with the name of its split. Without it, rows must carry their truth.
         reading: How texts are read; rows with boxes need none.
         partial: Accept predictions for some of the samples only, and journals of runs that have not ended.
