@@ -30,8 +30,7 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from egm.display import size_text
-    from egm.models import PRESETS
+    from egm.models.presets import PRESETS, size_text
 
     table = Table("Name", "Family", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, header_style="bold")
     table.add_column("Parameters", justify="right")

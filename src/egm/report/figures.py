@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
-from egm.display import size_text
+from egm.models.presets import size_text
 from egm.report.figure_points import Point
 from egm.report.published import published
 from egm.report.run_tables import column_title

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 from egm.boxes import Box
 from egm.codecs.parsing.reading import split_reasoning
 from egm.datasets.synthetic import SPLITS, VERSION, SynthRef
-from egm.display import printable
 from egm.draw import draw_boxes
 from egm.errors import DataError, ImageError
 from egm.failures import phrase_facts
@@ -30,6 +29,7 @@ from egm.journal import Record
 from egm.report.labels import MISS_TITLES
 from egm.report.runs import Run
 from egm.report.summary import misses_of
+from egm.terminal import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from egm.datasets import EVALUATION
-from egm.display import printable, size_text
 from egm.errors import ModelError
 from egm.evaluate import totals
-from egm.models.presets import get_preset
+from egm.models.presets import get_preset, size_text
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
 from egm.report.runs import Run, columns_of
+from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 PUBLISHED, MEASURED = "as published", "measured here"

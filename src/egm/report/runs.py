@@ -12,12 +12,12 @@ import numpy as np
 
 from egm import stats
 from egm.datasets import EVALUATION, SIZES
-from egm.display import printable
 from egm.errors import DataError
 from egm.evaluate import ERROR
 from egm.journal import Header, Record, read_journal
 from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
+from egm.terminal import printable
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from egm.display import printable
 from egm.failures import COMPLEX_AT, Miss
 from egm.report.compare import Comparison
 from egm.report.grid import Cell, Grid, Line
@@ -12,6 +11,7 @@ from egm.report.judge import Judgement
 from egm.report.labels import MISS_TITLES, intervals_note
 from egm.report.summary import METRICS, Estimates, Summary
 from egm.stats import Estimate, McNemar
+from egm.terminal import printable
 
 _MOST_LINES = 20
 _GROUPS = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from egm.display import size_text
+from egm.models.presets import size_text
 from egm.report import compare
 from egm.report.labels import percent
 from egm.report.tables import p_value

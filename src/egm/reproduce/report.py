@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from egm.display import size_text
 from egm.errors import DataError
 from egm.failures import COMPLEX_AT
 from egm.files import write_bytes, write_text
+from egm.models.presets import size_text
 from egm.report import grid as forms
 from egm.report.figures import latency_figure, tokens_figure
 from egm.report.grid import Cell, Grid, Line
