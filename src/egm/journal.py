@@ -186,15 +186,15 @@ class Header:
         ]
 
     def _identity(self) -> dict[str, Any]:
-        free = ("images", "versions", "command", "started")
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in free}
+        may_differ = ("images", "versions", "command", "started")
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in may_differ}
         # As JSON gives it back: a tuple among the settings is a list there.
-        kept: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
-        return kept
+        plain: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
+        return plain
 
 
 class Journal:
-    """A journal that is being written; use it in a `with` statement.
+    """Append-only writer of a run's journal, which resumes one that is there; use it in a `with` statement.
 
     Args:
         folder: The run folder; made if there is none.
@@ -228,16 +228,16 @@ class Journal:
             self._write(header.to_dict())
             self._sync()
             return header, []
-        known, records = read_journal(self.path)
-        if differences := header.differences(known):
+        existing, records = read_journal(self.path)
+        if differences := header.differences(existing):
             raise DataError(
                 f"{str(self.path.parent)!r} holds another run: {'; '.join(differences)}: "
                 "repeat the same command, or choose another folder"
             )
-        return known, records
+        return existing, records
 
     def append(self, record: Record) -> None:
-        """Write one line; it outlives the process from here on."""
+        """Append one record as a line; it outlives the process from here on."""
         self._write(record.to_dict())
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync()
@@ -318,9 +318,9 @@ def _whole_bytes(file: Path) -> int:
         while end > 0:
             start = max(0, end - 65536)
             content.seek(start)
-            found = content.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            line_feed = content.read(end - start).rfind(b"\n")
+            if line_feed >= 0:
+                return start + line_feed + 1
             end = start
     return 0
 

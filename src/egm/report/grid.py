@@ -84,12 +84,12 @@ class Grid:
     @property
     def remarks(self) -> dict[str, int]:
         """Every remark once, with its number from 1."""
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for _, lines in self.sections:
             for line in lines:
                 for remark in line.remarks:
-                    found.setdefault(remark, len(found) + 1)
-        return found
+                    numbers.setdefault(remark, len(numbers) + 1)
+        return numbers
 
     @property
     def has_intervals(self) -> list[bool]:
@@ -152,7 +152,7 @@ def markdown(grid: Grid) -> str:
     """The table in GitHub's Markdown, intervals in brackets behind the figures."""
     escape = str.maketrans(_MARKDOWN)
 
-    def shown(cell: Cell) -> str:
+    def figure(cell: Cell) -> str:
         text = cell.text.translate(escape)
         return f"{text} ({cell.low}–{cell.high})" if cell.low else text
 
@@ -166,7 +166,7 @@ def markdown(grid: Grid) -> str:
             rows.append(row([f"*{heading.translate(escape)}*", *[""] * (len(grid.columns) - 1)]))
         for line in lines:
             marks = f"<sup>{grid.marks(line)}</sup>" if line.remarks else ""
-            rows.append(row([line.name.translate(escape) + marks, *map(shown, line.cells)]))
+            rows.append(row([line.name.translate(escape) + marks, *map(figure, line.cells)]))
     notes = [f"<sup>{number}</sup> {remark.translate(escape)}" for remark, number in grid.remarks.items()]
     parts = [f"**{grid.title.translate(escape)}**", "\n".join(rows), *notes, *(n.translate(escape) for n in grid.notes)]
     return "\n\n".join(parts) + "\n"

@@ -130,8 +130,8 @@ class Judgement:
     @property
     def counts(self) -> dict[str, int]:
         """How many verdicts of each status."""
-        found = Counter(verdict.status for verdict in self.verdicts)
-        return {"judged": found["judged"], "unreadable": found["unreadable"], "failed": found["failed"]}
+        statuses = Counter(verdict.status for verdict in self.verdicts)
+        return {"judged": statuses["judged"], "unreadable": statuses["unreadable"], "failed": statuses["failed"]}
 
     @property
     def confusion(self) -> dict[str, dict[str, int]]:
@@ -175,19 +175,19 @@ def judge_misses(
     """
     kinds = misses_of(records, neighbours)
     misses = [(record, kind) for record, kind in zip(records, kinds, strict=True) if kind is not None]
-    seen: dict[int, bool] = {}
+    with_picture: dict[int, bool] = {}
 
     def requests() -> Iterator[Request]:  # lazily, for no more pictures should be open than are under way
         for number, (record, _) in enumerate(misses):
             picture = None if images is None else _picture(record, Path(images))
-            seen[number] = picture is not None
+            with_picture[number] = picture is not None
             yield judge_request(record, picture)
 
     replies: dict[int, Completion | BackendError] = dict(
         backend.generate_each(requests(), settings or GenerationSettings())
     )
     verdicts = tuple(
-        _verdict(record, kind, replies.get(number), seen=seen.get(number, False))
+        _verdict(record, kind, replies.get(number), seen=with_picture.get(number, False))
         for number, (record, kind) in enumerate(misses)
     )
     rows = [number for number, verdict in enumerate(verdicts) if verdict.status == "judged"]

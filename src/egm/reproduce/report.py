@@ -212,4 +212,4 @@ def _conditions(results: Results) -> str:
 
 
 def _asked(results: Results) -> Mapping[str, int]:
-    return next(iter(results.arms.values())).run.asked
+    return next(iter(results.arms.values())).run.split_sizes
