@@ -87,7 +87,7 @@ def main() -> None:
         here = Grounder.load(str(folder), settings=settings, batch_size=256)
         own, own_seconds = answer(here, options.scenes, place / "here")
     for side, records, taken in ((options.engine, served, seconds), ("in process", own, own_seconds)):
-        accuracy = 100 * sum(record.iou >= 0.5 for record in records.values()) / len(records)
+        accuracy = 100 * sum(record.hit() for record in records.values()) / len(records)
         errors = sum(record.failure == ERROR for record in records.values())
         tokens = sum(record.completion_tokens or 0 for record in records.values())
         print(f"{side:12}{len(records):6} answers{tokens:8} tokens{taken:8.1f} s", end="")

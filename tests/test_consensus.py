@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egm.boxes import Box, iou
-from egm.consensus import AGREEMENT_IOU, Consensus, consensus, lead, poll
+from egm.consensus import AGREEMENT_IOU, Consensus, consensus, leader_confidence, poll
 from egm.types import Failure
 
 corner, side = st.integers(0, 20), st.integers(1, 20)
@@ -79,7 +79,7 @@ def test_the_lead_is_the_beta_distribution() -> None:
 
     for a in range(8):
         for b in range(8):
-            assert lead(a, b) == pytest.approx(beta.sf(0.5, a + 1, b + 1))
+            assert leader_confidence(a, b) == pytest.approx(beta.sf(0.5, a + 1, b + 1))
 
 
 def test_when_it_stops() -> None:
@@ -102,4 +102,4 @@ def test_no_answer_is_asked_for_in_vain(found: list[Box | Failure], confidence: 
     assert result == consensus(found[:taken])
     if taken < 9:
         left = 9 - taken
-        assert result.size > result.rival + left or lead(result.size, result.rival) >= confidence
+        assert result.size > result.rival + left or leader_confidence(result.size, result.rival) >= confidence

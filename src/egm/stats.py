@@ -34,6 +34,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
+from egm.types import HIT_IOU
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
@@ -107,7 +109,7 @@ def codes(labels: Sequence[Hashable]) -> IntArray:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
 
 
-def hits(ious: ArrayLike, threshold: float = 0.5, *, strict: bool = False) -> FloatArray:
+def hits(ious: ArrayLike, threshold: float = HIT_IOU, *, strict: bool = False) -> FloatArray:
     """1 where a box counts as right, `iou >= threshold`, or `iou > threshold` if strict; else 0."""
     array = np.asarray(ious, dtype=np.float64)
     return np.asarray(array > threshold if strict else array >= threshold, dtype=np.float64)

@@ -14,7 +14,7 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.journal import Header, Journal, Record
-from egm.report.formats import read_predictions
+from egm.report.prediction_files import read_predictions
 from egm.report.predictions import Reading, neighbours_in, read_records
 from egm.types import Sample
 

@@ -13,7 +13,7 @@ from egm.cli.ground import clean
 from egm.cli.pictures import side_by_side, write_picture
 
 if TYPE_CHECKING:
-    from egm.types import Grounding, Sample
+    from egm.types import Grounding, Sample, Score
 
 _RELATIONS = ("no relation", "one relation", "two relations", "three relations")
 _MOST_REASONING = 1000
@@ -43,7 +43,7 @@ def demo(
         assert sample.box is not None
         result = score(grounding, sample.box)
         right += result.hit()
-        _show(console, sample, grounding, result.iou)
+        _show(console, sample, grounding, result)
         panels.append(grounding.draw(truth=sample.box))
     path = out / f"demo-{seed}.png"
     write_picture(path, side_by_side(panels))
@@ -71,13 +71,13 @@ def questions(seed: int) -> tuple[int, list[Sample]]:
     raise AssertionError("unreachable: val has such scenes")
 
 
-def _show(console: object, sample: Sample, grounding: Grounding, iou: float) -> None:
+def _show(console: object, sample: Sample, grounding: Grounding, score: Score) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
     assert isinstance(console, Console)
-    verdict = "no box" if grounding.box is None else f"IoU {iou:.2f}, {'right' if iou >= 0.5 else 'wrong'}"
+    verdict = "no box" if grounding.box is None else f"IoU {score.iou:.2f}, {'right' if score.hit() else 'wrong'}"
     where = str(grounding.failure) if grounding.box is None else " ".join(f"{value:.0f}" for value in grounding.box)
     body = Text.assemble(
         ("asked   ", "bold"),
@@ -86,7 +86,7 @@ def _show(console: object, sample: Sample, grounding: Grounding, iou: float) -> 
         clean(grounding.reasoning)[:_MOST_REASONING] or "nothing",
         ("\npoints  ", "bold"),
         where,
-        (f"   {verdict}", "green" if iou >= 0.5 else "red"),
+        (f"   {verdict}", "green" if score.hit() else "red"),
         (f"   {grounding.seconds:.2f} s, {grounding.tokens} tokens", "dim"),
     )
     console.print(Panel(body, title=_RELATIONS[sample.meta["complexity"]], title_align="left"))

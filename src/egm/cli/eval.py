@@ -208,10 +208,10 @@ def _elsewhere(
     if server is not None:
         return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
     from egm.cli.script import read_script
-    from egm.journal import FILE_NAME
+    from egm.journal import JOURNAL_NAME
 
     assert script is not None
-    script = script / FILE_NAME if script.is_dir() else script
+    script = script / JOURNAL_NAME if script.is_dir() else script
     backend = read_script(script, keys, votes=settings.votes, model=model or "scripted")
     grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}

@@ -60,7 +60,7 @@ def report(
 
     Everything is rebuilt from the journals, without a model.
     """
-    from egm.report.card import card_grid, cost_grid
+    from egm.report.run_tables import card_grid, cost_grid
     from egm.report.runs import load_runs
 
     if paired and len(runs) != 2:
@@ -94,7 +94,7 @@ def _compare(runs: Sequence[Run]) -> Comparison:
 
 
 def _comparison_grids(comparison: Comparison, runs: Sequence[Run]) -> dict[str, Grid]:
-    from egm.report.paired import comparison_grids
+    from egm.report.tables import comparison_grids
 
     stems = ("paired_differences", "paired_mcnemar", "paired_misses")
     # The last table is missing where both got the same items.
@@ -117,8 +117,8 @@ def _write(runs: Sequence[Run], grids: Mapping[str, Grid], comparison: Compariso
 
     from egm.files import write_bytes, write_text
     from egm.report import grid as forms
+    from egm.report.figure_points import points_of
     from egm.report.figures import latency_figure, tokens_figure
-    from egm.report.points import points_of
     from egm.report.runs import shared_splits
 
     out.mkdir(parents=True, exist_ok=True)
@@ -149,8 +149,7 @@ def _print(grids: Sequence[Grid], form: Format) -> None:
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = max(console.width, 160)  # a file has no edge
-        for number, table in enumerate(grids):
-            console.print(*([""] if number else []), forms.terminal(table), sep="\n")
+        console.print(forms.terminal(*grids))
     elif form is Format.CSV:
         print(forms.csv_text(grids[0]), end="")  # a CSV file is one table
     else:

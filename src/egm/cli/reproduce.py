@@ -123,7 +123,7 @@ def _arms_table(plan: Plan) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from egm.report.card import size_text
+    from egm.models.presets import size_text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)

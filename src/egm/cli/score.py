@@ -73,9 +73,9 @@ def score_command(
     from rich.console import Console
 
     from egm.report import compare, interval_summary, read_records
-    from egm.report.judge import judgement_tables
+    from egm.report.grid import terminal
     from egm.report.predictions import neighbours_in
-    from egm.report.tables import comparison_tables, summary_tables
+    from egm.report.tables import comparison_grids, judgement_grids, summary_grids
 
     if len(predictions) > 2:
         raise EgmError(f"give one file of predictions, or two to compare, not {len(predictions)}")
@@ -103,11 +103,10 @@ def score_command(
     console = Console(highlight=False, width=max(console.width, 140)) if not console.is_terminal else console
     for number, (letter, path, summary) in enumerate(zip("AB", predictions, summaries, strict=False)):
         console.print(clean(f"{letter}: {path}" if comparison else str(path)), style="bold", markup=False)
-        console.print(summary_tables(summary))
-        if judgements:
-            console.print(judgement_tables(judgements[number]))
+        grids = summary_grids(summary) + (judgement_grids(judgements[number]) if judgements else [])
+        console.print(terminal(*grids))
     if comparison is not None:
-        console.print(comparison_tables(comparison, ("A", "B")))
+        console.print(terminal(*comparison_grids(comparison, ("A", "B"))))
 
 
 def _judge(
@@ -118,12 +117,12 @@ def _judge(
     neighbours: Mapping[str, Sequence[Neighbour]] | None,
 ) -> list[Judgement]:
     from egm.backends.openai.backend import OpenAIBackend
-    from egm.report.judge import judge
+    from egm.report.judge import judge_misses
 
     if images is not None and not images.is_dir():
         raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
     with OpenAIBackend(url, model) as backend:
-        return [judge(records, backend, images=images, neighbours=neighbours) for records in files]
+        return [judge_misses(records, backend, images=images, neighbours=neighbours) for records in files]
 
 
 def _reading(codec: str | None, pixels_of: str, thinking: bool) -> Reading | None:

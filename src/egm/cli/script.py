@@ -70,8 +70,8 @@ def read_script(
     Raises:
         DataError: If it cannot be read or is empty.
     """
-    from egm.evaluate.plan import draw_of
-    from egm.report.formats import is_journal
+    from egm.evaluate.plan import seed_index_of
+    from egm.report.prediction_files import is_journal
 
     try:
         if is_journal(path):
@@ -83,7 +83,7 @@ def read_script(
         raise DataError(f"script {str(path)!r} is empty: give a text a line")
     lines = [line.replace("\\n", "\n") for line in text.splitlines()]
     answers = {
-        draw_of(*key): [lines[(number * votes + vote) % len(lines)] for vote in range(votes)]
+        seed_index_of(*key): [lines[(number * votes + vote) % len(lines)] for vote in range(votes)]
         for number, key in enumerate(keys)
     }
     return ReplayBackend(answers, model=model)
@@ -91,11 +91,11 @@ def read_script(
 
 def _recorded(path: Path) -> dict[int, list[Completion | BackendError]]:
     from egm.evaluate import ERROR
-    from egm.evaluate.plan import draw_of
+    from egm.evaluate.plan import seed_index_of
     from egm.journal import read_journal
 
     return {
-        draw_of(*record.key): [
+        seed_index_of(*record.key): [
             BackendError(record.error or ERROR)
             if record.failure == ERROR
             else Completion(

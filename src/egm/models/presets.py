@@ -188,6 +188,11 @@ def get_preset(name: str) -> Preset:
     raise ModelError(f"no model size {name!r}: {hint}The sizes are {', '.join(PRESETS)}")
 
 
+def size_text(parameters: int) -> str:
+    """Parameters for people, such as `8.8B` or `11.5M`."""
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
+
+
 def build_config(preset: Preset) -> Any:
     """Make the transformers configuration of a size.
 

@@ -12,7 +12,7 @@ import numpy as np
 from egm import stats
 from egm.boxes import Box
 from egm.errors import DataError
-from egm.failures import Miss, Neighbour, PhraseFacts, classify, phrase_facts
+from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, phrase_facts
 from egm.journal import Record
 from egm.stats import Estimate, FloatArray, IntArray
 
@@ -164,17 +164,17 @@ def misses_of(
     records: Sequence[Record], neighbours: Mapping[str, Sequence[Neighbour]] | None = None
 ) -> list[Miss | None]:
     """Name the kind of each miss, None for hits; arguments as in `interval_summary`."""
-    known: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
+    objects: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
     return [
-        classify(
+        classify_miss(
             None if record.box is None else Box(*record.box),
             Box(*record.truth),
             phrase=record.phrase,
             size=record.size,
             category=category_of(record.meta),
-            others=known.get(record.image, ()) if record.image else (),
+            others=objects.get(record.image, ()) if record.image else (),
         )
-        if record.box is None or record.iou < 0.5
+        if record.box is None or not record.hit()
         else None
         for record in records
     ]
@@ -182,12 +182,12 @@ def misses_of(
 
 def neighbours_of(records: Sequence[Record]) -> dict[str, list[Neighbour]]:
     """The objects that the records ask for, by picture, each once."""
-    found: dict[str, dict[tuple[float, ...], Neighbour]] = {}
+    by_image: dict[str, dict[tuple[float, ...], Neighbour]] = {}
     for record in records:
         if record.image:
-            objects = found.setdefault(record.image, {})
+            objects = by_image.setdefault(record.image, {})
             objects.setdefault(record.truth, Neighbour(Box(*record.truth), category_of(record.meta)))
-    return {image: list(objects.values()) for image, objects in found.items()}
+    return {image: list(objects.values()) for image, objects in by_image.items()}
 
 
 def category_of(meta: Mapping[str, Any]) -> str | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from egm.datasets import EVALUATION
 from egm.evaluate import totals
-from egm.report.card import parameters_of
 from egm.report.published import published
+from egm.report.run_tables import parameters_of
 from egm.report.runs import Run, columns_of
 
 

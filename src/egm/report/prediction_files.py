@@ -27,7 +27,7 @@ from egm.boxes import Box
 from egm.errors import BoxError, DataError
 from egm.types import Failure
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 _QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
 
 
@@ -85,7 +85,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     return predictions
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _rows(path: Path) -> Iterator[tuple[str, _Row]]:
     if path.is_dir():
         rows: Any = _saved_dataset(path)
     else:
@@ -117,7 +117,7 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[str, Row]]:
+def _lines(text: str, path: Path) -> Iterator[tuple[str, _Row]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path} line {number}"
@@ -128,7 +128,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, Row]]:
             yield where, _object(row, where)
 
 
-def _object(row: Any, where: str) -> Row:
+def _object(row: Any, where: str) -> _Row:
     if not isinstance(row, dict):
         raise DataError(f"{where} must be an object, such as {{id, text}}")
     return row
@@ -145,7 +145,7 @@ def _saved_dataset(path: Path) -> list[Any]:
     return list(table.remove_columns([name for name in table.column_names if name not in wanted]))
 
 
-def _prediction(row: Row, where: str) -> Prediction:
+def _prediction(row: _Row, where: str) -> Prediction:
     if "model_output" in row:
         question = str(row.get("question", row.get("problem", "")))
         asked = _QUESTION.fullmatch(question)
@@ -206,7 +206,7 @@ def _answer(value: Any, where: str) -> str:
     return value
 
 
-def _text_or_none(row: Row, key: str) -> str | None:
+def _text_or_none(row: _Row, key: str) -> str | None:
     value = row.get(key)
     return str(value) if isinstance(value, str | int) and str(value).strip() else None
 
@@ -228,7 +228,7 @@ def _encloses_nothing(numbers: Any) -> bool:
     return all(map(math.isfinite, numbers)) and not (x2 > x1 and y2 > y1)
 
 
-def _size(row: Row, where: str) -> tuple[int, int] | None:
+def _size(row: _Row, where: str) -> tuple[int, int] | None:
     width, height = row.get("width"), row.get("height")
     if width is None and height is None:
         return None

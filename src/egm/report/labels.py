@@ -1,11 +1,10 @@
-"""How figures and misses are put into words, the same in every table and page."""
+"""Titles of misses, percentages and the note on intervals, the same in every table and page."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from egm.failures import Miss
-from egm.stats import Estimate
 
 MISS_TITLES: Final[dict[Miss, str]] = {
     Miss.NO_BOX: "no box",
@@ -23,11 +22,6 @@ MISS_TITLES: Final[dict[Miss, str]] = {
 def percent(value: float) -> str:
     """A share in percent, one more digit than published tables give."""
     return f"{100 * value:.2f}"
-
-
-def interval(estimate: Estimate) -> str:
-    """The interval in percent."""
-    return f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
 
 
 def intervals_note(images: int) -> str:

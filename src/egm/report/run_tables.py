@@ -8,10 +8,11 @@ from typing import Any
 from egm.datasets import EVALUATION
 from egm.errors import ModelError
 from egm.evaluate import totals
-from egm.models.presets import get_preset
-from egm.report.grid import Cell, Grid, Line, printable
+from egm.models.presets import get_preset, size_text
+from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
 from egm.report.runs import Run, columns_of
+from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 PUBLISHED, MEASURED = "as published", "measured here"
@@ -68,11 +69,6 @@ def parameters_of(model: str) -> int | None:
         return get_preset("tiny-s" if model == "egm-tiny" else model).parameters
     except ModelError:
         return None
-
-
-def size_text(parameters: int) -> str:
-    """Parameters for people, such as `8.8B` or `11.5M`."""
-    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
 
 
 def _published_line(row: PublishedRow) -> Line:
