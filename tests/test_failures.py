@@ -68,7 +68,7 @@ def test_the_same_object_annotated_twice_is_no_other() -> None:
 
 def test_an_iou_of_half_hits_the_other_object_and_the_mirrored_one_too() -> None:
     half = Box(140, 20, 160, 80)  # of `flipped`
-    flipped = mirrored(TRUTH, SIZE)
+    flipped = TRUTH.mirrored(SIZE[0])
     assert classify_miss(half, TRUTH, phrase="cup", others=[Neighbour(flipped)]) == Miss.WRONG_OBJECT
     assert classify_miss(half, TRUTH, phrase="left cup", size=SIZE) == Miss.MIRRORED
 

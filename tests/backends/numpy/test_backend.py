@@ -63,7 +63,7 @@ def test_resized_pictures_are_seen_alike(
 
 def test_seeds(backend: NumpyBackend, requests_: list[Request]) -> None:
     def sampled(settings: GenerationSettings, shift: int = 0) -> list[str]:
-        requests = [replace(request, draw=request.draw + shift) for request in requests_[:1]]
+        requests = [replace(request, seed_index=request.seed_index + shift) for request in requests_[:1]]
         return [reply.text for reply in backend.generate(requests, settings)]
 
     once = sampled(SAMPLED)
