@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import urllib.request
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from egm._version import __version__
-from egm.environment import cpu_name, driver_version, gpu_name
+from egm.environment import cpu_name, driver_version, gpu_name, package_versions
 
 if TYPE_CHECKING:
     from egm.grounder import Grounder
@@ -30,26 +27,20 @@ def describe(grounder: Grounder, server: str | None = None) -> dict[str, Any]:
         `engine`, `model`, `versions` by name (on a GPU, the driver's too), and `hardware`, None behind a server. A
         server that does not say what it is is "server".
     """
-    versions = {"egm": __version__, "python": platform.python_version()}
-    hardware = None
+    hardware, extra = None, dict[str, str]()
     if server is None:
         engine = type(grounder.backend).__name__
-        names = ["numpy"] if engine == "NumpyBackend" else ["torch", "transformers"]
+        names = ("numpy",) if engine == "NumpyBackend" else ("torch", "transformers")
         module = getattr(grounder.backend, "module", None)
         hardware = cpu_name()
         if module is not None and module.device.type == "cuda":
             hardware = gpu_name() or hardware
-            versions |= {"driver": driver} if (driver := driver_version()) else {}
+            extra = {"driver": driver} if (driver := driver_version()) else {}
     else:
         engine, release = _server(str(getattr(grounder.backend, "url", server)))
-        names = ["openai"]
-        if release is not None:
-            versions = {engine: release, **versions}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+        names = ("openai",)
+        extra = {engine: release} if release is not None else {}
+    versions = extra | package_versions(*names)
     return {"engine": engine, "model": grounder.backend.model, "versions": versions, "hardware": hardware}
 
 
