@@ -47,4 +47,4 @@ def binomial_p_value(successes: int, trials: int) -> float:
     for count in range(min(successes, trials - successes)):
         term = term * (trials - count) // (count + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**trials)
+    return min(1.0, 2 * tail / (1 << trials))

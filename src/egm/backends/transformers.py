@@ -14,6 +14,7 @@ from egm.backends.decoding import Draft, can_decode, make_decoder, read_prompts,
 from egm.backends.library_noise import quiet
 from egm.backends.sampling import Budget, Clock, RowSampler, Scribe, alike, mean_logprobs
 from egm.errors import BackendError, ModelError
+from egm.extras import CHECKPOINTS, need
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -54,8 +55,10 @@ class TransformersBackend:
 
         Raises:
             ModelError: If there is no such model, device or type, or the checkpoint does not load whole.
+            MissingExtraError: Without torch and transformers.
         """
         checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
+        need(f"running {checkpoint.name} in this process", *CHECKPOINTS)
         target = _device(device)
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))

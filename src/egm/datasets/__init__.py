@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.datasets.check import Finding, check_dataset
@@ -30,20 +31,15 @@ __all__ = [
     "write_dataset",
 ]
 
-_MODULES = {
-    "check": ("Finding", "check_dataset"),
-    "convert": ("write_dataset",),
-    "flip": ("Flipped", "flip_phrase", "flip_sample"),
-    "jsonl": ("JsonlDataset",),
-    "refcoco": ("EVALUATION", "SIZES"),
-    "registry": ("dataset_names", "open_dataset"),
-    "rows": ("Dataset", "Malformed"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on its first use."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"egm.datasets.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "check": ("Finding", "check_dataset"),
+        "convert": ("write_dataset",),
+        "flip": ("Flipped", "flip_phrase", "flip_sample"),
+        "jsonl": ("JsonlDataset",),
+        "refcoco": ("EVALUATION", "SIZES"),
+        "registry": ("dataset_names", "open_dataset"),
+        "rows": ("Dataset", "Malformed"),
+    },
+)

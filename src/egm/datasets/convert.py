@@ -15,6 +15,7 @@ from egm.boxes import Box
 from egm.codecs import Qwen3VL
 from egm.datasets.rows import Dataset, ImageRoot
 from egm.errors import DataError
+from egm.extras import need
 from egm.files import write_bytes, write_text
 from egm.images import load_image
 from egm.types import Sample
@@ -124,6 +125,7 @@ def _row(sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _parquet(samples: Sequence[Sample], names: Sequence[str]) -> bytes:
+    need("writing parquet", "pyarrow")
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 

@@ -22,6 +22,7 @@ from egm.datasets.minigpt4 import ref_image
 from egm.datasets.rows import Dataset, ImageRoot, Row, pixels, scaled_1000, text, xywh, xyxy
 from egm.datasets.wordings import phrase_of
 from egm.errors import DataError
+from egm.extras import need
 from egm.types import Sample
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ class ParquetFiles:
 
     Raises:
         DataError: If one cannot be read.
+        MissingExtraError: Without pyarrow.
     """
 
     def __init__(self, paths: Sequence[Path], *, keep: int = 1) -> None:
+        need(f"reading {paths[0]}", "pyarrow")
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
 

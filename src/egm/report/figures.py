@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
+from egm.extras import need
 from egm.report.card import column_title, size_text
 from egm.report.points import Point
 from egm.report.published import published
@@ -112,6 +113,7 @@ def _draw(
 ) -> dict[str, bytes]:
     if not points:
         raise ValueError("there is nothing to draw")
+    need("drawing figures", "matplotlib")
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from egm.errors import ModelError
+from egm.extras import need
 from egm.models.tiny.vocabulary import SPECIAL_TOKENS, TEXT_TOKENS, TINY_VOCAB_SIZE
 
 WORLD_SCENES: Final = 300
@@ -64,6 +65,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> 
     Raises:
         ModelError: If `vocab_size` has no room for the special tokens and the bytes.
     """
+    need("training a tokenizer", "transformers")
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
