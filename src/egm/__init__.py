@@ -12,10 +12,10 @@ Names are loaded on first use: `import egm` loads neither torch nor transformers
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from egm._version import __version__
+from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.backends import Backend, GenerationSettings, Request
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         DataError,
         EgmError,
         ImageError,
+        MissingExtraError,
         ModelError,
         PhraseError,
         RecipeError,
@@ -51,6 +52,7 @@ __all__ = [
     "Grounding",
     "ImageError",
     "LabelledBox",
+    "MissingExtraError",
     "ModelError",
     "PhraseError",
     "RecipeError",
@@ -65,35 +67,26 @@ __all__ = [
     "score",
 ]
 
-_ROOMS = {
-    "backends": ("Backend", "GenerationSettings", "Request"),
-    "boxes": ("Box", "giou", "iou"),
-    "codecs": ("Codec", "get_codec"),
-    "errors": (
-        "BackendError",
-        "BoxError",
-        "DataError",
-        "EgmError",
-        "ImageError",
-        "ModelError",
-        "PhraseError",
-        "RecipeError",
-    ),
-    "grounder": ("Grounder",),
-    "images": ("load_image",),
-    "scoring": ("score",),
-    "types": ("Completion", "Failure", "Grounding", "LabelledBox", "Sample", "Score"),
-}
-_HOME = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "backends": ("Backend", "GenerationSettings", "Request"),
+        "boxes": ("Box", "giou", "iou"),
+        "codecs": ("Codec", "get_codec"),
+        "errors": (
+            "BackendError",
+            "BoxError",
+            "DataError",
+            "EgmError",
+            "ImageError",
+            "MissingExtraError",
+            "ModelError",
+            "PhraseError",
+            "RecipeError",
+        ),
+        "grounder": ("Grounder",),
+        "images": ("load_image",),
+        "scoring": ("score",),
+        "types": ("Completion", "Failure", "Grounding", "LabelledBox", "Sample", "Score"),
+    },
+)

@@ -2,13 +2,14 @@
 
 ```
 EgmError
-├── BoxError       numbers that are no box
-├── ImageError     a picture that cannot be read, or is not one
-├── PhraseError    a phrase that cannot be asked
-├── DataError      a dataset, or a row of one
-├── ModelError     a model name, folder or checkpoint
-├── RecipeError    a recipe file
-└── BackendError   an engine that did not answer
+├── BoxError           numbers that are no box
+├── ImageError         a picture that cannot be read, or is not one
+├── PhraseError        a phrase that cannot be asked
+├── DataError          a dataset, or a row of one
+├── ModelError         a model name, folder or checkpoint
+├── RecipeError        a recipe file
+├── MissingExtraError  an optional package that is not installed
+└── BackendError       an engine that did not answer
 ```
 
 Each message is one line: what was wrong, where, and what to do. The command line prints it without a traceback.
@@ -43,6 +44,10 @@ class ModelError(EgmError, ValueError):
 
 class RecipeError(EgmError, ValueError):
     """A recipe file that cannot be read, or that holds a wrong key or value."""
+
+
+class MissingExtraError(EgmError, ImportError):
+    """A package that an extra of `egm-grounding` installs, and that is not there."""
 
 
 class BackendError(EgmError, RuntimeError):

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from egm.errors import DataError
+from egm.files import lock
 from egm.types import HIT_IOU
 
 JOURNAL_NAME: Final = "journal.jsonl"
@@ -213,7 +214,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         try:
-            _lock(self._file.fileno(), self.path)
+            if not lock(self._file.fileno()):
+                raise DataError(f"{str(self.path)!r} is being written by another process: wait for it, or end it")
             self.header, self.records = self._resume(header)
         except BaseException:
             self._file.close()
@@ -336,20 +338,6 @@ def _whole_bytes(file: Path) -> int:
                 return start + line_feed + 1
             end = start
     return 0
-
-
-def _lock(number: int, path: Path) -> None:
-    """Keep a second process from writing the same journal; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(f"{str(path)!r} is being written by another process: wait for it, or end it") from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from egm.backends.sampling import (
 from egm.backends.tokens import stop_tokens, strip_stop
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
+from egm.extras import CHECKPOINTS, need
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -63,8 +64,10 @@ class TransformersBackend(Backend):
 
         Raises:
             ModelError: If there is no such model, device or type, or the checkpoint does not load whole.
+            MissingExtraError: Without torch and transformers.
         """
         checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
+        need(f"running {checkpoint.name} in this process", *CHECKPOINTS)
         target = _device(device)
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))

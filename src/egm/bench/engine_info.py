@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from egm._version import __version__
+from egm.environment import package_versions
 
 if TYPE_CHECKING:
     from egm.grounder import Grounder
@@ -24,10 +22,5 @@ def describe(grounder: Grounder) -> dict[str, Any]:
     """
     info = grounder.backend.describe()
     versions = {} if info.release is None else {info.name: info.release}
-    versions |= {"egm": __version__, "python": platform.python_version(), **info.versions}
-    for name in info.packages:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    versions |= package_versions(*info.packages) | dict(info.versions)
     return {"engine": info.name, "model": grounder.backend.model, "versions": versions, "hardware": info.hardware}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.errors import EgmError
+from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,9 +81,16 @@ def report(
     # First what can fail, so that an error is all that is printed.
     if gallery is not None:
         _write_gallery(loaded, gallery, gallery_items, images)
+    no_figures = None
     if out is not None:
-        _write(loaded, grids, comparison, out)
+        _write_tables(grids, comparison, out)
+        try:
+            _write_figures(loaded, out)
+        except MissingExtraError as error:  # the tables are all the same
+            no_figures = error
     _print(list(grids.values()), form)
+    if no_figures is not None:
+        raise no_figures
 
 
 def _compare(runs: Sequence[Run]) -> Comparison:
@@ -112,14 +119,11 @@ def _write_gallery(runs: Sequence[Run], path: Path, items: int | None, images: P
     write_text(path, page)
 
 
-def _write(runs: Sequence[Run], grids: Mapping[str, Grid], comparison: Comparison | None, out: Path) -> None:
+def _write_tables(grids: Mapping[str, Grid], comparison: Comparison | None, out: Path) -> None:
     import json
 
-    from egm.files import write_bytes, write_text
+    from egm.files import write_text
     from egm.report import grid as forms
-    from egm.report.figure_points import points_of
-    from egm.report.figures import latency_figure, tokens_figure
-    from egm.report.runs import shared_splits
 
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "report.md", "\n".join(map(forms.markdown, grids.values())))
@@ -128,6 +132,14 @@ def _write(runs: Sequence[Run], grids: Mapping[str, Grid], comparison: Compariso
         write_text(out / f"{stem}.csv", forms.csv_text(table))
     if comparison is not None:
         write_text(out / "paired.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+
+
+def _write_figures(runs: Sequence[Run], out: Path) -> None:
+    from egm.files import write_bytes
+    from egm.report.figure_points import points_of
+    from egm.report.figures import latency_figure, tokens_figure
+    from egm.report.runs import shared_splits
+
     splits = shared_splits(runs)
     points = points_of(runs, splits) if splits else []
     figures = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.datasets.check import Finding, check_dataset
@@ -31,21 +32,16 @@ __all__ = [
     "write_dataset",
 ]
 
-_MODULES = {
-    "check": ("Finding", "check_dataset"),
-    "convert": ("write_dataset",),
-    "dataset": ("Dataset",),
-    "flip": ("Flipped", "flip_phrase", "flip_sample"),
-    "jsonl": ("JsonlDataset",),
-    "read_rows": ("Malformed",),
-    "refcoco": ("EVALUATION", "SIZES"),
-    "registry": ("dataset_names", "open_dataset"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on its first use."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"egm.datasets.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "dataset": ("Dataset",),
+        "read_rows": ("Malformed",),
+        "check": ("Finding", "check_dataset"),
+        "convert": ("write_dataset",),
+        "flip": ("Flipped", "flip_phrase", "flip_sample"),
+        "jsonl": ("JsonlDataset",),
+        "refcoco": ("EVALUATION", "SIZES"),
+        "registry": ("dataset_names", "open_dataset"),
+    },
+)

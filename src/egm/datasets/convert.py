@@ -16,6 +16,7 @@ from egm.codecs import Qwen3VL
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError
+from egm.extras import need
 from egm.files import write_bytes, write_text
 from egm.images import load_image
 from egm.types import Sample
@@ -125,6 +126,7 @@ def _row(sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _parquet(samples: Sequence[Sample], names: Sequence[str]) -> bytes:
+    need("writing parquet", "pyarrow")
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 

@@ -13,6 +13,7 @@ from egm.datasets.fields import Row, Scale
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.read_rows import RowReader
 from egm.errors import DataError
+from egm.extras import need
 from egm.types import Sample
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ class ParquetFiles:
 
     Raises:
         DataError: If one cannot be read.
+        MissingExtraError: Without pyarrow.
     """
 
     def __init__(self, paths: Sequence[Path], *, keep: int = 1) -> None:
+        need(f"reading {paths[0]}", "pyarrow")
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from egm.errors import ModelError
+from egm.extras import CHECKPOINTS, need
 from egm.models.tiny.vocabulary import TINY_VOCAB_SIZE, token_id
 
 QWEN_SPECIAL_IDS: Final = {
@@ -199,6 +200,7 @@ def build_config(preset: Preset) -> Any:
     Returns:
         A `Qwen3VLConfig`, or a `Qwen3VLMoeConfig` for the mixture-of-experts sizes.
     """
+    need("a model's configuration", "transformers")
     from transformers import Qwen3VLConfig, Qwen3VLMoeConfig
 
     text, vision = preset.text, preset.vision
@@ -270,6 +272,7 @@ def build_model(name: str, *, seed: int = 0, dtype: str = "float32", device: str
     Raises:
         ModelError: If there is no such size or type.
     """
+    need("building a model", *CHECKPOINTS)
     import torch
     from transformers import AutoModelForImageTextToText
 

@@ -9,6 +9,7 @@ from typing import Any
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.library_noise import quiet
 from egm.errors import ModelError
+from egm.extras import CHECKPOINTS, need
 from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 
 ADAPTER = "adapter_config.json"
@@ -41,6 +42,7 @@ def merge_adapter(adapter: Path, out: Path, *, base: str | None = None, dtype: s
 def load_merged(adapter: Path, *, base: str | None = None) -> tuple[Any, Any]:
     """Load a model in float32 with an adapter folded in, and its processor; see `merge_adapter`."""
     named = check_adapter(adapter)
+    need("folding in an adapter", *CHECKPOINTS, "peft")
     if base is None and named is None:
         raise ModelError(f"adapter {str(adapter)!r} does not name its model: give --base")
     checkpoint = find_checkpoint(base or named or "")

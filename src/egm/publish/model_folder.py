@@ -155,7 +155,7 @@ def _check_shards(folder: Path, name: str) -> None:
         if not (folder / file).is_file():
             raise ModelError(f"{name!r} lacks {file}: export it again")
         try:
-            with safe_open(folder / file, "pt"):
+            with safe_open(folder / file, "np"):
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} of {name!r} is damaged or cut off ({error}): export it again") from None

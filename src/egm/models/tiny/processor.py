@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from egm.extras import CHECKPOINTS, need
+
 _MIN_PIXELS: Final = 64 * 64
 """Area in pixels that a smaller image is enlarged to."""
 
@@ -27,6 +29,7 @@ def build_processor() -> Any:
         >>> build_processor().tokenizer.convert_tokens_to_ids("<|im_end|>")
         2
     """
+    need("building a processor", *CHECKPOINTS)
     from transformers import AutoTokenizer, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     patches = {

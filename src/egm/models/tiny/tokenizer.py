@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from egm.errors import ModelError
+from egm.extras import need
 from egm.models.tiny.vocabulary import SPECIAL_TOKENS, TEXT_TOKENS, TINY_VOCAB_SIZE
 
 
@@ -28,6 +29,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> 
     Raises:
         ModelError: If `vocab_size` has no room for the special tokens and the bytes.
     """
+    need("training a tokenizer", "transformers")
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from egm.datasets import open_dataset
 from egm.errors import DataError, EgmError, RecipeError
+from egm.extras import TRAINING, need
 from egm.training.grpo.recipe import GreedySection, GRPORecipe
 from egm.training.recipe import DataSection
 from egm.training.rewards.reward import Reward
@@ -52,6 +53,7 @@ def run_grpo(
         EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
             no longer a number.
     """
+    need("egm grpo", *TRAINING)
     from egm.training.grpo.rollouts import write_page
     from egm.training.sft.run import save_trained
     from egm.training.shared.callbacks import AtCheckpoints

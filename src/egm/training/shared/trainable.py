@@ -10,6 +10,7 @@ import torch
 
 from egm.backends.checkpoint import EMBEDDED
 from egm.errors import ModelError, RecipeError
+from egm.extras import need
 from egm.models.find_core import core_of
 from egm.training.recipe import LoraSection, ModelSection
 
@@ -56,6 +57,7 @@ def is_part(name: str, part: str) -> bool:
 
 
 def _adapt(model: Any, section: LoraSection, base: str) -> Any:
+    need("model.lora", "peft")
     from peft import LoraConfig, get_peft_model
 
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
