@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from egm.datasets.check import Finding, check_dataset
-    from egm.datasets.convert import write_dataset
+    from egm.datasets.convert import row_of, write_dataset
     from egm.datasets.flip import Flipped, flip_phrase, flip_sample
     from egm.datasets.jsonl import JsonlDataset
     from egm.datasets.refcoco import EVALUATION, SIZES
     from egm.datasets.registry import dataset_names, open_dataset
     from egm.datasets.rows import Dataset, Malformed
+    from egm.datasets.sizes import with_sizes
 
 __all__ = [
     "EVALUATION",
@@ -27,17 +28,20 @@ __all__ = [
     "flip_phrase",
     "flip_sample",
     "open_dataset",
+    "row_of",
+    "with_sizes",
     "write_dataset",
 ]
 
 _MODULES = {
     "check": ("Finding", "check_dataset"),
-    "convert": ("write_dataset",),
+    "convert": ("row_of", "write_dataset"),
     "flip": ("Flipped", "flip_phrase", "flip_sample"),
     "jsonl": ("JsonlDataset",),
     "refcoco": ("EVALUATION", "SIZES"),
     "registry": ("dataset_names", "open_dataset"),
     "rows": ("Dataset", "Malformed"),
+    "sizes": ("with_sizes",),
 }
 
 
