@@ -16,7 +16,7 @@ def test_it_lists_every_size(capsys: pytest.CaptureFixture[str], monkeypatch: py
     for preset in PRESETS.values():
         assert preset.name in shown
         assert all(hub_id in shown for hub_id in preset.hub_ids)
-    assert "8.767B" in shown
+    assert "8.8B" in shown
     assert "11.5M" in shown
     assert "256K" in shown
 
