@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.errors import BoxError
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:  # functions on arrays import numpy as they run: a box alone, and with it a codec, needs none
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def is_valid_array(boxes: ArrayLike) -> NDArray[np.bool_]:
     Returns:
         Shape (N,).
     """
+    import numpy as np
+
     array = _as_boxes(boxes)
     result: NDArray[np.bool_] = (
         np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
@@ -146,6 +149,8 @@ def is_valid_array(boxes: ArrayLike) -> NDArray[np.bool_]:
 
 def clip_array(boxes: ArrayLike, size: tuple[int, int]) -> FloatArray:
     """Cut N x 4 boxes to a frame of `size` (width, height); rows outside come back empty, not valid."""
+    import numpy as np
+
     width, height = size
     return np.clip(_as_boxes(boxes), 0.0, np.array([width, height, width, height], dtype=np.float64))
 
@@ -173,6 +178,8 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Returns:
         Shape (N,). Rows that are not boxes score -1, the infimum.
     """
+    import numpy as np
+
     a, b, valid = _pair(a, b)
     overlap, union = _iou(a, b, valid)
     hull = np.prod(np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]), axis=1)
@@ -183,6 +190,8 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
 def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """IoU of every box of `a` (N, 4) with every box of `b` (M, 4), shape (N, M)."""
+    import numpy as np
+
     a, b = _as_boxes(a), _as_boxes(b)
     rows, columns = np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))
     return iou_array(rows, columns).reshape(len(a), len(b))
@@ -190,6 +199,8 @@ def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Two sets of boxes, row by row at a scale where no area overflows, and which rows are boxes (the others are 0)."""
+    import numpy as np
+
     a, b = _as_boxes(a), _as_boxes(b)
     valid = is_valid_array(a) & is_valid_array(b)
     a, b = np.where(valid[:, None], a, 0.0), np.where(valid[:, None], b, 0.0)
@@ -201,6 +212,8 @@ def _pair(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray, NDArray[n
 
 def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
     """IoU and union of what `_pair` returns."""
+    import numpy as np
+
     sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
     intersection = sides.prod(axis=1)
     union = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - intersection
@@ -209,6 +222,8 @@ def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatA
 
 
 def _as_boxes(boxes: ArrayLike | Any) -> FloatArray:
+    import numpy as np
+
     array = np.asarray(boxes, dtype=np.float64)
     if array.size == 0:
         return array.reshape(0, 4)
