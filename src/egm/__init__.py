@@ -20,7 +20,7 @@ from egm._version import __version__
 if TYPE_CHECKING:
     from egm.backends import GenerationSettings
     from egm.boxes import Box, giou, iou
-    from egm.codecs import Codec, get_codec
+    from egm.codecs import Codec, get_codec, register_codec
     from egm.errors import (
         BackendError,
         BoxError,
@@ -60,13 +60,14 @@ __all__ = [
     "giou",
     "iou",
     "load_image",
+    "register_codec",
     "score",
 ]
 
 _ROOMS = {
     "backends": ("GenerationSettings",),
     "boxes": ("Box", "giou", "iou"),
-    "codecs": ("Codec", "get_codec"),
+    "codecs": ("Codec", "get_codec", "register_codec"),
     "errors": (
         "BackendError",
         "BoxError",
