@@ -20,7 +20,7 @@ from egm.lazy import lazy_names
 if TYPE_CHECKING:
     from egm.backends import Backend, GenerationSettings, Request
     from egm.boxes import Box, giou, iou
-    from egm.codecs import Codec, get_codec
+    from egm.codecs import Codec, get_codec, register_codec
     from egm.errors import (
         BackendError,
         BoxError,
@@ -64,6 +64,7 @@ __all__ = [
     "giou",
     "iou",
     "load_image",
+    "register_codec",
     "score",
 ]
 
@@ -72,7 +73,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "backends": ("Backend", "GenerationSettings", "Request"),
         "boxes": ("Box", "giou", "iou"),
-        "codecs": ("Codec", "get_codec"),
+        "codecs": ("Codec", "get_codec", "register_codec"),
         "errors": (
             "BackendError",
             "BoxError",

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.errors import BoxError
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:  # functions on arrays import numpy as they run: a box alone, and with it a codec, needs none
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Returns:
         Shape (N,). Rows that are not boxes score -1, the infimum.
     """
+    import numpy as np
+
     a, b, valid = _pair(_as_boxes(a), _as_boxes(b))
     overlap, union = _iou(a, b, valid)
     hull = np.prod(np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]), axis=1)
@@ -182,6 +185,8 @@ def _pair(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, NDArray
         a: Shape (..., 4).
         b: Of another shape (..., 4) that broadcasts with it.
     """
+    import numpy as np
+
     valid = _are_valid(a) & _are_valid(b)
     a, b = np.where(valid[..., None], a, 0.0), np.where(valid[..., None], b, 0.0)
     # Scaling by a power of two is exact and leaves both measures as they are. Without it, the areas of what a model may
@@ -192,6 +197,8 @@ def _pair(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, NDArray
 
 def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
     """IoU and union of what `_pair` returns."""
+    import numpy as np
+
     sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0.0)
     intersection = sides.prod(axis=-1)
     union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - intersection
@@ -201,12 +208,16 @@ def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatA
 
 def _are_valid(boxes: FloatArray) -> NDArray[np.bool_]:
     """Tell which boxes of shape (..., 4) are finite, with corners in order."""
+    import numpy as np
+
     ordered = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
     result: NDArray[np.bool_] = np.isfinite(boxes).all(axis=-1) & ordered
     return result
 
 
 def _as_boxes(boxes: ArrayLike | Any) -> FloatArray:
+    import numpy as np
+
     array = np.asarray(boxes, dtype=np.float64)
     if array.size == 0:
         return array.reshape(0, 4)

@@ -17,6 +17,11 @@ Each message is one line: what was wrong, where, and what to do. The command lin
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class EgmError(Exception):
     """Base of every error that EGM raises on purpose."""
@@ -56,7 +61,12 @@ class BackendError(EgmError, RuntimeError):
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
     """Say, for a message, what is known and what was probably meant."""
+    meant = closest(name, known)
+    return (f"did you mean {meant!r}? " if meant else "") + "known: " + ", ".join(sorted(known))
+
+
+def closest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the known name that was probably meant, if any is as like as `cutoff` (from 0 to 1)."""
     import difflib
 
-    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean {meant[0]!r}? " if meant else "") + "known: " + ", ".join(sorted(known))
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

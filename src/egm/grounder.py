@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from egm.backends.base import Backend, GenerationSettings, Request
 from egm.backends.remote import RemoteBackend, Rounds, in_order
-from egm.codecs import Codec, get_codec
+from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.codecs.registry import check_family as check_family
 from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
@@ -88,6 +88,7 @@ class Grounder:
         cls,
         model: str | os.PathLike[str] = "egm-tiny",
         *,
+        codec: str | Codec | None = None,
         device: str = "auto",
         dtype: str = "auto",
         settings: GenerationSettings | None = None,
@@ -99,6 +100,8 @@ class Grounder:
 
         Args:
             model: "egm-tiny", which comes with the package; a folder; or a hub name such as "nvidia/EGM-8B".
+            codec: How the model is asked and read, a codec or its name; by default what its configuration and its chat
+                template call for.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
             settings: How text is generated; greedy by default.
@@ -114,7 +117,9 @@ class Grounder:
         from egm.backends.checkpoint import EMBEDDED, find_checkpoint
 
         checkpoint = find_checkpoint(model)
-        check_family(checkpoint.model_type, checkpoint.name)
+        reader = get_codec(codec) if isinstance(codec, str) else codec
+        if reader is None:
+            check_family(checkpoint.model_type, checkpoint.name)
         backend: NumpyBackend | TransformersBackend
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
             from egm.backends.numpy.backend import NumpyBackend
@@ -127,8 +132,8 @@ class Grounder:
         if batch_size is None:
             batch_size = 8 if backend.batches else 1
         with _closed_on_error(backend):
-            codec = codec_for(checkpoint.model_type, backend.prompt)
-            return cls(backend, codec, settings=settings, prompt=prompt, batch_size=batch_size, owns_backend=True)
+            reader = codec_for(checkpoint.model_type, backend.prompt) if reader is None else reader
+            return cls(backend, reader, settings=settings, prompt=prompt, batch_size=batch_size, owns_backend=True)
 
     @classmethod
     def connect(
@@ -136,7 +141,7 @@ class Grounder:
         url: str,
         model: str | None = None,
         *,
-        codec: str | Codec = "qwen3_vl",
+        codec: str | Codec = DEFAULT_CODEC,
         concurrency: int = 8,
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
@@ -147,7 +152,8 @@ class Grounder:
         Args:
             url: Where it is, such as "http://127.0.0.1:30000".
             model: The name it serves the model by; None takes the only one.
-            codec: The model's family, which a server does not tell: a codec or its name.
+            codec: How the model is asked and read, which a server does not tell: a codec or its name, such as
+                "qwen3_vl_instruct" for a Qwen3-VL that does not think first.
             concurrency: Most requests under way at once.
             settings: How text is generated; greedy by default.
             prompt: The codec's prompt style; None takes its default.
@@ -328,7 +334,8 @@ class Grounder:
 
     def _request(self, question: LoadedQuestion) -> Request:
         messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
-        cut = partial(self.codec.cut, phrase=question.phrase) if self.settings.thinking_budget is not None else None
+        bounded = self.settings.thinking_budget is not None
+        cut = partial(self.codec.answer_prefill, phrase=question.phrase) if bounded else None
         return self.backend.make_request(
             messages, question.image, source=question.source, seed_index=question.index, cut=cut
         )

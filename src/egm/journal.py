@@ -169,6 +169,8 @@ class Header:
         values = dict(row)
         if values.pop("journal", None) != _FORMAT:
             raise DataError("its first line is not the header of a journal that this version reads")
+        if values.get("codec") == {"name": "qwen3_vl", "thinking_prefilled": False}:  # written before it had a name
+            values["codec"] = {"name": "qwen3_vl_instruct"}
         try:
             return cls(**{**values, "command": tuple(values["command"])})
         except (KeyError, TypeError) as error:

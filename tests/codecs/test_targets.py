@@ -16,7 +16,7 @@ SIZE = (640, 480)
 BOX = Box(64, 96, 192.2, 191.9)
 CODECS = [
     get_codec("qwen3_vl"),
-    get_codec("qwen3_vl", thinking_prefilled=False),
+    get_codec("qwen3_vl_instruct"),
     get_codec("qwen2_5_vl"),
     get_codec("internvl"),
 ]
@@ -69,6 +69,18 @@ def test_an_amodal_box_leaves_the_scale() -> None:
     assert "[-100, 0, 1100, 500]" in target
     assert CODECS[1].parse(target, size=SIZE, amodal=True).box == Box(-64, 0, 704, 240)
     assert CODECS[1].parse(target, size=SIZE).failure is Failure.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("left", "numbers"),
+    [
+        (639.9, "[999, 0, 1000, 500]"),  # at the edge of the frame a sliver grows inwards
+        (704.0, "[1100, 0, 1101, 500]"),  # beyond it, it keeps its near corner, as anywhere else
+        (-64.0, "[-100, 0, -99, 500]"),
+    ],
+)
+def test_an_amodal_sliver_is_one_unit_wide(left: float, numbers: str) -> None:
+    assert numbers in CODECS[1].target("the pole", Box(left, 0, left + 0.1, 240), size=SIZE)
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=IDS)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from egm.boxes import Box
-from egm.datasets import Dataset, open_dataset, write_dataset
+from egm.datasets import Dataset, open_dataset, row_of, write_dataset
 from egm.datasets.convert import ENDINGS, save_pictures
 from egm.errors import DataError
 from egm.types import Sample
@@ -54,6 +54,17 @@ def test_boxes_survive_to_a_millionth_of_a_pixel(
     read = open_dataset(path)[0].box
     assert read is not None
     assert all(abs(a - b) < 3e-6 for a, b in zip(read, box, strict=True))
+
+
+def test_a_row_says_what_is_known_and_no_more() -> None:
+    bare = Sample("1", "a.png", "it")
+    assert row_of(bare, "x/a.png") == {"id": "1", "image": "x/a.png", "sent": "it"}
+    assert row_of(bare, "a.png", always_amodal=True)["amodal"] is False
+    full = Sample("1", "a.png", "it", Box(1, 2.5, 3, 4), (9, 8), amodal=True, rationale="So.", meta={"id": 7, "n": 1})
+    assert list(row_of(full, "a.png").items()) == [
+        *(("id", "1"), ("image", "a.png"), ("sent", "it"), ("bbox", [1, 2.5, 3, 4]), ("height", 8), ("width", 9)),
+        *(("amodal", True), ("rationale", "So."), ("n", 1)),
+    ]
 
 
 def test_rl_rows_are_what_official_rewards_expect(tmp_path: Path) -> None:

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.remote import RemoteBackend, outcome
 from egm.backends.retry import RetryPolicy
+from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError, DataError, EgmError
 from egm.journal import Record
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from egm.codecs import Codec
     from egm.grounder import Grounder
     from egm.types import Completion, Sample
 
@@ -34,12 +36,15 @@ CONNECTIONS: Final = 1000
 _Reply: TypeAlias = "Completion | BackendError"
 
 
-def connect(server: str, model: str | None = None, *, max_tokens: int | None = None) -> Grounder:
+def connect(
+    server: str, model: str | None = None, *, codec: str | Codec = DEFAULT_CODEC, max_tokens: int | None = None
+) -> Grounder:
     """Connect to a server for measuring: every request is tried once, so that no time holds a wait between tries.
 
     Args:
         server: URL of an OpenAI-compatible server.
         model: The name it serves the model by; None takes the only one.
+        codec: How the model is asked.
         max_tokens: Most tokens to generate; None takes the default.
 
     Raises:
@@ -48,16 +53,23 @@ def connect(server: str, model: str | None = None, *, max_tokens: int | None = N
     from egm.grounder import Grounder
 
     settings = _settings(max_tokens)
-    return Grounder.connect(server, model, concurrency=CONNECTIONS, settings=settings, retry=RetryPolicy(retries=0))
+    once = RetryPolicy(retries=0)
+    return Grounder.connect(server, model, codec=codec, concurrency=CONNECTIONS, settings=settings, retry=once)
 
 
 def load(
-    model: str = "egm-tiny", *, device: str = "auto", dtype: str = "auto", max_tokens: int | None = None
+    model: str = "egm-tiny",
+    *,
+    codec: str | Codec | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_tokens: int | None = None,
 ) -> Grounder:
     """Load a model in this process for measuring.
 
     Args:
         model: What `Grounder.load` takes.
+        codec: The same.
         device: The same.
         dtype: The same.
         max_tokens: Most tokens to generate; None takes the default.
@@ -67,7 +79,8 @@ def load(
     """
     from egm.grounder import Grounder
 
-    return Grounder.load(model, device=device, dtype=dtype, settings=_settings(max_tokens), batch_size=1)
+    settings = _settings(max_tokens)
+    return Grounder.load(model, codec=codec, device=device, dtype=dtype, settings=settings, batch_size=1)
 
 
 def arrivals(rate: float, number: int, *, seed: int = 0) -> list[float]:

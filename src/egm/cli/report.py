@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.cli import options
+from egm.cli.printing import console
 from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -51,14 +53,12 @@ def report(
     gallery_items: Annotated[
         int | None, typer.Option(min=1, help="Most answers in the gallery; 200.", show_default=False)
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the gallery's pictures lie; SynthRef needs none.", show_default=False),
-    ] = None,
+    images: options.Images = None,
 ) -> None:
     """Report runs of egm eval: the model card's table beside the published rows, latency and tokens.
 
-    Everything is rebuilt from the journals, without a model.
+    Everything is rebuilt from the journals, without a model. A gallery takes its pictures from --images, but those of
+    SynthRef are drawn again.
     """
     from egm.report.run_tables import card_grid, cost_grid
     from egm.report.runs import load_runs
@@ -112,8 +112,7 @@ def _write_gallery(runs: Sequence[Run], path: Path, items: int | None, images: P
     from egm.files import write_text
     from egm.report.gallery import GALLERY_ITEMS, gallery
 
-    if images is not None and not images.is_dir():
-        raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
+    options.refuse_no_folder(images)
     page = gallery(runs, images=images, items=GALLERY_ITEMS if items is None else items)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
@@ -153,15 +152,10 @@ def _write_figures(runs: Sequence[Run], out: Path) -> None:
 
 
 def _print(grids: Sequence[Grid], form: Format) -> None:
-    from rich.console import Console
-
     from egm.report import grid as forms
 
     if form is Format.TERMINAL:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = max(console.width, 160)  # a file has no edge
-        console.print(forms.terminal(*grids))
+        console().print(forms.terminal(*grids))
     elif form is Format.CSV:
         print(forms.csv_text(grids[0]), end="")  # a CSV file is one table
     else:

@@ -8,13 +8,14 @@ from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.datasets.check import Finding, check_dataset
-    from egm.datasets.convert import write_dataset
+    from egm.datasets.convert import row_of, write_dataset
     from egm.datasets.dataset import Dataset
     from egm.datasets.flip import Flipped, flip_phrase, flip_sample
     from egm.datasets.jsonl import JsonlDataset
     from egm.datasets.read_rows import Malformed
     from egm.datasets.refcoco import EVALUATION, SIZES
     from egm.datasets.registry import dataset_names, open_dataset
+    from egm.datasets.sizes import with_sizes
 
 __all__ = [
     "EVALUATION",
@@ -29,6 +30,8 @@ __all__ = [
     "flip_phrase",
     "flip_sample",
     "open_dataset",
+    "row_of",
+    "with_sizes",
     "write_dataset",
 ]
 
@@ -38,10 +41,11 @@ __getattr__, __dir__ = lazy_names(
         "dataset": ("Dataset",),
         "read_rows": ("Malformed",),
         "check": ("Finding", "check_dataset"),
-        "convert": ("write_dataset",),
+        "convert": ("row_of", "write_dataset"),
         "flip": ("Flipped", "flip_phrase", "flip_sample"),
         "jsonl": ("JsonlDataset",),
         "refcoco": ("EVALUATION", "SIZES"),
         "registry": ("dataset_names", "open_dataset"),
+        "sizes": ("with_sizes",),
     },
 )

@@ -49,7 +49,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
     else:
-        lines = (json.dumps(_row(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
+        lines = (json.dumps(row_of(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
         write_text(path, "".join(lines))
 
 
@@ -112,14 +112,25 @@ def image_name(sample: Sample, root: Path | None) -> str:
     return (path.relative_to(root) if root is not None and path.is_relative_to(root) else path).as_posix()
 
 
-def _row(sample: Sample, name: str) -> dict[str, Any]:
+def row_of(sample: Sample, name: str, *, always_amodal: bool = False) -> dict[str, Any]:
+    """Write a sample as the row of a .jsonl file, which `open_dataset` reads back.
+
+    Args:
+        sample: The sample.
+        name: Its picture, relative to the file.
+        always_amodal: Say `amodal` of samples too that are not.
+
+    Returns:
+        `id`, `image`, `sent`, and where known `bbox` (x1, y1, x2, y2 in pixels), `height`, `width`, `amodal`,
+        `rationale` and the sample's own facts; JSON-ready.
+    """
     row: dict[str, Any] = {"id": sample.id, "image": name, "sent": sample.phrase}
     if sample.box is not None:
         row["bbox"] = [_number(value) for value in sample.box]
     if sample.size is not None:
         row |= {"height": sample.size[1], "width": sample.size[0]}
-    if sample.amodal:
-        row["amodal"] = True
+    if sample.amodal or always_amodal:
+        row["amodal"] = sample.amodal
     if sample.rationale is not None:
         row["rationale"] = sample.rationale
     return row | {key: value for key, value in sample.meta.items() if key not in row}

@@ -77,7 +77,7 @@ def find_files(name: str, data: Path) -> list[Path]:
     raise DataError(
         f"no annotations of {name} in {str(data)!r}: take {family}_{split}.json from Vision-CAIR/MiniGPT-4 "
         f"(eval_scripts/eval_data) or {family}.zip from lichengunc/refer, put it there, or say where it is "
-        "(EGM_DATA, or --data of egm eval and egm data check)"
+        "(--data-root, or EGM_DATA)"
     )
 
 

@@ -9,7 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,9 @@ def make_header(grounder: Grounder, planned: Sequence[PlannedSample], images: st
         name: str(codec.messages("PHRASE", amodal=amodal, prompt=style)[0]["content"][-1]["text"])
         for name, amodal in (("modal", False), ("amodal", True))
     }
-    plain: Any = codec
-    options = {f.name: getattr(codec, f.name) for f in fields(plain)} if is_dataclass(plain) else {}
     return Header(
         model=grounder.backend.model,
-        codec={"name": codec.name, **options},
+        codec=codec.to_dict(),
         prompt={"style": style, **wordings},
         settings=asdict(grounder.settings),
         datasets=_datasets(planned),

@@ -6,11 +6,10 @@ card. The tiny ones are the same architecture made small: DeepStack, interleaved
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from egm.errors import ModelError
+from egm.errors import ModelError, closest
 from egm.extras import CHECKPOINTS, need
 from egm.models.tiny.vocabulary import TINY_VOCAB_SIZE, token_id
 
@@ -184,8 +183,8 @@ def get_preset(name: str) -> Preset:
     known |= {hub_id.lower(): preset for preset in PRESETS.values() for hub_id in preset.hub_ids}
     if preset := known.get(name.lower()):
         return preset
-    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-    hint = f"did you mean {known[nearest[0]].name!r}? " if nearest else ""
+    meant = closest(name.lower(), known, cutoff=0.0)
+    hint = f"did you mean {known[meant].name!r}? " if meant else ""
     raise ModelError(f"no model size {name!r}: {hint}The sizes are {', '.join(PRESETS)}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from egm.boxes import Box, iou
-from egm.codecs import Codec
+from egm.codecs import Codec, codec_names
 from egm.datasets.coco_names import coco_number
 from egm.errors import DataError
 from egm.failures import Neighbour
@@ -149,10 +149,10 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
         return Grounding(box=prediction.box, failure=None if prediction.box else prediction.failure)
     if reading is None:
         raise DataError(
-            f"{prediction.where} holds text: say how to read it, such as --codec qwen3_vl (0-1000) or --codec "
-            f"qwen2_5_vl --pixels-of original"
+            f"{prediction.where} holds text: say how to read it with --codec ({', '.join(codec_names())}), and with "
+            "--pixels-of original where its boxes are pixels of the picture as it was"
         )
-    original = reading.codec.name == "qwen2_5_vl" and reading.pixels_of == "original"
+    original = reading.codec.speaks_pixels and reading.pixels_of == "original"
     size = sample.size or prediction.size or (_BOUNDLESS if original else None)
     if size is None:
         raise DataError(

@@ -191,7 +191,7 @@ def test_answers_without_a_box(play: Any, failure: Failure) -> None:
 
 def test_the_text_of_a_model_that_does_not_think_may_come_as_reasoning() -> None:
     with FaultyServer({"": [Play(({"reasoning": ANSWER},))]}) as server:
-        codec = get_codec("qwen3_vl", thinking_prefilled=False)
+        codec = get_codec("qwen3_vl_instruct")
         assert Grounder.connect(server.url, codec=codec).ground(picture(), "the cup").box == Box(0, 0, 32, 16)
 
 
