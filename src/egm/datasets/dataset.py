@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from egm.datasets.fields import Scale
+from egm.datasets.fields import BoxScale
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -40,7 +40,7 @@ class Dataset(Sequence[Sample]):
         *,
         root: Path | None = None,
         kind: str = "",
-        scale: Scale = "pixels",
+        scale: BoxScale = "pixels",
     ) -> None:
         self.name, self.kind, self.scale = name, kind, scale
         self.root = None if root is None else root.resolve()

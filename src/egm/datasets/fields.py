@@ -11,7 +11,7 @@ from egm.errors import BoxError, DataError
 
 Row: TypeAlias = dict[str, Any]
 
-Scale: TypeAlias = Literal["pixels", "0-1000", "pixels or 0-1000"]
+BoxScale: TypeAlias = Literal["pixels", "0-1000", "pixels or 0-1000"]
 """What the numbers of a format's boxes mean: pixels of the upright image, thousandths of its sides, or either, as the
 row says."""
 

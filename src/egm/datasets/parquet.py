@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.datasets.dataset import Dataset
-from egm.datasets.fields import Row, Scale
+from egm.datasets.fields import BoxScale, Row
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.read_rows import RowReader
 from egm.errors import DataError
@@ -173,7 +173,7 @@ class EmbeddedDataset(Dataset):
     names_files = False
 
     def __init__(
-        self, name: str, samples: Sequence[Sample], files: ParquetFiles, *, kind: str = "", scale: Scale = "pixels"
+        self, name: str, samples: Sequence[Sample], files: ParquetFiles, *, kind: str = "", scale: BoxScale = "pixels"
     ) -> None:
         self._rows, self._files = [sample.meta[_NUMBER] for sample in samples], files
         without = [

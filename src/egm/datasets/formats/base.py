@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from egm.datasets.fields import Scale
+from egm.datasets.fields import BoxScale
 from egm.datasets.read_rows import RowReader
 
 
@@ -24,4 +24,4 @@ class Format:
     keys: frozenset[str]
     read: RowReader
     lists: str | None = None
-    scale: Scale = "pixels"
+    scale: BoxScale = "pixels"

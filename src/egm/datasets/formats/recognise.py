@@ -9,7 +9,7 @@ from egm.datasets.formats import egm_rl, egm_sft, jxu124, lmms_lab, minigpt4, pl
 from egm.datasets.formats.base import Format
 from egm.errors import DataError
 
-FORMATS = (
+ROW_FORMATS = (
     minigpt4.FORMAT,
     egm_sft.FORMAT,
     vlm_r1.FORMAT,
@@ -21,7 +21,7 @@ FORMATS = (
 """All of them; the first whose keys are all there counts."""
 
 KNOWN = (
-    "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in FORMATS)
+    "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in ROW_FORMATS)
     + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json)"
 )
 """What messages say is known."""
@@ -43,7 +43,7 @@ def recognise(keys: Iterable[str], path: Path) -> Format:
 def format_of(keys: Iterable[str]) -> Format | None:
     """Return the format that rows with these keys have, if it is known."""
     present = frozenset(keys)
-    return next((known for known in FORMATS if known.keys <= present), None)
+    return next((known for known in ROW_FORMATS if known.keys <= present), None)
 
 
 def list_keys(keys: Iterable[str]) -> str:

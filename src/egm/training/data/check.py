@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from egm.datasets.check import is_outside, leak_key
-from egm.datasets.fields import Scale
+from egm.datasets.fields import BoxScale
 from egm.datasets.formats import egm_rl
 from egm.datasets.indexed import IndexedDataset
 from egm.datasets.registry import evaluation_images
@@ -20,7 +20,7 @@ from egm.training.shared.processes import is_first
 from egm.types import Sample
 
 _SHOWN = 5
-_SCALES: Mapping[Scale, str] = {
+_SCALES: Mapping[BoxScale, str] = {
     "pixels": "in pixels of the upright image",
     "0-1000": "on the 0-1000 scale",
     "pixels or 0-1000": "in pixels, and on the 0-1000 scale where only ground_truth gives them",
@@ -182,7 +182,7 @@ class _Checks:
         length: Callable[[Sample], int] | None,
     ) -> None:
         self._thinking, self._max_length, self._length = thinking, max_length, length
-        self._scale: Scale = getattr(dataset, "scale", "pixels")
+        self._scale: BoxScale = getattr(dataset, "scale", "pixels")
         self._names_files = getattr(dataset, "names_files", True)
         self._broken = _Fault("cannot be read", "mend or drop them")
         self._no_box = _Fault("without a box", "training needs one in every row")
