@@ -72,7 +72,7 @@ def test_a_decoy_alone_is_no_box(text: str, failure: Failure) -> None:
 
 def test_a_phrase_with_a_box_tag() -> None:
     text = (
-        "<ref>the <box>[[5, 6, 70, 80]]</box></ref><box>[[1, 2, 30, 40]]</box>, <ref>a</ref><box>[[1, 2, 3, 4]]</box>"
+        "<ref>the <box>[[5, 6, 70, 80]]</box></ref><box>[[1, 2, 30, 40]]</box><ref>a</ref><box>[[1, 2, 3, 4]]</box>"
     )
     assert [item.box for item in INTERNVL.parse(text, size=SIZE).boxes] == [BOX, Box(1, 2, 3, 4)]
 
