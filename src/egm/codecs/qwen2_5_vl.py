@@ -10,7 +10,7 @@ from egm.boxes import Box
 from egm.codecs import targets
 from egm.codecs.parsing import reading
 from egm.codecs.prompts import user_turn
-from egm.images import smart_resize
+from egm.codecs.resize import smart_resize
 from egm.types import Grounding, Message
 
 _CELL = 28  # pixels: patches of 14, merged two by two

@@ -14,8 +14,8 @@ from egm.backends.base import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
 from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
+from egm.codecs.resize import smart_resize
 from egm.errors import BackendError, ModelError
-from egm.images import smart_resize
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
