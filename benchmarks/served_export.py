@@ -79,15 +79,14 @@ def main() -> None:
         folder = export_model(source, place / "model")
         log = place / "log"
         with serve(options.engine, folder, log, options.more) as url:
-            there = Grounder.connect(url, str(folder), concurrency=options.concurrency, settings=settings)
-            served, seconds = answer(there, options.scenes, place / "served")
-            there.backend.close()  # type: ignore[attr-defined]  # what connects has it
+            with Grounder.connect(url, str(folder), concurrency=options.concurrency, settings=settings) as there:
+                served, seconds = answer(there, options.scenes, place / "served")
             latency = [sys.executable, "-m", "egm.cli", "bench", "latency", "--server", url, "--model", str(folder)]
             subprocess.run([*latency, *options.latency.split()], check=False)
         here = Grounder.load(str(folder), settings=settings, batch_size=256)
         own, own_seconds = answer(here, options.scenes, place / "here")
     for side, records, taken in ((options.engine, served, seconds), ("in process", own, own_seconds)):
-        accuracy = 100 * sum(record.iou >= 0.5 for record in records.values()) / len(records)
+        accuracy = 100 * sum(record.hit() for record in records.values()) / len(records)
         errors = sum(record.failure == ERROR for record in records.values())
         tokens = sum(record.completion_tokens or 0 for record in records.values())
         print(f"{side:12}{len(records):6} answers{tokens:8} tokens{taken:8.1f} s", end="")

@@ -38,12 +38,12 @@ from typing import Any
 
 from egm.backends import GenerationSettings
 from egm.backends.checkpoint import find_checkpoint
-from egm.cli.script import read_script
 from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.evaluate import ERROR, evaluate
+from egm.evaluate.replay import read_script
 from egm.grounder import Grounder
-from egm.journal import FILE_NAME, Record, read_journal
+from egm.journal import JOURNAL_NAME, Record, read_journal
 from egm.types import Sample
 
 SPLITS = ("val", "test-simple", "test-complex", "test-amodal")
@@ -187,8 +187,7 @@ def work(job: Job, parts: Sequence[int], begun: Any, port: int) -> None:
         if job.only != "here":
             home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             url = stack.enter_context(serve(str(find_checkpoint(job.model).path), home, port))
-            there = connect(job, url, here)
-            stack.callback(there.backend.close)  # type: ignore[attr-defined]
+            there = stack.enter_context(connect(job, url, here))
         while True:
             with begun:
                 number, begun.value = begun.value, begun.value + 1
@@ -249,7 +248,7 @@ def collect(folders: Iterable[Path]) -> dict[str, Side]:
     """
     sides = {name: Side() for name in NAMES}
     seen: dict[str, Path] = {}
-    for file in (file for folder in folders for file in sorted(folder.glob(f"part-*/*/{FILE_NAME}"))):
+    for file in (file for folder in folders for file in sorted(folder.glob(f"part-*/*/{JOURNAL_NAME}"))):
         if not file.stat().st_size:  # ended as it began
             continue
         header, records = read_journal(file)
@@ -273,7 +272,7 @@ def report(sides: Mapping[str, Side], tolerance: float) -> bool:
     print(f"{'split':<24}{'samples':>8}  " + "  ".join(f"{name:>18}" for name in NAMES.values()) + "   other texts")
     for split in [*sorted({key[0] for key in common}), *(["all"] if common else [])]:
         keys = [key for key in common if split in ("all", key[0])]
-        scores = [100 * sum(records[key].iou >= 0.5 for key in keys) / len(keys) for records in (here, *others)]
+        scores = [100 * sum(records[key].hit() for key in keys) / len(keys) for records in (here, *others)]
         served, replayed = (sum(records[key].text != here[key].text for key in keys) for records in others)
         errors = sum(records[key].failure == ERROR for records in (here, *others) for key in keys)
         print(

@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from egm.backends import GenerationSettings, Request, ScriptedBackend
-from egm.backends.openai.faults import RetryPolicy
+from egm.backends import Backend, GenerationSettings, Request, ScriptedBackend
+from egm.backends.retry import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import open_dataset
 from egm.errors import BackendError, DataError, EgmError
-from egm.evaluate import Evaluation, evaluate, latency, totals
+from egm.evaluate import Evaluation, evaluate, latency_totals, totals
+from egm.evaluate.progress import RunningCounts
 from egm.grounder import Grounder
 from egm.journal import Record, read_journal
-from egm.types import Completion, Sample
+from egm.types import Completion, Sample, Score
 
 from .backends.faulty_server import FaultyServer, fail, say
 
@@ -54,7 +55,7 @@ def number(request: Request) -> int:
     return int(request.messages[0]["content"][-1]["text"].partition("thing ")[2].partition(";")[0])
 
 
-class Failing:
+class Failing(Backend):
     """Answers right, but fails for a batch that holds one of some samples."""
 
     model = "failing"
@@ -66,7 +67,7 @@ class Failing:
         if any(number(request) in self.bad for request in requests):
             raise BackendError("the server\nhung up")
         self.asked += map(number, requests)
-        self.draws |= {number(request): request.draw for request in requests}
+        self.draws |= {number(request): request.seed_index for request in requests}
         return [Completion(RIGHT) for _ in requests]
 
 
@@ -299,7 +300,7 @@ def test_latency_keeps_cold_and_warm_queue_and_first_token_apart() -> None:
 
     records = [record(i / 100, queue_seconds=1.0) for i in range(1, 101)]
     records += [record(5.0, cold=True, first_token_seconds=2.0), record(99.0, failure="error")]
-    result = latency(records)
+    result = latency_totals(records)
     assert result["warm"] == pytest.approx({"n": 100, "mean": 0.505, "p50": 0.505, "p90": 0.901, "p99": 0.9901})
     assert result["cold"] == {"n": 1, "mean": 5.0, "p50": 5.0, "p90": 5.0, "p99": 5.0}
     assert result["seconds"]["n"] == 101
@@ -314,6 +315,17 @@ def test_tokens_of_reasoning_and_answer() -> None:
     assert totals([row, other])["tokens"] == {"prompt": 300, "reasoning": 30, "answer": 20, "completion": 75}
     empty = totals([])
     assert (empty["n"], empty["accuracy"], empty["latency"]["seconds"]) == (0, None, None)
+
+
+def test_a_hit_is_a_hit_in_every_count() -> None:
+    below, at = 0.49999, 0.5
+    rows = [Record("x", "i", "p", (0, 0, 1, 1), box=(0, 0, 1, 1), iou=iou) for iou in (below, at)]
+    assert [row.hit() for row in rows] == [Score(iou).hit() for iou in (below, at)] == [False, True]
+    assert totals(rows)["accuracy"] == 0.5
+    counts = RunningCounts(2, max_errors=0.0)
+    for row in rows:
+        counts.add(row)
+    assert (counts.done, counts.hits) == (2, 1)
 
 
 # ---- a clock that jumps

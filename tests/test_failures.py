@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egm.boxes import Box, iou
-from egm.failures import Miss, Neighbour, classify, mirrored, phrase_facts
+from egm.failures import Miss, Neighbour, classify_miss, phrase_facts
 
 SIZE = (200, 100)
 TRUTH = Box(20, 20, 60, 80)  # 40 x 60
@@ -31,12 +31,12 @@ OTHER = Box(100, 20, 140, 80)
     ],
 )
 def test_without_other_objects(box: Box | None, expected: Miss | None) -> None:
-    assert classify(box, TRUTH, phrase="a cup", size=SIZE, others=[Neighbour(TRUTH)]) == expected
+    assert classify_miss(box, TRUTH, phrase="a cup", size=SIZE, others=[Neighbour(TRUTH)]) == expected
 
 
 def test_part_and_whole_are_each_others_mirror() -> None:
     small, large = Box(0, 0, 10, 10), Box(0, 0, 40, 40)
-    assert (classify(small, large), classify(large, small)) == (Miss.PART, Miss.WHOLE)
+    assert (classify_miss(small, large), classify_miss(large, small)) == (Miss.PART, Miss.WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -52,36 +52,82 @@ def test_part_and_whole_are_each_others_mirror() -> None:
 def test_another_object(category: str | None, other: str | None, expected: Miss) -> None:
     others = [Neighbour(TRUTH, category), Neighbour(OTHER, other)]
     near = Box(102, 22, 140, 82)
-    assert classify(near, TRUTH, phrase="a cup", size=SIZE, category=category, others=others) == expected
+    assert classify_miss(near, TRUTH, phrase="a cup", size=SIZE, category=category, others=others) == expected
 
 
 def test_the_best_fitting_object_decides_the_kind() -> None:
     others = [Neighbour(Box(100, 20, 170, 80), "dog"), Neighbour(OTHER, "cup")]
-    assert classify(OTHER, TRUTH, category="cup", others=others) == Miss.WRONG_SAME_KIND
+    assert classify_miss(OTHER, TRUTH, category="cup", others=others) == Miss.WRONG_SAME_KIND
 
 
 def test_the_same_object_annotated_twice_is_no_other() -> None:
     truth, twin = Box(0, 0, 100, 100), Box(0, 0, 100, 101)
     box = Box(0, 0, 100, 49.9)  # IoU below 0.5 with both, but 0.499 / 0.494
-    assert classify(box, truth, others=[Neighbour(twin)]) == Miss.LOOSE
+    assert classify_miss(box, truth, others=[Neighbour(twin)]) == Miss.LOOSE
+
+
+def test_an_iou_of_half_hits_the_other_object_and_the_mirrored_one_too() -> None:
+    half = Box(140, 20, 160, 80)  # of `flipped`
+    flipped = TRUTH.mirrored(SIZE[0])
+    assert classify_miss(half, TRUTH, phrase="cup", others=[Neighbour(flipped)]) == Miss.WRONG_OBJECT
+    assert classify_miss(half, TRUTH, phrase="left cup", size=SIZE) == Miss.MIRRORED
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (90, Miss.LOOSE),  # IoU 0.9 with the truth: the same object, annotated twice
+        (89, Miss.WRONG_OBJECT),
+    ],
+)
+def test_the_border_of_the_same_object(width: int, expected: Miss) -> None:
+    truth, other = Box(0, 0, 100, 100), Box(0, 0, width, 100)
+    box = Box(0, 0, 46, 100)  # a miss of the truth, with 0.46, and a hit of the other, with 0.51
+    assert classify_miss(box, truth, others=[Neighbour(other)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        (20, Miss.LOOSE),  # 10 of 50: IoU 0.2
+        (20.1, Miss.OTHER),
+    ],
+)
+def test_the_border_of_loose(shift: float, expected: Miss) -> None:
+    assert classify_miss(Box(shift, 0, 30 + shift, 10), Box(0, 0, 30, 10)) == expected
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        (Box(0, 0, 39.9, 100), Miss.PART),
+        (Box(0, 0, 40, 100), Miss.LOOSE),  # IoU 0.4
+        (Box(-9, 0, 91, 10), Miss.PART),  # 91 % of it lies in the true box
+        (Box(-11, 0, 89, 10), Miss.OTHER),
+    ],
+)
+def test_the_borders_of_a_part(box: Box, expected: Miss) -> None:
+    truth = Box(0, 0, 100, 100)
+    assert classify_miss(box, truth) == expected
+    assert classify_miss(truth, box) == {Miss.PART: Miss.WHOLE}.get(expected, expected)
 
 
 def test_another_object_goes_before_part() -> None:
     child = Box(30, 30, 40, 45)
-    assert classify(child, TRUTH, others=[Neighbour(child)]) == Miss.WRONG_OBJECT
+    assert classify_miss(child, TRUTH, others=[Neighbour(child)]) == Miss.WRONG_OBJECT
 
 
 def test_mirrored_needs_a_side_in_the_phrase_and_the_size() -> None:
-    flipped = mirrored(TRUTH, SIZE)
+    flipped = TRUTH.mirrored(SIZE[0])
     assert tuple(flipped) == (140, 20, 180, 80)
-    assert classify(flipped, TRUTH, phrase="the left cup", size=SIZE) == Miss.MIRRORED
-    assert classify(flipped, TRUTH, phrase="Rightmost cup", size=SIZE) == Miss.MIRRORED
-    assert classify(flipped, TRUTH, phrase="the bright cup", size=SIZE) == Miss.OTHER
-    assert classify(flipped, TRUTH, phrase="the left cup") == Miss.OTHER
+    assert classify_miss(flipped, TRUTH, phrase="the left cup", size=SIZE) == Miss.MIRRORED
+    assert classify_miss(flipped, TRUTH, phrase="Rightmost cup", size=SIZE) == Miss.MIRRORED
+    assert classify_miss(flipped, TRUTH, phrase="the bright cup", size=SIZE) == Miss.OTHER
+    assert classify_miss(flipped, TRUTH, phrase="the left cup") == Miss.OTHER
     # Also where another object stands there: that is what confusing left and right looks like.
     others = [Neighbour(flipped, "cup")]
-    assert classify(flipped, TRUTH, phrase="left cup", size=SIZE, others=others) == Miss.MIRRORED
-    assert classify(flipped, TRUTH, phrase="red cup", size=SIZE, others=others) == Miss.WRONG_OBJECT
+    assert classify_miss(flipped, TRUTH, phrase="left cup", size=SIZE, others=others) == Miss.MIRRORED
+    assert classify_miss(flipped, TRUTH, phrase="red cup", size=SIZE, others=others) == Miss.WRONG_OBJECT
 
 
 numbers = st.floats(0, 100, allow_nan=False)
@@ -92,7 +138,7 @@ boxes = st.builds(
 
 @given(boxes, boxes, st.lists(st.builds(Neighbour, boxes), max_size=3))
 def test_every_miss_has_a_name_and_no_hit_has(box: Box, truth: Box, others: list[Neighbour]) -> None:
-    miss = classify(box, truth, phrase="left", size=SIZE, others=others)
+    miss = classify_miss(box, truth, phrase="left", size=SIZE, others=others)
     assert (miss is None) == (iou(box, truth) >= 0.5)
     assert miss != Miss.NO_BOX
 

@@ -30,9 +30,9 @@ from math import comb
 from typing import Final
 
 from egm.boxes import Box, pairwise_iou
-from egm.types import Failure
+from egm.types import HIT_IOU, Failure
 
-AGREEMENT_IOU: Final = 0.5
+AGREEMENT_IOU: Final = HIT_IOU
 """IoU from which on two boxes count as the same answer."""
 
 
@@ -60,7 +60,7 @@ class Consensus:
 
 
 def consensus(answers: Sequence[Box | Failure]) -> Consensus:
-    """Find what answers agree on.
+    """Majority vote over boxes: find what answers agree on.
 
     Args:
         answers: The box of each, or why it has none; at least one.
@@ -84,13 +84,13 @@ def consensus(answers: Sequence[Box | Failure]) -> Consensus:
     return Consensus(boxes[medoid][1], len(leaders), max(len(others), len(failures)), len(answers))
 
 
-def lead(size: int, rival: int) -> float:
-    """Return `P(p > 1/2)` after `size` answers for the leader and `rival` against it.
+def leader_confidence(size: int, rival: int) -> float:
+    """Confidence in the leader, `P(p > 1/2)`, after `size` answers for it and `rival` against it.
 
     The Beta(size + 1, rival + 1) distribution's upper half is the lower tail of a binomial one.
 
     Example:
-        >>> lead(3, 0), lead(2, 2)
+        >>> leader_confidence(3, 0), leader_confidence(2, 2)
         (0.9375, 0.5)
     """
     throws = size + rival + 1
@@ -98,7 +98,7 @@ def lead(size: int, rival: int) -> float:
 
 
 def poll(votes: int, stop_confidence: float | None = None) -> Generator[int, Sequence[Box | Failure], Consensus]:
-    """Say how many more answers to sample, until there are enough.
+    """Adaptive self-consistency: say how many more answers to sample, until there are enough.
 
     Args:
         votes: Most answers.
@@ -111,20 +111,20 @@ def poll(votes: int, stop_confidence: float | None = None) -> Generator[int, Seq
         What they agree on.
     """
     answers: list[Box | Failure] = []
-    found = Consensus(0, 0, 0, 0)
-    while not answers or not _settled(found.size, found.rival, len(answers), votes, stop_confidence):
+    agreed = Consensus(0, 0, 0, 0)
+    while not answers or not _settled(agreed.size, agreed.rival, len(answers), votes, stop_confidence):
         more = 1
-        while not _settled(found.size + more, found.rival, len(answers) + more, votes, stop_confidence):
+        while not _settled(agreed.size + more, agreed.rival, len(answers) + more, votes, stop_confidence):
             more += 1
         answers += yield more
-        found = consensus(answers)
-    return found
+        agreed = consensus(answers)
+    return agreed
 
 
-def _settled(size: int, rival: int, asked: int, votes: int, stop_confidence: float | None) -> bool:
-    if asked == votes or stop_confidence is None:
-        return asked == votes
-    return size > rival + (votes - asked) or lead(size, rival) >= stop_confidence
+def _settled(size: int, rival: int, sampled: int, votes: int, stop_confidence: float | None) -> bool:
+    if sampled == votes or stop_confidence is None:
+        return sampled == votes
+    return size > rival + (votes - sampled) or leader_confidence(size, rival) >= stop_confidence
 
 
 def _largest(ious: Sequence[Sequence[float]], places: Sequence[int]) -> list[int]:

@@ -34,6 +34,7 @@ from enum import StrEnum
 import numpy as np
 
 from egm.boxes import Box, iou, pairwise_iou
+from egm.types import HIT_IOU
 
 COMPLEX_AT = 2
 """A phrase with this many relations, ordinals, superlatives and negations together is complex."""
@@ -150,7 +151,7 @@ def phrase_facts(phrase: str) -> PhraseFacts:
     )
 
 
-def classify(
+def classify_miss(
     box: Box | None,
     truth: Box,
     *,
@@ -172,9 +173,9 @@ def classify(
     if box is None:
         return Miss.NO_BOX
     overlap = iou(box, truth)
-    if overlap >= 0.5:
+    if overlap >= HIT_IOU:
         return None
-    if size is not None and _SIDE.search(phrase) and iou(box, mirrored(truth, size)) >= 0.5:
+    if size is not None and _SIDE.search(phrase) and iou(box, truth.mirrored(size[0])) >= HIT_IOU:
         return Miss.MIRRORED
     wrong = _other_object(box, truth, others)
     if wrong is not None:
@@ -189,11 +190,6 @@ def classify(
     return Miss.LOOSE if overlap >= _LOOSE_FROM else Miss.OTHER
 
 
-def mirrored(box: Box, size: tuple[int, int]) -> Box:
-    """Mirror a box left to right in a picture of `size` (width, height)."""
-    return Box(size[0] - box.x2, box.y1, size[0] - box.x1, box.y2)
-
-
 def _other_object(box: Box, truth: Box, others: Sequence[Neighbour]) -> Neighbour | None:
     """The other object that the box fits best, with an IoU of at least 0.5."""
     if not others:
@@ -201,4 +197,4 @@ def _other_object(box: Box, truth: Box, others: Sequence[Neighbour]) -> Neighbou
     fits = pairwise_iou([tuple(box), tuple(truth)], [tuple(other.box) for other in others])
     fit = np.where(fits[1] < _SAME_OBJECT, fits[0], 0.0)
     best = int(fit.argmax())
-    return others[best] if fit[best] >= 0.5 else None
+    return others[best] if fit[best] >= HIT_IOU else None

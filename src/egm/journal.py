@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import Any, Final
 
 from egm.errors import DataError
+from egm.files import lock
+from egm.types import HIT_IOU
 
-FILE_NAME: Final = "journal.jsonl"
+JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
 SYNC_SECONDS: Final = 1.0
 """How long a line may wait for the disk while others follow it."""
@@ -118,6 +120,10 @@ class Record:
         """What no other sample of the run shares: split and id."""
         return self.split, self.id
 
+    def hit(self) -> bool:
+        """Tell whether the box counts as right, as `egm.types.Score.hit` does."""
+        return self.iou >= HIT_IOU
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -163,6 +169,8 @@ class Header:
         values = dict(row)
         if values.pop("journal", None) != _FORMAT:
             raise DataError("its first line is not the header of a journal that this version reads")
+        if values.get("codec") == {"name": "qwen3_vl", "thinking_prefilled": False}:  # written before it had a name
+            values["codec"] = {"name": "qwen3_vl_instruct"}
         try:
             return cls(**{**values, "command": tuple(values["command"])})
         except (KeyError, TypeError) as error:
@@ -181,15 +189,15 @@ class Header:
         ]
 
     def _identity(self) -> dict[str, Any]:
-        free = ("images", "versions", "command", "started")
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in free}
+        may_differ = ("images", "versions", "command", "started")
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in may_differ}
         # As JSON gives it back: a tuple among the settings is a list there.
-        kept: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
-        return kept
+        plain: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
+        return plain
 
 
 class Journal:
-    """A journal that is being written; use it in a `with` statement.
+    """Append-only writer of a run's journal, which resumes one that is there; use it in a `with` statement.
 
     Args:
         folder: The run folder; made if there is none.
@@ -204,11 +212,12 @@ class Journal:
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
-        self.path = folder / FILE_NAME
+        self.path = folder / JOURNAL_NAME
         folder.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         try:
-            _lock(self._file.fileno(), self.path)
+            if not lock(self._file.fileno()):
+                raise DataError(f"{str(self.path)!r} is being written by another process: wait for it, or end it")
             self.header, self.records = self._resume(header)
         except BaseException:
             self._file.close()
@@ -223,16 +232,16 @@ class Journal:
             self._write(header.to_dict())
             self._sync()
             return header, []
-        known, records = read_journal(self.path)
-        if differences := header.differences(known):
+        existing, records = read_journal(self.path)
+        if differences := header.differences(existing):
             raise DataError(
                 f"{str(self.path.parent)!r} holds another run: {'; '.join(differences)}: "
                 "repeat the same command, or choose another folder"
             )
-        return known, records
+        return existing, records
 
     def append(self, record: Record) -> None:
-        """Write one line; it outlives the process from here on."""
+        """Append one record as a line; it outlives the process from here on."""
         self._write(record.to_dict())
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync()
@@ -273,7 +282,7 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
         DataError: If there is none, or a line is damaged; the message names file and line.
     """
     file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
+    file = file / JOURNAL_NAME if file.is_dir() else file
     if not file.exists():
         raise DataError(f"there is no journal at {str(file)!r}: give a folder that `egm eval` wrote")
     header: Header | None = None
@@ -290,6 +299,19 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     if header is None:
         raise DataError(f"{str(file)!r} is empty: the run ended before it began; start it again")
     return header, list(records.values())
+
+
+def is_journal(path: Path) -> bool:
+    """Tell a journal, or a run folder that holds one, from anything else."""
+    if path.is_dir():
+        return (path / JOURNAL_NAME).exists()
+    with path.open("rb") as file:
+        start = file.readline(1_000_000)
+    try:
+        row = json.loads(start)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and "journal" in row
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -313,25 +335,11 @@ def _whole_bytes(file: Path) -> int:
         while end > 0:
             start = max(0, end - 65536)
             content.seek(start)
-            found = content.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            line_feed = content.read(end - start).rfind(b"\n")
+            if line_feed >= 0:
+                return start + line_feed + 1
             end = start
     return 0
-
-
-def _lock(number: int, path: Path) -> None:
-    """Keep a second process from writing the same journal; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(f"{str(path)!r} is being written by another process: wait for it, or end it") from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

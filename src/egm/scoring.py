@@ -28,10 +28,10 @@ def score_all(groundings: Sequence[Grounding], truths: Sequence[Box]) -> list[Sc
         groundings: What a model answered.
         truths: One true box a grounding.
     """
-    found = [g.box is not None for g in groundings]
+    has_box = [g.box is not None for g in groundings]
     pairs = [(tuple(g.box), tuple(t)) for g, t in zip(groundings, truths, strict=True) if g.box is not None]
     overlaps = iter(iou_array([a for a, _ in pairs], [b for _, b in pairs]).tolist() if pairs else ())
     return [
-        Score(iou=next(overlaps)) if has_box else Score(iou=0.0, failure=grounding.failure)
-        for grounding, has_box in zip(groundings, found, strict=True)
+        Score(iou=next(overlaps)) if boxed else Score(iou=0.0, failure=grounding.failure)
+        for grounding, boxed in zip(groundings, has_box, strict=True)
     ]

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from egm.boxes import Box
-from egm.images import ImageSource as ImageSource
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # neither numpy nor Pillow, so that codecs load in a moment
     from PIL.Image import Image
+
+    from egm.images import ImageSource as ImageSource
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the transformers form: `{"role": ..., "content": [{"type": "image"}, {"type": "text", ...}]}`."""
+
+HIT_IOU: Final = 0.5
+"""The IoU from which on a box counts as right: Acc@0.5."""
 
 
 class Failure(StrEnum):
@@ -191,6 +195,6 @@ class Score:
     iou: float
     failure: Failure | None = None
 
-    def hit(self, threshold: float = 0.5, *, strict: bool = False) -> bool:
+    def hit(self, threshold: float = HIT_IOU, *, strict: bool = False) -> bool:
         """Tell whether the box counts as right: `iou >= threshold`, or `iou > threshold` if strict."""
         return self.iou > threshold if strict else self.iou >= threshold

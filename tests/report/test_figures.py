@@ -5,8 +5,8 @@ import re
 import pytest
 
 from egm.journal import Header
-from egm.report.figures import _area_per_parameter, _bubble_area, latency_figure
-from egm.report.points import Point, points_of
+from egm.report.figure_points import Point, points_of
+from egm.report.figures import latency_figure
 from egm.report.runs import Run
 
 from .conftest import MakeRecord
@@ -25,13 +25,26 @@ def test_a_derived_latency_says_so_on_the_chart(record: MakeRecord) -> None:
     assert not [text for text in texts if "Instruct (" in text and "derived" in text]
 
 
+def bubble_areas(*points: Point) -> list[float]:
+    """Areas of the circles on the chart that stand for models, in the order of the models."""
+    chart = latency_figure(points, ("refcoco/val",))[".svg"].decode("utf-8")
+    # A circle is drawn from its top on, around 0, 0; equal ones are drawn once, and those of the legend come last.
+    radii = dict(re.findall(r'<path id="(\w+)" d="M 0 (\S+)', chart))
+    circles = re.findall(r'id="PathCollection_\d+">.*?xlink:href="#(\w+)"', chart, re.DOTALL)
+    return [float(radii[circle]) ** 2 for circle in circles[: len(points)]]
+
+
 def test_bubbles_of_small_models_have_areas_like_their_parameters() -> None:
     small, large, published = (
         Point("m", 50.0, 49.0, 51.0, 10.0, 10.0, count, 1, False) for count in (40_000_000, 200_000_000, 8_000_000_000)
     )
-    scale = _area_per_parameter([small, large])
-    assert _bubble_area(large, scale=scale) == pytest.approx(5 * _bubble_area(small, scale=scale))
-    assert _area_per_parameter([small, published]) == _area_per_parameter([published])
+    area, largest = bubble_areas(small, large)
+    assert largest == pytest.approx(5 * area, rel=1e-3)
+    # Beside a published size the scale is that of all charts of published sizes: small ones are all alike there.
+    [alone] = bubble_areas(published)
+    first, second, beside = bubble_areas(small, large, published)
+    assert beside == alone
+    assert first == second < beside
 
 
 @pytest.mark.parametrize(("milliseconds", "accuracy"), [(600.0, 85.5), (600.0, 86.3), (12_000.0, 86.3)])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 
-from egm.report.grid import Cell, Grid, Line, csv_text, latex, markdown, printable
+from rich.console import Console
+
+from egm.report.grid import Cell, Grid, Line, csv_text, latex, markdown, terminal
 
 EVIL = r"a|b_c*<i>&`#\x"
 
@@ -41,8 +43,34 @@ def test_csv_holds_no_formula_and_reads_back() -> None:
         assert len(header) == len(row)
 
 
-def test_printable_is_one_line_that_steers_nothing() -> None:
-    assert (
-        printable("a\x1b[31m\n b\u202ec\ud800")
-        == "a\N{REPLACEMENT CHARACTER}[31m b\N{REPLACEMENT CHARACTER}c\N{REPLACEMENT CHARACTER}"
-    )
+def shown(*grids: Grid) -> list[str]:
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(terminal(*grids))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_the_terminal_puts_intervals_beneath_the_figures_or_beside_a_column_that_is_alone_in_having_any() -> None:
+    plain, spanned = Cell("7"), Cell("50.00", "40.00", "60.00")
+    alone = Grid("Title", ("", "rows", "Acc"), (("", (Line("a", (plain, spanned)), Line("b", (plain, Cell("9"))))),))
+    both = Grid("Title", ("model", "Acc", "IoU"), (("part", (Line("a", (spanned, spanned), ("why",)),)),), ("Note.",))
+    assert shown(alone, both) == [
+        "Title  rows    Acc  95 % interval",
+        "a         7  50.00    40.00-60.00",
+        "b         7      9",
+        "",
+        "Title",
+        "model            Acc          IoU",
+        "part",
+        "  a [1]        50.00        50.00",
+        "         40.00-60.00  40.00-60.00",
+        "[1] why",
+        "Note.",
+    ]
+
+
+def test_a_table_may_hold_no_line() -> None:
+    empty = Grid("Title", ("", "rows"), (("", ()),), ("Note.",))
+    assert shown(empty) == ["Title  rows", "Note."]
+    assert "| --- | ---: |" in markdown(empty)
+    assert csv_text(empty) == "section,name,rows,remarks\n"

@@ -40,7 +40,7 @@ def test_splits_that_lie_apart_become_one_run(write: WriteRun, record: MakeRecor
     a = write("a", [record("1", split="x/val"), record("2", split="x/val", box=OFF)])
     b = write("b", [record("1", split="x/test")], started="later")
     [run] = load_runs([a, b])
-    assert (run.name, dict(run.asked)) == ("m", {"x/val": 2, "x/test": 1})
+    assert (run.name, dict(run.split_sizes)) == ("m", {"x/val": 2, "x/test": 1})
     average = run.average(("x/val", "x/test"))
     assert average is not None
     assert average.value == pytest.approx((0.5 + 1.0) / 2)

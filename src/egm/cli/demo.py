@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.cli.ground import clean
-from egm.cli.pictures import side_by_side, write_picture
+from egm.cli.pictures import write_picture
+from egm.terminal import printable
 
 if TYPE_CHECKING:
-    from egm.types import Grounding, Sample
+    from egm.types import Grounding, Sample, Score
 
 _RELATIONS = ("no relation", "one relation", "two relations", "three relations")
 _MOST_REASONING = 1000
@@ -27,6 +27,7 @@ def demo(
     start = time.perf_counter()
     from rich.console import Console
 
+    from egm.draw import side_by_side
     from egm.grounder import Grounder
     from egm.scoring import score
 
@@ -43,7 +44,7 @@ def demo(
         assert sample.box is not None
         result = score(grounding, sample.box)
         right += result.hit()
-        _show(console, sample, grounding, result.iou)
+        _show(console, sample, grounding, result)
         panels.append(grounding.draw(truth=sample.box))
     path = out / f"demo-{seed}.png"
     write_picture(path, side_by_side(panels))
@@ -71,22 +72,22 @@ def questions(seed: int) -> tuple[int, list[Sample]]:
     raise AssertionError("unreachable: val has such scenes")
 
 
-def _show(console: object, sample: Sample, grounding: Grounding, iou: float) -> None:
+def _show(console: object, sample: Sample, grounding: Grounding, score: Score) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
     assert isinstance(console, Console)
-    verdict = "no box" if grounding.box is None else f"IoU {iou:.2f}, {'right' if iou >= 0.5 else 'wrong'}"
+    verdict = "no box" if grounding.box is None else f"IoU {score.iou:.2f}, {'right' if score.hit() else 'wrong'}"
     where = str(grounding.failure) if grounding.box is None else " ".join(f"{value:.0f}" for value in grounding.box)
     body = Text.assemble(
         ("asked   ", "bold"),
         sample.phrase,
         ("\nthinks  ", "bold"),
-        clean(grounding.reasoning)[:_MOST_REASONING] or "nothing",
+        printable(grounding.reasoning)[:_MOST_REASONING] or "nothing",
         ("\npoints  ", "bold"),
         where,
-        (f"   {verdict}", "green" if iou >= 0.5 else "red"),
+        (f"   {verdict}", "green" if score.hit() else "red"),
         (f"   {grounding.seconds:.2f} s, {grounding.tokens} tokens", "dim"),
     )
     console.print(Panel(body, title=_RELATIONS[sample.meta["complexity"]], title_align="left"))

@@ -30,7 +30,7 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from egm.models import PRESETS
+    from egm.models.presets import PRESETS, size_text
 
     table = Table("Name", "Family", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, header_style="bold")
     table.add_column("Parameters", justify="right")
@@ -38,13 +38,8 @@ def models() -> None:
     table.add_column("Hub ids", overflow="fold")
     for preset in PRESETS.values():
         hub_ids = "\n".join(preset.hub_ids) or "made from scratch"
-        table.add_row(preset.name, preset.family, _short(preset.parameters), f"{preset.context // 1024}K", hub_ids)
+        table.add_row(preset.name, preset.family, size_text(preset.parameters), f"{preset.context // 1024}K", hub_ids)
     Console().print(table)
-
-
-def _short(count: int) -> str:
-    """Write a count as people say it, such as 8.77B."""
-    return f"{count / 1e9:.4g}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
 
 
 @app.command("merge")

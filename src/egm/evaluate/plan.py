@@ -1,22 +1,21 @@
-"""What is to be asked: samples listed, ordered and digested, and the header that says so."""
+"""The plan of a run: samples listed, put into an order that shares prefixes, digested, and the journal's header."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import platform
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
+from egm.environment import package_versions
 from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
 from egm.images import picture_key
@@ -27,8 +26,8 @@ _SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A sample to ask.
+class PlannedSample:
+    """A sample of a run, and how its picture is had.
 
     Attributes:
         split: Name of its split.
@@ -44,16 +43,16 @@ class Question:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no other question of the run shares."""
+        """What no other sample of the run shares: split and id, as `Record.key`."""
         return self.split, self.sample.id
 
     @property
-    def draw(self) -> int:
-        """The number of its draw."""
-        return draw_of(*self.key)
+    def seed_index(self) -> int:
+        """Which random stream its answers are sampled with."""
+        return seed_index_of(*self.key)
 
     def load(self) -> Sample:
-        """The sample with its picture; one that cannot be had is empty, which the engine's side will name."""
+        """Load the sample with its picture; one that cannot be had is empty, which the engine's side will name."""
         if self.source is None:
             return self.sample
         try:
@@ -62,97 +61,87 @@ class Question:
             return replace(self.sample, image=b"")
 
 
-def draw_of(split: str, identity: str) -> int:
-    """The number of a sample's draw: whatever else is evaluated with it, the same seed samples the same text."""
+def seed_index_of(split: str, identity: str) -> int:
+    """The seed index of a sample: whatever else is evaluated with it, the same seed samples the same text."""
     return int.from_bytes(hashlib.sha256(f"{split}\n{identity}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def find_questions(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[Question], str]:
-    """List what is to be asked, and name the pictures; also the folder that the names are relative to."""
-    found: list[tuple[str, Sample, tuple[Dataset, int] | None]] = []
+def plan_samples(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[PlannedSample], str]:
+    """List the samples of a run, and name their pictures; also the folder that the names are relative to."""
+    listed: list[tuple[str, Sample, tuple[Dataset, int] | None]] = []
     for split, samples in splits.items():
         if isinstance(samples, Dataset) and not samples.names_files:
-            found += [(split, sample, (samples, number)) for number, sample in enumerate(samples.annotations())]
+            listed += [(split, sample, (samples, number)) for number, sample in enumerate(samples.annotations())]
         else:
-            found += [(split, sample, None) for sample in samples]
-    if not found:
+            listed += [(split, sample, None) for sample in samples]
+    if not listed:
         raise DataError(f"there is nothing to evaluate: {', '.join(splits) or 'no dataset'} holds no samples")
-    for key, count in Counter((split, sample.id) for split, sample, _ in found).items():
+    for key, count in Counter((split, sample.id) for split, sample, _ in listed).items():
         if count > 1:
             raise DataError(f"{key[0]}: {count} samples have the id {key[1]!r}: give each its own")
-    files = [s.image for _, s, source in found if source is None and isinstance(s.image, str | os.PathLike)]
+    files = [s.image for _, s, source in listed if source is None and isinstance(s.image, str | os.PathLike)]
     absolute = {path: str(Path(path).absolute()) for path in {os.fspath(file) for file in files}}
     root = os.path.commonpath([str(Path(path).parent) for path in absolute.values()]) if absolute else ""
     names: dict[object, str] = {path: Path(os.path.relpath(full, root)).as_posix() for path, full in absolute.items()}
-    questions = []
-    for split, sample, source in found:
+    planned = []
+    for split, sample, source in listed:
         if sample.box is None:
             raise DataError(f"{split}: sample {sample.id!r} has no true box, so no answer can be scored")
         if source is not None:
             name = str(sample.image)
         else:  # a picture in memory goes by the first sample about it
             name = names.setdefault(picture_key(sample.image), f"{split}:{sample.id}")
-        questions.append(Question(split, name, sample, source))
-    return questions, root
+        planned.append(PlannedSample(split, name, sample, source))
+    return planned, root
 
 
-def schedule(questions: Sequence[Question], block: int) -> list[tuple[Question, bool]]:
-    """Order questions as `egm.evaluate` says; whether each is the first about its picture stands beside it."""
-    groups: dict[str, list[Question]] = {}
-    for question in questions:
-        groups.setdefault(question.image, []).append(question)
-    albums = list(groups.values())
-    order: list[tuple[Question, bool]] = []
-    for start in range(0, len(albums), block):
-        part = albums[start : start + block]
-        order += [(album[0], True) for album in part]
-        order += [(question, False) for album in part for question in album[1:]]
+def image_order(planned: Sequence[PlannedSample], block: int) -> list[tuple[PlannedSample, bool]]:
+    """Order samples image by image for prefix sharing; whether each is the first about its image stands beside it.
+
+    Of a block of images the first sample of each comes first, then all others: while those of one image are asked, the
+    engine's prefix cache holds it already.
+    """
+    by_image: dict[str, list[PlannedSample]] = {}
+    for item in planned:
+        by_image.setdefault(item.image, []).append(item)
+    images = list(by_image.values())
+    order: list[tuple[PlannedSample, bool]] = []
+    for start in range(0, len(images), block):
+        part = images[start : start + block]
+        order += [(items[0], True) for items in part]
+        order += [(item, False) for items in part for item in items[1:]]
     return order
 
 
-def make_header(grounder: Grounder, questions: Sequence[Question], images: str, engine: Mapping[str, Any]) -> Header:
-    """Say what is asked of what, and by what."""
+def make_header(grounder: Grounder, planned: Sequence[PlannedSample], images: str, engine: Mapping[str, Any]) -> Header:
+    """The journal's header: what is asked of what, and by what."""
     codec, style = grounder.codec, grounder.prompt or grounder.codec.prompts[0]
     wordings = {
         name: str(codec.messages("PHRASE", amodal=amodal, prompt=style)[0]["content"][-1]["text"])
         for name, amodal in (("modal", False), ("amodal", True))
     }
-    plain: Any = codec
-    options = {f.name: getattr(codec, f.name) for f in fields(plain)} if is_dataclass(plain) else {}
     return Header(
         model=grounder.backend.model,
-        codec={"name": codec.name, **options},
+        codec=codec.to_dict(),
         prompt={"style": style, **wordings},
         settings=asdict(grounder.settings),
-        datasets=_datasets(questions),
+        datasets=_datasets(planned),
         concurrency=grounder.batch_size,
         engine={"backend": type(grounder.backend).__name__, **engine},
         images=images,
-        versions=_versions(),
+        versions=package_versions("numpy", "pillow", "torch", "transformers", "openai"),
         command=tuple(_SECRET.sub("//", argument) for argument in sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _datasets(questions: Iterable[Question]) -> dict[str, dict[str, Any]]:
+def _datasets(planned: Iterable[PlannedSample]) -> dict[str, dict[str, Any]]:
     counts: Counter[str] = Counter()
     digests: dict[str, Any] = {}
-    for question in questions:
-        sample = question.sample
+    for item in planned:
+        sample = item.sample
         assert sample.box is not None
-        counts[question.split] += 1
-        row = (sample.id, sample.phrase, question.image, tuple(sample.box), sample.amodal)
-        digests.setdefault(question.split, hashlib.sha256()).update(json.dumps(row).encode())
+        counts[item.split] += 1
+        row = (sample.id, sample.phrase, item.image, tuple(sample.box), sample.amodal)
+        digests.setdefault(item.split, hashlib.sha256()).update(json.dumps(row).encode())
     return {name: {"n": counts[name], "digest": digest.hexdigest()[:16]} for name, digest in digests.items()}
-
-
-def _versions() -> dict[str, str]:
-    from egm._version import __version__
-
-    found = {"python": platform.python_version(), "egm": __version__}
-    for package in ("numpy", "pillow", "torch", "transformers", "openai"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""A run while it lasts: counts, and the bar that shows them."""
+"""Progress of a run: running counts, the early stop for too many errors, and the bar that shows them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EARLY = 200
 """Samples after which a run may end for its share of errors; before, errors count as a share of so many."""
 
 
-class Tally:
-    """What is known on the way: how many, how good, how many errors."""
+class RunningCounts:
+    """Running counts of a run, and the early stop for too many errors: how many, how many hits, how many errors."""
 
     def __init__(self, total: int, max_errors: float) -> None:
         self.total, self.max_errors = total, max_errors
@@ -27,18 +27,18 @@ class Tally:
         self.errors: Counter[str] = Counter()
 
     def add(self, record: Record) -> None:
-        """Count one more."""
+        """Count one more record."""
         self.done += 1
-        self.hits += record.iou >= 0.5
+        self.hits += record.hit()
         if record.failure == ERROR:
             self.errors[record.error or ""] += 1
 
-    def over(self) -> bool:
+    def too_many_errors(self) -> bool:
         """Whether errors have had more than their share."""
         return self.errors.total() > self.max_errors * max(self.done, min(self.total, EARLY))
 
-    def why(self) -> str:
-        """Say so, and what they said most often."""
+    def stop_reason(self) -> str:
+        """Say that there are too many errors, and what they said most often."""
         said, _ = self.errors.most_common(1)[0]
         return (
             f"{self.errors.total()} errors among {self.done} samples are more than the share of {self.max_errors:g} "
@@ -47,24 +47,24 @@ class Tally:
 
 
 @contextmanager
-def progress_bar(tally: Tally, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """Show how far a run is, how good so far, how fast, and how long it will take; yields what updates it."""
+def progress_bar(counts: RunningCounts, *, enabled: bool) -> Iterator[Callable[[], None]]:
+    """Progress bar on standard error: how far a run is, how good, how fast, how long to go; yields what updates it."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not (shown and console.is_terminal):
+    if not (enabled and console.is_terminal):
         yield lambda: None
         return
     bar = _columns(console)
-    task = bar.add_task("evaluating", total=tally.total, completed=tally.done, accuracy="")
-    drawn = 0.0
+    task = bar.add_task("evaluating", total=counts.total, completed=counts.done, accuracy="")
+    last_update = 0.0
 
     def update() -> None:
-        nonlocal drawn
+        nonlocal last_update
         now = time.monotonic()
-        if now - drawn >= 0.1 or tally.done == tally.total:
-            drawn = now
-            bar.update(task, completed=tally.done, accuracy=f"Acc@0.5 {100 * tally.hits / tally.done:.2f}")
+        if now - last_update >= 0.1 or counts.done == counts.total:
+            last_update = now
+            bar.update(task, completed=counts.done, accuracy=f"Acc@0.5 {100 * counts.hits / counts.done:.2f}")
 
     with bar:
         yield update

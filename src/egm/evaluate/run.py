@@ -1,4 +1,4 @@
-"""Samples to a journal, resumable at any moment; and what a journal says, in numbers.
+"""An evaluation: samples to a resumable journal, in an order that shares prefixes; and what a journal says, in numbers.
 
 Order: samples are taken image by image, a block of images at a time, the first question of each image and then its
 siblings, so that an engine that keeps prefixes has read a picture once before more is asked about it. The order, and
@@ -19,8 +19,8 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.errors import EgmError
-from egm.evaluate.plan import Question, find_questions, make_header, schedule
-from egm.evaluate.progress import Tally, progress_bar
+from egm.evaluate.plan import PlannedSample, image_order, make_header, plan_samples
+from egm.evaluate.progress import RunningCounts, progress_bar
 from egm.evaluate.totals import ERROR, totals
 from egm.files import write_text
 from egm.grounder import Answer, Grounder
@@ -71,7 +71,7 @@ def evaluate(
     engine: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Ask a model about samples, score what it answers, and keep all of it in a journal.
+    """Evaluate a model on samples: ask, score what it answers, and keep all of it in a resumable journal.
 
     The same call again goes on where it ended, however it ended: nothing is asked twice, and the numbers are those of
     an uninterrupted run. Failures stay in the denominator, errors too.
@@ -98,57 +98,58 @@ def evaluate(
     if not 0.0 <= max_errors <= 1.0:
         raise EgmError(f"max_errors {max_errors} is out of range: give a share from 0 to 1")
     splits = samples if isinstance(samples, Mapping) else {name: samples}
-    questions, images = find_questions(splits)
-    order = schedule(questions, _BLOCK * grounder.batch_size)
-    header = make_header(grounder, questions, images, engine or {})
+    planned, images = plan_samples(splits)
+    order = image_order(planned, _BLOCK * grounder.batch_size)
+    header = make_header(grounder, planned, images, engine or {})
     folder = Path(folder)
     with Journal(folder, header) as journal:
         write_text(folder / "run.json", json.dumps(journal.header.to_dict(), indent=2) + "\n")
-        tally, done = Tally(len(order), max_errors), set()
+        counts, done = RunningCounts(len(order), max_errors), set()
         while journal.records:  # each is let go as it is counted; at the end the file is read whole
             record = journal.records.pop()
             if not (retry_errors and record.failure == ERROR):
-                tally.add(record)
+                counts.add(record)
                 done.add(record.key)
-        todo = [(question, cold) for question, cold in order if question.key not in done]
-        with progress_bar(tally, shown=progress) as update:
-            if todo and not tally.over():
-                asked = ((question.draw, question.load()) for question, _ in todo)
-                with closing(grounder.answer_each(asked)) as answers:  # on the way out, what is under way is given up
-                    for (question, cold), answer in zip(todo, answers, strict=True):
-                        record = _record(question, answer, cold=cold)
+        todo = [(item, cold) for item, cold in order if item.key not in done]
+        with progress_bar(counts, enabled=progress) as update:
+            if todo and not counts.too_many_errors():
+                requests = ((item.seed_index, item.load()) for item, _ in todo)
+                # On the way out, what is under way is given up.
+                with closing(grounder.answer_each(requests)) as answers:
+                    for (item, cold), answer in zip(todo, answers, strict=True):
+                        record = _record(item, answer, cold=cold)
                         journal.append(record)
-                        tally.add(record)
+                        counts.add(record)
                         update()
-                        if tally.over():
+                        if counts.too_many_errors():
                             break
     header, records = read_journal(folder)
-    result = Evaluation(header, records, len(order), tally.why() if tally.over() else None)
+    result = Evaluation(header, records, len(order), counts.stop_reason() if counts.too_many_errors() else None)
     write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
     return result
 
 
-def _record(question: Question, answer: Answer | EgmError, *, cold: bool) -> Record:
-    sample = question.sample
+def _record(item: PlannedSample, answer: Answer | EgmError, *, cold: bool) -> Record:
+    sample = item.sample
     assert sample.box is not None
-    asked: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "id": sample.id,
-        "image": question.image,
+        "image": item.image,
         "phrase": sample.phrase,
         "truth": _corners(sample.box),
         "size": sample.size,
         "amodal": sample.amodal,
-        "split": question.split,
+        "split": item.split,
         "cold": cold,
         "meta": dict(sample.meta),
     }
     if not isinstance(answer, Answer):
         said = " ".join(str(answer).split())
-        return Record(**asked, failure=ERROR, error=f"{type(answer).__name__}: {said}", finish_reason=None)
+        return Record(**facts, failure=ERROR, error=f"{type(answer).__name__}: {said}", finish_reason=None)
     grounding, reply = answer.grounding, answer.completion
-    asked["size"] = grounding.size or sample.size
+    facts["size"] = grounding.size or sample.size
     return Record(
-        **asked,
+        **facts,
         text=reply.text,
         box=None if grounding.box is None else _corners(grounding.box),
         failure=None if grounding.failure is None else str(grounding.failure),

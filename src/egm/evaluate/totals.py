@@ -17,14 +17,15 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
 
     Returns:
         `n`; `accuracy` (Acc@0.5) and `mean_iou`, both with failures as 0; `failures` and, apart, `errors` counted by
-        kind; `truncated`, how many answers the token limit cut; `tokens`, means an answer; `latency`, see `latency`.
+        kind; `truncated`, how many answers the token limit cut; `tokens`, means an answer; `latency`, see
+        `latency_totals`.
     """
     answered = [record for record in records if record.failure != ERROR]
     kinds = Counter(record.failure for record in answered if record.failure is not None)
     errors = Counter((record.error or "").partition(":")[0] for record in records if record.failure == ERROR)
     return {
         "n": len(records),
-        "accuracy": _mean([float(record.iou >= 0.5) for record in records]),
+        "accuracy": _mean([float(record.hit()) for record in records]),
         "mean_iou": _mean([record.iou for record in records]),
         "failures": dict(sorted(kinds.items())),
         "errors": dict(sorted(errors.items())),
@@ -35,12 +36,12 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
             "answer": _mean([r.answer_tokens for r in answered if r.answer_tokens is not None]),
             "completion": _mean([record.completion_tokens for record in answered]),
         },
-        "latency": latency(records),
+        "latency": latency_totals(records),
     }
 
 
-def latency(records: Iterable[Record]) -> dict[str, Any]:
-    """Return how long answers took, in seconds; errors are left out.
+def latency_totals(records: Iterable[Record]) -> dict[str, Any]:
+    """Return latencies of the answers, in seconds; errors are left out.
 
     Returns:
         `seconds` (from sending to the last token) of all, and of `cold` and `warm` images apart; `first_token`, where

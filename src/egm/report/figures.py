@@ -11,9 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
-from egm.report.card import column_title, size_text
-from egm.report.points import Point
+from egm.extras import need
+from egm.models.presets import size_text
+from egm.report.figure_points import Point
 from egm.report.published import published
+from egm.report.run_tables import column_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +47,7 @@ def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, 
     """Draw accuracy against mean latency, bubble area by parameters; points without a latency are left out.
 
     Args:
-        points: See `egm.report.points.points_of`.
+        points: See `egm.report.figure_points.points_of`.
         splits: What accuracy is averaged over, for the axis.
 
     Returns:
@@ -112,6 +114,7 @@ def _draw(
 ) -> dict[str, bytes]:
     if not points:
         raise ValueError("there is nothing to draw")
+    need("drawing figures", "matplotlib")
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -166,8 +169,8 @@ def _scale(axes: Axes, points: Sequence[Point], xs: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     low = min(point.accuracy if point.low is None else point.low for point in points)
     high = max(point.accuracy if point.high is None else point.high for point in points)
-    room = max(0.18 * (high - low), 0.6)
-    axes.set_ylim(max(low - room, -2.0), min(high + room, 102.0))
+    margin = max(0.18 * (high - low), 0.6)
+    axes.set_ylim(max(low - margin, -2.0), min(high + margin, 102.0))
 
 
 def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tuple[str, Any]:
@@ -197,14 +200,14 @@ def _marks(
     from matplotlib.transforms import Bbox
 
     scale = figure.dpi / 72
-    found = []
+    boxes = []
     for point, x, r in zip(points, xs, (scale * radius for radius in radii), strict=True):
         across, along = axes.transData.transform((x, point.accuracy))
-        found.append(Bbox.from_extents(across - r, along - r, across + r, along + r))
+        boxes.append(Bbox.from_extents(across - r, along - r, across + r, along + r))
         if point.low is not None and point.high is not None:
             low, high = (axes.transData.transform((x, end))[1] for end in (point.low, point.high))
-            found.append(Bbox.from_extents(across - _CAP * scale, low, across + _CAP * scale, high))
-    return found
+            boxes.append(Bbox.from_extents(across - _CAP * scale, low, across + _CAP * scale, high))
+    return boxes
 
 
 def _legend(axes: Axes, handles: Mapping[str, Any], taken: Sequence[Bbox]) -> Bbox:

@@ -26,10 +26,10 @@ from egm.errors import DataError, ImageError
 from egm.failures import phrase_facts
 from egm.images import load_image
 from egm.journal import Record
-from egm.report.grid import printable
+from egm.report.labels import MISS_TITLES
 from egm.report.runs import Run
 from egm.report.summary import misses_of
-from egm.report.wording import MISS_TITLES
+from egm.terminal import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from egm.stats import Estimate
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
 
 _MARKDOWN = {char: f"\\{char}" for char in "\\`*_[]|#~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _LATEX = {char: f"\\{char}" for char in "#$%&_{}"} | {
@@ -59,6 +59,11 @@ class Line:
     cells: tuple[Cell, ...]
     remarks: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, name: str, *texts: str) -> Line:
+        """A row of figures without intervals."""
+        return cls(name, tuple(map(Cell, texts)))
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -79,12 +84,18 @@ class Grid:
     @property
     def remarks(self) -> dict[str, int]:
         """Every remark once, with its number from 1."""
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for _, lines in self.sections:
             for line in lines:
                 for remark in line.remarks:
-                    found.setdefault(remark, len(found) + 1)
-        return found
+                    numbers.setdefault(remark, len(numbers) + 1)
+        return numbers
+
+    @property
+    def has_intervals(self) -> list[bool]:
+        """Of each column of figures, whether any of them has an interval."""
+        columns = zip(*(line.cells for _, lines in self.sections for line in lines), strict=True)
+        return [any(cell.low for cell in column) for column in columns] or [False] * (len(self.columns) - 1)
 
     def marks(self, line: Line) -> str:
         """Numbers of a line's remarks, such as `1,3`."""
@@ -92,22 +103,32 @@ class Grid:
         return ",".join(str(number) for number in sorted(numbers[remark] for remark in line.remarks))
 
 
-def printable(text: str) -> str:
-    """Text without what could steer a terminal, break a line or fail to be encoded."""
-    shown = (char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
-    return "".join(shown)
+def terminal(*grids: Grid) -> Group:
+    """Tables for rich: intervals beneath the figures, or in a column of their own where one column alone has any.
+
+    Where the column of names has no title, that of the table stands there.
+    """
+    from rich.console import Group
+
+    parts: list[RenderableType] = [part for grid in grids for part in ("", _terminal(grid))]
+    return Group(*parts[1:])
 
 
-def terminal(grid: Grid) -> Group:
-    """The table for rich, intervals beneath the figures."""
+def _terminal(grid: Grid) -> Group:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", title=grid.title, title_justify="left")
-    table.title_style = "bold"
-    for number, column in enumerate(grid.columns):
-        table.add_column(Text(column), justify="right" if number else "left", no_wrap=number > 0)
+    table = Table(box=None, pad_edge=False, header_style="bold", title_style="bold", title_justify="left")
+    first, *rest = grid.columns
+    if first:
+        table.title = Text(grid.title)
+    alone = sum(grid.has_intervals) == 1
+    table.add_column(Text(first or grid.title))
+    for column, spanned in zip(rest, grid.has_intervals, strict=True):
+        table.add_column(Text(column), justify="right", no_wrap=True)
+        if spanned and alone:
+            table.add_column("95 % interval", justify="right", no_wrap=True)
     for heading, lines in grid.sections:
         if heading:
             table.add_row(Text(heading, style="italic"))
@@ -116,11 +137,12 @@ def terminal(grid: Grid) -> Group:
             if line.remarks:
                 name.append(f" [{grid.marks(line)}]", style="dim")
             cells = []
-            for cell in line.cells:
-                shown = Text(cell.text)
-                if cell.low:
-                    shown.append(f"\n{cell.low}-{cell.high}", style="dim")
-                cells.append(shown)
+            for cell, spanned in zip(line.cells, grid.has_intervals, strict=True):
+                interval = Text(f"{cell.low}-{cell.high}" if cell.low else "", style="dim")
+                if spanned and alone:
+                    cells += [Text(cell.text), interval]
+                else:
+                    cells.append(Text(cell.text).append("\n").append(interval) if cell.low else Text(cell.text))
             table.add_row(name, *cells)
     remarks = [Text(f"[{number}] {remark}", style="dim") for remark, number in grid.remarks.items()]
     return Group(table, *remarks, *(Text(note, style="dim") for note in grid.notes))
@@ -130,7 +152,7 @@ def markdown(grid: Grid) -> str:
     """The table in GitHub's Markdown, intervals in brackets behind the figures."""
     escape = str.maketrans(_MARKDOWN)
 
-    def shown(cell: Cell) -> str:
+    def figure(cell: Cell) -> str:
         text = cell.text.translate(escape)
         return f"{text} ({cell.low}–{cell.high})" if cell.low else text
 
@@ -144,7 +166,7 @@ def markdown(grid: Grid) -> str:
             rows.append(row([f"*{heading.translate(escape)}*", *[""] * (len(grid.columns) - 1)]))
         for line in lines:
             marks = f"<sup>{grid.marks(line)}</sup>" if line.remarks else ""
-            rows.append(row([line.name.translate(escape) + marks, *map(shown, line.cells)]))
+            rows.append(row([line.name.translate(escape) + marks, *map(figure, line.cells)]))
     notes = [f"<sup>{number}</sup> {remark.translate(escape)}" for remark, number in grid.remarks.items()]
     parts = [f"**{grid.title.translate(escape)}**", "\n".join(rows), *notes, *(n.translate(escape) for n in grid.notes)]
     return "\n\n".join(parts) + "\n"
@@ -176,10 +198,7 @@ def latex(grid: Grid) -> str:
 
 def csv_text(grid: Grid) -> str:
     """The table as CSV: heading and name first, each interval in two columns of its own, remarks last."""
-    spans = [
-        any(line.cells[number].low for _, lines in grid.sections for line in lines)
-        for number in range(len(grid.columns) - 1)
-    ]
+    spans = grid.has_intervals
     header = ["section", grid.columns[0] or "name"]
     for column, spanned in zip(grid.columns[1:], spans, strict=True):
         header += [column, f"{column} low", f"{column} high"] if spanned else [column]

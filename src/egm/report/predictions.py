@@ -8,7 +8,6 @@ rows for one sample, or a truth that is not the sample's is an error.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 from egm.boxes import Box, iou
-from egm.codecs import Codec
+from egm.codecs import Codec, codec_names
+from egm.datasets.coco_names import coco_number
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, read_journal
-from egm.report.formats import Prediction, is_journal, read_predictions
+from egm.journal import Record, is_journal, read_journal
+from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
 from egm.types import Grounding, Sample
 
-_COCO = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
 _BOUNDLESS = (1_000_000, 1_000_000)
 
@@ -52,7 +51,8 @@ def read_records(
     """Read a journal, or score a file of predictions.
 
     Args:
-        path: The file or folder; `egm.report.formats` names the known ones. A journal's scores are taken as they are.
+        path: The file or folder; `egm.report.prediction_files` names the known ones. A journal's scores are taken as
+            they are.
         samples: What was asked, each with the name of its split. Without it, rows must carry their truth.
         reading: How texts are read; rows with boxes need none.
         partial: Accept predictions for some of the samples only, and journals of runs that have not ended.
@@ -66,48 +66,48 @@ def read_records(
     if is_journal(path):
         return _read_journal(path, samples, partial=partial)
     predictions = read_predictions(path)
-    asked = _without_samples(predictions) if samples is None else _match(predictions, samples)
+    answered = _without_samples(predictions) if samples is None else _match(predictions, samples)
     if samples is not None and not partial:
         _check_whole(path, len(predictions), len(samples))
     return [
         _record(prediction, split, sample, reading)
-        for prediction, (split, sample) in zip(predictions, asked, strict=True)
+        for prediction, (split, sample) in zip(predictions, answered, strict=True)
     ]
 
 
 def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list[Record]:
     header, records = read_journal(path)
-    asked = sum(int(facts["n"]) for facts in header.datasets.values())
+    expected = sum(int(facts["n"]) for facts in header.datasets.values())
     if samples is not None:
-        known = {(split, sample.id): sample for split, sample in samples}
+        by_key = {(split, sample.id): sample for split, sample in samples}
         for record in records:
-            sample = known.get(record.key)
+            sample = by_key.get(record.key)
             if sample is None or sample.phrase != record.phrase:
                 raise DataError(
                     f"{path} is about other samples than --data, such as {record.id!r} of {record.split}: name all of "
                     "its splits, or leave --data out, as a journal knows the truth"
                 )
-        asked = len(samples)
+        expected = len(samples)
     if not partial:
-        _check_whole(path, len(records), asked)
+        _check_whole(path, len(records), expected)
     return records
 
 
-def _check_whole(path: Path, answered: int, asked: int) -> None:
-    if answered < asked:
+def _check_whole(path: Path, answered: int, expected: int) -> None:
+    if answered < expected:
         raise DataError(
-            f"{path} answers {answered} of {asked} samples: --allow-partial scores those alone, and the figures are "
+            f"{path} answers {answered} of {expected} samples: --allow-partial scores those alone, and the figures are "
             "then of no whole split"
         )
 
 
 def neighbours_in(samples: Samples) -> dict[str, list[Neighbour]]:
     """The annotated objects of each picture of a dataset, by the records' `image`."""
-    found: dict[str, dict[Box, Neighbour]] = defaultdict(dict)
+    by_image: dict[str, dict[Box, Neighbour]] = defaultdict(dict)
     for _, sample in samples:
         if sample.box is not None:
-            found[image_of(sample)].setdefault(sample.box, Neighbour(sample.box, category_of(sample.meta)))
-    return {image: list(objects.values()) for image, objects in found.items()}
+            by_image[image_of(sample)].setdefault(sample.box, Neighbour(sample.box, category_of(sample.meta)))
+    return {image: list(objects.values()) for image, objects in by_image.items()}
 
 
 def image_of(sample: Sample) -> str:
@@ -149,10 +149,10 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
         return Grounding(box=prediction.box, failure=None if prediction.box else prediction.failure)
     if reading is None:
         raise DataError(
-            f"{prediction.where} holds text: say how to read it, such as --codec qwen3_vl (0-1000) or --codec "
-            f"qwen2_5_vl --pixels-of original"
+            f"{prediction.where} holds text: say how to read it with --codec ({', '.join(codec_names())}), and with "
+            "--pixels-of original where its boxes are pixels of the picture as it was"
         )
-    original = reading.codec.name == "qwen2_5_vl" and reading.pixels_of == "original"
+    original = reading.codec.speaks_pixels and reading.pixels_of == "original"
     size = sample.size or prediction.size or (_BOUNDLESS if original else None)
     if size is None:
         raise DataError(
@@ -172,7 +172,7 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
 def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sample]]:
     """Samples out of what the rows carry; equal questions are numbered, so that two files can be compared."""
     times: defaultdict[str, int] = defaultdict(int)
-    found = []
+    samples = []
     for prediction in predictions:
         if prediction.truth is None:
             raise DataError(f"{prediction.where} carries no true box: name the dataset with --data")
@@ -184,8 +184,8 @@ def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sampl
             if prediction.id is not None:
                 raise DataError(f"{prediction.where} answers {name!r} again: keep one row a sample")
             name = f"{name}|{times[name]}"
-        found.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
-    return found
+        samples.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
+    return samples
 
 
 def _match(predictions: Sequence[Prediction], samples: Samples) -> list[tuple[str, Sample]]:
@@ -245,8 +245,7 @@ def _phrase_key(phrase: str) -> str:
 
 
 def _image_key(image: str) -> str:
-    number = _COCO.search(Path(image).name)
-    return number[1] if number else Path(image).stem
+    return coco_number(image) or Path(image).stem
 
 
 def _box_key(box: Box) -> str:

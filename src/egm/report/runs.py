@@ -15,9 +15,9 @@ from egm.datasets import EVALUATION, SIZES
 from egm.errors import DataError
 from egm.evaluate import ERROR
 from egm.journal import Header, Record, read_journal
-from egm.report.grid import printable
 from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
+from egm.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -28,43 +28,45 @@ class Run:
         name: What to call it.
         header: What was asked, and how; of the first journal, where there are several.
         records: One a sample that was answered.
-        asked: How many samples each split has.
+        split_sizes: How many samples each split has.
     """
 
     name: str
     header: Header
     records: Sequence[Record]
-    asked: Mapping[str, int]
+    split_sizes: Mapping[str, int]
 
     @property
     def missing(self) -> dict[str, int]:
         """How many samples of each split were not answered yet; splits that are complete are left out."""
         counts = Counter(record.split for record in self.records)
-        return {split: n - counts[split] for split, n in self.asked.items() if counts[split] < n}
+        return {split: n - counts[split] for split, n in self.split_sizes.items() if counts[split] < n}
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What keeps the run's figures from being those of whole splits, or of a model that always answered."""
-        found = []
+        remarks = []
         if missing := self.missing:
-            found.append(f"incomplete: {sum(missing.values()):,} of {sum(self.asked.values()):,} samples are missing")
-        for split, n in self.asked.items():
+            remarks.append(
+                f"incomplete: {sum(missing.values()):,} of {sum(self.split_sizes.values()):,} samples are missing"
+            )
+        for split, n in self.split_sizes.items():
             whole = SIZES[split].expressions if split in SIZES else n
             if n != whole:
-                found.append(f"{n:,} of the {whole:,} expressions of {split}")
+                remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
         if errors := sum(record.failure == ERROR for record in self.records):
-            found.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
-        return tuple(found)
+            remarks.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
+        return tuple(remarks)
 
     @cached_property
     def accuracy(self) -> dict[str, Estimate]:
         """Acc@0.5 by split, intervals clustered by picture."""
-        found = {}
-        for split in self.asked:
+        estimates = {}
+        for split in self.split_sizes:
             records = [record for record in self.records if record.split == split]
             if records:
-                found[split] = stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records))
-        return found
+                estimates[split] = stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records))
+        return estimates
 
     def average(self, splits: Sequence[str]) -> Estimate | None:
         """Acc@0.5 as the mean over some splits, as the model card averages; None where one of them is not there."""
@@ -100,14 +102,14 @@ def load_runs(
     for number, folder in enumerate(folders):
         run = _load(folder, printable(names[number]) if names else "")
         _check_complete(run, folder, allow_partial=allow_partial)
-        joined = next((n for n, known in enumerate(runs) if _same_but_for_splits(known, run)), None)
+        joined = next((n for n, earlier in enumerate(runs) if _same_but_for_splits(earlier, run)), None)
         if joined is None:
             runs.append(run)
             places.append(folder)
         else:
-            known = runs[joined]
-            asked = {**known.asked, **run.asked}
-            runs[joined] = Run(known.name, known.header, [*known.records, *run.records], asked)
+            earlier = runs[joined]
+            split_sizes = {**earlier.split_sizes, **run.split_sizes}
+            runs[joined] = Run(earlier.name, earlier.header, [*earlier.records, *run.records], split_sizes)
     _check_datasets(runs, places)
     models = Counter(run.header.model for run in runs)
     return [run if run.name else _named(run, place, models) for run, place in zip(runs, places, strict=True)]
@@ -115,8 +117,8 @@ def load_runs(
 
 def columns_of(runs: Sequence[Run]) -> tuple[str, ...]:
     """The eight splits of RefCOCO, if the runs are about any of them; else the splits that they have, in order."""
-    found = dict.fromkeys(split for run in runs for split in run.asked)
-    return EVALUATION if found.keys() & set(EVALUATION) else tuple(found)
+    splits = dict.fromkeys(split for run in runs for split in run.split_sizes)
+    return EVALUATION if splits.keys() & set(EVALUATION) else tuple(splits)
 
 
 def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -126,8 +128,8 @@ def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _load(folder: Path, name: str) -> Run:
     header, records = read_journal(folder)
-    asked = {split: int(facts["n"]) for split, facts in header.datasets.items()}
-    return Run(name, header, [record for record in records if record.split in asked], asked)
+    sizes = {split: int(facts["n"]) for split, facts in header.datasets.items()}
+    return Run(name, header, [record for record in records if record.split in sizes], sizes)
 
 
 def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
@@ -135,22 +137,23 @@ def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
         raise DataError(f"{str(folder)!r} holds no answer yet: run its `egm eval` command first")
     if run.missing and not allow_partial:
         parts = ", ".join(f"{split} {count:,}" for split, count in run.missing.items())
+        total = sum(run.split_sizes.values())
         raise DataError(
-            f"{str(folder)!r} is incomplete: {sum(run.missing.values()):,} of {sum(run.asked.values()):,} samples are "
+            f"{str(folder)!r} is incomplete: {sum(run.missing.values()):,} of {total:,} samples are "
             f"missing ({parts}): go on with its `egm eval` command, or report what is there with --allow-partial"
         )
 
 
-def _same_but_for_splits(known: Run, run: Run) -> bool:
-    if known.name != run.name or known.asked.keys() & run.asked.keys():
+def _same_but_for_splits(earlier: Run, run: Run) -> bool:
+    if earlier.name != run.name or earlier.split_sizes.keys() & run.split_sizes.keys():
         return False
-    return all(name.startswith("datasets.") for name in known.header.differences(run.header))
+    return all(name.startswith("datasets.") for name in earlier.header.differences(run.header))
 
 
 def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
     where: dict[str, tuple[int, Path, dict[str, Record]]] = {}
     for run, place in zip(runs, places, strict=True):
-        for split, n in run.asked.items():
+        for split, n in run.split_sizes.items():
             records = {record.id: record for record in run.records if record.split == split}
             count, other, theirs = where.setdefault(split, (n, place, records))
             same = all(_same(record, theirs[key]) for key, record in records.items() if key in theirs)
@@ -177,4 +180,4 @@ def _same(record: Record, other: Record) -> bool:
 def _named(run: Run, place: Path, models: Counter[str]) -> Run:
     model = run.header.model
     name = model if models[model] == 1 else f"{model} ({place.name if place.is_dir() else place.parent.name})"
-    return Run(printable(name), run.header, run.records, run.asked)
+    return Run(printable(name), run.header, run.records, run.split_sizes)

@@ -12,7 +12,7 @@ import numpy as np
 from egm import stats
 from egm.boxes import Box
 from egm.errors import DataError
-from egm.failures import Miss, Neighbour, PhraseFacts, classify, phrase_facts
+from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, phrase_facts
 from egm.journal import Record
 from egm.stats import Estimate, FloatArray, IntArray
 
@@ -164,17 +164,17 @@ def misses_of(
     records: Sequence[Record], neighbours: Mapping[str, Sequence[Neighbour]] | None = None
 ) -> list[Miss | None]:
     """Name the kind of each miss, None for hits; arguments as in `interval_summary`."""
-    known: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
+    objects: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
     return [
-        classify(
+        classify_miss(
             None if record.box is None else Box(*record.box),
             Box(*record.truth),
             phrase=record.phrase,
             size=record.size,
             category=category_of(record.meta),
-            others=known.get(record.image, ()) if record.image else (),
+            others=objects.get(record.image, ()) if record.image else (),
         )
-        if record.box is None or record.iou < 0.5
+        if record.box is None or not record.hit()
         else None
         for record in records
     ]
@@ -182,12 +182,12 @@ def misses_of(
 
 def neighbours_of(records: Sequence[Record]) -> dict[str, list[Neighbour]]:
     """The objects that the records ask for, by picture, each once."""
-    found: dict[str, dict[tuple[float, ...], Neighbour]] = {}
+    by_image: dict[str, dict[tuple[float, ...], Neighbour]] = {}
     for record in records:
         if record.image:
-            objects = found.setdefault(record.image, {})
+            objects = by_image.setdefault(record.image, {})
             objects.setdefault(record.truth, Neighbour(Box(*record.truth), category_of(record.meta)))
-    return {image: list(objects.values()) for image, objects in found.items()}
+    return {image: list(objects.values()) for image, objects in by_image.items()}
 
 
 def category_of(meta: Mapping[str, Any]) -> str | None:
@@ -223,12 +223,8 @@ def _groups(
         "category": [category_of(record.meta) for record in records],
         "kind": [None if record.meta.get("kind") is None else str(record.meta["kind"]) for record in records],
     }
-    order: dict[str, Callable[[str], Any]] = {
-        "size": _SIZES.index,
-        "share": _SHARES.index,
-        "category": str,
-        "kind": str,
-    }
+    # By name otherwise: bins of counts begin with one digit.
+    order: dict[str, Callable[[str], Any]] = {"size": _SIZES.index, "share": _SHARES.index}
     groups: dict[str, Estimates] = {}
     for name, column in labels.items():
         rows: dict[str, list[int]] = {}
@@ -238,7 +234,7 @@ def _groups(
         if rows:
             groups[name] = {
                 label: stats.cluster_mean(hits[rows[label]], clusters[rows[label]])
-                for label in sorted(rows, key=order.get(name, _natural))
+                for label in sorted(rows, key=order.get(name, str))
             }
     return groups
 
@@ -265,9 +261,3 @@ def _share(record: Record) -> str | None:
         return None
     share = Box(*record.truth).area / (record.size[0] * record.size[1])
     return _SHARES[int(np.searchsorted((0.05, 0.1, 0.2, 0.4), share, side="right"))]
-
-
-def _natural(label: str) -> tuple[int, str]:
-    """Sort `2` before `10`."""
-    digits = label.split("-")[0].rstrip("+")
-    return (int(digits) if digits.isdecimal() else 0, label)

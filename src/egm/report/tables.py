@@ -1,22 +1,19 @@
-"""Summaries and comparisons as tables for the terminal."""
+"""Summaries, comparisons and judgements as tables: what `egm score` prints, and `egm report --paired`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from egm.failures import COMPLEX_AT, Miss
 from egm.report.compare import Comparison
-from egm.report.grid import printable, terminal
-from egm.report.paired import comparison_grids
-from egm.report.summary import METRICS, Summary
-from egm.report.wording import MISS_TITLES, interval, intervals_note, percent
-from egm.stats import Estimate
+from egm.report.grid import Cell, Grid, Line
+from egm.report.judge import Judgement
+from egm.report.labels import MISS_TITLES, intervals_note
+from egm.report.summary import METRICS, Estimates, Summary
+from egm.stats import Estimate, McNemar
+from egm.terminal import printable
 
-_MOST_CATEGORIES = 20
+_MOST_LINES = 20
 _GROUPS = {
     "words": "words in the phrase",
     "relations": "relations in the phrase",
@@ -28,66 +25,150 @@ _GROUPS = {
 }
 
 
-def summary_tables(summary: Summary) -> Group:
-    """Tables of a summary: figures by split, Acc@0.5 by kind of sample, and the misses."""
-    parts: list[Table | Text] = [_figures(summary), Text(intervals_note(summary.images), style="dim")]
-    parts += [_group(_GROUPS.get(name, name), rows) for name, rows in summary.groups.items()]
+def summary_grids(summary: Summary) -> list[Grid]:
+    """Tables of a summary: metrics by split, Acc@0.5 by kind of sample, the misses, and the complex phrases."""
     misses = sum(summary.misses.values())
-    table = _table("misses", "rows", "share")
+    kinds = []
     for name, count in summary.misses.items():
-        table.add_row(MISS_TITLES[Miss(name)], str(count), f"{100 * count / misses:.1f} %")
+        title = MISS_TITLES[Miss(name)]
+        kinds.append(Line.of(title, str(count), f"{100 * count / misses:.1f} %"))
         if name == Miss.NO_BOX:
-            for reason, number in summary.no_box.items():
-                table.add_row(Text(f"  {printable(reason)}"), str(number), "")
-    parts.append(table)
+            kinds += [Line.of(f"{title}: {printable(reason)}", str(n), "") for reason, n in summary.no_box.items()]
     complexity = summary.complexity
-    table = _table(f"complex phrases ({COMPLEX_AT} or more of these)", "%", "95 % interval")
-    for title, estimate in (
-        ("share among misses", complexity.among_misses),
-        ("share among all rows", complexity.base_rate),
-        ("Acc@0.5 on complex phrases", complexity.accuracy_complex),
-        ("Acc@0.5 on the others", complexity.accuracy_simple),
-    ):
-        if estimate is not None:
-            table.add_row(title, percent(estimate.value), interval(estimate))
-    parts.append(table)
-    return Group(*parts)
+    return [
+        _metrics(summary),
+        *(_group(_GROUPS.get(name, name), rows) for name, rows in summary.groups.items()),
+        Grid("misses", ("", "rows", "share"), (("", tuple(kinds)),)),
+        _shares(
+            f"complex phrases ({COMPLEX_AT} or more of these)",
+            {
+                "share among misses": complexity.among_misses,
+                "share among all rows": complexity.base_rate,
+                "Acc@0.5 on complex phrases": complexity.accuracy_complex,
+                "Acc@0.5 on the others": complexity.accuracy_simple,
+            },
+        ),
+    ]
 
 
-def comparison_tables(comparison: Comparison, names: tuple[str, str]) -> Group:
-    """Tables of a comparison; arguments as in `egm.report.paired.comparison_grids`."""
-    return Group(*map(terminal, comparison_grids(comparison, names)))
+def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Grid]:
+    """Tables of a comparison: differences, McNemar's test and, if any, how each missed what the other got.
 
-
-def _figures(summary: Summary) -> Table:
-    columns = dict(summary.splits) if len(summary.splits) > 1 else {}
-    if summary.average is not None:
-        columns["average of splits"] = summary.average
-    columns["all rows" if columns else next(iter(summary.splits)) or "all rows"] = summary.pooled
-    table = _table("", *METRICS.values())
-    for name, estimates in columns.items():
-        table.add_row(
-            Text(printable(name)).append(f"\n  {next(iter(estimates.values())).rows} rows"),
-            *(f"{percent(estimates[key].value)}\n[dim]{interval(estimates[key])}[/dim]" for key in METRICS),
+    Args:
+        comparison: Second against first.
+        names: What to call the first and the second.
+    """
+    first, second = map(printable, names)
+    differences = tuple(
+        Line.of(
+            title,
+            f"{100 * paired.analytic.value:+.2f}",
+            signed(paired.analytic),
+            signed(paired.bootstrap),
+            p_value(paired.p_value),
         )
-    boot = summary.bootstrap
-    table.add_row("  by bootstrap", *(f"[dim]{interval(boot[key])}[/dim]" if key in boot else "" for key in METRICS))
-    return table
+        for title, paired in (("Acc@0.5", comparison.accuracy), ("mean IoU", comparison.mean_iou))
+    )
+    tests = [_mcnemar("all", comparison.mcnemar)]
+    if len(comparison.splits) > 1:
+        tests += [_mcnemar(split, result) for split, result in comparison.splits.items()]
+    left_out = comparison.only_in_a + comparison.only_in_b
+    counts = (comparison.missed_by_b, comparison.missed_by_a)
+    misses = tuple(
+        Line.of(title, *(str(count.get(miss, 0)) for count in counts))
+        for miss, title in MISS_TITLES.items()
+        if any(miss in count for count in counts)
+    )
+    grids = [
+        Grid(
+            f"{second} minus {first}",
+            ("", "points", "95 % by formula", "95 % by bootstrap", "p"),
+            (("", differences),),
+            (
+                f"{comparison.rows} items compared; {left_out} that only one file has are left out",
+                intervals_note(comparison.images),
+            ),
+        ),
+        Grid(
+            "Acc@0.5, exact McNemar",
+            ("", f"only {first}", f"only {second}", "both", "neither", "p"),
+            (("", tuple(tests)),),
+        ),
+    ]
+    if misses:
+        columns = ("", f"{second} missed, {first} got", f"{first} missed, {second} got")
+        grids.append(Grid("Items that one got and the other missed", columns, (("", misses),)))
+    return grids
 
 
-def _group(title: str, rows: Mapping[str, Estimate]) -> Table:
-    table = _table(title, "rows", "Acc@0.5", "95 % interval")
-    shown = sorted(rows, key=lambda name: -rows[name].rows)[:_MOST_CATEGORIES]
-    for name, estimate in rows.items():
-        if name in shown:
-            table.add_row(Text(printable(name)), str(estimate.rows), percent(estimate.value), interval(estimate))
-    if len(rows) > len(shown):
-        table.add_row(f"{len(rows) - len(shown)} more with fewer rows", "", "", "")
-    return table
+def judgement_grids(judgement: Judgement) -> list[Grid]:
+    """Tables of a judgement: the confusion of classes by rule with those by the judge, and agreement and shares."""
+    said = ", ".join(f"{count} {status}" for status, count in judgement.counts.items())
+    note = f"judge {judgement.model}: {said}" + (f"; first failure: {judgement.error}" if judgement.error else "")
+    confusion = judgement.confusion
+    kinds = [str(kind) for kind in Miss if any(kind in row for row in confusion.values())]
+    counts = [Line.of(rule, *(str(row.get(kind, 0)) for kind in kinds)) for rule, row in confusion.items()]
+    shares = _shares(
+        "judged misses",
+        {
+            "same class by rule and judge": judgement.agreement,
+            "complex phrases by judge": judgement.complex_by_judge,
+            "complex phrases by rule": judgement.complex_by_rule,
+        },
+        printable(note),
+    )
+    return [Grid("misses by rule, and by judge", ("", *kinds), (("", tuple(counts)),)), shares] if counts else [shares]
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if number else "left")
-    return table
+def p_value(value: float) -> str:
+    """A p-value that never reads as zero."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def signed(estimate: Estimate) -> str:
+    """An interval of differences in points."""
+    return f"{100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}"
+
+
+def _metrics(summary: Summary) -> Grid:
+    lines: dict[str, Estimates] = {}
+    if len(summary.splits) > 1:
+        lines |= {printable(split): estimates for split, estimates in summary.splits.items()}
+    if summary.average is not None:
+        lines["average of splits"] = summary.average
+    whole = "all rows" if lines else printable(next(iter(summary.splits))) or "all rows"
+    lines[whole] = summary.pooled
+    lines[f"{whole}, by bootstrap"] = summary.bootstrap
+    return Grid(
+        "accuracy and IoU, %",
+        ("", "rows", *METRICS.values()),
+        (("", tuple(_estimates(name, estimates) for name, estimates in lines.items())),),
+        (intervals_note(summary.images),),
+    )
+
+
+def _estimates(name: str, estimates: Mapping[str, Estimate]) -> Line:
+    rows = next(iter(estimates.values())).rows
+    figures = (Cell.percent(estimates[key]) if key in estimates else Cell() for key in METRICS)
+    return Line(name, (Cell(str(rows)), *figures))
+
+
+def _group(title: str, rows: Mapping[str, Estimate]) -> Grid:
+    shown = sorted(rows, key=lambda name: -rows[name].rows)[:_MOST_LINES]
+    lines = tuple(
+        Line(printable(name), (Cell(str(estimate.rows)), Cell.percent(estimate)))
+        for name, estimate in rows.items()
+        if name in shown
+    )
+    notes = (f"{len(rows) - len(shown)} more with fewer rows",) if len(rows) > len(shown) else ()
+    return Grid(title, ("", "rows", "Acc@0.5"), (("", lines),), notes)
+
+
+def _shares(title: str, shares: Mapping[str, Estimate | None], *notes: str) -> Grid:
+    lines = (Line(name, (Cell.percent(share),)) for name, share in shares.items() if share is not None)
+    return Grid(title, ("", "%"), (("", tuple(lines)),), notes)
+
+
+def _mcnemar(name: str, result: McNemar) -> Line:
+    counts = (result.only_a, result.only_b, result.both, result.neither)
+    return Line.of(printable(name), *map(str, counts), p_value(result.p_value))

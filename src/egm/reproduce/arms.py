@@ -49,7 +49,7 @@ class Arm:
     @property
     def parameters(self) -> int | None:
         """How many it has; None where the name of what it starts from does not tell."""
-        from egm.report.card import parameters_of
+        from egm.report.run_tables import parameters_of
 
         return parameters_of(self.root.recipe.model.name)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from egm.models.presets import size_text
 from egm.report import compare
-from egm.report.card import size_text
-from egm.report.paired import p_value
-from egm.report.wording import percent
+from egm.report.labels import percent
+from egm.report.tables import p_value
 from egm.reproduce.results import Result, Results, complexity_gain, complexity_gap, seconds_saved
 from egm.stats import Estimate
 

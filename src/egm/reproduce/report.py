@@ -10,11 +10,12 @@ from pathlib import Path
 from egm.errors import DataError
 from egm.failures import COMPLEX_AT
 from egm.files import write_bytes, write_text
+from egm.models.presets import size_text
 from egm.report import grid as forms
-from egm.report.card import card_grid, size_text
 from egm.report.figures import latency_figure, tokens_figure
 from egm.report.grid import Cell, Grid, Line
-from egm.report.paired import p_value, signed
+from egm.report.run_tables import card_grid
+from egm.report.tables import p_value, signed
 from egm.reproduce.claims import Claim, judge, paragraph
 from egm.reproduce.results import Result, Results, load_results
 from egm.reproduce.run import ReproductionPlan
@@ -211,4 +212,4 @@ def _conditions(results: Results) -> str:
 
 
 def _asked(results: Results) -> Mapping[str, int]:
-    return next(iter(results.arms.values())).run.asked
+    return next(iter(results.arms.values())).run.split_sizes

@@ -12,7 +12,7 @@ from egm import stats
 from egm.failures import phrase_facts
 from egm.journal import Record
 from egm.report import Comparison, Summary, compare, interval_summary
-from egm.report.points import Point, points_of
+from egm.report.figure_points import Point, points_of
 from egm.report.runs import Run, load_runs
 from egm.report.summary import cluster_numbers, values_of
 from egm.reproduce.arms import Arm

@@ -12,7 +12,7 @@ from typing import Any
 
 from egm.errors import EgmError
 from egm.files import write_text
-from egm.journal import FILE_NAME
+from egm.journal import JOURNAL_NAME
 from egm.reproduce.arms import Arm
 from egm.reproduce.folder import ArmFolder
 from egm.reproduce.jobs import Job
@@ -82,7 +82,7 @@ def evaluate_job(recipe: ReproduceRecipe, arm: Arm, out: Path) -> Job:
         finish=partial(folder.finish, "evaluate", settings.model_dump(mode="json")),
         after=(job_name(arm.name, "train"),),
         folder=folder,
-        count=partial(_answered, folder.evaluate / FILE_NAME),
+        count=partial(_answered, folder.evaluate / JOURNAL_NAME),
     )
 
 

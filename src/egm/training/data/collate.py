@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egm.codecs import Codec
+from egm.codecs.resize import smart_resize
 from egm.datasets.check import is_outside
 from egm.errors import DataError, EgmError, ModelError
 from egm.images import load_image, picture_key
@@ -196,18 +197,14 @@ class Collator:
 @lru_cache(maxsize=4096)
 def _grid_of(images: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of patches after the processor's resizing."""
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    width, height = size
     limits = images.size
-    resized = smart_resize(
-        height,
-        width,
+    columns, rows = smart_resize(
+        size,
         factor=images.patch_size * images.merge_size,
         min_pixels=limits["shortest_edge"],
         max_pixels=limits["longest_edge"],
     )
-    return resized[0] // images.patch_size, resized[1] // images.patch_size
+    return rows // images.patch_size, columns // images.patch_size
 
 
 def patchify(pixels: NDArray[np.uint8], patch: int, merge: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import yaml
 from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.training.grpo.grading import grade
 from egm.training.grpo.questions import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
@@ -48,7 +48,7 @@ def preflight(
     samples: Sequence[Sample],
     *,
     collator: PromptCollator,
-    decoder: Decoder,
+    decoder: BatchDecoder,
     reward: Reward,
     stops: Sequence[int],
 ) -> Grades:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trl import GRPOTrainer
 
 from egm.images import load_image
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
 from egm.training.grpo.grading import grade
@@ -352,14 +352,14 @@ def check_version() -> None:
         )
 
 
-def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> Decoder:
+def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> BatchDecoder:
     """Make what decodes in this process."""
-    return Decoder(
+    return BatchDecoder(
         model,
         dtype=torch.bfloat16 if bf16 else next(model.parameters()).dtype,
         stops=stops,
         pad=processor.tokenizer.pad_token_id,
         banned=[model.config.image_token_id, model.config.video_token_id],
-        rows=recipe.rollout.rows,
+        max_rows=recipe.rollout.rows,
         graphs=recipe.rollout.cuda_graphs,
     )

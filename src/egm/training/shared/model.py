@@ -70,7 +70,7 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         EgmError: If it cannot be written; nothing is left of it.
     """
     from egm.models.fast.enable import disable_fast_path
-    from egm.publish.folder import save_weights
+    from egm.publish.model_folder import save_weights
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = None

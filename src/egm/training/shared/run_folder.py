@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.environment import cpu_name, gpu_name
+from egm.environment import cpu_name, gpu_name, package_versions
 from egm.errors import RecipeError
 from egm.files import write_text
 from egm.training.recipe import Section, dump_recipe, load_recipe
@@ -30,7 +28,8 @@ def start_run(recipe: Section, out: Path, *, seed: int) -> None:
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
-    note(out, seed=seed, command=sys.argv, versions=_versions(), hardware=gpu_name() or cpu_name())
+    versions = package_versions("torch", "transformers", "trl", "accelerate", "peft", "datasets")
+    note(out, seed=seed, command=sys.argv, versions=versions, hardware=gpu_name() or cpu_name())
 
 
 def check_free(out: Path) -> None:
@@ -115,15 +114,3 @@ def _by_key(recipe: Section) -> dict[str, Any]:
     sections = {name: values for name, values in content.items() if isinstance(values, dict)}
     keys = {f"{name}.{key}": value for name, values in sections.items() for key, value in values.items()}
     return keys | {name: value for name, value in content.items() if name not in sections and value is not None}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("egm", "torch", "transformers", "trl", "accelerate", "peft", "datasets"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            from egm._version import __version__
-
-            found[package] = __version__ if package == "egm" else "unknown"
-    return found

@@ -1,0 +1,111 @@
+"""Files by their paths: the ending says how rows are stored, and their keys say what they mean."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from egm.datasets import coco, jsonl, parquet
+from egm.datasets.dataset import Dataset
+from egm.datasets.fields import Row
+from egm.datasets.formats import plain
+from egm.datasets.formats.recognise import KNOWN, format_of, list_keys, recognise
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.read_rows import Malformed, read_rows
+from egm.datasets.unc import read_unc
+from egm.errors import DataError
+
+
+def open_files(
+    paths: Sequence[Path],
+    *,
+    name: str,
+    images: ImageRoot,
+    by: str | None = None,
+    split: str | None = None,
+    malformed: list[Malformed] | None = None,
+) -> Dataset:
+    """Open a dataset that lies at known paths.
+
+    Args:
+        paths: A file, a UNC folder, or the parquet files of one split in order.
+        name: Name of the dataset.
+        images: Where images are.
+        by: Who split it, for UNC.
+        split: The split to take, for UNC.
+        malformed: Gets the rows that are wrong, which are left out then; without it, the first of them is an error.
+
+    Raises:
+        DataError: If a file is missing, not recognised or wrong.
+    """
+    path = paths[0]
+    if path.is_dir() or path.suffix in (".p", ".zip"):
+        samples = read_unc(path, name=name, images=images, by=by, split=split, malformed=malformed)
+        return Dataset(name, samples, root=images.root, kind="UNC")
+    if path.suffix == ".parquet":
+        return _open_parquet(paths, name, images, malformed)
+    if path.suffix == ".jsonl":
+        return _open_rows(jsonl.read_lines(path), path, name, images, malformed)
+    if path.suffix == ".json":
+        return _open_json(path, name, images, malformed)
+    raise DataError(f"{path} is no dataset: .json, .jsonl, .parquet, .zip, refs(*).p and UNC folders are known")
+
+
+def _open_json(path: Path, name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"no dataset at {path}: check the path") from None
+    except OSError as error:
+        raise DataError(f"dataset {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if isinstance(content, dict):
+        if content.keys() >= coco.KEYS:
+            samples = coco.read_coco(content, name=name, file=path, images=images, malformed=malformed)
+            return Dataset(name, samples, root=images.root, kind="COCO")
+        raise DataError(f"{path} holds one object with {list_keys(content)}, which is no known format: {KNOWN}")
+    if not isinstance(content, list):
+        raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
+    rows = (row if isinstance(row, dict) else DataError("is not an object") for row in content)
+    named = ((f"row {number}", row) for number, row in enumerate(rows, 1))
+    return _open_rows(named, path, name, images, malformed)
+
+
+def _open_rows(
+    rows: Iterable[tuple[str, Row | DataError]],
+    path: Path,
+    name: str,
+    images: ImageRoot,
+    malformed: list[Malformed] | None,
+) -> Dataset:
+    rest, head = iter(rows), list[tuple[str, Row | DataError]]()
+    known = None
+    # The first row tells the format; where malformed ones are passed over, the first that is of a known one.
+    while known is None and (item := next(rest, None)) is not None:
+        head.append(item)
+        known = None if isinstance(item[1], DataError) else format_of(item[1].keys())
+        if malformed is None:
+            break
+    if not head:
+        raise DataError(f"dataset {path} holds no rows")
+    if known is None:
+        whole = next((row for _, row in head if not isinstance(row, DataError)), None)
+        # Where no row can be read at all, it does not matter which reader says so.
+        known = plain.FORMAT if whole is None else recognise(whole.keys(), path)
+    rows = itertools.chain(head, rest)
+    samples = read_rows(rows, known.read, name=name, file=path, images=images, malformed=malformed)
+    return Dataset(name, samples, root=images.root, kind=known.name, scale=known.scale)
+
+
+def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:
+    files = parquet.ParquetFiles(paths)
+    known = recognise(files.columns, paths[0])
+    embedded = files.picture_column is not None
+    rows, read = (files.numbered_rows(), parquet.keep_number(known.read)) if embedded else (files.rows(), known.read)
+    samples = read_rows(rows, read, name=name, file=paths[0], images=images, malformed=malformed)
+    if embedded:
+        return parquet.EmbeddedDataset(name, samples, files, kind=known.name, scale=known.scale)
+    return Dataset(name, samples, root=images.root, kind=known.name, scale=known.scale)

@@ -1,0 +1,31 @@
+"""Titles of misses, percentages and the note on intervals, the same in every table and page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egm.failures import Miss
+
+MISS_TITLES: Final[dict[Miss, str]] = {
+    Miss.NO_BOX: "no box",
+    Miss.MIRRORED: "left and right mistaken",
+    Miss.WRONG_SAME_KIND: "another object of the same kind",
+    Miss.WRONG_OBJECT: "another annotated object",
+    Miss.PART: "a part for the whole",
+    Miss.WHOLE: "the whole for a part",
+    Miss.LOOSE: "the right object, loosely",
+    Miss.OTHER: "other",
+}
+"""The kinds of misses."""
+
+
+def percent(value: float) -> str:
+    """A share in percent, one more digit than published tables give."""
+    return f"{100 * value:.2f}"
+
+
+def intervals_note(images: int) -> str:
+    """What the intervals stand on: so many pictures, or none that are known."""
+    if images:
+        return f"95 % intervals, clustered by {images} pictures"
+    return "pictures are not known: intervals take rows for independent and are too narrow; --data mends that"

@@ -1,0 +1,235 @@
+"""Files of predictions that others write, each row as a `Prediction`: what it answers, and what it says.
+
+- `{"results": [{question, ground_truth, model_output}]}`: VLM-R1's logs. The truth, `x1, y1, x2, y2`, comes with them.
+- A folder with `dataset_info.json`, or rows `{image, sent, bbox, height, width, generated_result}`: the output of the
+  official implementation. The truth comes with it.
+- Rows `{doc, filtered_resps}`: lmms-eval's samples.
+- Rows `{id}` or `{image, phrase}`, with `text` or `box`: anybody's. `box` is `x1, y1, x2, y2` in pixels of the original
+  image, or null where there is none; one that encloses no area, such as 0, 0, 0, 0, is a miss. `truth` (likewise),
+  `width`, `height` and `finish_reason` are optional.
+
+Rows stand in a JSON list or one a line; a file may be compressed with gzip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egm.boxes import Box
+from egm.errors import BoxError, DataError
+from egm.extras import need
+from egm.types import Failure
+
+_Row = Mapping[str, Any]
+_QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row of such a file.
+
+    Attributes:
+        where: File and row, for messages.
+        id: The sample's id, if given.
+        image: Name of the picture, if given.
+        phrase: What was asked, if given.
+        text: What the model wrote; None where the row gives a box instead.
+        box: The box that it gives, in pixels of the original image.
+        failure: Why there is none, where the row gives no text either.
+        truth: The true box in pixels, if the row carries it.
+        size: Width and height of the original image, if the row carries it.
+        finish_reason: "stop", or "length" if the token limit cut the text off.
+    """
+
+    where: str
+    id: str | None = None
+    image: str | None = None
+    phrase: str | None = None
+    text: str | None = None
+    box: Box | None = None
+    failure: Failure = Failure.NO_BOX
+    truth: Box | None = None
+    size: tuple[int, int] | None = None
+    finish_reason: str = "stop"
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a file, or the official implementation's output folder.
+
+    Raises:
+        DataError: If it cannot be read, or a row is none of the known ones; the message names file and row.
+    """
+    predictions = [_prediction(row, where) for where, row in _rows(path)]
+    if not predictions:
+        raise DataError(f"{path} holds no predictions")
+    return predictions
+
+
+def _rows(path: Path) -> Iterator[tuple[str, _Row]]:
+    if path.is_dir():
+        rows: Any = _saved_dataset(path)
+    else:
+        text = _text(path)
+        try:
+            rows = json.loads(text)
+        except ValueError:
+            rows = None
+        if isinstance(rows, dict) and "results" in rows:
+            rows = rows["results"]
+        elif rows is None or isinstance(rows, dict):
+            yield from _lines(text, path)
+            return
+    if not isinstance(rows, list):
+        raise DataError(f"{path} is neither a list of rows nor rows line by line: `egm score --help` names the formats")
+    for number, row in enumerate(rows, 1):
+        yield f"{path} row {number}", _object(row, f"{path} row {number}")
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise DataError(f"there are no predictions at {path}: check the path") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, _Row]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{path} line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise DataError(f"{where} is not JSON") from None
+            yield where, _object(row, where)
+
+
+def _object(row: Any, where: str) -> _Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{where} must be an object, such as {{id, text}}")
+    return row
+
+
+def _saved_dataset(path: Path) -> list[Any]:
+    if not (path / "dataset_info.json").exists():
+        raise DataError(f"{path} is a folder without a journal or a saved dataset: give a file of predictions")
+    need(f"reading the saved dataset {path}", "pyarrow")
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    # What `Dataset.save_to_disk` writes are Arrow streams: they hold no code, and pictures are left as they are.
+    wanted = {"image", "sent", "bbox", "height", "width", "generated_result"}
+    rows: list[Any] = []
+    try:
+        for file in json.loads((path / "state.json").read_bytes())["_data_files"]:
+            with pa.memory_map(str(path / Path(file["filename"]).name)) as source:
+                table = pa.ipc.open_stream(source).read_all()
+                rows += table.select([name for name in table.column_names if name in wanted]).to_pylist()
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"the saved dataset {path} cannot be read: {error}") from None
+    return rows
+
+
+def _prediction(row: _Row, where: str) -> Prediction:
+    if "model_output" in row:
+        question = str(row.get("question", row.get("problem", "")))
+        asked = _QUESTION.fullmatch(question)
+        phrase = asked[1] if asked else question
+        return Prediction(
+            where,
+            id=_text_or_none(row, "id"),
+            image=_text_or_none(row, "image"),
+            phrase=re.sub(r"</?ref>", "", phrase).strip().removesuffix("."),
+            text=_answer(row["model_output"], where),
+            truth=_box(row.get("ground_truth"), "ground_truth", where),
+            size=_size(row, where),
+        )
+    if "doc" in row and ("filtered_resps" in row or "resps" in row):
+        doc = _object(row["doc"], f"{where}: doc")
+        if not isinstance(doc.get("answer"), str):
+            raise DataError(f"{where}: doc.answer must be the phrase; log the task that asks one phrase a row")
+        return Prediction(
+            where,
+            image=_text_or_none(doc, "file_name") or _text_or_none(doc, "image"),
+            phrase=doc["answer"],
+            text=_answer(row.get("filtered_resps", row.get("resps")), where),
+        )
+    if "generated_result" in row:
+        return Prediction(
+            where,
+            image=_text_or_none(row, "image"),
+            phrase=_text_or_none(row, "sent"),
+            text=_answer(row["generated_result"], where),
+            truth=_box(row.get("bbox"), "bbox", where),
+            size=_size(row, where),
+        )
+    if "text" not in row and "box" not in row:
+        raise DataError(f"{where} has neither text nor box: `egm score --help` names the formats")
+    empty = _encloses_nothing(row.get("box"))
+    return Prediction(
+        where,
+        id=_text_or_none(row, "id"),
+        image=_text_or_none(row, "image"),
+        phrase=_text_or_none(row, "phrase") or _text_or_none(row, "sent"),
+        text=_answer(row["text"], where) if "box" not in row else None,
+        box=None if empty else _box(row.get("box"), "box", where),
+        failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
+        truth=_box(row.get("truth"), "truth", where),
+        size=_size(row, where),
+        finish_reason=str(row.get("finish_reason") or "stop"),
+    )
+
+
+def _answer(value: Any, where: str) -> str:
+    """A text, out of the lists that some logs put around it; nothing at all is an empty answer."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    if value is None or value == []:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: the answer must be text, not {type(value).__name__}")
+    return value
+
+
+def _text_or_none(row: _Row, key: str) -> str | None:
+    value = row.get(key)
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+def _box(numbers: Any, key: str, where: str) -> Box | None:
+    if numbers is None:
+        return None
+    try:
+        return Box(*numbers)
+    except (TypeError, ValueError, BoxError) as error:
+        raise DataError(f"{where}: {key} {numbers!r} is not x1, y1, x2, y2 in pixels ({error})") from None
+
+
+def _encloses_nothing(numbers: Any) -> bool:
+    """Whether these are four numbers, but of no box: a model's mistake, where anything else is one of the file."""
+    if not isinstance(numbers, list) or len(numbers) != 4 or any(type(n) not in (int, float) for n in numbers):
+        return False
+    x1, y1, x2, y2 = numbers
+    return all(map(math.isfinite, numbers)) and not (x2 > x1 and y2 > y1)
+
+
+def _size(row: _Row, where: str) -> tuple[int, int] | None:
+    width, height = row.get("width"), row.get("height")
+    if width is None and height is None:
+        return None
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (width, height)):
+        raise DataError(f"{where}: width {width!r} and height {height!r} are not whole numbers of pixels")
+    assert isinstance(width, int)
+    assert isinstance(height, int)
+    return width, height

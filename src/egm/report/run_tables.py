@@ -1,0 +1,117 @@
+"""The tables of a report: the model card's, ours beside the published rows, and what the answers cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from egm.datasets import EVALUATION
+from egm.errors import ModelError
+from egm.evaluate import totals
+from egm.models.presets import get_preset, size_text
+from egm.report.grid import Cell, Grid, Line
+from egm.report.published import PublishedRow, published
+from egm.report.runs import Run, columns_of
+from egm.terminal import printable
+
+_FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
+PUBLISHED, MEASURED = "as published", "measured here"
+
+
+def card_grid(runs: Sequence[Run]) -> Grid:
+    """Acc@0.5 by split and its average: the card's eight columns, or the splits found, if they are others."""
+    columns = columns_of(runs)
+    on_refcoco = columns == EVALUATION
+    ours = []
+    for run in runs:
+        cells = [Cell.percent(run.accuracy[split]) if split in run.accuracy else Cell() for split in columns]
+        if len(columns) > 1:
+            average = run.average(columns)
+            cells.append(Cell() if average is None else Cell.percent(average))
+        ours.append(Line(run.name, tuple(cells), run.remarks))
+    sections = [(MEASURED, tuple(ours))] if on_refcoco else [("", tuple(ours))]
+    notes = ["Measured: 95 % intervals, clustered by picture."]
+    if on_refcoco:
+        sections.insert(0, (PUBLISHED, tuple(_published_line(row) for row in published().rows)))
+        notes.append(published().accuracy_note)
+    elif len(columns) > 1:
+        notes.append("The average is the mean of the splits.")
+    titles = [column_title(split) for split in columns] + (["average"] if len(columns) > 1 else [])
+    return Grid("Acc@0.5, %", ("model", *titles), tuple(sections), tuple(notes))
+
+
+def cost_grid(runs: Sequence[Run]) -> Grid:
+    """Latency in milliseconds and tokens of an answer, with how many were asked at once."""
+    times = ("mean", "p50", "p90", "p99", "cold", "warm")
+    titles = ("model", "parameters", "at once", *times, "tokens/s", "reasoning", "tokens")
+    ours = tuple(_cost_line(run) for run in runs)
+    sections: tuple[tuple[str, tuple[Line, ...]], ...] = (("", ours),)
+    notes = [
+        "Milliseconds from sending to the last token, over all answers of the run: mean and percentiles, and the means "
+        "of the first question about a picture (cold) and of the later ones (warm). Tokens: means an answer."
+    ]
+    if columns_of(runs) == EVALUATION:
+        known = tuple(_published_cost(row) for row in published().rows if row.latency_ms is not None)
+        sections = ((PUBLISHED, known), (MEASURED, ours))
+        notes.append(published().latency_note)
+    return Grid("Latency (ms) and tokens", titles, sections, tuple(notes))
+
+
+def column_title(split: str) -> str:
+    """The name of a split as the model card writes it."""
+    family, _, part = split.partition("/")
+    return f"{_FAMILIES[family]} {part}" if family in _FAMILIES else printable(split)
+
+
+def parameters_of(model: str) -> int | None:
+    """Parameters of a model that is known by its name; None for others."""
+    try:
+        return get_preset("tiny-s" if model == "egm-tiny" else model).parameters
+    except ModelError:
+        return None
+
+
+def _published_line(row: PublishedRow) -> Line:
+    figures = [*(row.accuracy[split] for split in EVALUATION), row.average]
+    return Line(row.model, tuple(Cell(f"{figure:.1f}") for figure in figures), (row.source, *row.remarks))
+
+
+def _cost_line(run: Run) -> Line:
+    summary = totals(run.records)
+    latency, tokens = summary["latency"], summary["tokens"]
+    times = latency["seconds"] or {}
+
+    def ms(value: float | None) -> Cell:
+        return Cell(f"{1000 * value:.0f}" if value else "")  # a script takes no time, and that is no latency
+
+    def number(value: float | None) -> Cell:
+        return Cell("" if value is None else f"{value:.0f}")
+
+    return Line(
+        run.name,
+        (
+            _size(parameters_of(run.header.model)),
+            Cell(str(run.header.concurrency)),
+            *(ms(times.get(key)) for key in ("mean", "p50", "p90", "p99")),
+            *(ms(_mean(latency[key])) for key in ("cold", "warm")),
+            number(latency["tokens_per_second"]),
+            number(tokens["reasoning"]),
+            number(tokens["completion"]),
+        ),
+        run.remarks,
+    )
+
+
+def _published_cost(row: PublishedRow) -> Line:
+    blank = Cell()
+    tokens = Cell("" if row.tokens is None else f"{row.tokens:.0f}")
+    cells = (_size(row.parameters), blank, Cell(f"{row.latency_ms:.0f}"), *[blank] * 7, tokens)
+    return Line(row.model, cells, (row.source, *row.cost_remarks))
+
+
+def _mean(spread: dict[str, Any] | None) -> float | None:
+    return None if spread is None else spread["mean"]
+
+
+def _size(parameters: int | None) -> Cell:
+    return Cell("" if parameters is None else size_text(parameters))

@@ -1,0 +1,16 @@
+"""Text from data and models, made safe to print."""
+
+from __future__ import annotations
+
+_JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji, and of letters in scripts such as Persian
+
+
+def printable(text: str) -> str:
+    r"""Put text on one line that cannot steer a terminal: no escape sequences, no changes of direction.
+
+    Example:
+        >>> printable("a\n b \x1b[31m")
+        'a b �[31m'
+    """
+    words = " ".join(text.split())
+    return "".join(char if char.isprintable() or char == _JOINER else "\N{REPLACEMENT CHARACTER}" for char in words)
