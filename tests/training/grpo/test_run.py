@@ -25,7 +25,7 @@ from egm.errors import DataError, EgmError, ModelError, RecipeError
 from egm.training.grpo import run as grpo
 from egm.training.grpo.questions import PromptCollator
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.grpo.rollouts import read_rollouts, write_page
+from egm.training.grpo.rollouts import read_rollouts
 from egm.training.grpo.run import make_trainer, run_grpo
 from egm.training.recipe import ModelSection, dump_recipe, load_recipe
 from egm.training.rewards.reward import Grades, Reward, RewardSection
@@ -103,21 +103,6 @@ def test_rollouts_are_kept(trained: Path) -> None:
     rewards = np.array([rollout["reward"] for rollout in rollouts])
     spread = rewards.std(ddof=1) + 1e-4
     assert [r["advantage"] for r in rollouts] == pytest.approx((rewards - rewards.mean()) / spread, abs=1e-4)
-
-
-def test_the_page_loads_nothing_and_escapes_all(trained: Path, tmp_path: Path) -> None:
-    rollout = next(read_rollouts(trained / "rollouts"))
-    folder = tmp_path / "rollouts"
-    (folder / "pictures").mkdir(parents=True)
-    (folder / "pictures" / rollout["picture"]).write_bytes(b"\xff\xd8")
-    hostile = "<script>alert(1)</script>\"'&"
-    row = rollout | {"phrase": hostile, "text": hostile, "id": hostile, "image": hostile, "failure": hostile}
-    (folder / "step-000001.p0.jsonl").write_text(json.dumps(row) + "\n")
-    page = write_page(folder, tmp_path / "page.html").read_text()
-    assert "default-src 'none'" in page
-    assert "<script" not in page
-    assert "http" not in page.replace("http-equiv", "")
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
 
 
 def test_it_learns(tmp_path: Path) -> None:
