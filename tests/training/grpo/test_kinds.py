@@ -147,7 +147,7 @@ class Server:
 @pytest.mark.parametrize("mode", ["server", "colocate"])
 def test_vllm_is_shown_the_picture_of_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: name == "vllm" or find_spec(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "vllm" or find_spec(name))
     monkeypatch.setattr(
         "trl.trainer.grpo_trainer.VLLMGeneration",
         lambda *, mode, processing_class, **options: Server(mode, processing_class.image_token_id),
@@ -189,7 +189,8 @@ def test_vllm_is_sent_one_placeholder_a_picture_where_it_writes_the_others_itsel
 
 
 def test_vllm_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find_spec(name))
     with pytest.raises(RecipeError, match=r"vllm-colocate needs vLLM, which is not installed"):
         run_grpo(toy(rollout={"engine": "vllm-colocate"}), tmp_path / "run")
 
