@@ -151,10 +151,8 @@ def test_after_a_resume_the_rows_follow_that_would_have_followed(
     whole = {"data": {"train": sources, "scenes": 2}, "optim": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}}
     losses = []
     for workers, stop in ((0, None), (2, 4)):
-        recipe, out = (
-            toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers}),
-            tmp_path / f"run{workers}",
-        )
+        recipe = toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers})
+        out = tmp_path / f"run{workers}"
         if stop is not None:
             with monkeypatch.context() as patch:
                 patch.setattr(GroundingTrainer, "log", _stopping(stop))
