@@ -38,10 +38,10 @@ from typing import Any
 
 from egm.backends import GenerationSettings
 from egm.backends.checkpoint import find_checkpoint
-from egm.cli.script import read_script
 from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.evaluate import ERROR, evaluate
+from egm.evaluate.replay import read_script
 from egm.grounder import Grounder
 from egm.journal import FILE_NAME, Record, read_journal
 from egm.types import Sample

@@ -7,11 +7,14 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings, ScriptedBackend
+from egm.backends.openai.backend import OpenAIBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import BackendError, EgmError, ImageError, PhraseError
 from egm.grounder import MAX_PHRASE, Grounder
 from egm.types import Completion, Failure, Grounding, Sample
+
+from .backends.faulty_server import FaultyServer, say
 
 ANSWER = 'It is there.\n</think>\n\n```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "x"}]\n```'
 
@@ -237,3 +240,51 @@ def test_settings_reach_the_backend() -> None:
     assert seen == [settings, GenerationSettings()]
     with pytest.raises(EgmError, match="batch_size 0 is out of range"):
         grounder(batch_size=0)
+
+
+# ---- closing
+
+
+class Closing(ScriptedBackend):
+    """Counts how often it is closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_backend_that_was_given_is_left_open_unless_it_is_the_grounders_own() -> None:
+    for owns, closed in ((False, 0), (True, 1)):
+        backend = Closing([ANSWER])
+        with Grounder(backend, get_codec("qwen3_vl"), owns_backend=owns) as subject:
+            assert subject.ground(picture(), "x").box is not None
+            assert backend.closed == 0
+        assert backend.closed == closed
+
+
+def test_it_is_closed_on_an_error_too() -> None:
+    backend = Closing([])
+    with (
+        pytest.raises(BackendError, match="has ended"),
+        Grounder(backend, get_codec("qwen3_vl"), owns_backend=True) as subject,
+    ):
+        subject.ground(picture(), "x")
+    assert backend.closed == 1
+
+
+def test_what_it_opened_is_closed() -> None:
+    with FaultyServer({"": [say(ANSWER)]}) as server, Grounder.connect(server.url) as subject:
+        assert subject.ground(picture(), "x").box is not None
+        subject.close()
+        with pytest.raises(BackendError, match="is closed"):
+            subject.ground(picture(), "x")
+    assert Grounder.load("egm-tiny").owns_backend
+
+
+def test_what_was_opened_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, close = list[OpenAIBackend](), OpenAIBackend.close
+    monkeypatch.setattr(OpenAIBackend, "close", lambda self: closed.append(self) or close(self))  # type: ignore[func-returns-value]
+    with FaultyServer({}) as server, pytest.raises(EgmError, match="unknown prompt style"):
+        Grounder.connect(server.url, prompt="qwen4")
+    assert len(closed) == 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from egm.backends import GenerationSettings, Request, ScriptedBackend
+from egm.backends import Backend, GenerationSettings, Request, ScriptedBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import EgmError
@@ -104,7 +104,7 @@ def test_a_budget_cuts_the_reasoning_and_begins_the_answer() -> None:
 
 
 def test_a_backend_that_cannot_go_on_is_refused() -> None:
-    class Plain:
+    class Plain(Backend):
         model = "plain"
 
         def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:

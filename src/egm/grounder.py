@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from egm.backends.base import Backend, GenerationSettings, Request
+from egm.backends.remote import RemoteBackend, Rounds, in_order
 from egm.codecs import Codec, get_codec
 from egm.codecs.registry import check_family as check_family
 from egm.codecs.registry import codec_for as codec_for
@@ -20,10 +22,13 @@ from egm.questions import Album, Item, Question, check_all, make_question, numbe
 from egm.questions import check_phrase as check_phrase
 from egm.types import Completion, Grounding
 from egm.voting import Answer as Answer
-from egm.voting import Rounds, ask, together
+from egm.voting import ask, together
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from egm.backends.numpy.backend import NumpyBackend
+    from egm.backends.transformers import TransformersBackend
 
 _WINDOW = 4  # batches among which images are sorted by size
 _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
@@ -39,6 +44,10 @@ class Grounder:
         prompt: The codec's prompt style; None takes its default.
         batch_size: Most requests to answer together in `ground_many`; the votes on one question stay together, however
             many they are.
+        owns_backend: Whether closing the grounder closes the backend. One that was given to it is left open, for
+            whoever made it to close; `load` and `connect` open theirs, and so close it.
+
+    A grounder is a context manager, which closes it on the way out.
 
     Raises:
         EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget.
@@ -59,13 +68,15 @@ class Grounder:
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
         batch_size: int = 8,
+        owns_backend: bool = False,
     ) -> None:
         if batch_size < 1:
             raise EgmError(f"batch_size {batch_size} is out of range: give at least 1")
         self.backend, self.codec, self.batch_size = backend, codec, batch_size
+        self.owns_backend = owns_backend
         self.settings = settings or GenerationSettings()
         self.prompt = prompt
-        if self.settings.thinking_budget is not None and not getattr(backend, "budgets", False):
+        if self.settings.thinking_budget is not None and not backend.thinking_budgets:
             raise EgmError(
                 f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget "
                 "needs: leave thinking_budget out"
@@ -104,18 +115,20 @@ class Grounder:
 
         checkpoint = find_checkpoint(model)
         check_family(checkpoint.model_type, checkpoint.name)
-        backend: Any
+        backend: NumpyBackend | TransformersBackend
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
             from egm.backends.numpy.backend import NumpyBackend
 
             backend = NumpyBackend(checkpoint)
-            batch_size = 1 if batch_size is None else batch_size
         else:
             from egm.backends.transformers import TransformersBackend
 
             backend = TransformersBackend.load(checkpoint, device=device, dtype=dtype, fast=fast)
-        codec = codec_for(checkpoint.model_type, backend.prompt)
-        return cls(backend, codec, settings=settings, prompt=prompt, batch_size=8 if batch_size is None else batch_size)
+        if batch_size is None:
+            batch_size = 8 if backend.batches else 1
+        with _closed_on_error(backend):
+            codec = codec_for(checkpoint.model_type, backend.prompt)
+            return cls(backend, codec, settings=settings, prompt=prompt, batch_size=batch_size, owns_backend=True)
 
     @classmethod
     def connect(
@@ -147,12 +160,16 @@ class Grounder:
 
         reader = get_codec(codec) if isinstance(codec, str) else codec
         backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
-        return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency)
+        with _closed_on_error(backend):
+            return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency, owns_backend=True)
 
     def close(self) -> None:
-        """Close the backend, and with it the connections to a server. Leaving a `with` block does the same."""
-        if (close := getattr(self.backend, "close", None)) is not None:
-            close()
+        """Close the backend, and with it the connections to a server, if it is this grounder's own.
+
+        Leaving a `with` block does the same.
+        """
+        if self.owns_backend:
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -246,7 +263,7 @@ class Grounder:
         self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[Question]], Sequence[Answer | EgmError]]
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
-        if hasattr(self.backend, "submit_rounds"):
+        if isinstance(self.backend, RemoteBackend):
             yield from self._each_submitted(numbered, self.backend)
             return
         album = Album()
@@ -271,9 +288,9 @@ class Grounder:
                 results |= zip((question.index for question in batch), answer(batch), strict=True)
             yield from (results[index] for index in order)
 
-    def _each_submitted(self, numbered: Iterator[tuple[int, Item]], backend: Any) -> Iterator[Answer | EgmError]:
-        from egm.backends.openai.order import in_order
-
+    def _each_submitted(
+        self, numbered: Iterator[tuple[int, Item]], backend: RemoteBackend
+    ) -> Iterator[Answer | EgmError]:
         album, step = Album(), max(1, self.batch_size // self.settings.votes)
 
         def start(item: tuple[int, Item]) -> tuple[Question, Future[Answer]] | EgmError:
@@ -285,11 +302,11 @@ class Grounder:
                 return error
             return question, backend.submit_rounds(self._rounds(question), self.settings)
 
-        def room(waiting: Sequence[Question]) -> bool:
+        def may_start(waiting: Sequence[Question]) -> bool:
             pixels = sum(question.image.width * question.image.height for question in waiting)
             return len(waiting) < _WINDOW * step and pixels <= _WINDOW_PIXELS
 
-        for result in in_order(map(start, numbered), room):
+        for result in in_order(map(start, numbered), may_start):
             yield result if isinstance(result, EgmError) else result[1]
 
     def _answer_alone(self, questions: Sequence[Question]) -> Sequence[Answer | EgmError]:
@@ -310,12 +327,7 @@ class Grounder:
     def _request(self, question: Question) -> Request:
         messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
         cut = partial(self.codec.cut, phrase=question.phrase) if self.settings.thinking_budget is not None else None
-        if not hasattr(self.backend, "submit_rounds"):
-            return Request(messages, [question.image], question.index, cut=cut)
-        from egm.backends.openai.messages import RemoteRequest, plain_jpeg
-
-        file = plain_jpeg(question.source, question.image)
-        return RemoteRequest(messages, [question.image], question.index, cut=cut, files=(file,))
+        return self.backend.make_request(messages, question.image, source=question.source, draw=question.index, cut=cut)
 
     def _read(self, question: Question, reply: Completion) -> Answer:
         grounding = self.codec.parse(
@@ -326,8 +338,8 @@ class Grounder:
             seen_size=reply.seen_size,
             phrase=question.phrase,
         )
-        if reply.reasoning_tokens is None and (count := getattr(self.backend, "count_tokens", None)) is not None:
-            reply = replace(reply, reasoning_tokens=min(int(count(grounding.reasoning)), reply.completion_tokens))
+        if reply.reasoning_tokens is None and (count := self.backend.count_tokens(grounding.reasoning)) is not None:
+            reply = replace(reply, reasoning_tokens=min(count, reply.completion_tokens))
         grounding = replace(
             grounding,
             tokens=reply.completion_tokens,
@@ -337,3 +349,13 @@ class Grounder:
             image=question.image,
         )
         return Answer(grounding, reply)
+
+
+@contextmanager
+def _closed_on_error(backend: Backend) -> Iterator[None]:
+    """Close a backend for which nobody else will, since its grounder never came to be."""
+    try:
+        yield
+    except BaseException:
+        backend.close()
+        raise

@@ -292,6 +292,19 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     return header, list(records.values())
 
 
+def is_journal(path: Path) -> bool:
+    """Tell a journal, or a run folder that holds one, from anything else."""
+    if path.is_dir():
+        return (path / FILE_NAME).exists()
+    with path.open("rb") as file:
+        start = file.readline(1_000_000)
+    try:
+        row = json.loads(start)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and "journal" in row
+
+
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):

@@ -7,18 +7,17 @@ process can take the rounds of many questions as one batch, and a server can ans
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.remote import Rounds
 from egm.consensus import Consensus, poll
 from egm.types import Completion, Grounding
 
 R = TypeVar("R")
-Rounds: TypeAlias = Generator[list[Request], Sequence[Completion], R]
-"""Yields what to ask together, is sent the replies in the same order, and returns what they come to."""
 
 
 @dataclass(frozen=True, slots=True)

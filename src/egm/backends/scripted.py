@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import Backend, GenerationSettings, Request
 from egm.errors import BackendError
 from egm.types import Completion
 
 
-class ScriptedBackend:
+class ScriptedBackend(Backend):
     """Replays texts, in order or by what is asked.
 
     Args:
@@ -25,7 +25,7 @@ class ScriptedBackend:
         '</think> [1, 2, 3, 4]'
     """
 
-    budgets = True
+    thinking_budgets = True
 
     def __init__(
         self, script: Iterable[str | Completion] | Mapping[str, str | Completion], *, model: str = "scripted"

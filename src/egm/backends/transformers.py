@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import Draft, can_decode, make_decoder, read_prompts, write_drafts
 from egm.backends.library_noise import quiet
 from egm.backends.sampling import Budget, Clock, RowSampler, Scribe, alike, mean_logprobs
+from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-class TransformersBackend:
+class TransformersBackend(Backend):
     """A vision-language model and its processor.
 
     Args:
@@ -28,7 +29,7 @@ class TransformersBackend:
         name: What to call it in messages and records.
     """
 
-    budgets = True
+    thinking_budgets = True
 
     def __init__(self, model: Any, processor: Any, *, name: str = "") -> None:
         self.model = name or type(model).__name__
@@ -82,6 +83,14 @@ class TransformersBackend:
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a part of an answer took."""
         return len(self._encode(text))
+
+    def describe(self) -> EngineInfo:
+        """Name the GPU and its driver where the model is on one, else the processor."""
+        hardware, versions = cpu_name(), {}
+        if self.module.device.type == "cuda":
+            hardware = gpu_name() or hardware
+            versions = {"driver": driver} if (driver := driver_version()) else {}
+        return EngineInfo(type(self).__name__, packages=("torch", "transformers"), versions=versions, hardware=hardware)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -79,7 +79,7 @@ def latency(
         loops = concurrency or ([] if chosen else [1, 8, 64])
         rates = rate or ([] if chosen else [2.0, 8.0])
         grounder = bench.connect(server, model, max_tokens=max_tokens)
-    try:
+    with grounder:
         loads = bench.measure(
             grounder,
             requests=requests,
@@ -90,7 +90,7 @@ def latency(
             cold=not warm,
             seed=seed,
         )
-        about = bench.describe(grounder, server)
+        about = bench.describe(grounder)
         about |= {
             "images": "warm" if warm else "cold",
             "warmup": warmup,
@@ -99,9 +99,6 @@ def latency(
             "seed": seed,
         }
         results = list(_watched(loads, len(loops) + len(rates)))
-    finally:
-        if server is not None:
-            grounder.backend.close()  # type: ignore[attr-defined]  # what connects has it
     if as_json:
         print(json.dumps({**about, "loads": results}))
     else:

@@ -123,9 +123,10 @@ def evaluate(
             raise EgmError("--codec and --instruct are for --server and --script: a model folder says it itself")
         grounder, engine = _here(model or "egm-tiny", device, dtype, concurrency, settings, prompt)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
-    result = run(
-        splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
-    )
+    with grounder:
+        result = run(
+            splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
+        )
     summary = result.summary()
     if as_json:
         print(json.dumps({"folder": str(folder), **summary}))
@@ -207,7 +208,7 @@ def _elsewhere(
     together = 8 if concurrency is None else concurrency
     if server is not None:
         return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
-    from egm.cli.script import read_script
+    from egm.evaluate.replay import read_script
     from egm.journal import FILE_NAME
 
     assert script is not None

@@ -98,31 +98,32 @@ def ground(
     if line is not None:
         print(line, file=sys.stderr)
     code = 0
-    results = grounder.ground_each(
-        Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
-    )
-    for path, answers in _by_image(paths, results, len(asked)):
-        error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
-        if error is not None:
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
-            code = 2
-            continue
-        groundings = [answer for answer in answers if not isinstance(answer, EgmError)]
-        if any(grounding.box is None for grounding in groundings):
-            code = max(code, 1)
-        if as_json:
-            for grounding in groundings:
-                print(
-                    json.dumps(
-                        {"image": path, "amodal": amodal, "model": grounder.backend.model, **grounding.to_dict()}
-                    ),
-                    flush=True,
-                )
-        else:
-            _print(path if len(paths) > 1 else None, groundings, show_reasoning)
-        if draw is not None:
-            target = draw / f"{Path(path).name}.png" if os.path.isdir(image) else draw  # noqa: PTH112
-            write_picture(target, side_by_side([grounding.draw() for grounding in groundings]))
+    with grounder:
+        results = grounder.ground_each(
+            Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
+        )
+        for path, answers in _by_image(paths, results, len(asked)):
+            error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
+            if error is not None:
+                print("error:", " ".join(str(error).split()), file=sys.stderr)
+                code = 2
+                continue
+            groundings = [answer for answer in answers if not isinstance(answer, EgmError)]
+            if any(grounding.box is None for grounding in groundings):
+                code = max(code, 1)
+            if as_json:
+                for grounding in groundings:
+                    print(
+                        json.dumps(
+                            {"image": path, "amodal": amodal, "model": grounder.backend.model, **grounding.to_dict()}
+                        ),
+                        flush=True,
+                    )
+            else:
+                _print(path if len(paths) > 1 else None, groundings, show_reasoning)
+            if draw is not None:
+                target = draw / f"{Path(path).name}.png" if os.path.isdir(image) else draw  # noqa: PTH112
+                write_picture(target, side_by_side([grounding.draw() for grounding in groundings]))
     raise typer.Exit(code)
 
 

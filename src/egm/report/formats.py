@@ -60,19 +60,6 @@ class Prediction:
     finish_reason: str = "stop"
 
 
-def is_journal(path: Path) -> bool:
-    """Tell a journal, or a run folder that holds one, from anything else."""
-    if path.is_dir():
-        return (path / "journal.jsonl").exists()
-    with path.open("rb") as file:
-        start = file.readline(1_000_000)
-    try:
-        row = json.loads(start)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and "journal" in row
-
-
 def read_predictions(path: Path) -> list[Prediction]:
     """Read a file, or the official implementation's output folder.
 

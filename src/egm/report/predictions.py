@@ -19,8 +19,8 @@ from egm.boxes import Box, iou
 from egm.codecs import Codec
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, read_journal
-from egm.report.formats import Prediction, is_journal, read_predictions
+from egm.journal import Record, is_journal, read_journal
+from egm.report.formats import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
 from egm.types import Grounding, Sample

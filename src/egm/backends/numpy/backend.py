@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
 from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
+from egm.environment import cpu_name
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class NumpyBackend:
+class NumpyBackend(Backend):
     """A small dense Qwen3-VL in float32, one question at a time; several answers to it are sampled together.
 
     It answers as `TransformersBackend` does in float32 on the CPU, up to rounding; what it samples differs, since the
@@ -35,8 +36,8 @@ class NumpyBackend:
         ModelError: If it is not a dense Qwen3-VL, or a file is missing or damaged.
     """
 
-    budgets = True
-    one_by_one = True
+    thinking_budgets = True
+    batches = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.name
@@ -76,6 +77,10 @@ class NumpyBackend:
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a part of an answer took."""
         return len(self._encode(text))
+
+    def describe(self) -> EngineInfo:
+        """Say that it is NumPy on the CPU."""
+        return EngineInfo(type(self).__name__, packages=("numpy",), hardware=cpu_name())
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests one after the other, those that ask the same thing together; see `Backend.generate`."""

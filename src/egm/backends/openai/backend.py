@@ -7,33 +7,34 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import EngineInfo, GenerationSettings, Request
 from egm.backends.openai.budget import think_within
 from egm.backends.openai.connection import only_token, server_url, stop
-from egm.backends.openai.faults import RetryPolicy, classify
-from egm.backends.openai.messages import body
+from egm.backends.openai.faults import classify
+from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
+from egm.backends.openai.server_info import ask_server
+from egm.backends.remote import RemoteBackend, Rounds
+from egm.backends.retry import RetryPolicy
 from egm.errors import BackendError, EgmError, ModelError
-from egm.types import Completion
+from egm.types import Completion, Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from egm.images import ImageSource
 
 _CONNECT_SECONDS = 10.0
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 
-class _Outcome(Protocol[R_co]):
-    """A future as far as it is waited for."""
-
-    def result(self) -> R_co: ...
-
-
-class OpenAIBackend:
+class OpenAIBackend(RemoteBackend):
     """A model behind a server, asked over several connections at once.
 
     Requests run in a thread of their own, so that times are right however slowly the replies are taken. What a server
@@ -59,7 +60,7 @@ class OpenAIBackend:
         BackendError: If it does not say.
     """
 
-    budgets = True
+    thinking_budgets = True
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class OpenAIBackend:
         for name, seconds in (("stall_seconds", stall_seconds), ("timeout_seconds", timeout_seconds)):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
-        self.url, loopback = server_url(url)
+        self.url, self._loopback = server_url(url)
         self.concurrency, self._logprobs = concurrency, logprobs
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
@@ -87,7 +88,7 @@ class OpenAIBackend:
         self._streams = stream
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._closing_token: tuple[int | None] | None = None  # until it is asked for
-        self._client = self._connect(loopback)
+        self._client = self._connect()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="egm-openai", daemon=True)
         self._thread.start()
@@ -98,92 +99,48 @@ class OpenAIBackend:
             self.close()
             raise
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        """Answer requests; see `Backend.generate`. The first that fails for good ends the others."""
-        replies: list[Completion | None] = [None] * len(requests)
-        for index, reply in self.generate_each(requests, settings):
-            if isinstance(reply, BackendError):
-                raise reply
-            replies[index] = reply
-        return [reply for reply in replies if reply is not None]
-
-    def generate_each(
-        self, requests: Iterable[Request], settings: GenerationSettings
-    ) -> Iterator[tuple[int, Completion | BackendError]]:
-        """Answer requests, and hand out each reply as soon as it is complete.
-
-        Args:
-            requests: Questions, read no further ahead than twice the concurrency; there may be no end to them.
-            settings: How to generate, the same for all.
-
-        Yields:
-            The number of a request, counted from 0, and its reply, or the error that was left after all tries. What is
-            under way when the iterator is closed, or interrupted by Ctrl-C, is given up.
-        """
-        numbered = enumerate(requests)
-        running: dict[Future[Completion], int] = {}
-        try:
-            while True:
-                while len(running) < 2 * self.concurrency and (item := next(numbered, None)) is not None:
-                    running[self.submit(item[1], settings)] = item[0]
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), outcome(future)
-        finally:
-            for future in running:
-                future.cancel()
+    def make_request(
+        self,
+        messages: Sequence[Message],
+        image: Image,
+        *,
+        source: ImageSource | None = None,
+        draw: int = 0,
+        cut: Callable[[str], str] | None = None,
+    ) -> RemoteRequest:
+        """Build a request; see `Backend.make_request`. Of the source, a plain JPEG is sent as it is."""
+        file = None if source is None else plain_jpeg(source, image)
+        return RemoteRequest(messages, [image], draw, cut=cut, files=(file,))
 
     def submit(self, request: Request, settings: GenerationSettings) -> Future[Completion]:
-        """Queue a request.
-
-        Returns:
-            A future of its reply, which raises BackendError where the tries ran out; cancelling it closes the request.
-
-        Raises:
-            BackendError: If the backend is closed.
-        """
+        """Queue a request; see `RemoteBackend.submit`."""
         self._check_open()
         return asyncio.run_coroutine_threadsafe(self._answer(request, settings, time.perf_counter()), self._loop)
 
-    def submit_rounds(
-        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
-    ) -> Future[R]:
-        """Queue requests that depend on the replies to earlier ones.
-
-        Args:
-            rounds: Yields requests to send at once, is sent their replies, and returns the result.
-            settings: How to generate, the same for all.
-
-        Returns:
-            A future of the result; see `submit`. The first request that fails for good ends the others.
-
-        Raises:
-            BackendError: If the backend is closed.
-        """
+    def submit_rounds(self, rounds: Rounds[R], settings: GenerationSettings) -> Future[R]:
+        """Queue requests that depend on the replies to earlier ones; see `RemoteBackend.submit_rounds`."""
         self._check_open()
         return asyncio.run_coroutine_threadsafe(self._drive(rounds, settings), self._loop)
 
+    def describe(self) -> EngineInfo:
+        """Ask the server for its name and version; one that does not say is "server". What it runs on it cannot say."""
+        name, release = ask_server(self.url, api_key=self._key, loopback=self._loopback)
+        return EngineInfo(name, release, packages=("openai",))
+
     def close(self) -> None:
-        """Give up what is under way and close the connections. Leaving a `with` block does the same."""
+        """Give up what is under way and close the connections."""
         self._stop()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _connect(self, loopback: bool) -> Any:
+    def _connect(self) -> Any:
         import openai
 
         return openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self._key or "none",  # the library wants one even where the server does not
-            max_retries=0,  # ours know the errors better, and can be seeded
+            max_retries=0,  # ours know the errors better
             timeout=openai.Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout)),
             # A proxy cannot reach this machine's own servers.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self._loopback),
         )
 
     def _only_model(self) -> str:
@@ -206,9 +163,7 @@ class OpenAIBackend:
         if not self._stop.alive:
             raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
 
-    async def _drive(
-        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
-    ) -> R:
+    async def _drive(self, rounds: Rounds[R], settings: GenerationSettings) -> R:
         asked = next(rounds)
         while True:
             submitted = time.perf_counter()
@@ -254,7 +209,7 @@ class OpenAIBackend:
                         tries = f" after {attempt + 1} tries" if attempt else ""
                         text = self._clean(f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}")
                         raise BackendError(text) from error
-                await asyncio.sleep(self._retry.wait(attempt, draw=request.draw, retry_after=fault.retry_after))
+                await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 
     async def _stream(self, query: dict[str, Any]) -> Completion:
@@ -289,15 +244,3 @@ class OpenAIBackend:
     def _clean(self, text: str) -> str:
         """Take the key out of what a server said, on one line."""
         return " ".join((text.replace(self._key, "***") if self._key else text).split())
-
-
-def outcome(future: _Outcome[R_co]) -> R_co | BackendError:
-    """Wait for what `submit` or `submit_rounds` returned: the reply, or the error of the tries."""
-    try:
-        return future.result()
-    except BackendError as error:
-        return error
-    except CancelledError as error:
-        gone = BackendError("the request was given up: the connection was closed")
-        gone.__cause__ = error
-        return gone
