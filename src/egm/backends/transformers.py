@@ -13,6 +13,7 @@ from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import Draft, can_decode, make_decoder, read_prompts, write_drafts
 from egm.backends.library_noise import quiet
 from egm.backends.sampling import Budget, Clock, RowSampler, Scribe, alike, mean_logprobs
+from egm.backends.tokens import stop_tokens, strip_stop
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
@@ -135,7 +136,7 @@ class TransformersBackend(Backend):
 
     @cached_property
     def _decoder(self) -> Any:
-        return make_decoder(self.module, stops=sorted(self._stops()), banned=self._placeholders())
+        return make_decoder(self.module, stops=self._stops(), banned=self._placeholders())
 
     def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Draft]:
         groups = alike(requests)
@@ -195,7 +196,7 @@ class TransformersBackend(Backend):
         """Greedy search with the checkpoint's stop tokens, but without its other wishes, such as penalties."""
         from transformers import GenerationConfig
 
-        stops = sorted(self._stops())
+        stops = self._stops()
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -205,11 +206,8 @@ class TransformersBackend(Backend):
             suppress_tokens=self._placeholders() or None,
         )
 
-    def _stops(self) -> set[int]:
-        config = self.module.generation_config
-        given = config.eos_token_id
-        stops = set(given if isinstance(given, list) else [given]) | {self.processor.tokenizer.eos_token_id}
-        return {int(stop) for stop in stops if stop is not None}
+    def _stops(self) -> list[int]:
+        return stop_tokens(self.module.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
 
     def _placeholders(self) -> list[int]:
         config = self.module.config
@@ -217,11 +215,11 @@ class TransformersBackend(Backend):
         return sorted({int(token) for token in ids if token is not None})
 
     def _reply(self, draft: Draft, start: float) -> Completion:
-        stopped = draft.ids[-1] in self._stops()
+        ids, finish_reason = strip_stop(draft.ids, self._stops())
         whole, answer = mean_logprobs(draft.ids, draft.logprobs, self._close, draft.forced)
         return Completion(
-            text=self._decode(draft.ids[:-1] if stopped else draft.ids),
-            finish_reason="stop" if stopped else "length",
+            text=self._decode(ids),
+            finish_reason=finish_reason,
             prompt_tokens=draft.prompt_tokens,
             completion_tokens=len(draft.ids),
             seconds=draft.time - start,

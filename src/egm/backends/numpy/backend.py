@@ -15,6 +15,7 @@ from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
 from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
+from egm.backends.tokens import stop_tokens, strip_stop
 from egm.environment import cpu_name
 from egm.errors import BackendError, ModelError
 from egm.types import Completion, Message
@@ -67,7 +68,7 @@ class NumpyBackend(Backend):
         stops = config["text_config"]["eos_token_id"]
         if (folder / "generation_config.json").is_file():
             stops = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id", stops)
-        self._stops = set(stops if isinstance(stops, list) else [stops])
+        self._stops = stop_tokens(stops)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Render chat turns with the checkpoint's own template, up to where the answer begins."""
@@ -138,10 +139,11 @@ class NumpyBackend(Backend):
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, close = self._pixels["patch_size"], self._encode("</think>")
         logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget.forced) for own in answers]
+        texts = [strip_stop(own.ids, self._stops) for own in answers]
         return [
             Completion(
-                text=self._decode(own.ids[:-1] if own.stopped else own.ids),
-                finish_reason="stop" if own.stopped else "length",
+                text=self._decode(ids_of_text),
+                finish_reason=finish_reason,
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
@@ -149,7 +151,7 @@ class NumpyBackend(Backend):
                 logprob=whole,
                 answer_logprob=answer,
             )
-            for own, (whole, answer) in zip(answers, logprobs, strict=True)
+            for own, (ids_of_text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
         ]
 
     def _encode(self, text: str) -> list[int]:

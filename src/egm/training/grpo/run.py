@@ -99,6 +99,7 @@ def _build(
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback
 
+    from egm.backends.tokens import stop_tokens
     from egm.training.data import SYNTHETIC, check_boxes, open_rows
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
     from egm.training.grpo.questions import Ahead, Asker, SampleTable
@@ -147,7 +148,7 @@ def _build(
     asker, reward = Asker(processor, codec, recipe.data.prompt, longest), reward or Reward(recipe.reward, codec)
     if check:
         model = model.to(args.device)
-        stops = _stops(model, processor)
+        stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
         torch.manual_seed(recipe.run.seed)
         first = [table[number] for number in range(min(PROMPTS, len(table)))]
         decoder = make_decoder(model, processor, stops, recipe, bf16=args.bf16)
@@ -198,12 +199,6 @@ def _held_out(section: GreedySection | None) -> list[Sample]:
     if bare := next((sample for sample in samples if sample.box is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
     return samples
-
-
-def _stops(model: Any, processor: Any) -> list[int]:
-    given = model.generation_config.eos_token_id
-    known = given if isinstance(given, list) else [given]
-    return sorted({int(stop) for stop in [processor.tokenizer.eos_token_id, *known] if stop is not None})
 
 
 def _rows(recipe: GRPORecipe, processes: int) -> int:
