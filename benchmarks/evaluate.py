@@ -19,7 +19,7 @@ from egm.backends import ReplayBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.evaluate import evaluate
-from egm.evaluate.plan import draw_of
+from egm.evaluate.plan import seed_index_of
 from egm.grounder import Grounder
 from egm.types import Completion, Sample
 
@@ -41,7 +41,7 @@ def main() -> None:
     thought = "The phrase names one person among several, so I compare them from the left to the right. " * 6
     text = f'{thought}\n</think>\n\n```json\n[{{"bbox_2d": [100, 100, 500, 490], "label": "the person"}}]\n```'
     reply = Completion(text, completion_tokens=len(text.split()), reasoning_tokens=len(thought.split()))
-    answers = {draw_of("bench", sample.id): [reply] for sample in samples}
+    answers = {seed_index_of("bench", sample.id): [reply] for sample in samples}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("run", "resume"):
             started = time.perf_counter()

@@ -66,7 +66,7 @@ class Failing(Backend):
         if any(number(request) in self.bad for request in requests):
             raise BackendError("the server\nhung up")
         self.asked += map(number, requests)
-        self.draws |= {number(request): request.draw for request in requests}
+        self.draws |= {number(request): request.seed_index for request in requests}
         return [Completion(RIGHT) for _ in requests]
 
 

@@ -37,7 +37,7 @@ def picture(width: int = 40, height: int = 20) -> Image.Image:
 
 def requests(of: Grounder) -> list[tuple[str, tuple[int, int], int]]:
     assert isinstance(of.backend, ScriptedBackend)
-    return [(r.messages[0]["content"][1]["text"], r.images[0].size, r.draw) for r in of.backend.requests]
+    return [(r.messages[0]["content"][1]["text"], r.images[0].size, r.seed_index) for r in of.backend.requests]
 
 
 def test_ground() -> None:

@@ -27,7 +27,7 @@ def grounder(*script: str | Completion, settings: GenerationSettings = VOTES, ba
 
 def asked(of: Grounder) -> list[tuple[int, int]]:
     assert isinstance(of.backend, ScriptedBackend)
-    return [(request.draw, request.vote) for request in of.backend.requests]
+    return [(request.seed_index, request.vote) for request in of.backend.requests]
 
 
 def test_the_box_that_most_agree_on() -> None:
@@ -80,7 +80,7 @@ def test_the_batch_changes_nothing(batch_size: int) -> None:
     class ByVote(ScriptedBackend):
         def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
             self.requests += requests
-            return [Completion(box(900 if (own.draw + own.vote) % 3 else 100)) for own in requests]
+            return [Completion(box(900 if (own.seed_index + own.vote) % 3 else 100)) for own in requests]
 
     settings = replace(VOTES, votes=8, stop_confidence=0.9)
     subject = Grounder(ByVote([]), get_codec("qwen3_vl"), settings=settings, batch_size=batch_size)

@@ -18,11 +18,11 @@ from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
 from egm.questions import MAX_PHRASE as MAX_PHRASE
-from egm.questions import Album, Item, Question, check_all, make_question, numbered
+from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question
 from egm.questions import check_phrase as check_phrase
 from egm.types import Completion, Grounding
 from egm.voting import Answer as Answer
-from egm.voting import ask, together
+from egm.voting import run_rounds, vote
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -193,8 +193,8 @@ class Grounder:
             PhraseError: If the phrase is empty or too long.
             BackendError: If the engine fails.
         """
-        asked = check_phrase(phrase)
-        return self._answer([Question(0, load_image(image), asked, amodal, image)])[0].grounding
+        stripped = check_phrase(phrase)
+        return self._answer([LoadedQuestion(0, load_image(image), stripped, amodal, image)])[0].grounding
 
     def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
         """Ground many phrases, in batches.
@@ -225,7 +225,7 @@ class Grounder:
             track(each, "grounding", total=len(items), console=console, transient=True, disable=not shown)
         ):
             if isinstance(result, EgmError):  # the file was there when it was checked
-                raise numbered(result, index)
+                raise item_error(result, index)
             results.append(replace(result, image=None))
         return results
 
@@ -251,7 +251,7 @@ class Grounder:
         """Ground phrases as `ground_each` does, keep the replies, and go on after failures of the engine too.
 
         Args:
-            items: Samples, or pairs of image and phrase, each with the number of its draw (see `Request.draw`).
+            items: Samples, or pairs of image and phrase, each with its seed index (see `Request`).
 
         Yields:
             For each item, in the same order, its answer, or the error of its image, its phrase or the engine. Where a
@@ -260,24 +260,26 @@ class Grounder:
         yield from self._each(items, self._answer_alone)
 
     def _each(
-        self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[Question]], Sequence[Answer | EgmError]]
+        self,
+        numbered: Iterable[tuple[int, Item]],
+        answer: Callable[[Sequence[LoadedQuestion]], Sequence[Answer | EgmError]],
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
         if isinstance(self.backend, RemoteBackend):
             yield from self._each_submitted(numbered, self.backend)
             return
-        album = Album()
+        cache = ImageCache()
         while True:
             results: dict[int, Answer | EgmError] = {}
-            order, questions = list[int](), list[Question]()
-            album = album.kept(_WINDOW_PIXELS // 4)
+            order, questions = list[int](), list[LoadedQuestion]()
+            cache = cache.unless_over(_WINDOW_PIXELS // 4)
             for index, item in islice(numbered, _WINDOW * self.batch_size):
                 order.append(index)
                 try:
-                    questions.append(make_question(index, item, album))
+                    questions.append(load_question(index, item, cache))
                 except EgmError as error:
                     results[index] = error
-                if album.pixels > _WINDOW_PIXELS:
+                if cache.pixels > _WINDOW_PIXELS:
                     break
             if not order:
                 return
@@ -291,25 +293,25 @@ class Grounder:
     def _each_submitted(
         self, numbered: Iterator[tuple[int, Item]], backend: RemoteBackend
     ) -> Iterator[Answer | EgmError]:
-        album, step = Album(), max(1, self.batch_size // self.settings.votes)
+        cache, step = ImageCache(), max(1, self.batch_size // self.settings.votes)
 
-        def start(item: tuple[int, Item]) -> tuple[Question, Future[Answer]] | EgmError:
-            nonlocal album
-            album = album.kept(_WINDOW_PIXELS // 4)
+        def start(item: tuple[int, Item]) -> tuple[LoadedQuestion, Future[Answer]] | EgmError:
+            nonlocal cache
+            cache = cache.unless_over(_WINDOW_PIXELS // 4)
             try:
-                question = make_question(*item, album)
+                question = load_question(*item, cache)
             except EgmError as error:
                 return error
             return question, backend.submit_rounds(self._rounds(question), self.settings)
 
-        def may_start(waiting: Sequence[Question]) -> bool:
+        def may_start(waiting: Sequence[LoadedQuestion]) -> bool:
             pixels = sum(question.image.width * question.image.height for question in waiting)
             return len(waiting) < _WINDOW * step and pixels <= _WINDOW_PIXELS
 
         for result in in_order(map(start, numbered), may_start):
             yield result if isinstance(result, EgmError) else result[1]
 
-    def _answer_alone(self, questions: Sequence[Question]) -> Sequence[Answer | EgmError]:
+    def _answer_alone(self, questions: Sequence[LoadedQuestion]) -> Sequence[Answer | EgmError]:
         try:
             return self._answer(questions)
         except BackendError as error:
@@ -317,19 +319,21 @@ class Grounder:
                 return [error]
         return [result for question in questions for result in self._answer_alone([question])]
 
-    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def _answer(self, questions: Sequence[LoadedQuestion]) -> list[Answer]:
         rounds = [self._rounds(question) for question in questions]
-        return together(rounds, lambda requests: self.backend.generate(requests, self.settings))
+        return run_rounds(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
-    def _rounds(self, question: Question) -> Rounds[Answer]:
-        return ask(self._request(question), self.settings, partial(self._read, question))
+    def _rounds(self, question: LoadedQuestion) -> Rounds[Answer]:
+        return vote(self._request(question), self.settings, partial(self._read, question))
 
-    def _request(self, question: Question) -> Request:
+    def _request(self, question: LoadedQuestion) -> Request:
         messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
         cut = partial(self.codec.cut, phrase=question.phrase) if self.settings.thinking_budget is not None else None
-        return self.backend.make_request(messages, question.image, source=question.source, draw=question.index, cut=cut)
+        return self.backend.make_request(
+            messages, question.image, source=question.source, seed_index=question.index, cut=cut
+        )
 
-    def _read(self, question: Question, reply: Completion) -> Answer:
+    def _read(self, question: LoadedQuestion, reply: Completion) -> Answer:
         grounding = self.codec.parse(
             reply.text,
             size=question.image.size,

@@ -70,7 +70,7 @@ def backend(request: pytest.FixtureRequest, tiny_folder: Path) -> Iterator[Backe
 def asked(backend: Backend) -> list[Request]:
     codec = get_codec("qwen3_vl")
     return [
-        backend.make_request(codec.messages(sample.phrase), sample.image, source=sample.image, draw=number)  # type: ignore[arg-type]
+        backend.make_request(codec.messages(sample.phrase), sample.image, source=sample.image, seed_index=number)  # type: ignore[arg-type]
         for number, sample in enumerate(samples())
     ]
 
@@ -88,7 +88,12 @@ def test_it_is_one_and_says_what_it_is(backend: Backend) -> None:
 def test_a_request_shows_its_picture(backend: Backend) -> None:
     for number, (request, sample) in enumerate(zip(asked(backend), samples(), strict=True)):
         request.check()
-        assert (list(request.images), request.draw, request.vote, request.cut) == ([sample.image], number, 0, None)
+        assert (list(request.images), request.seed_index, request.vote, request.cut) == (
+            [sample.image],
+            number,
+            0,
+            None,
+        )
 
 
 def test_replies_come_in_the_order_of_the_requests(backend: Backend) -> None:

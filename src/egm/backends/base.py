@@ -25,20 +25,21 @@ class Request:
     Attributes:
         messages: Chat turns, as a codec writes them.
         images: Upright RGB pictures, one for each `{"type": "image"}` part, in order.
-        draw: Which draw this is. With the settings' seed it fixes what is sampled, whatever else is in the batch.
-        vote: Which of several answers to the same question this is, counted from 0; each is another draw.
-        cut: Where a thinking budget is set, what to write after a text at which it ran out; nothing if the reasoning
-            in it has ended.
+        seed_index: Which random stream this is: with the settings' seed it fixes what is sampled, whatever else is in
+            the batch.
+        vote: Which of several answers to the same question this is, counted from 0; each has a random stream too.
+        cut: Budget forcing: where a thinking budget is set, what to write after a text at which it ran out; nothing if
+            the reasoning in it has ended.
     """
 
     messages: Sequence[Message]
     images: Sequence[Image] = ()
-    draw: int = 0
+    seed_index: int = 0
     vote: int = 0
     cut: Callable[[str], str] | None = field(default=None, compare=False)
 
-    def asks_as(self, other: Request) -> bool:
-        """Tell whether another request shows the same pictures and says the same, so that both can share a reading."""
+    def same_prompt(self, other: Request) -> bool:
+        """Tell whether another request shows the same pictures and says the same, so that one prefill serves both."""
         return (
             len(self.images) == len(other.images)
             and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
@@ -70,7 +71,8 @@ class GenerationSettings:
         top_p: When sampling, the likeliest tokens that together reach this probability.
         top_k: When sampling, the k likeliest tokens; 0 keeps all.
         seed: When sampling, the same seed gives the same text to the same question in the same place of a list.
-        votes: Answers to sample to each question; `egm.consensus` picks one by agreement.
+        votes: Answers to sample to each question; `egm.consensus` picks one by agreement. This and the next are for
+            whoever asks, such as `Grounder`: a backend answers each request once.
         stop_confidence: Stop voting before `votes` answers once the leading box stays ahead with this confidence, from
             0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
         thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
@@ -180,7 +182,7 @@ class Backend(ABC):
 
         Args:
             requests: Questions; they may differ in length and in the size of their pictures.
-            settings: How to generate, the same for all; `votes` and `stop_confidence` are none of a backend's business.
+            settings: How to generate, the same for all; `votes` and `stop_confidence` are not for it.
 
         Returns:
             One reply a request, in the same order.
@@ -195,7 +197,7 @@ class Backend(ABC):
         image: Image,
         *,
         source: ImageSource | None = None,  # noqa: ARG002 - for those that override this
-        draw: int = 0,
+        seed_index: int = 0,
         cut: Callable[[str], str] | None = None,
     ) -> Request:
         """Build a request about one picture; one that sends pictures elsewhere may encode it here.
@@ -204,10 +206,10 @@ class Backend(ABC):
             messages: See `Request`.
             image: The picture, upright and in RGB.
             source: What it was loaded from, if that may serve in its place.
-            draw: See `Request`.
+            seed_index: See `Request`.
             cut: See `Request`.
         """
-        return Request(messages, [image], draw, cut=cut)
+        return Request(messages, [image], seed_index, cut=cut)
 
     def count_tokens(self, text: str) -> int | None:  # noqa: ARG002
         """Return how many tokens a part of an answer took, or None where that cannot be told, as by default."""

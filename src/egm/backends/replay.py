@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from egm.backends.base import Backend, GenerationSettings, Request
-from egm.backends.scripted import spoken
+from egm.backends.scripted import completion_of
 from egm.errors import BackendError
 from egm.types import Completion
 
@@ -18,13 +18,13 @@ class ReplayBackend(Backend):
     `egm.evaluate.replay` makes one of a file.
 
     Args:
-        answers: By the number of a sample's draw, what each vote on it says, from the start again after the last: a
+        answers: By a sample's seed index, what each vote on it says, from the start again after the last: a
             text, a whole reply, or the engine's failure.
         model: Name to go by.
 
     Example:
         >>> backend = ReplayBackend({7: ["</think> [1, 2, 3, 4]"]})
-        >>> backend.generate([Request([], draw=7)], GenerationSettings())[0].text
+        >>> backend.generate([Request([], seed_index=7)], GenerationSettings())[0].text
         '</think> [1, 2, 3, 4]'
     """
 
@@ -36,7 +36,7 @@ class ReplayBackend(Backend):
         self.model, self._answers = model, answers
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        """Replay; see `Backend.generate`. Words count as tokens, and budgets bind texts as in `spoken`.
+        """Replay; see `Backend.generate`. Words count as tokens, and budgets bind texts as in `completion_of`.
 
         Raises:
             BackendError: If there is no answer to a sample, or a failure was recorded.
@@ -44,7 +44,7 @@ class ReplayBackend(Backend):
         return [self._reply(request, settings) for request in requests]
 
     def _reply(self, request: Request, settings: GenerationSettings) -> Completion:
-        votes = self._answers.get(request.draw)
+        votes = self._answers.get(request.seed_index)
         if not votes:
             raise BackendError("the script has no answer to this sample")
         answer = votes[request.vote % len(votes)]
@@ -52,5 +52,5 @@ class ReplayBackend(Backend):
             raise answer
         if isinstance(answer, Completion):
             return answer
-        reply = spoken(answer, request, settings)
+        reply = completion_of(answer, request, settings)
         return replace(reply, reasoning_tokens=len(reply.text.rpartition("</think>")[0].split()))

@@ -10,9 +10,16 @@ from typing import Any
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
-from egm.backends.decoding import Draft, can_decode, make_decoder, read_prompts, write_drafts
+from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
 from egm.backends.library_noise import quiet
-from egm.backends.sampling import Budget, Clock, RowSampler, Scribe, alike, mean_logprobs
+from egm.backends.sampling import (
+    LogitsProcessors,
+    RowSampler,
+    ThinkingBudget,
+    TokenTimer,
+    group_by_prompt,
+    mean_logprobs,
+)
 from egm.backends.tokens import stop_tokens, strip_stop
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
@@ -121,7 +128,7 @@ class TransformersBackend(Backend):
                 for request in requests:
                     request.check()
                 decoded = settings.thinking_budget is None and can_decode(self.module, requests)
-                drafts = (self._decoded if decoded else self._generated)(requests, settings)
+                replies = (self._decoded if decoded else self._generated)(requests, settings)
         except torch.OutOfMemoryError as error:
             if "_decoder" in self.__dict__:
                 self._decoder.forget()
@@ -132,53 +139,54 @@ class TransformersBackend(Backend):
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
-        return [self._reply(draft, start) for draft in drafts]
+        return [self._reply(generated, start) for generated in replies]
 
     @cached_property
     def _decoder(self) -> Any:
-        return make_decoder(self.module, stops=self._stops(), banned=self._placeholders())
+        return backend_decoder(self.module, stops=self._stops(), banned=self._placeholders())
 
-    def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Draft]:
-        groups = alike(requests)
+    def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
+        groups = group_by_prompt(requests)
         texts = [self.prompt(group[0].messages) for group in groups]
-        prompts = read_prompts(self.processor, texts, groups, self.module.device)
-        rooms = [min(settings.max_new_tokens, self._room(len(ids))) for ids in prompts.ids]
+        prompts = process_prompts(self.processor, texts, groups, self.module.device)
+        max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
-        return write_drafts(self._decoder, prompts, rooms, groups, settings, patch)
+        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch)
 
-    def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Draft]:
+    def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
         inputs = self._inputs(requests)
         length = inputs["input_ids"].shape[1]
-        count = min(settings.max_new_tokens, self._room(length))
-        clock, scribe = Clock(), Scribe([Budget(settings, own, self._decode, self._encode) for own in requests])
+        count = min(settings.max_new_tokens, self._context_left(length))
+        timer = TokenTimer()
+        processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
         sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
         output = self._generate(
             inputs,
             self._config(count),
-            logits_processor=[scribe.listen, scribe.bar, *sampler, scribe.force],
-            stopping_criteria=[clock],
+            logits_processor=[processors.record, processors.ban, *sampler, processors.force],
+            stopping_criteria=[timer],
         )
         stops = self._stops()
-        rows, logprobs = output[:, length:].tolist(), scribe.logprobs(output)
+        rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
         ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [
-            Draft(row[:end], own[:end], clock.times[end - 1], tokens, size, budget.forced)
+            GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced)
             for row, own, end, tokens, size, budget in zip(
-                rows, logprobs, ends, read, sizes, scribe.budgets, strict=True
+                rows, logprobs, ends, read, sizes, processors.budgets, strict=True
             )
         ]
 
     def _generate(self, inputs: Any, config: Any, **options: Any) -> Any:
         """Call the model's own generate with a configuration that holds all there is to say."""
-        own = self.module.generation_config
+        before = self.module.generation_config
         self.module.generation_config = (
             config  # what a configuration leaves open is taken from here: penalties, top-k, ...
         )
         try:
             return self.module.generate(**inputs, generation_config=config, **options)
         finally:
-            self.module.generation_config = own
+            self.module.generation_config = before
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
         texts = [self.prompt(request.messages) for request in requests]
@@ -186,7 +194,8 @@ class TransformersBackend(Backend):
         inputs = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
         return inputs.to(self.module.device)
 
-    def _room(self, length: int) -> int:
+    def _context_left(self, length: int) -> int:
+        # Not every family's configuration bounds its context, or names its placeholders.
         context = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         if context is not None and length >= context:
             raise BackendError(f"a prompt of {length} tokens leaves no room in {self.model}'s context of {context}")
@@ -214,22 +223,22 @@ class TransformersBackend(Backend):
         ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted({int(token) for token in ids if token is not None})
 
-    def _reply(self, draft: Draft, start: float) -> Completion:
-        ids, finish_reason = strip_stop(draft.ids, self._stops())
-        whole, answer = mean_logprobs(draft.ids, draft.logprobs, self._close, draft.forced)
+    def _reply(self, generated: GeneratedTokens, start: float) -> Completion:
+        ids, finish_reason = strip_stop(generated.ids, self._stops())
+        whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
             text=self._decode(ids),
             finish_reason=finish_reason,
-            prompt_tokens=draft.prompt_tokens,
-            completion_tokens=len(draft.ids),
-            seconds=draft.time - start,
-            seen_size=draft.seen_size,
+            prompt_tokens=generated.prompt_tokens,
+            completion_tokens=len(generated.ids),
+            seconds=generated.time - start,
+            seen_size=generated.seen_size,
             logprob=whole,
             answer_logprob=answer,
         )
 
     @cached_property
-    def _close(self) -> list[int]:
+    def _think_end(self) -> list[int]:
         return self._encode("</think>")
 
     def _seen_sizes(self, inputs: Any) -> list[tuple[int, int] | None]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CONNECTIONS: Final = 1000
 """Most requests under way at once, in an open loop too: as many connections as the client opens."""
 
-_Outcome: TypeAlias = "Completion | BackendError"
+_Reply: TypeAlias = "Completion | BackendError"
 
 
 def connect(server: str, model: str | None = None, *, max_tokens: int | None = None) -> Grounder:
@@ -190,15 +190,15 @@ def _scenes() -> int:
 def _measure(
     grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool, seed: int
 ) -> Iterator[dict[str, Any]]:
-    asked = _questions(grounder, cold=cold, seed=seed)
+    pairs = _requests(grounder, cold=cold, seed=seed)
     for load, number in zip(loads, numbers, strict=True):
-        first = [next(asked)[1] for _ in range(warmup)]
-        batch = [next(asked) for _ in range(number)]
+        first = [next(pairs)[1] for _ in range(warmup)]
+        batch = [next(pairs) for _ in range(number)]
         _closed(grounder, first, load.at_once or 1)
         yield _run(grounder, load, batch, cold=cold, seed=seed)
 
 
-def _questions(grounder: Grounder, *, cold: bool, seed: int) -> Iterator[tuple[Sample, Request]]:
+def _requests(grounder: Grounder, *, cold: bool, seed: int) -> Iterator[tuple[Sample, Request]]:
     from egm.datasets.synthetic import SynthRef
 
     data = SynthRef("val", seed=seed)
@@ -238,13 +238,13 @@ def _run(
     records = []
     for (sample, _), reply, wait_seconds in zip(batch, outcomes, late, strict=True):
         truth = (0.0, 0.0, 0.0, 0.0) if sample.box is None else (*sample.box,)
-        known: dict[str, Any] = {"id": sample.id, "image": sample.id, "phrase": sample.phrase, "truth": truth}
+        facts: dict[str, Any] = {"id": sample.id, "image": sample.id, "phrase": sample.phrase, "truth": truth}
         if isinstance(reply, BackendError):
-            records.append(Record(**known, failure=ERROR, error=str(reply)))
+            records.append(Record(**facts, failure=ERROR, error=str(reply)))
             continue
         records.append(
             Record(
-                **known,
+                **facts,
                 completion_tokens=reply.completion_tokens,
                 seconds=reply.seconds,
                 first_token_seconds=reply.first_token_seconds,
@@ -274,15 +274,15 @@ def _run(
     }
 
 
-def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Outcome]:
+def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Reply]:
     if isinstance(grounder.backend, RemoteBackend):
         outcomes = dict(grounder.backend.generate_each(queries, grounder.settings, limit=at_once))
         return [outcomes[number] for number in range(len(queries))]
     batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
-    return [outcome for batch in batches for outcome in _together(grounder, batch)]
+    return [outcome for batch in batches for outcome in _generate_batch(grounder, batch)]
 
 
-def _together(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Outcome]:
+def _generate_batch(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Reply]:
     try:
         return grounder.backend.generate(batch, grounder.settings)
     except BackendError as error:
@@ -291,7 +291,7 @@ def _together(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Outcome
 
 def _open(
     backend: RemoteBackend, settings: GenerationSettings, queries: Sequence[Request], times: Sequence[float]
-) -> tuple[list[_Outcome], list[float]]:
+) -> tuple[list[_Reply], list[float]]:
     futures: list[Future[Completion]] = []
     late: list[float] = []
     start = time.perf_counter()

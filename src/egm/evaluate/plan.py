@@ -48,9 +48,9 @@ class Question:
         return self.split, self.sample.id
 
     @property
-    def draw(self) -> int:
-        """The number of its draw."""
-        return draw_of(*self.key)
+    def seed_index(self) -> int:
+        """Which random stream its answers are sampled with."""
+        return seed_index_of(*self.key)
 
     def load(self) -> Sample:
         """The sample with its picture; one that cannot be had is empty, which the engine's side will name."""
@@ -62,8 +62,8 @@ class Question:
             return replace(self.sample, image=b"")
 
 
-def draw_of(split: str, identity: str) -> int:
-    """The number of a sample's draw: whatever else is evaluated with it, the same seed samples the same text."""
+def seed_index_of(split: str, identity: str) -> int:
+    """The seed index of a sample: whatever else is evaluated with it, the same seed samples the same text."""
     return int.from_bytes(hashlib.sha256(f"{split}\n{identity}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from egm.backends.replay import ReplayBackend
 from egm.errors import BackendError, DataError
-from egm.evaluate.plan import draw_of
+from egm.evaluate.plan import seed_index_of
 from egm.evaluate.totals import ERROR
 from egm.journal import is_journal, read_journal
 from egm.types import Completion
@@ -39,7 +39,7 @@ def read_script(
         raise DataError(f"script {str(path)!r} is empty: give a text a line")
     lines = [line.replace("\\n", "\n") for line in text.splitlines()]
     answers = {
-        draw_of(*key): [lines[(number * votes + vote) % len(lines)] for vote in range(votes)]
+        seed_index_of(*key): [lines[(number * votes + vote) % len(lines)] for vote in range(votes)]
         for number, key in enumerate(keys)
     }
     return ReplayBackend(answers, model=model)
@@ -47,7 +47,7 @@ def read_script(
 
 def _recorded(path: Path) -> dict[int, list[Completion | BackendError]]:
     return {
-        draw_of(*record.key): [
+        seed_index_of(*record.key): [
             BackendError(record.error or ERROR)
             if record.failure == ERROR
             else Completion(

@@ -113,7 +113,7 @@ def evaluate(
         todo = [(question, cold) for question, cold in order if question.key not in done]
         with progress_bar(tally, shown=progress) as update:
             if todo and not tally.over():
-                asked = ((question.draw, question.load()) for question, _ in todo)
+                asked = ((question.seed_index, question.load()) for question, _ in todo)
                 with closing(grounder.answer_each(asked)) as answers:  # on the way out, what is under way is given up
                     for (question, cold), answer in zip(todo, answers, strict=True):
                         record = _record(question, answer, cold=cold)

@@ -167,7 +167,7 @@ def judge(
         for number, (record, _) in enumerate(misses):
             picture = None if images is None else _picture(record, Path(images))
             seen[number] = picture is not None
-            yield question(record, picture)
+            yield judge_request(record, picture)
 
     replies: dict[int, Completion | BackendError] = dict(
         backend.generate_each(requests(), settings or GenerationSettings())
@@ -193,7 +193,7 @@ def judge(
     )
 
 
-def question(record: Record, picture: Image | None = None) -> Request:
+def judge_request(record: Record, picture: Image | None = None) -> Request:
     """Write what the judge is asked about one miss, with the picture if there is one."""
     case = {
         "phrase": _quotable(record.phrase)[:_MOST_PHRASE],

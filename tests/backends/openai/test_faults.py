@@ -30,8 +30,8 @@ ANSWER = '</think> [{"bbox_2d": [0, 0, 500, 500]}]'
 PICTURE = Image.new("RGB", (64, 32), "teal")
 
 
-def ask(phrase: str, draw: int = 0) -> Request:
-    return Request(get_codec("qwen3_vl").messages(phrase), [PICTURE], draw=draw)
+def ask(phrase: str, seed_index: int = 0) -> Request:
+    return Request(get_codec("qwen3_vl").messages(phrase), [PICTURE], seed_index=seed_index)
 
 
 PASSING = {

@@ -58,7 +58,7 @@ def requests_() -> list[Request]:
     samples = [scenes[0][0], scenes[1][1], scenes[1][2], scenes[2][3]]
     assert samples[1].image is samples[2].image
     return [
-        Request(codec.messages(sample.phrase), [sample.image], draw=index)  # type: ignore[list-item]
+        Request(codec.messages(sample.phrase), [sample.image], seed_index=index)  # type: ignore[list-item]
         for index, sample in enumerate(samples)
     ]
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
-from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
-from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
+from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
+from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
 from egm.backends.tokens import stop_tokens, strip_stop
 from egm.environment import cpu_name
 from egm.errors import BackendError, ModelError
@@ -57,10 +57,10 @@ class NumpyBackend(Backend):
 
         folder, config = checkpoint.path, checkpoint.config
         weights = read_safetensors(folder)
-        text = under(weights, "model.language_model.")
+        text = with_prefix(weights, "model.language_model.")
         head = text["embed_tokens.weight"] if config.get("tie_word_embeddings") else weights["lm_head.weight"]
-        self._tower = VisionTower(config["vision_config"], under(weights, "model.visual."))
-        self._decoder = Decoder(config["text_config"], text, head)
+        self._tower = VisionTower(config["vision_config"], with_prefix(weights, "model.visual."))
+        self._decoder = LanguageModel(config["text_config"], text, head)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
         self._pixels = _image_settings(folder)
@@ -90,7 +90,7 @@ class NumpyBackend(Backend):
         # The products are so small that threads cost more than they give, and on a busy machine ten times as much.
         # Where exp overflows to infinity, one over it is 0, as it should be.
         with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
-            return [reply for group in alike(requests) for reply in self._answer(group, settings)]
+            return [reply for group in group_by_prompt(requests) for reply in self._answer(group, settings)]
 
     def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Read once what requests share, and write their answers in step."""
@@ -121,24 +121,24 @@ class NumpyBackend(Backend):
             positions = _positions(len(ids), at, grid)
         cache = self._decoder.cache(len(ids) + limit)
         scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
-        answers = [_Writing(own, settings, self._decode, self._encode) for own in group]
-        going, place = answers, int(positions.max())
+        answers = [_PartialAnswer(own, settings, self._decode, self._encode) for own in group]
+        unfinished, place = answers, int(positions.max())
         scores = np.repeat(scores, len(group), axis=0)
-        cache = widen(cache, [0] * len(group), len(ids))
+        cache = take_rows(cache, [0] * len(group), len(ids))
         for count in range(1, limit + 1):
             scores[:, [self._image, self._video]] = -np.inf
-            for own, row in zip(going, scores, strict=True):
-                own.write(row, stopped=self._stops, start=start)
-            kept = [number for number, own in enumerate(going) if not own.stopped]
-            if not kept or count == limit:
+            for own, row in zip(unfinished, scores, strict=True):
+                own.write(row, stops=self._stops, start=start)
+            left = [number for number, own in enumerate(unfinished) if not own.stopped]
+            if not left or count == limit:
                 break
             read = len(ids) + count - 1
-            if len(kept) < len(going):
-                cache, going = widen(cache, kept, read), [going[number] for number in kept]
-            newest = self._decoder.embeddings[[own.ids[-1] for own in going]][:, None]
+            if len(left) < len(unfinished):
+                cache, unfinished = take_rows(cache, left, read), [unfinished[number] for number in left]
+            newest = self._decoder.embeddings[[own.ids[-1] for own in unfinished]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
-        patch, close = self._pixels["patch_size"], self._encode("</think>")
-        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget.forced) for own in answers]
+        patch, think_end = self._pixels["patch_size"], self._encode("</think>")
+        logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
         texts = [strip_stop(own.ids, self._stops) for own in answers]
         return [
             Completion(
@@ -165,7 +165,7 @@ class NumpyBackend(Backend):
 
         settings = self._pixels
         patch = settings["patch_size"]
-        size = fit(image.size, patch * settings["merge_size"], settings["size"])
+        size = resized_size(image.size, patch * settings["merge_size"], settings["size"])
         resized = image if image.size == size else image.resize(size, Resampling(settings["resample"]))
         pixels = np.asarray(resized, dtype=np.float32) * np.float32(settings["rescale_factor"])
         pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
@@ -174,7 +174,7 @@ class NumpyBackend(Backend):
         return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
 
 
-class _Writing:
+class _PartialAnswer:
     """One answer while it is written."""
 
     def __init__(
@@ -185,21 +185,21 @@ class _Writing:
         encode: Callable[[str], list[int]],
     ) -> None:
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
-        self.budget = Budget(settings, request, decode, encode)
+        self.budget = ThinkingBudget(settings, request, decode, encode)
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.seconds, self.stopped = 0.0, False
 
-    def write(self, scores: Floats, *, stopped: Container[int], start: float) -> None:
+    def write(self, scores: Floats, *, stops: Container[int], start: float) -> None:
         """Add a token: the one that is forced, else the likeliest, or a draw."""
-        forced = self.budget.token(len(self.ids), lambda: self.ids)
-        barred = self.budget.barred(len(self.ids))
-        allowed = scores if barred is None else np.where(np.arange(len(scores)) == barred, -np.inf, scores)
+        forced = self.budget.forced_token(len(self.ids), lambda: self.ids)
+        banned = self.budget.banned_token(len(self.ids))
+        allowed = scores if banned is None else np.where(np.arange(len(scores)) == banned, -np.inf, scores)
         token = self._choose(allowed) if forced is None else forced
         top = scores.max()
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)
-        self.stopped = token in stopped
+        self.stopped = token in stops
         self.seconds = time.perf_counter() - start
 
     def _choose(self, scores: Floats) -> int:
@@ -213,7 +213,7 @@ class _Writing:
         return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
 
 
-def fit(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[int, int]:
     """Work out the size that the Qwen2-VL image processor gives a picture.
 
     Args:
@@ -222,7 +222,7 @@ def fit(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[
         limits: Fewest (`shortest_edge`) and most (`longest_edge`) pixels, in spite of their names.
 
     Example:
-        >>> fit((640, 480), 32, {"shortest_edge": 4096, "longest_edge": 112896})
+        >>> resized_size((640, 480), 32, {"shortest_edge": 4096, "longest_edge": 112896})
         (384, 288)
     """
     low, high = limits["shortest_edge"], limits["longest_edge"]

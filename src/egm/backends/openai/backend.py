@@ -14,9 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from egm.backends.base import EngineInfo, GenerationSettings, Request
-from egm.backends.openai.budget import think_within
-from egm.backends.openai.connection import only_token, server_url, stop
-from egm.backends.openai.faults import classify
+from egm.backends.openai.budget import answer_within_budget
+from egm.backends.openai.connection import only_token, server_url, stop_loop
+from egm.backends.openai.faults import classify_exception
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
 from egm.backends.openai.server_info import ask_server
@@ -87,12 +87,12 @@ class OpenAIBackend(RemoteBackend):
         self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
         self._streams = stream
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
-        self._closing_token: tuple[int | None] | None = None  # until it is asked for
+        self._think_end_token: tuple[int | None] | None = None  # until it is asked for
         self._client = self._connect()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="egm-openai", daemon=True)
         self._thread.start()
-        self._stop = weakref.finalize(self, stop, self._loop, self._thread, self._client)
+        self._stop = weakref.finalize(self, stop_loop, self._loop, self._thread, self._client)
         try:
             self.model = model or self._only_model()
         except BaseException:
@@ -105,12 +105,12 @@ class OpenAIBackend(RemoteBackend):
         image: Image,
         *,
         source: ImageSource | None = None,
-        draw: int = 0,
+        seed_index: int = 0,
         cut: Callable[[str], str] | None = None,
     ) -> RemoteRequest:
         """Build a request; see `Backend.make_request`. Of the source, a plain JPEG is sent as it is."""
         file = None if source is None else plain_jpeg(source, image)
-        return RemoteRequest(messages, [image], draw, cut=cut, files=(file,))
+        return RemoteRequest(messages, [image], seed_index, cut=cut, files=(file,))
 
     def submit(self, request: Request, settings: GenerationSettings) -> Future[Completion]:
         """Queue a request; see `RemoteBackend.submit`."""
@@ -151,7 +151,7 @@ class OpenAIBackend(RemoteBackend):
         try:
             names = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
         except Exception as error:
-            text = self._clean(classify(error, now=time.time()).text)
+            text = self._clean(classify_exception(error, now=time.time()).text)
             raise BackendError(f"{self.url} does not say which models it serves: {text}; or name the model") from error
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
@@ -180,14 +180,14 @@ class OpenAIBackend(RemoteBackend):
                 return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
-        return await think_within(request, settings, partial(self._ask, submitted), self._closing)
+        return await answer_within_budget(request, settings, partial(self._ask, submitted), self._think_end)
 
-    async def _closing(self) -> int | None:
+    async def _think_end(self) -> int | None:
         """Ask the server, once, for the token that closes reasoning."""
         async with self._lock:
-            if self._closing_token is None:
-                self._closing_token = (await only_token(self._client, self.url, model=self.model, text="</think>"),)
-            return self._closing_token[0]
+            if self._think_end_token is None:
+                self._think_end_token = (await only_token(self._client, self.url, model=self.model, text="</think>"),)
+            return self._think_end_token[0]
 
     async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
@@ -201,7 +201,7 @@ class OpenAIBackend(RemoteBackend):
                         reply = await (self._stream(query) if streamed else self._whole(query))
                     return replace(reply, queue_seconds=sent - submitted)
                 except Exception as error:
-                    fault = classify(error, now=time.time())
+                    fault = classify_exception(error, now=time.time())
                     if streamed and fault.about_streaming:
                         self._streams = False
                         continue

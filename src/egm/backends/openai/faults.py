@@ -36,7 +36,7 @@ class Fault:
     about_streaming: bool = False
 
 
-def classify(error: Exception, *, now: float) -> Fault:
+def classify_exception(error: Exception, *, now: float) -> Fault:
     """Say what an exception of the openai library, or beneath it, means.
 
     Args:
