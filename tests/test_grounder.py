@@ -152,6 +152,22 @@ def test_a_picture_that_several_ask_about_is_loaded_once(tmp_path: Path) -> None
     assert images[0] is not images[2]
 
 
+@pytest.mark.parametrize("side", [20, 3000])
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "server"])
+def test_pictures_are_let_go_once_they_are_many(side: int, remote: bool, tmp_path: Path) -> None:
+    """Over 25 megapixels the image cache begins anew, and a picture that is asked about again is loaded again."""
+    for name in "abcd":
+        picture(side, side).save(tmp_path / f"{name}.png", compress_level=1)
+    items = [(tmp_path / f"{name}.png", "x") for name in "abcda"]
+    with FaultyServer({"": [say(ANSWER)]}) as server:
+        subject = Grounder.connect(server.url) if remote else grounder(*[ANSWER] * 5, batch_size=1)
+        with subject:
+            results = list(subject.ground_each(items))
+    images = [result.image for result in results if isinstance(result, Grounding)]
+    assert len(images) == 5
+    assert (images[0] is images[4]) == (side == 20)
+
+
 @pytest.mark.parametrize(
     ("bad", "kind", "says"),
     [

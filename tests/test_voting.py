@@ -54,6 +54,15 @@ def test_what_votes_cost_together() -> None:
     assert [vote.completion for vote in answer.votes] == replies
 
 
+def test_the_wait_of_a_vote_is_that_of_the_answer_sent_first() -> None:
+    """From there to the last token of the last is its time, whatever the others still waited for."""
+    replies = [Completion(box(900), "stop", 1, 1, 1.0, queue_seconds=wait) for wait in (2.0, 0.5, 3.0, 1.0)]
+    answer = next(grounder(*replies).answer_each([(0, (PICTURE, "x"))]))
+    assert not isinstance(answer, EgmError)
+    assert answer.completion.queue_seconds == 0.5
+    assert answer.completion.seconds == pytest.approx(3.5, abs=1e-3)
+
+
 def test_no_box_has_no_confidence() -> None:
     result = grounder("</think> none", "</think>", "</think>", "</think>").ground(PICTURE, "x")
     assert (result.failure, result.confidence, result.votes) == (Failure.NO_BOX, 0.0, 4)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from egm._version import __version__
 
 if TYPE_CHECKING:
-    from egm.backends import GenerationSettings
+    from egm.backends import Backend, GenerationSettings, Request
     from egm.boxes import Box, giou, iou
     from egm.codecs import Codec, get_codec
     from egm.errors import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from egm.types import Completion, Failure, Grounding, LabelledBox, Sample, Score
 
 __all__ = [
+    "Backend",
     "BackendError",
     "Box",
     "BoxError",
@@ -53,6 +54,7 @@ __all__ = [
     "ModelError",
     "PhraseError",
     "RecipeError",
+    "Request",
     "Sample",
     "Score",
     "__version__",
@@ -64,7 +66,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "backends": ("GenerationSettings",),
+    "backends": ("Backend", "GenerationSettings", "Request"),
     "boxes": ("Box", "giou", "iou"),
     "codecs": ("Codec", "get_codec"),
     "errors": (
