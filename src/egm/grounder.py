@@ -35,7 +35,7 @@ _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
 
 
 class Grounder:
-    """Grounds phrases in images.
+    """Grounds phrases in images; a context manager, which on the way out closes what it opened.
 
     Args:
         backend: What answers.
@@ -45,9 +45,7 @@ class Grounder:
         batch_size: Most requests to answer together in `ground_many`; the votes on one question stay together, however
             many they are.
         owns_backend: Whether closing the grounder closes the backend. One that was given to it is left open, for
-            whoever made it to close; `load` and `connect` open theirs, and so close it.
-
-    A grounder is a context manager, which closes it on the way out.
+            whoever made it to close; those that `load` and `connect` opened are the grounder's own.
 
     Raises:
         EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget.

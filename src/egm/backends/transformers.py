@@ -300,7 +300,7 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     except Exception as error:  # whatever a damaged or missing file makes of itself
         reason = _first_line(error)
         raise ModelError(f"the processor of {name!r} does not load ({reason}): copy all its files") from error
-    if not hasattr(processor, "image_processor"):
+    if not hasattr(processor, "image_processor"):  # where there is none, AutoProcessor returns a bare tokenizer
         raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
