@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from egm.backends import ReplayBackend
 from egm.boxes import Box
-from egm.cli.script import ReplayBackend
 from egm.codecs import get_codec
 from egm.evaluate import evaluate
 from egm.evaluate.plan import seed_index_of

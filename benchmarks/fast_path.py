@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from egm.models import build_model, disable_fast_path, enable_fast_path, position_ids, vision_attention
+from egm.models import build_model, disable_fast_path, enable_fast_path, position_ids
+from egm.models.fast import vision_attention
 from egm.models.tiny.vocabulary import token_id
 
 TEXT = 160  # tokens of a prompt and its target beside the picture's

@@ -77,7 +77,7 @@ def ask(count: int) -> list[Request]:
         samples += data.samples(scene)
         scene += 1
     return [
-        Request(codec.messages(sample.phrase), [sample.image], draw=number)
+        Request(codec.messages(sample.phrase), [sample.image], seed_index=number)
         for number, sample in enumerate(samples[:count])
     ]
 

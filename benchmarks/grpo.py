@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.training.grpo.questions import Ahead
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
@@ -58,7 +58,7 @@ def main() -> None:
         GRPORecipe, options.recipe, [*options.settings, f"optim.steps={options.steps}", "eval=null"]
     )
     timed(Ahead, "get", "prompts")
-    timed(Decoder, "__call__", "generate")
+    timed(BatchDecoder, "__call__", "generate")
     timed(Trainer, "_calculate_rewards", "reward")
     timed(RolloutWriter, "write", "rollouts to disk")
     timed(Trainer, "_generate_and_score_completions", "all before the loss")

@@ -79,9 +79,8 @@ def main() -> None:
         folder = export_model(source, place / "model")
         log = place / "log"
         with serve(options.engine, folder, log, options.more) as url:
-            there = Grounder.connect(url, str(folder), concurrency=options.concurrency, settings=settings)
-            served, seconds = answer(there, options.scenes, place / "served")
-            there.backend.close()  # type: ignore[attr-defined]  # what connects has it
+            with Grounder.connect(url, str(folder), concurrency=options.concurrency, settings=settings) as there:
+                served, seconds = answer(there, options.scenes, place / "served")
             latency = [sys.executable, "-m", "egm.cli", "bench", "latency", "--server", url, "--model", str(folder)]
             subprocess.run([*latency, *options.latency.split()], check=False)
         here = Grounder.load(str(folder), settings=settings, batch_size=256)

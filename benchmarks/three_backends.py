@@ -38,10 +38,10 @@ from typing import Any
 
 from egm.backends import GenerationSettings
 from egm.backends.checkpoint import find_checkpoint
-from egm.cli.script import read_script
 from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.evaluate import ERROR, evaluate
+from egm.evaluate.replay import read_script
 from egm.grounder import Grounder
 from egm.journal import JOURNAL_NAME, Record, read_journal
 from egm.types import Sample
@@ -187,8 +187,7 @@ def work(job: Job, parts: Sequence[int], begun: Any, port: int) -> None:
         if job.only != "here":
             home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             url = stack.enter_context(serve(str(find_checkpoint(job.model).path), home, port))
-            there = connect(job, url, here)
-            stack.callback(there.backend.close)  # type: ignore[attr-defined]
+            there = stack.enter_context(connect(job, url, here))
         while True:
             with begun:
                 number, begun.value = begun.value, begun.value + 1

@@ -19,11 +19,8 @@ SPREAD = {"n", "mean", "p50", "p90", "p99"}
 
 
 def measure(server: FaultyServer, **options: Any) -> list[dict[str, Any]]:
-    grounder = bench.connect(server.url, "tiny", max_tokens=20)
-    try:
+    with bench.connect(server.url, "tiny", max_tokens=20) as grounder:
         return list(bench.measure(grounder, **options))
-    finally:
-        grounder.backend.close()  # type: ignore[attr-defined]
 
 
 def shown(server: FaultyServer) -> list[bytes]:
@@ -81,10 +78,8 @@ def test_a_closed_loop_is_measured_for_several_rounds() -> None:
 
 @pytest.mark.parametrize("requests", [40, 48])
 def test_the_loads_of_the_command_have_pictures_enough(requests: int) -> None:
-    with FaultyServer({"": [ANSWER]}) as server:
-        grounder = bench.connect(server.url, "tiny")
+    with FaultyServer({"": [ANSWER]}) as server, bench.connect(server.url, "tiny") as grounder:
         bench.measure(grounder, requests=requests, concurrency=[1, 8, 64], rates=[2.0, 8.0])  # or it would refuse
-        grounder.backend.close()  # type: ignore[attr-defined]
 
 
 def test_cold_pictures_differ_and_a_warm_one_is_repeated() -> None:
@@ -185,23 +180,71 @@ def test_in_this_process_a_load_is_batches() -> None:
     assert [value is None for value in row["seconds"]] == [False] * 3 + [True] * 3 + [False] * 2
 
 
-def test_what_is_measured_is_described() -> None:
-    with FaultyServer({"": [ANSWER]}) as server:
-        grounder = bench.connect(server.url)
-        about = bench.describe(grounder, server.url)
-        grounder.backend.close()  # type: ignore[attr-defined]
-    assert (about["engine"], about["model"]) == ("server", "tiny")
-    assert {"egm", "openai", "python"} <= set(about["versions"])
+def about(server: FaultyServer, **pages: Any) -> dict[str, Any]:
+    server.pages |= {"/" + path: page for path, page in pages.items()}
+    with bench.connect(server.url) as grounder:
+        return bench.describe(grounder)
 
 
-def test_a_server_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: dict[str, Any] = {
-        "http://127.0.0.1:1/v1/models": {"data": [{"id": "m", "owned_by": "sglang"}]},
-        "http://127.0.0.1:1/server_info": {"version": "0.5\x1b[31m"},  # not to be printed
-        "http://127.0.0.1:1/get_server_info": {"version": "0.5.6"},
-    }
-    monkeypatch.setattr(bench.about, "_get", lambda url: said.get(url, {}))
-    grounder = bench.connect("http://127.0.0.1:1", "m")
-    about = bench.describe(grounder, "http://127.0.0.1:1")
-    grounder.backend.close()  # type: ignore[attr-defined]
-    assert (about["engine"], about["versions"]["sglang"]) == ("sglang", "0.5.6")
+def test_a_server_that_does_not_say_what_it_is() -> None:
+    with FaultyServer({}) as server:
+        said = about(server)
+    assert (said["engine"], said["model"], said["hardware"]) == ("server", "tiny", None)
+    assert set(said["versions"]) == {"egm", "openai", "python"}
+
+
+def test_a_server_says_what_it_is() -> None:
+    models = {"data": [{"id": "m", "owned_by": "sglang"}]}
+    with FaultyServer({}) as server:
+        said = about(
+            server,
+            **{"v1/models": models},
+            server_info={"version": "0.5\x1b[31m"},  # not to be printed
+            get_server_info={"version": "0.5.6"},
+        )
+    assert (said["engine"], said["versions"]["sglang"]) == ("sglang", "0.5.6")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        Play(status=500, raw=b'{"version": "1"}'),
+        Play(raw=b"<html>"),
+        Play(raw=b"[1]"),
+        Play(raw=b'{"version": 1}'),
+        Play(raw=b'{"version": "1", "x": "' + b"x" * 2**20 + b'"}'),
+    ],
+    ids=["failed", "html", "list", "number", "endless"],
+)
+def test_what_is_no_answer_is_none(page: Any) -> None:
+    with FaultyServer({}) as server:
+        assert set(about(server, version=page)["versions"]) == {"egm", "openai", "python"}
+
+
+def test_the_key_goes_to_the_named_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No redirect is followed, and no proxy asked for a server on this machine."""
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with FaultyServer({}) as other, FaultyServer({}) as server:
+        other.pages["/version"] = {"version": "1"}
+        for name in ("http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, other.url)
+        away = Play(status=302, raw=b"{}", headers=(("Location", f"{other.url}/version"),))
+        assert "server" not in about(server, version=away)["versions"]
+        assert other.fetched == []
+        assert ("/version", "Bearer secret") in [(path, said.get("authorization")) for path, said in server.fetched]
+
+
+def test_a_model_in_this_process_is_described() -> None:
+    with bench.load("egm-tiny") as grounder:
+        said = bench.describe(grounder)
+    assert (said["engine"], said["model"]) == ("NumpyBackend", "egm-tiny")
+    assert set(said["versions"]) == {"egm", "python", "numpy"}
+    assert said["hardware"].startswith("CPU (")
+
+
+def test_no_more_requests_at_once_than_connections() -> None:
+    refused = pytest.raises(EgmError, match="concurrency 3 is out of range: give 1 to 2")
+    with FaultyServer({"": [ANSWER]}) as server, Grounder.connect(server.url, concurrency=2) as grounder, refused:
+        bench.measure(grounder, concurrency=[3])

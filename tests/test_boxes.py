@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egm.boxes import Box, clip_array, giou, giou_array, iou, iou_array, is_valid_array, pairwise_iou
+from egm.boxes import Box, giou, giou_array, iou, iou_array, is_valid_array, pairwise_iou
 from egm.errors import BoxError
 
 coordinates = st.floats(-4000, 4000)
@@ -50,7 +50,7 @@ def test_a_box_is_a_value() -> None:
     assert len({box, Box(10, 20, 110, 70)}) == 1
     assert tuple(box) == (10.0, 20.0, 110.0, 70.0)
     assert all(isinstance(value, float) for value in box)
-    assert (box.width, box.height, box.area, box.center) == (100, 50, 5000, (60, 45))
+    assert (box.width, box.height, box.area) == (100, 50, 5000)
     with pytest.raises(AttributeError):
         box.x1 = 0  # type: ignore[misc]
 
@@ -117,14 +117,13 @@ def test_clip_stays_inside_and_is_idempotent(box: Box, size: tuple[int, int]) ->
     assert clipped.clip(size) == clipped
 
 
-@given(st.lists(boxes, max_size=5), sizes)
-def test_clip_array_is_clip(items: list[Box], size: tuple[int, int]) -> None:
-    rows = clip_array([tuple(box) for box in items], size)
-    assert rows.shape == (len(items), 4)
-    for box, row, valid in zip(items, rows, is_valid_array(rows), strict=True):
-        clipped = box.clip(size)
-        assert valid == (clipped is not None)
-        assert clipped is None or tuple(row) == tuple(clipped)
+@given(st.integers(-500, 1500), st.integers(-500, 1500), st.integers(1, 900), st.integers(1, 900), st.integers(8, 1000))
+def test_mirrored_twice_and_its_place(x: int, y: int, width: int, height: int, frame: int) -> None:
+    box = Box(x, y, x + width, y + height)
+    mirrored = box.mirrored(frame)
+    assert mirrored.mirrored(frame) == box
+    assert (mirrored.width, mirrored.y1, mirrored.y2) == (box.width, box.y1, box.y2)
+    assert mirrored.x1 == frame - box.x2  # the gap at one side is the gap at the other
 
 
 # ---- IoU and GIoU

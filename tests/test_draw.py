@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from egm.boxes import Box
-from egm.draw import BOX_COLOUR, TRUTH_COLOUR, draw_boxes
+from egm.draw import BOX_COLOUR, TRUTH_COLOUR, draw_boxes, side_by_side
 from egm.types import Failure, Grounding
 
 GREEN = (0, 160, 0)
@@ -186,3 +186,19 @@ def test_grounding_draws_itself() -> None:
     assert extent(drawn, TRUTH_COLOUR) is not None
     assert drawn.height > 480
     assert Grounding(box=None, failure=Failure.NO_BOX, phrase="the cup", image=plain()).draw().height > 480
+
+
+def test_side_by_side() -> None:
+    row = side_by_side([Image.new("RGB", (10, 20), "red"), Image.new("RGB", (30, 5), "blue")])
+    assert row.size == (52, 20)
+    assert [row.getpixel(xy) for xy in ((0, 19), (11, 0), (22, 0), (22, 19))] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+        (255, 255, 255),
+    ]
+
+
+def test_one_picture_stays_as_it_is() -> None:
+    only = Image.new("RGB", (10, 20), "red")
+    assert side_by_side([only]) is only

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
+import numpy
 import pytest
 
+import egm
 from egm import environment
 
 
@@ -26,3 +29,8 @@ def test_the_cpu_is_named_where_the_system_tells(tmp_path: Path, monkeypatch: py
     assert environment.cpu_name().startswith("CPU (A Fast One @ 3 GHz, ")
     monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "none")
     assert environment.cpu_name().startswith("CPU (")
+
+
+def test_versions_are_those_of_what_is_installed() -> None:
+    versions = environment.package_versions("numpy", "no-such-package")
+    assert versions == {"egm": egm.__version__, "python": platform.python_version(), "numpy": numpy.__version__}

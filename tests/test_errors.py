@@ -22,7 +22,7 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
 
 @pytest.mark.parametrize("child", sorted(CHILDREN, key=lambda child: child.__name__))
 def test_each_can_be_caught_as_egm_error_and_as_the_builtin_it_resembles(child: type[EgmError]) -> None:
-    builtin = RuntimeError if child.__name__ == "BackendError" else ValueError
+    builtin = {"BackendError": RuntimeError, "MissingExtraError": ImportError}.get(child.__name__, ValueError)
     assert issubclass(child, builtin)
     with pytest.raises(EgmError, match="what was wrong"):
         raise child("what was wrong")

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from egm.backends import GenerationSettings, Request, ScriptedBackend
-from egm.backends.openai.faults import RetryPolicy
+from egm.backends import Backend, GenerationSettings, Request, ScriptedBackend
+from egm.backends.retry import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import open_dataset
@@ -55,7 +55,7 @@ def number(request: Request) -> int:
     return int(request.messages[0]["content"][-1]["text"].partition("thing ")[2].partition(";")[0])
 
 
-class Failing:
+class Failing(Backend):
     """Answers right, but fails for a batch that holds one of some samples."""
 
     model = "failing"
@@ -67,7 +67,7 @@ class Failing:
         if any(number(request) in self.bad for request in requests):
             raise BackendError("the server\nhung up")
         self.asked += map(number, requests)
-        self.draws |= {number(request): request.draw for request in requests}
+        self.draws |= {number(request): request.seed_index for request in requests}
         return [Completion(RIGHT) for _ in requests]
 
 

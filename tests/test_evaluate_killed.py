@@ -29,8 +29,8 @@ class Backend:
     model = "drawn"
     def generate(self, requests, settings):
         return [
-            Completion(f'</think> [{{"bbox_2d": [0, 0, {1 + r.draw % 1000}, 500]}}]', completion_tokens=r.draw % 99)
-            for r in requests
+            Completion(f'</think> [{{"bbox_2d": [0, 0, {1 + r % 1000}, 500]}}]', completion_tokens=r % 99)
+            for r in (request.seed_index for request in requests)
         ]
 
 evaluate(samples, Grounder(Backend(), get_codec("qwen3_vl")), sys.argv[1], progress=False)

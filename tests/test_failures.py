@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egm.boxes import Box, iou
-from egm.failures import Miss, Neighbour, classify_miss, mirrored, phrase_facts
+from egm.failures import Miss, Neighbour, classify_miss, phrase_facts
 
 SIZE = (200, 100)
 TRUTH = Box(20, 20, 60, 80)  # 40 x 60
@@ -68,7 +68,7 @@ def test_the_same_object_annotated_twice_is_no_other() -> None:
 
 def test_an_iou_of_half_hits_the_other_object_and_the_mirrored_one_too() -> None:
     half = Box(140, 20, 160, 80)  # of `flipped`
-    flipped = mirrored(TRUTH, SIZE)
+    flipped = TRUTH.mirrored(SIZE[0])
     assert classify_miss(half, TRUTH, phrase="cup", others=[Neighbour(flipped)]) == Miss.WRONG_OBJECT
     assert classify_miss(half, TRUTH, phrase="left cup", size=SIZE) == Miss.MIRRORED
 
@@ -118,7 +118,7 @@ def test_another_object_goes_before_part() -> None:
 
 
 def test_mirrored_needs_a_side_in_the_phrase_and_the_size() -> None:
-    flipped = mirrored(TRUTH, SIZE)
+    flipped = TRUTH.mirrored(SIZE[0])
     assert tuple(flipped) == (140, 20, 180, 80)
     assert classify_miss(flipped, TRUTH, phrase="the left cup", size=SIZE) == Miss.MIRRORED
     assert classify_miss(flipped, TRUTH, phrase="Rightmost cup", size=SIZE) == Miss.MIRRORED

@@ -7,11 +7,14 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings, ScriptedBackend
+from egm.backends.openai.backend import OpenAIBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import BackendError, EgmError, ImageError, PhraseError
 from egm.grounder import MAX_PHRASE, Grounder
 from egm.types import Completion, Failure, Grounding, Sample
+
+from .backends.faulty_server import FaultyServer, say
 
 ANSWER = 'It is there.\n</think>\n\n```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "x"}]\n```'
 
@@ -34,7 +37,7 @@ def picture(width: int = 40, height: int = 20) -> Image.Image:
 
 def requests(of: Grounder) -> list[tuple[str, tuple[int, int], int]]:
     assert isinstance(of.backend, ScriptedBackend)
-    return [(r.messages[0]["content"][1]["text"], r.images[0].size, r.draw) for r in of.backend.requests]
+    return [(r.messages[0]["content"][1]["text"], r.images[0].size, r.seed_index) for r in of.backend.requests]
 
 
 def test_ground() -> None:
@@ -149,6 +152,22 @@ def test_a_picture_that_several_ask_about_is_loaded_once(tmp_path: Path) -> None
     assert images[0] is not images[2]
 
 
+@pytest.mark.parametrize("side", [20, 3000])
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "server"])
+def test_pictures_are_let_go_once_they_are_many(side: int, remote: bool, tmp_path: Path) -> None:
+    """Over 25 megapixels the image cache begins anew, and a picture that is asked about again is loaded again."""
+    for name in "abcd":
+        picture(side, side).save(tmp_path / f"{name}.png", compress_level=1)
+    items = [(tmp_path / f"{name}.png", "x") for name in "abcda"]
+    with FaultyServer({"": [say(ANSWER)]}) as server:
+        subject = Grounder.connect(server.url) if remote else grounder(*[ANSWER] * 5, batch_size=1)
+        with subject:
+            results = list(subject.ground_each(items))
+    images = [result.image for result in results if isinstance(result, Grounding)]
+    assert len(images) == 5
+    assert (images[0] is images[4]) == (side == 20)
+
+
 @pytest.mark.parametrize(
     ("bad", "kind", "says"),
     [
@@ -237,3 +256,51 @@ def test_settings_reach_the_backend() -> None:
     assert seen == [settings, GenerationSettings()]
     with pytest.raises(EgmError, match="batch_size 0 is out of range"):
         grounder(batch_size=0)
+
+
+# ---- closing
+
+
+class Closing(ScriptedBackend):
+    """Counts how often it is closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_backend_that_was_given_is_left_open_unless_it_is_the_grounders_own() -> None:
+    for owns, closed in ((False, 0), (True, 1)):
+        backend = Closing([ANSWER])
+        with Grounder(backend, get_codec("qwen3_vl"), owns_backend=owns) as subject:
+            assert subject.ground(picture(), "x").box is not None
+            assert backend.closed == 0
+        assert backend.closed == closed
+
+
+def test_it_is_closed_on_an_error_too() -> None:
+    backend = Closing([])
+    with (
+        pytest.raises(BackendError, match="has ended"),
+        Grounder(backend, get_codec("qwen3_vl"), owns_backend=True) as subject,
+    ):
+        subject.ground(picture(), "x")
+    assert backend.closed == 1
+
+
+def test_what_it_opened_is_closed() -> None:
+    with FaultyServer({"": [say(ANSWER)]}) as server, Grounder.connect(server.url) as subject:
+        assert subject.ground(picture(), "x").box is not None
+        subject.close()
+        with pytest.raises(BackendError, match="is closed"):
+            subject.ground(picture(), "x")
+    assert Grounder.load("egm-tiny").owns_backend
+
+
+def test_what_was_opened_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, close = list[OpenAIBackend](), OpenAIBackend.close
+    monkeypatch.setattr(OpenAIBackend, "close", lambda self: closed.append(self) or close(self))  # type: ignore[func-returns-value]
+    with FaultyServer({}) as server, pytest.raises(EgmError, match="unknown prompt style"):
+        Grounder.connect(server.url, prompt="qwen4")
+    assert len(closed) == 1

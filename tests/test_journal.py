@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from egm.codecs import Codec, InternVL, Qwen3VL, Qwen3VLInstruct, Qwen25VL
 from egm.errors import DataError
 from egm.journal import Header, Journal, Record, read_journal
 
@@ -165,6 +166,29 @@ def test_what_may_differ(tmp_path: Path) -> None:
     other = replace(HEADER, command=("other",), versions={"egm": "1", "torch": "3"}, images="/x", started="now")
     with Journal(tmp_path, other) as journal:
         assert (journal.header, journal.records) == (HEADER, [record("1")])
+
+
+@pytest.mark.parametrize(
+    ("old", "codec"),
+    [
+        ({"name": "qwen3_vl", "thinking_prefilled": True}, Qwen3VL()),
+        ({"name": "qwen3_vl", "thinking_prefilled": False}, Qwen3VLInstruct()),
+        ({"name": "qwen2_5_vl", "min_pixels": 3136, "max_pixels": 12845056}, Qwen25VL()),
+        ({"name": "internvl"}, InternVL()),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value.name,
+)
+def test_a_journal_from_before_instruct_had_a_codec_of_its_own_goes_on(
+    tmp_path: Path, old: dict[str, Any], codec: Codec
+) -> None:
+    line = json.dumps({**HEADER.to_dict(), "codec": old}) + "\n" + json.dumps(record("1").to_dict()) + "\n"
+    (tmp_path / "journal.jsonl").write_text(line)
+    write(tmp_path, record("2"), header=replace(HEADER, codec=codec.to_dict()))
+    header, records = read_journal(tmp_path)
+    assert (header.codec, [item.id for item in records]) == (codec.to_dict(), ["1", "2"])
+    other = Qwen3VL() if codec.name == "qwen3_vl_instruct" else Qwen3VLInstruct()
+    with pytest.raises(DataError, match="holds another run: codec"):
+        Journal(tmp_path, replace(HEADER, codec=other.to_dict()))
 
 
 def test_two_writers_are_refused(tmp_path: Path) -> None:

@@ -70,6 +70,18 @@ def test_all_alike_still_has_an_interval_by_pictures(value: float) -> None:
     assert estimate.contains(value)
 
 
+def test_an_accuracy_never_rests_on_more_than_its_rows() -> None:
+    # Ten pictures with one hit and one miss each, and an eleventh with two hits: they differ less than by chance.
+    # V = 11/10 (10 (1/11)^2 + (10/11)^2) / 22^2 = 1/22^2, so m (1 - m) / V = 120, of 22 rows.
+    values, pictures = [1, 0] * 10 + [1, 1], np.repeat(np.arange(11), 2)
+    estimate = stats.cluster_mean(values, pictures)
+    mean, t = 12 / 22, 2.228139  # of 10 degrees of freedom
+    assert estimate.standard_error == pytest.approx(1 / 22)
+    middle = (mean + t**2 / 44) / (1 + t**2 / 22)
+    reach = t / (1 + t**2 / 22) * math.sqrt(mean * (1 - mean) / 22 + t**2 / (4 * 22**2))
+    assert (estimate.low, estimate.high) == pytest.approx((middle - reach, middle + reach), abs=1e-6)
+
+
 def test_one_picture_says_nothing_of_the_spread() -> None:
     for estimate in (stats.cluster_mean([1, 0], [7, 7]), stats.cluster_bootstrap([1, 0], [7, 7])):
         assert (estimate.value, estimate.low, estimate.high, estimate.standard_error) == (0.5, 0.0, 1.0, None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from egm.backends import GenerationSettings, Request, ScriptedBackend
+from egm.backends import Backend, GenerationSettings, Request, ScriptedBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import EgmError
@@ -27,7 +27,7 @@ def grounder(*script: str | Completion, settings: GenerationSettings = VOTES, ba
 
 def asked(of: Grounder) -> list[tuple[int, int]]:
     assert isinstance(of.backend, ScriptedBackend)
-    return [(request.draw, request.vote) for request in of.backend.requests]
+    return [(request.seed_index, request.vote) for request in of.backend.requests]
 
 
 def test_the_box_that_most_agree_on() -> None:
@@ -52,6 +52,15 @@ def test_what_votes_cost_together() -> None:
     assert (completion.prompt_tokens, completion.completion_tokens, completion.reasoning_tokens) == (40, 26, 8)
     assert completion.queue_seconds == 1.0
     assert [vote.completion for vote in answer.votes] == replies
+
+
+def test_the_wait_of_a_vote_is_that_of_the_answer_sent_first() -> None:
+    """From there to the last token of the last is its time, whatever the others still waited for."""
+    replies = [Completion(box(900), "stop", 1, 1, 1.0, queue_seconds=wait) for wait in (2.0, 0.5, 3.0, 1.0)]
+    answer = next(grounder(*replies).answer_each([(0, (PICTURE, "x"))]))
+    assert not isinstance(answer, EgmError)
+    assert answer.completion.queue_seconds == 0.5
+    assert answer.completion.seconds == pytest.approx(3.5, abs=1e-3)
 
 
 def test_no_box_has_no_confidence() -> None:
@@ -80,7 +89,7 @@ def test_the_batch_changes_nothing(batch_size: int) -> None:
     class ByVote(ScriptedBackend):
         def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
             self.requests += requests
-            return [Completion(box(900 if (own.draw + own.vote) % 3 else 100)) for own in requests]
+            return [Completion(box(900 if (own.seed_index + own.vote) % 3 else 100)) for own in requests]
 
     settings = replace(VOTES, votes=8, stop_confidence=0.9)
     subject = Grounder(ByVote([]), get_codec("qwen3_vl"), settings=settings, batch_size=batch_size)
@@ -104,7 +113,7 @@ def test_a_budget_cuts_the_reasoning_and_begins_the_answer() -> None:
 
 
 def test_a_backend_that_cannot_go_on_is_refused() -> None:
-    class Plain:
+    class Plain(Backend):
         model = "plain"
 
         def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:

@@ -12,21 +12,22 @@ Names are loaded on first use: `import egm` loads neither torch nor transformers
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from egm._version import __version__
+from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from egm.backends import GenerationSettings
+    from egm.backends import Backend, GenerationSettings, Request
     from egm.boxes import Box, giou, iou
-    from egm.codecs import Codec, get_codec
+    from egm.codecs import Codec, get_codec, register_codec
     from egm.errors import (
         BackendError,
         BoxError,
         DataError,
         EgmError,
         ImageError,
+        MissingExtraError,
         ModelError,
         PhraseError,
         RecipeError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from egm.types import Completion, Failure, Grounding, LabelledBox, Sample, Score
 
 __all__ = [
+    "Backend",
     "BackendError",
     "Box",
     "BoxError",
@@ -50,9 +52,11 @@ __all__ = [
     "Grounding",
     "ImageError",
     "LabelledBox",
+    "MissingExtraError",
     "ModelError",
     "PhraseError",
     "RecipeError",
+    "Request",
     "Sample",
     "Score",
     "__version__",
@@ -60,38 +64,30 @@ __all__ = [
     "giou",
     "iou",
     "load_image",
+    "register_codec",
     "score",
 ]
 
-_ROOMS = {
-    "backends": ("GenerationSettings",),
-    "boxes": ("Box", "giou", "iou"),
-    "codecs": ("Codec", "get_codec"),
-    "errors": (
-        "BackendError",
-        "BoxError",
-        "DataError",
-        "EgmError",
-        "ImageError",
-        "ModelError",
-        "PhraseError",
-        "RecipeError",
-    ),
-    "grounder": ("Grounder",),
-    "images": ("load_image",),
-    "scoring": ("score",),
-    "types": ("Completion", "Failure", "Grounding", "LabelledBox", "Sample", "Score"),
-}
-_HOME = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "backends": ("Backend", "GenerationSettings", "Request"),
+        "boxes": ("Box", "giou", "iou"),
+        "codecs": ("Codec", "get_codec", "register_codec"),
+        "errors": (
+            "BackendError",
+            "BoxError",
+            "DataError",
+            "EgmError",
+            "ImageError",
+            "MissingExtraError",
+            "ModelError",
+            "PhraseError",
+            "RecipeError",
+        ),
+        "grounder": ("Grounder",),
+        "images": ("load_image",),
+        "scoring": ("score",),
+        "types": ("Completion", "Failure", "Grounding", "LabelledBox", "Sample", "Score"),
+    },
+)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.errors import BoxError
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:  # functions on arrays import numpy as they run: a box alone, and with it a codec, needs none
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,9 @@ class Box:
         """Area in square pixels."""
         return self.width * self.height
 
-    @property
-    def center(self) -> tuple[float, float]:
-        """Centre `x, y` in pixels."""
-        return (self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2
+    def mirrored(self, width: float) -> Box:
+        """Mirror the box left to right in an image of `width` pixels; an amodal box may stay outside the frame."""
+        return Box(width - self.x2, self.y1, width - self.x1, self.y2)
 
     def clip(self, size: tuple[int, int]) -> Box | None:
         """Cut the box to the frame of an image, or return None if nothing of it is inside.
@@ -137,17 +137,7 @@ def is_valid_array(boxes: ArrayLike) -> NDArray[np.bool_]:
     Returns:
         Shape (N,).
     """
-    array = _as_boxes(boxes)
-    result: NDArray[np.bool_] = (
-        np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1])
-    )
-    return result
-
-
-def clip_array(boxes: ArrayLike, size: tuple[int, int]) -> FloatArray:
-    """Cut N x 4 boxes to a frame of `size` (width, height); rows outside come back empty, not valid."""
-    width, height = size
-    return np.clip(_as_boxes(boxes), 0.0, np.array([width, height, width, height], dtype=np.float64))
+    return _are_valid(_as_boxes(boxes))
 
 
 def iou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -160,7 +150,7 @@ def iou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Returns:
         Shape (N,). Rows that are not boxes (see `is_valid_array`) score 0.
     """
-    return _iou(*_pair(a, b))[0]
+    return _iou(*_pair(_as_boxes(a), _as_boxes(b)))[0]
 
 
 def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -173,7 +163,9 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Returns:
         Shape (N,). Rows that are not boxes score -1, the infimum.
     """
-    a, b, valid = _pair(a, b)
+    import numpy as np
+
+    a, b, valid = _pair(_as_boxes(a), _as_boxes(b))
     overlap, union = _iou(a, b, valid)
     hull = np.prod(np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]), axis=1)
     # Rounding can leave the union a little over the hull; the empty share is never negative.
@@ -183,32 +175,49 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
 def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """IoU of every box of `a` (N, 4) with every box of `b` (M, 4), shape (N, M)."""
-    a, b = _as_boxes(a), _as_boxes(b)
-    rows, columns = np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))
-    return iou_array(rows, columns).reshape(len(a), len(b))
+    return _iou(*_pair(_as_boxes(a)[:, None], _as_boxes(b)[None]))[0]
 
 
-def _pair(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Two sets of boxes, row by row at a scale where no area overflows, and which rows are boxes (the others are 0)."""
-    a, b = _as_boxes(a), _as_boxes(b)
-    valid = is_valid_array(a) & is_valid_array(b)
-    a, b = np.where(valid[:, None], a, 0.0), np.where(valid[:, None], b, 0.0)
+def _pair(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Two sets of boxes, pair by pair at a scale where no area overflows, and which pairs are boxes (the others are 0).
+
+    Args:
+        a: Shape (..., 4).
+        b: Of another shape (..., 4) that broadcasts with it.
+    """
+    import numpy as np
+
+    valid = _are_valid(a) & _are_valid(b)
+    a, b = np.where(valid[..., None], a, 0.0), np.where(valid[..., None], b, 0.0)
     # Scaling by a power of two is exact and leaves both measures as they are. Without it, the areas of what a model may
     # write, such as 1e200, are infinite, and a reward is not a number.
-    exponent = np.frexp(np.maximum(np.abs(a).max(axis=1, initial=0), np.abs(b).max(axis=1, initial=0)))[1][:, None]
+    exponent = np.frexp(np.maximum(np.abs(a).max(axis=-1), np.abs(b).max(axis=-1)))[1][..., None]
     return np.ldexp(a, -exponent), np.ldexp(b, -exponent), valid
 
 
 def _iou(a: FloatArray, b: FloatArray, valid: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
     """IoU and union of what `_pair` returns."""
-    sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
-    intersection = sides.prod(axis=1)
-    union = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - intersection
+    import numpy as np
+
+    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0.0)
+    intersection = sides.prod(axis=-1)
+    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - intersection
     ratio = np.where(valid, intersection / np.where(union > 0, union, 1.0), 0.0)
     return np.minimum(ratio, 1.0), union
 
 
+def _are_valid(boxes: FloatArray) -> NDArray[np.bool_]:
+    """Tell which boxes of shape (..., 4) are finite, with corners in order."""
+    import numpy as np
+
+    ordered = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+    result: NDArray[np.bool_] = np.isfinite(boxes).all(axis=-1) & ordered
+    return result
+
+
 def _as_boxes(boxes: ArrayLike | Any) -> FloatArray:
+    import numpy as np
+
     array = np.asarray(boxes, dtype=np.float64)
     if array.size == 0:
         return array.reshape(0, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +22,7 @@ _INK: _Colour = (0, 0, 0)
 _OUTSIDE: _Colour = (190, 190, 190)
 
 _LONG_SIDE = 448
+_GAP = 12  # pixels between pictures side by side
 _BAND_WIDTH = 320
 _MAX_LINES = 6
 _MAX_CHARACTERS = 1000
@@ -61,6 +63,19 @@ def draw_boxes(
             _outline(canvas, (x1 + left, y1 + top, x2 + left, y2 + top), line, halo, colour, dashed=dashed)
     key = [("box", BOX_COLOUR), ("truth", TRUTH_COLOUR)] if box is not None and truth is not None else []
     return _with_band(canvas, _clean(caption), key)
+
+
+def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
+    """Put pictures in a row on white, their tops level; one alone comes back as it is."""
+    if len(panels) == 1:
+        return panels[0]
+    width = sum(panel.width for panel in panels) + _GAP * (len(panels) - 1)
+    canvas = Image.new("RGB", (width, max(panel.height for panel in panels)), _PAPER)
+    left = 0
+    for panel in panels:
+        canvas.paste(panel, (left, 0))
+        left += panel.width + _GAP
+    return canvas
 
 
 def _grown(box: Box, scale: int, by: int) -> _Corners:

@@ -1,11 +1,14 @@
-"""What a figure was measured on: the processor's name, and the driver's version."""
+"""What a figure was measured on, and with: the processor's name, the driver's version, and those of packages."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from egm._version import __version__
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -34,3 +37,14 @@ def driver_version() -> str | None:
     except OSError:
         return None
     return found[1] if found else None
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Return the versions of EGM, Python and those of some packages that are installed, by name."""
+    found = {"egm": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

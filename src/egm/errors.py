@@ -2,19 +2,25 @@
 
 ```
 EgmError
-├── BoxError       numbers that are no box
-├── ImageError     a picture that cannot be read, or is not one
-├── PhraseError    a phrase that cannot be asked
-├── DataError      a dataset, or a row of one
-├── ModelError     a model name, folder or checkpoint
-├── RecipeError    a recipe file
-└── BackendError   an engine that did not answer
+├── BoxError           numbers that are no box
+├── ImageError         a picture that cannot be read, or is not one
+├── PhraseError        a phrase that cannot be asked
+├── DataError          a dataset, or a row of one
+├── ModelError         a model name, folder or checkpoint
+├── RecipeError        a recipe file
+├── MissingExtraError  an optional package that is not installed
+└── BackendError       an engine that did not answer
 ```
 
 Each message is one line: what was wrong, where, and what to do. The command line prints it without a traceback.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class EgmError(Exception):
@@ -45,13 +51,22 @@ class RecipeError(EgmError, ValueError):
     """A recipe file that cannot be read, or that holds a wrong key or value."""
 
 
+class MissingExtraError(EgmError, ImportError):
+    """A package that an extra of `egm-grounding` installs, and that is not there."""
+
+
 class BackendError(EgmError, RuntimeError):
     """An engine that failed to answer."""
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
     """Say, for a message, what is known and what was probably meant."""
+    meant = closest(name, known)
+    return (f"did you mean {meant!r}? " if meant else "") + "known: " + ", ".join(sorted(known))
+
+
+def closest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the known name that was probably meant, if any is as like as `cutoff` (from 0 to 1)."""
     import difflib
 
-    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean {meant[0]!r}? " if meant else "") + "known: " + ", ".join(sorted(known))
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

@@ -175,7 +175,7 @@ def classify_miss(
     overlap = iou(box, truth)
     if overlap >= HIT_IOU:
         return None
-    if size is not None and _SIDE.search(phrase) and iou(box, mirrored(truth, size)) >= HIT_IOU:
+    if size is not None and _SIDE.search(phrase) and iou(box, truth.mirrored(size[0])) >= HIT_IOU:
         return Miss.MIRRORED
     wrong = _other_object(box, truth, others)
     if wrong is not None:
@@ -188,11 +188,6 @@ def classify_miss(
         if shared >= _NESTED * truth.area:
             return Miss.WHOLE
     return Miss.LOOSE if overlap >= _LOOSE_FROM else Miss.OTHER
-
-
-def mirrored(box: Box, size: tuple[int, int]) -> Box:
-    """Mirror a box left to right in a picture of `size` (width, height)."""
-    return Box(size[0] - box.x2, box.y1, size[0] - box.x1, box.y2)
 
 
 def _other_object(box: Box, truth: Box, others: Sequence[Neighbour]) -> Neighbour | None:

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from egm.backends.base import Backend, GenerationSettings, Request
-from egm.codecs import Codec, get_codec
+from egm.backends.remote import RemoteBackend, Rounds, in_order
+from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.codecs.registry import check_family as check_family
 from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
 from egm.questions import MAX_PHRASE as MAX_PHRASE
-from egm.questions import Album, Item, Question, check_all, make_question, numbered
+from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question
 from egm.questions import check_phrase as check_phrase
 from egm.types import Completion, Grounding
 from egm.voting import Answer as Answer
-from egm.voting import Rounds, ask, together
+from egm.voting import run_rounds, vote
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from egm.backends.numpy.backend import NumpyBackend
+    from egm.backends.transformers import TransformersBackend
 
 _WINDOW = 4  # batches among which images are sorted by size
 _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
 
 
 class Grounder:
-    """Grounds phrases in images.
+    """Grounds phrases in images; a context manager, which on the way out closes what it opened.
 
     Args:
         backend: What answers.
@@ -39,6 +44,8 @@ class Grounder:
         prompt: The codec's prompt style; None takes its default.
         batch_size: Most requests to answer together in `ground_many`; the votes on one question stay together, however
             many they are.
+        owns_backend: Whether closing the grounder closes the backend. One that was given to it is left open, for
+            whoever made it to close; those that `load` and `connect` opened are the grounder's own.
 
     Raises:
         EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget.
@@ -59,13 +66,15 @@ class Grounder:
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
         batch_size: int = 8,
+        owns_backend: bool = False,
     ) -> None:
         if batch_size < 1:
             raise EgmError(f"batch_size {batch_size} is out of range: give at least 1")
         self.backend, self.codec, self.batch_size = backend, codec, batch_size
+        self.owns_backend = owns_backend
         self.settings = settings or GenerationSettings()
         self.prompt = prompt
-        if self.settings.thinking_budget is not None and not getattr(backend, "budgets", False):
+        if self.settings.thinking_budget is not None and not backend.thinking_budgets:
             raise EgmError(
                 f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget "
                 "needs: leave thinking_budget out"
@@ -77,6 +86,7 @@ class Grounder:
         cls,
         model: str | os.PathLike[str] = "egm-tiny",
         *,
+        codec: str | Codec | None = None,
         device: str = "auto",
         dtype: str = "auto",
         settings: GenerationSettings | None = None,
@@ -88,6 +98,8 @@ class Grounder:
 
         Args:
             model: "egm-tiny", which comes with the package; a folder; or a hub name such as "nvidia/EGM-8B".
+            codec: How the model is asked and read, a codec or its name; by default what its configuration and its chat
+                template call for.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
             settings: How text is generated; greedy by default.
@@ -103,19 +115,23 @@ class Grounder:
         from egm.backends.checkpoint import EMBEDDED, find_checkpoint
 
         checkpoint = find_checkpoint(model)
-        check_family(checkpoint.model_type, checkpoint.name)
-        backend: Any
+        reader = get_codec(codec) if isinstance(codec, str) else codec
+        if reader is None:
+            check_family(checkpoint.model_type, checkpoint.name)
+        backend: NumpyBackend | TransformersBackend
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
             from egm.backends.numpy.backend import NumpyBackend
 
             backend = NumpyBackend(checkpoint)
-            batch_size = 1 if batch_size is None else batch_size
         else:
             from egm.backends.transformers import TransformersBackend
 
             backend = TransformersBackend.load(checkpoint, device=device, dtype=dtype, fast=fast)
-        codec = codec_for(checkpoint.model_type, backend.prompt)
-        return cls(backend, codec, settings=settings, prompt=prompt, batch_size=8 if batch_size is None else batch_size)
+        if batch_size is None:
+            batch_size = 8 if backend.batches else 1
+        with _closed_on_error(backend):
+            reader = codec_for(checkpoint.model_type, backend.prompt) if reader is None else reader
+            return cls(backend, reader, settings=settings, prompt=prompt, batch_size=batch_size, owns_backend=True)
 
     @classmethod
     def connect(
@@ -123,7 +139,7 @@ class Grounder:
         url: str,
         model: str | None = None,
         *,
-        codec: str | Codec = "qwen3_vl",
+        codec: str | Codec = DEFAULT_CODEC,
         concurrency: int = 8,
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
@@ -134,7 +150,8 @@ class Grounder:
         Args:
             url: Where it is, such as "http://127.0.0.1:30000".
             model: The name it serves the model by; None takes the only one.
-            codec: The model's family, which a server does not tell: a codec or its name.
+            codec: How the model is asked and read, which a server does not tell: a codec or its name, such as
+                "qwen3_vl_instruct" for a Qwen3-VL that does not think first.
             concurrency: Most requests under way at once.
             settings: How text is generated; greedy by default.
             prompt: The codec's prompt style; None takes its default.
@@ -147,12 +164,16 @@ class Grounder:
 
         reader = get_codec(codec) if isinstance(codec, str) else codec
         backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
-        return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency)
+        with _closed_on_error(backend):
+            return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency, owns_backend=True)
 
     def close(self) -> None:
-        """Close the backend, and with it the connections to a server. Leaving a `with` block does the same."""
-        if (close := getattr(self.backend, "close", None)) is not None:
-            close()
+        """Close the backend, and with it the connections to a server, if it is this grounder's own.
+
+        Leaving a `with` block does the same.
+        """
+        if self.owns_backend:
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -176,8 +197,8 @@ class Grounder:
             PhraseError: If the phrase is empty or too long.
             BackendError: If the engine fails.
         """
-        asked = check_phrase(phrase)
-        return self._answer([Question(0, load_image(image), asked, amodal, image)])[0].grounding
+        stripped = check_phrase(phrase)
+        return self._answer([LoadedQuestion(0, load_image(image), stripped, amodal, image)])[0].grounding
 
     def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
         """Ground many phrases, in batches.
@@ -208,7 +229,7 @@ class Grounder:
             track(each, "grounding", total=len(items), console=console, transient=True, disable=not shown)
         ):
             if isinstance(result, EgmError):  # the file was there when it was checked
-                raise numbered(result, index)
+                raise item_error(result, index)
             results.append(replace(result, image=None))
         return results
 
@@ -234,7 +255,7 @@ class Grounder:
         """Ground phrases as `ground_each` does, keep the replies, and go on after failures of the engine too.
 
         Args:
-            items: Samples, or pairs of image and phrase, each with the number of its draw (see `Request.draw`).
+            items: Samples, or pairs of image and phrase, each with its seed index (see `Request`).
 
         Yields:
             For each item, in the same order, its answer, or the error of its image, its phrase or the engine. Where a
@@ -243,24 +264,26 @@ class Grounder:
         yield from self._each(items, self._answer_alone)
 
     def _each(
-        self, numbered: Iterable[tuple[int, Item]], answer: Callable[[Sequence[Question]], Sequence[Answer | EgmError]]
+        self,
+        numbered: Iterable[tuple[int, Item]],
+        answer: Callable[[Sequence[LoadedQuestion]], Sequence[Answer | EgmError]],
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
-        if hasattr(self.backend, "submit_rounds"):
+        if isinstance(self.backend, RemoteBackend):
             yield from self._each_submitted(numbered, self.backend)
             return
-        album = Album()
+        cache = ImageCache()
         while True:
             results: dict[int, Answer | EgmError] = {}
-            order, questions = list[int](), list[Question]()
-            album = album.kept(_WINDOW_PIXELS // 4)
+            order, questions = list[int](), list[LoadedQuestion]()
+            cache = cache.unless_over(_WINDOW_PIXELS // 4)
             for index, item in islice(numbered, _WINDOW * self.batch_size):
                 order.append(index)
                 try:
-                    questions.append(make_question(index, item, album))
+                    questions.append(load_question(index, item, cache))
                 except EgmError as error:
                     results[index] = error
-                if album.pixels > _WINDOW_PIXELS:
+                if cache.pixels > _WINDOW_PIXELS:
                     break
             if not order:
                 return
@@ -271,28 +294,28 @@ class Grounder:
                 results |= zip((question.index for question in batch), answer(batch), strict=True)
             yield from (results[index] for index in order)
 
-    def _each_submitted(self, numbered: Iterator[tuple[int, Item]], backend: Any) -> Iterator[Answer | EgmError]:
-        from egm.backends.openai.order import in_order
+    def _each_submitted(
+        self, numbered: Iterator[tuple[int, Item]], backend: RemoteBackend
+    ) -> Iterator[Answer | EgmError]:
+        cache, step = ImageCache(), max(1, self.batch_size // self.settings.votes)
 
-        album, step = Album(), max(1, self.batch_size // self.settings.votes)
-
-        def start(item: tuple[int, Item]) -> tuple[Question, Future[Answer]] | EgmError:
-            nonlocal album
-            album = album.kept(_WINDOW_PIXELS // 4)
+        def start(item: tuple[int, Item]) -> tuple[LoadedQuestion, Future[Answer]] | EgmError:
+            nonlocal cache
+            cache = cache.unless_over(_WINDOW_PIXELS // 4)
             try:
-                question = make_question(*item, album)
+                question = load_question(*item, cache)
             except EgmError as error:
                 return error
             return question, backend.submit_rounds(self._rounds(question), self.settings)
 
-        def room(waiting: Sequence[Question]) -> bool:
+        def may_start(waiting: Sequence[LoadedQuestion]) -> bool:
             pixels = sum(question.image.width * question.image.height for question in waiting)
             return len(waiting) < _WINDOW * step and pixels <= _WINDOW_PIXELS
 
-        for result in in_order(map(start, numbered), room):
+        for result in in_order(map(start, numbered), may_start):
             yield result if isinstance(result, EgmError) else result[1]
 
-    def _answer_alone(self, questions: Sequence[Question]) -> Sequence[Answer | EgmError]:
+    def _answer_alone(self, questions: Sequence[LoadedQuestion]) -> Sequence[Answer | EgmError]:
         try:
             return self._answer(questions)
         except BackendError as error:
@@ -300,24 +323,22 @@ class Grounder:
                 return [error]
         return [result for question in questions for result in self._answer_alone([question])]
 
-    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def _answer(self, questions: Sequence[LoadedQuestion]) -> list[Answer]:
         rounds = [self._rounds(question) for question in questions]
-        return together(rounds, lambda requests: self.backend.generate(requests, self.settings))
+        return run_rounds(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
-    def _rounds(self, question: Question) -> Rounds[Answer]:
-        return ask(self._request(question), self.settings, partial(self._read, question))
+    def _rounds(self, question: LoadedQuestion) -> Rounds[Answer]:
+        return vote(self._request(question), self.settings, partial(self._read, question))
 
-    def _request(self, question: Question) -> Request:
+    def _request(self, question: LoadedQuestion) -> Request:
         messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
-        cut = partial(self.codec.cut, phrase=question.phrase) if self.settings.thinking_budget is not None else None
-        if not hasattr(self.backend, "submit_rounds"):
-            return Request(messages, [question.image], question.index, cut=cut)
-        from egm.backends.openai.messages import RemoteRequest, plain_jpeg
+        bounded = self.settings.thinking_budget is not None
+        cut = partial(self.codec.answer_prefill, phrase=question.phrase) if bounded else None
+        return self.backend.make_request(
+            messages, question.image, source=question.source, seed_index=question.index, cut=cut
+        )
 
-        file = plain_jpeg(question.source, question.image)
-        return RemoteRequest(messages, [question.image], question.index, cut=cut, files=(file,))
-
-    def _read(self, question: Question, reply: Completion) -> Answer:
+    def _read(self, question: LoadedQuestion, reply: Completion) -> Answer:
         grounding = self.codec.parse(
             reply.text,
             size=question.image.size,
@@ -326,8 +347,8 @@ class Grounder:
             seen_size=reply.seen_size,
             phrase=question.phrase,
         )
-        if reply.reasoning_tokens is None and (count := getattr(self.backend, "count_tokens", None)) is not None:
-            reply = replace(reply, reasoning_tokens=min(int(count(grounding.reasoning)), reply.completion_tokens))
+        if reply.reasoning_tokens is None and (count := self.backend.count_tokens(grounding.reasoning)) is not None:
+            reply = replace(reply, reasoning_tokens=min(count, reply.completion_tokens))
         grounding = replace(
             grounding,
             tokens=reply.completion_tokens,
@@ -337,3 +358,13 @@ class Grounder:
             image=question.image,
         )
         return Answer(grounding, reply)
+
+
+@contextmanager
+def _closed_on_error(backend: Backend) -> Iterator[None]:
+    """Close a backend for which nobody else will, since its grounder never came to be."""
+    try:
+        yield
+    except BaseException:
+        backend.close()
+        raise

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from egm.errors import DataError
+from egm.files import lock
 from egm.types import HIT_IOU
 
 JOURNAL_NAME: Final = "journal.jsonl"
@@ -168,6 +169,8 @@ class Header:
         values = dict(row)
         if values.pop("journal", None) != _FORMAT:
             raise DataError("its first line is not the header of a journal that this version reads")
+        if values.get("codec") == {"name": "qwen3_vl", "thinking_prefilled": False}:  # written before it had a name
+            values["codec"] = {"name": "qwen3_vl_instruct"}
         try:
             return cls(**{**values, "command": tuple(values["command"])})
         except (KeyError, TypeError) as error:
@@ -213,7 +216,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         try:
-            _lock(self._file.fileno(), self.path)
+            if not lock(self._file.fileno()):
+                raise DataError(f"{str(self.path)!r} is being written by another process: wait for it, or end it")
             self.header, self.records = self._resume(header)
         except BaseException:
             self._file.close()
@@ -297,6 +301,19 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     return header, list(records.values())
 
 
+def is_journal(path: Path) -> bool:
+    """Tell a journal, or a run folder that holds one, from anything else."""
+    if path.is_dir():
+        return (path / JOURNAL_NAME).exists()
+    with path.open("rb") as file:
+        start = file.readline(1_000_000)
+    try:
+        row = json.loads(start)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and "journal" in row
+
+
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -323,20 +340,6 @@ def _whole_bytes(file: Path) -> int:
                 return start + line_feed + 1
             end = start
     return 0
-
-
-def _lock(number: int, path: Path) -> None:
-    """Keep a second process from writing the same journal; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(f"{str(path)!r} is being written by another process: wait for it, or end it") from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

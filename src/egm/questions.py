@@ -1,4 +1,4 @@
-"""Questions on their way to a model: phrases checked, pictures loaded once."""
+"""Questions on their way to a model: phrases checked, pictures loaded once and kept in an image cache."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ def check_phrase(phrase: str) -> str:
     """
     if not isinstance(phrase, str):
         raise PhraseError(f"a phrase must be text, not {type(phrase).__name__}")
-    asked = phrase.strip()
-    if len(asked) > MAX_PHRASE:
-        raise PhraseError(f"the phrase has {len(asked):,} characters, over the limit of {MAX_PHRASE:,}: say it shorter")
-    if not neutralise(asked).strip():
+    stripped = phrase.strip()
+    if len(stripped) > MAX_PHRASE:
+        raise PhraseError(
+            f"the phrase has {len(stripped):,} characters, over the limit of {MAX_PHRASE:,}: say it shorter"
+        )
+    if not neutralise(stripped).strip():
         raise PhraseError("the phrase is empty: say what to find, such as 'the red cup on the left'")
-    return asked
+    return stripped
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A phrase about a picture.
+class LoadedQuestion:
+    """A phrase about a picture, checked and loaded: ready to be asked.
 
     Attributes:
-        index: Its number, which is its draw too.
+        index: Its number, which is its seed index too.
         image: The picture.
         phrase: What to find, checked.
         amodal: Whether the whole object is asked for.
@@ -56,8 +58,8 @@ class Question:
     source: ImageSource
 
 
-class Album:
-    """Pictures that several questions in a row are about, loaded once."""
+class ImageCache:
+    """Image cache: pictures that several questions in a row are about, loaded once."""
 
     def __init__(self) -> None:
         self.pixels = 0
@@ -73,9 +75,9 @@ class Album:
             self._pictures[key] = (source, image)  # the source too, so that its id stays its own
         return self._pictures[key][1]
 
-    def kept(self, limit: int) -> Album:
-        """Itself for questions to come, or an empty one if it holds more pixels than `limit`."""
-        return self if self.pixels <= limit else Album()
+    def unless_over(self, max_pixels: int) -> ImageCache:
+        """Itself for questions to come, or an empty one if it holds more pixels than that."""
+        return self if self.pixels <= max_pixels else ImageCache()
 
 
 def _parts(item: Item) -> tuple[ImageSource, str, bool]:
@@ -86,14 +88,14 @@ def _parts(item: Item) -> tuple[ImageSource, str, bool]:
     return item[0], check_phrase(item[1]), False
 
 
-def make_question(index: int, item: Item, album: Album) -> Question:
+def load_question(index: int, item: Item, cache: ImageCache) -> LoadedQuestion:
     """Check an item and load its picture.
 
     Raises:
         EgmError: If the item, its phrase or its picture cannot be used.
     """
     source, phrase, amodal = _parts(item)
-    return Question(index, album.load(source), phrase, amodal, source)
+    return LoadedQuestion(index, cache.load(source), phrase, amodal, source)
 
 
 def check_all(items: Sequence[Item]) -> None:
@@ -107,7 +109,7 @@ def check_all(items: Sequence[Item]) -> None:
         try:
             _parts(item)
         except EgmError as error:
-            raise numbered(error, index) from error
+            raise item_error(error, index) from error
     for index, item in enumerate(items):
         source = _parts(item)[0]
         key = picture_key(source)
@@ -115,10 +117,10 @@ def check_all(items: Sequence[Item]) -> None:
             try:
                 load_image(source)
             except EgmError as error:
-                raise numbered(error, index) from error
+                raise item_error(error, index) from error
             checked.add(key)
 
 
-def numbered(error: EgmError, index: int) -> EgmError:
+def item_error(error: EgmError, index: int) -> EgmError:
     """Put the number of its item before an error."""
     return type(error)(f"item {index}: {error}")

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as scipy_stats
 
+from egm.distributions import binomial_p_value, student_quantile
 from egm.types import HIT_IOU
 
 FloatArray = NDArray[np.float64]
@@ -151,7 +151,7 @@ def cluster_mean(
     if error is None:
         return Estimate(value, 0.0, 1.0, None, rows, count)
     binary = bool(np.isin(np.asarray(values), (0.0, 1.0)).all())
-    quantile = _quantile(level, count)
+    quantile = student_quantile(level, count - 1)
     if binary:
         low, high = _wilson(value, error, rows, count, quantile)
     else:
@@ -309,8 +309,7 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
     if first.shape != second.shape:
         raise ValueError(f"paired results must have one shape, not {first.shape} and {second.shape}")
     only_a, only_b = int((first & ~second).sum()), int((~first & second).sum())
-    differ = only_a + only_b
-    p_value = float(scipy_stats.binomtest(only_a, differ, 0.5).pvalue) if differ else 1.0
+    p_value = binomial_p_value(only_a, only_a + only_b)
     return McNemar(only_a, only_b, int((first & second).sum()), int((~first & ~second).sum()), p_value)
 
 
@@ -340,7 +339,7 @@ def paired_difference(
     if error is None:
         unknown = Estimate(value, -1.0, 1.0, None, rows, count)
         return PairedDifference(unknown, unknown, 1.0)
-    reach = _quantile(level, count) * error
+    reach = student_quantile(level, count - 1) * error
     analytic = Estimate(value, max(-1.0, value - reach), min(1.0, value + reach), error, rows, count)
     means = bootstrap_means(gain, clusters, strata=strata, draws=draws, seed=seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -373,10 +372,6 @@ def _wilson(mean: float, error: float, rows: int, clusters: int, quantile: float
     reach = quantile / (1 + share) * np.sqrt(spread / effective + share / (4 * effective))
     # Rounding must not leave the mean itself out where it is 0 or 1.
     return max(0.0, min(mean, float(middle - reach))), min(1.0, max(mean, float(middle + reach)))
-
-
-def _quantile(level: float, clusters: int) -> float:
-    return float(scipy_stats.t.ppf((1 + level) / 2, clusters - 1))
 
 
 def _checked(values: ArrayLike, clusters: ArrayLike, strata: ArrayLike | None) -> tuple[FloatArray, IntArray, IntArray]:

@@ -8,10 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from egm.boxes import Box
-from egm.images import ImageSource as ImageSource
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # neither numpy nor Pillow, so that codecs load in a moment
     from PIL.Image import Image
+
+    from egm.images import ImageSource as ImageSource
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the transformers form: `{"role": ..., "content": [{"type": "image"}, {"type": "text", ...}]}`."""

@@ -7,18 +7,17 @@ process can take the rounds of many questions as one batch, and a server can ans
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.remote import Rounds
 from egm.consensus import Consensus, poll
 from egm.types import Completion, Grounding
 
 R = TypeVar("R")
-Rounds: TypeAlias = Generator[list[Request], Sequence[Completion], R]
-"""Yields what to ask together, is sent the replies in the same order, and returns what they come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class Answer:
     votes: tuple[Answer, ...] = ()
 
 
-def ask(request: Request, settings: GenerationSettings, read: Callable[[Completion], Answer]) -> Rounds[Answer]:
-    """Sample answers to one question until they agree or there are enough (`egm.consensus`).
+def vote(request: Request, settings: GenerationSettings, read: Callable[[Completion], Answer]) -> Rounds[Answer]:
+    """Sample answers to one question until they agree or there are enough (self-consistency; see `egm.consensus`).
 
     Args:
         request: The question.
@@ -58,15 +57,15 @@ def ask(request: Request, settings: GenerationSettings, read: Callable[[Completi
         try:
             more = ballot.send([answer.grounding.box or answer.grounding.failure for answer in latest])  # type: ignore[misc]
         except StopIteration as end:
-            found: Consensus = end.value
+            consensus: Consensus = end.value
             break
     if settings.votes == 1:
         return answers[0]
     seconds = sent - first + max(reply.queue_seconds + reply.seconds for reply in replies) - waited
-    return _merge(answers, found, seconds=seconds, queue_seconds=waited)
+    return _merge(answers, consensus, seconds=seconds, queue_seconds=waited)
 
 
-def together(rounds: Sequence[Rounds[R]], generate: Callable[[list[Request]], list[Completion]]) -> list[R]:
+def run_rounds(rounds: Sequence[Rounds[R]], generate: Callable[[list[Request]], list[Completion]]) -> list[R]:
     """Take several questions through their rounds, all that are open in one batch.
 
     Args:
@@ -77,25 +76,25 @@ def together(rounds: Sequence[Rounds[R]], generate: Callable[[list[Request]], li
         What each came to, in the same order.
     """
     results: dict[int, R] = {}
-    waiting = {number: next(own) for number, own in enumerate(rounds)}
+    waiting = {number: next(each) for number, each in enumerate(rounds)}
     while waiting:
-        asked = [request for batch in waiting.values() for request in batch]
-        replies = generate(asked)
-        if len(replies) != len(asked):
-            raise ValueError(f"the backend gave {len(replies)} replies to {len(asked)} requests")
+        batch = [request for requests in waiting.values() for request in requests]
+        replies = generate(batch)
+        if len(replies) != len(batch):
+            raise ValueError(f"the backend gave {len(replies)} replies to {len(batch)} requests")
         left, still = iter(replies), {}
-        for number, batch in waiting.items():
-            own = list(islice(left, len(batch)))
+        for number, requests in waiting.items():
+            part = list(islice(left, len(requests)))
             try:
-                still[number] = rounds[number].send(own)
+                still[number] = rounds[number].send(part)
             except StopIteration as end:
                 results[number] = end.value
         waiting = still
     return [results[number] for number in range(len(rounds))]
 
 
-def _merge(answers: Sequence[Answer], found: Consensus, *, seconds: float, queue_seconds: float) -> Answer:
-    chosen = answers[found.chosen]
+def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, queue_seconds: float) -> Answer:
+    chosen = answers[consensus.chosen]
     replies = [answer.completion for answer in answers]
     firsts = [reply.first_token_seconds for reply in replies if reply.first_token_seconds is not None]
     thought = [reply.reasoning_tokens for reply in replies if reply.reasoning_tokens is not None]
@@ -113,6 +112,6 @@ def _merge(answers: Sequence[Answer], found: Consensus, *, seconds: float, queue
         tokens=completion.completion_tokens,
         seconds=seconds,
         votes=len(answers),
-        confidence=found.agreement,
+        confidence=consensus.agreement,
     )
     return Answer(grounding, completion, tuple(answers))

@@ -36,6 +36,6 @@ def requests_() -> list[Request]:
     samples = [data.samples(number)[number % 3] for number in range(4)]
     assert len({sample.size for sample in samples}) > 1
     return [
-        Request(codec.messages(sample.phrase), [sample.image], draw=index)  # type: ignore[list-item]
+        Request(codec.messages(sample.phrase), [sample.image], seed_index=index)  # type: ignore[list-item]
         for index, sample in enumerate(samples)
     ]

@@ -66,6 +66,8 @@ class FaultyServer:
         headers: Every request's headers.
         arrived: Set as soon as a request has come.
         tokens: What is said of the tokens of a text; None knows no such question.
+        pages: What is said at a path that is fetched, or how that fails; the models, and else nothing.
+        fetched: Every path that was fetched, with its headers, whose names are in small letters.
         busiest: Most requests that were under way at once.
     """
 
@@ -74,6 +76,8 @@ class FaultyServer:
         self.asked: list[dict[str, Any]] = []
         self.split: list[dict[str, Any]] = []
         self.tokens: Any = None
+        self.pages: dict[str, Any] = {}
+        self.fetched: list[tuple[str, dict[str, str]]] = []
         self.headers: list[dict[str, str]] = []
         self.arrived, self.ended = threading.Event(), threading.Event()
         self.busy = self.busiest = 0
@@ -143,7 +147,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
     def do_GET(self) -> None:
-        self._send(200, json.dumps({"object": "list", "data": [{"id": name} for name in self.home.models]}).encode())
+        self.home.fetched.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        models = {"object": "list", "data": [{"id": name} for name in self.home.models]}
+        play = self.home.pages.get(self.path, models if self.path == "/v1/models" else fail(404))
+        if isinstance(play, Play):
+            self._send(play.status, play.raw or b"", play.headers)
+        else:
+            self._send(200, json.dumps(play).encode())
 
     def do_POST(self) -> None:
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -12,7 +12,7 @@ import torch
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import find_checkpoint
-from egm.backends.numpy.backend import NumpyBackend, _Writing
+from egm.backends.numpy.backend import NumpyBackend, _PartialAnswer
 from egm.backends.transformers import TransformersBackend
 from egm.types import Completion
 
@@ -75,14 +75,14 @@ def test_what_was_closed_is_not_closed_again(
     """A model that always wants to close its reasoning may do so until that was done in its place."""
     [close] = engine._encode("</think>")
     if isinstance(engine, NumpyBackend):
-        choose = _Writing._choose
+        choose = _PartialAnswer._choose
 
-        def eager(self: _Writing, scores: Any) -> int:
+        def eager(self: _PartialAnswer, scores: Any) -> int:
             scores = scores.copy()
             scores[close] += 1e4
             return choose(self, scores)
 
-        monkeypatch.setattr(_Writing, "_choose", eager)
+        monkeypatch.setattr(_PartialAnswer, "_choose", eager)
     else:
         monkeypatch.setattr(engine.module.lm_head, "bias", torch.nn.Parameter(torch.zeros(768)), raising=False)
         engine.module.lm_head.bias.data[close] = 1e4

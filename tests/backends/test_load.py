@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 from egm.backends import GenerationSettings, ScriptedBackend
 from egm.backends.transformers import TransformersBackend
-from egm.codecs import Qwen3VL, get_codec
+from egm.codecs import Codec, InternVL, Qwen3VL, Qwen3VLInstruct, get_codec
+from egm.errors import ModelError
 from egm.grounder import Grounder
 from egm.models.fast.enable import is_fast
 from egm.types import Failure
@@ -20,7 +22,7 @@ SHORT = GenerationSettings(max_new_tokens=4)
 
 def test_a_thinking_checkpoint(tiny_folder: Path) -> None:
     grounder = Grounder.load(tiny_folder, settings=SHORT)
-    assert grounder.codec == Qwen3VL(thinking_prefilled=True)
+    assert grounder.codec == Qwen3VL()
     assert isinstance(grounder.backend, TransformersBackend)
     assert is_fast(grounder.backend.module)
     result = grounder.ground(Image.new("RGB", (64, 32)), "the cup")
@@ -34,7 +36,28 @@ def test_an_instruct_checkpoint_is_known_by_its_template(tiny_folder: Path, tmp_
     assert r"<think>\n' -}}" in thinking
     head, _, tail = thinking.rpartition(r"<think>\n")
     template.write_text(head + tail)
-    assert Grounder.load(folder).codec == Qwen3VL(thinking_prefilled=False)
+    grounder = Grounder.load(folder)
+    assert grounder.codec == Qwen3VLInstruct()
+    assert grounder.codec.name == "qwen3_vl_instruct"
+
+
+@pytest.mark.parametrize("codec", ["internvl", get_codec("internvl")])
+def test_a_codec_that_is_given_takes_the_place_of_the_checkpoints_own(tiny_folder: Path, codec: str | Codec) -> None:
+    assert Grounder.load(tiny_folder, codec=codec).codec == InternVL()
+    assert Grounder.load(codec=codec).codec == InternVL()
+
+
+def test_a_family_that_no_codec_serves_can_be_asked_by_one_that_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen9_vl"}))
+    with pytest.raises(ModelError, match="is a 'qwen9_vl' model, which no codec here knows how to ask: give one of"):
+        Grounder.load(folder)
+    with pytest.raises(ModelError, match="unknown codec 'qwen9_vl'"):
+        Grounder.load(folder, codec="qwen9_vl")
+    with pytest.raises(ModelError, match="qwen9_vl") as refused:  # by transformers, which does not know it either
+        Grounder.load(folder, codec="qwen3_vl")
+    assert "no codec" not in str(refused.value)
 
 
 def test_the_fast_path_can_be_left_off(tiny_folder: Path) -> None:

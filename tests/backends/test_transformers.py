@@ -63,7 +63,7 @@ def test_seeds(backend: TransformersBackend, requests_: list[Request]) -> None:
     torch.manual_seed(1)
     assert texts(backend, requests_, SAMPLED) == once  # the global state has no say
     assert texts(backend, requests_, replace(SAMPLED, seed=1)) != once
-    other_draws = [replace(request, draw=request.draw + 10) for request in requests_]
+    other_draws = [replace(request, seed_index=request.seed_index + 10) for request in requests_]
     assert texts(backend, other_draws, SAMPLED) != once
     state = torch.random.get_rng_state()
     texts(backend, requests_[:1], SAMPLED)

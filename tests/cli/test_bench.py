@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ..backends.faulty_server import FaultyServer, fail, say
+from ..backends.faulty_server import FaultyServer, fail, say, texts
 from .conftest import Egm
 
 ANSWER = say("At the left.", '</think> [{"bbox_2d": [0, 0, 500, 500]}]')
@@ -64,6 +64,17 @@ def test_only_what_is_asked_for(egm: Egm, chosen: tuple[str, str]) -> None:
     with FaultyServer({"": [ANSWER]}) as server:
         outcome = egm(*FEW, "--server", server.url, *chosen, "--json")
     assert [row["loop"] for row in json.loads(outcome.out)["loads"]] == ["open" if "--rate" in chosen else "closed"]
+
+
+def test_questions_are_those_of_the_codec(egm: Egm) -> None:
+    with FaultyServer({"": [ANSWER]}) as server:
+        for codec in ("internvl", "qwen3_vl_instruct"):
+            assert egm(*FEW, "--server", server.url, "--concurrency", 1, "--codec", codec, "--json").code == 0
+        first, last = (texts(server.asked[index])[0] for index in (0, -1))
+    assert first.startswith("Please provide the bounding box coordinate of the region this sentence describes: <ref>")
+    assert last.startswith("Locate ")
+    tiny = egm("bench", "latency", "--model", "egm-tiny", "--codec", "qwen")
+    assert (tiny.code, "unknown codec 'qwen'" in tiny.err) == (2, True)
 
 
 def test_all_failed(egm: Egm) -> None:

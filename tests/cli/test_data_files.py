@@ -64,7 +64,7 @@ def test_where_no_row_is_left_the_malformed_are_reported(egm: Egm, tmp_path: Pat
 def test_a_published_split_with_malformed_rows(egm: Egm, tmp_path: Path) -> None:
     row = ROW | {"image": "COCO_train2014_000000000001.jpg"}
     write(tmp_path / "refcoco_val.jsonl", row, row | {"bbox": None, "width": 0})
-    outcome = egm("data", "check", "refcoco/val", "--data", ".")
+    outcome = egm("data", "check", "refcoco/val", "--data-root", ".")
     assert outcome.code == 1
     assert "refcoco/val: 1 samples, problems: 1" in outcome.out
     assert "refcoco_val.jsonl line 2" in outcome.out
@@ -81,7 +81,7 @@ def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
 def test_published_splits_keep_their_repeats_and_it_is_said(egm: Egm, tmp_path: Path) -> None:
     row = ROW | {"image": "COCO_train2014_000000000001.jpg"}
     write(tmp_path / "refcoco_val.jsonl", row, row)
-    outcome = egm("data", "check", "refcoco/val", "--data", ".", "--allow-partial")
+    outcome = egm("data", "check", "refcoco/val", "--data-root", ".", "--allow-partial")
     assert (outcome.code, "2 samples, no problems" in outcome.out) == (0, True)
     assert "repeats were not looked for" in outcome.err
 
@@ -91,7 +91,7 @@ def test_leaks_into_the_evaluation_splits(egm: Egm, tmp_path: Path) -> None:
         row = {"image": f"COCO_train2014_{number:012d}.jpg", "sent": "x", "bbox": [1, 2, 3, 4]}
         write(tmp_path / f"{name.replace('/', '_')}.jsonl", row)
     write(tmp_path / "rows.jsonl", ROW | {"image": "coco_flip/COCO_train2014_000000000003.jpg"})
-    outcome = egm("data", "check", "rows.jsonl", "--data", ".", "--allow-partial")
+    outcome = egm("data", "check", "rows.jsonl", "--data-root", ".", "--allow-partial")
     assert outcome.code == 1
     assert EVALUATION[3] in outcome.out
     assert "problems: 1" in outcome.out

@@ -161,8 +161,10 @@ def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp
         (["rows.jsonl", "--scenes", "3"], "--scenes is for SynthRef"),
         (["synthref/val", "--script", "nope.txt"], "script 'nope.txt' cannot be read"),
         (["synthref/val", "--script", "x", "--server", "y"], "two sources of answers"),
-        (["synthref/val", "--script", "x", "--device", "cpu"], "--device and --dtype are for models in this process"),
-        (["synthref/val", "--instruct"], "--codec and --instruct are for --server and --script"),
+        (["synthref/val", "--script", "x", "--device", "cpu"], "--device and --dtype are for a model in this process"),
+        (["synthref/val", "--instruct"], "no --instruct here any more: --codec qwen3_vl_instruct"),
+        (["synthref/val", "--data", "x"], "no --data here any more: give the folder of the annotations with --data-"),
+        (["synthref/val", "--codec", "qwen"], "unknown codec 'qwen': did you mean 'qwen"),
         (["synthref/val", "--scenes", "1", "--max-errors", "2"], "max_errors 2.0 is out of range"),
         (["synthref/val", "--scenes", "1", "--model", "nope"], "nope"),
         (["synthref/val", "--scenes", "1", "--concurrency", "0"], "out of range"),
@@ -265,7 +267,31 @@ def test_what_a_model_without_thoughts_says_is_an_answer(egm: Egm, tmp_path: Pat
     (tmp_path / "script.txt").write_text('[{"bbox_2d": [0, 0, 500, 500]}]')
     command = ("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--json", "--out")
     assert json.loads(egm(*command, "a").out)["all"]["failures"]
-    assert json.loads(egm(*command, "b", "--instruct").out)["all"]["failures"] == {}
+    assert json.loads(egm(*command, "b", "--codec", "qwen3_vl_instruct").out)["all"]["failures"] == {}
+
+
+def test_a_codec_that_is_named_asks_and_reads_a_model_in_this_process_too(egm: Egm, tmp_path: Path) -> None:
+    command = ("eval", "synthref/val", "--scenes", 1, "--max-tokens", 2, "--out", tmp_path / "run")
+    assert egm(*command, "--codec", "internvl").code == 0
+    header, _ = read_journal(tmp_path / "run")
+    assert (header.codec, header.prompt["style"]) == ({"name": "internvl"}, "grounding")
+    assert 'codec.name is "qwen3_vl", was "internvl"' in egm(*command).err
+
+
+def test_an_interrupted_run_of_an_instruct_model_from_before_it_had_a_codec_goes_on(egm: Egm, tmp_path: Path) -> None:
+    (tmp_path / "script.txt").write_text('[{"bbox_2d": [0, 0, 500, 500]}]')
+    command = ("eval", "synthref/val", "--scenes", 2, "--script", "script.txt", "--out", "run", "--json")
+    whole = json.loads(egm(*command, "--codec", "qwen3_vl_instruct").out)["all"]
+    header, *records = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    old = {**json.loads(header), "codec": {"name": "qwen3_vl", "thinking_prefilled": False}}
+    (tmp_path / "run" / "journal.jsonl").write_text("".join(f"{line}\n" for line in (json.dumps(old), records[0])))
+    assert "holds another run: codec.name is" in egm(*command).err
+    resumed = egm(*command, "--codec", "qwen3_vl_instruct")
+    assert (resumed.code, json.loads(resumed.out)["all"]["accuracy"]) == (0, whole["accuracy"])
+    lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    assert (json.loads(lines[0]), lines[1:]) == (old, records)
+    score = json.loads(egm("score", "run", "--json").out)["scores"][0]
+    assert score["pooled"]["acc@0.5"]["value"] == whole["accuracy"]
 
 
 def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(script: Path, tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 
 from egm.cli.embedded import WORDS, notice
-from egm.cli.ground import clean
-from egm.cli.pictures import side_by_side
 
 from .conftest import Egm, Outcome
 
@@ -134,20 +132,3 @@ def test_the_notice(tmp_path: Path, egm: Egm) -> None:
     assert many is not None
     assert "\n" not in many
     assert len(many) < 400
-
-
-def test_clean() -> None:
-    assert clean("a\n b\tc") == "a b c"
-    assert clean("\x1b]0;x\x07 \u202edlo \u009b") == "�]0;x� �dlo �"
-    assert clean("👩‍👧 قلم é") == "👩‍👧 قلم é"
-
-
-def test_side_by_side() -> None:
-    row = side_by_side([Image.new("RGB", (10, 20), "red"), Image.new("RGB", (30, 5), "blue")])
-    assert row.size == (52, 20)
-    assert [row.getpixel(xy) for xy in ((0, 19), (11, 0), (22, 0), (22, 19))] == [
-        (255, 0, 0),
-        (255, 255, 255),
-        (0, 0, 255),
-        (255, 255, 255),
-    ]

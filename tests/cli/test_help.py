@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
+
+from egm.codecs import codec_names
 
 from .conftest import Egm
 
@@ -13,6 +16,19 @@ COMMANDS = (
     *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency"),
     *("data check", "data convert", "data synthetic", "models export"),
 )
+
+
+def commands() -> list[Any]:
+    """Every command, as Typer has built it."""
+    from typer.main import get_command
+
+    from egm.cli import app
+
+    def inside(group: Any) -> list[Any]:
+        found = getattr(group, "commands", {}).values()
+        return [command for each in found for command in inside(each)] or [group]
+
+    return inside(get_command(app))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,14 +47,40 @@ def test_paragraphs_fill_the_width(egm: Egm, monkeypatch: pytest.MonkeyPatch, co
 
 def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Help is read as Markdown, where a tag such as <think> would be taken for HTML and vanish."""
-    from typer.main import get_command
-
-    from egm.cli import app
-
-    def commands(group: object) -> list[object]:
-        found = getattr(group, "commands", {}).values()
-        return [command for each in found for command in commands(each)] or [group]
-
-    for command in commands(get_command(app)):
-        for parameter in command.params:  # type: ignore[attr-defined]
+    for command in commands():
+        for parameter in command.params:
             assert "<" not in (getattr(parameter, "help", None) or ""), parameter.name
+
+
+@pytest.mark.parametrize(
+    ("option", "users"),
+    [
+        ("--model", "bench eval ground"),
+        ("--server", "bench eval ground"),
+        ("--codec", "bench eval ground score"),
+        ("--data", "score"),
+        ("--data-root", "check convert eval score"),
+        ("--images", "check convert eval report score"),
+        ("--device", "bench eval ground"),
+        ("--max-tokens", "bench eval ground"),
+        ("--votes", "eval ground"),
+        ("--thinking-budget", "eval ground"),
+        ("--prompt", "eval ground"),
+    ],
+)
+def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:
+    found = {
+        "bench" if command.name == "latency" else command.name: (parameter.help, parameter.metavar)
+        for command in commands()
+        for parameter in command.params
+        if option in parameter.opts and not parameter.hidden
+    }
+    assert sorted(found) == users.split()
+    assert len(set(found.values())) == 1
+
+
+def test_help_lists_the_codecs_of_the_registry() -> None:
+    for command in commands():
+        for parameter in command.params:
+            if "--codec" in parameter.opts:
+                assert ", ".join(codec_names()) in parameter.help

@@ -18,8 +18,8 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_help_and_version_are_light(argument: str) -> None:
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("eval", "--help")], ids=" ".join)
+def test_help_and_version_are_light(arguments: tuple[str, ...]) -> None:
     code = f"""
 import sys
 from egm.cli import main
@@ -29,7 +29,7 @@ except SystemExit as end:
     print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
     raise
 """
-    ended = run(code, argument)
+    ended = run(code, *arguments)
     assert (ended.returncode, ended.stderr) == (0, "[]\n")
     assert ended.stdout
 

@@ -71,7 +71,7 @@ def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> Non
     def iou(*options: str) -> float:
         return float(json.loads(egm("score", path, *rest, *options).out)["scores"][0]["pooled"]["mean_iou"]["value"])
 
-    assert iou("--codec", "qwen3_vl", "--no-thinking") == 1.0
+    assert iou("--codec", "qwen3_vl_instruct") == 1.0
     assert iou("--codec", "qwen3_vl") == 0.0  # the thinking never ended
     assert iou("--codec", "internvl") == 1.0
     # In pixels it lies far outside the picture.
@@ -113,7 +113,7 @@ def test_lmms_evals_samples_are_scored_against_the_file_that_they_are_about(egm:
         for number, phrase in enumerate(row["answer"])
     ]
     path = lines(tmp_path / "samples.jsonl", logged)
-    options = ("--codec", "qwen3_vl", "--no-thinking", "--json")
+    options = ("--codec", "qwen3_vl_instruct", "--json")
     # Its rows say no size, without which nothing on the 0-1000 scale can be read: the pictures do.
     outcome = egm("score", path, "--data", tmp_path / "val.parquet", *options)
     assert (outcome.code, outcome.err) == (0, "")
@@ -125,7 +125,7 @@ def test_the_size_may_stand_in_the_row(egm: Egm, tmp_path: Path) -> None:
     bare = {"image": "b.jpg", "sent": "dog", "bbox": [0, 0, 100, 100]}
     data = lines(tmp_path / "bare.jsonl", [bare])
     said = {"image": "b.jpg", "phrase": "dog", "text": '{"bbox_2d": [0, 0, 500, 1000]}'}
-    options = ("--data", data, "--codec", "qwen3_vl", "--no-thinking", "--json")
+    options = ("--data", data, "--codec", "qwen3_vl_instruct", "--json")
     outcome = egm("score", lines(tmp_path / "p.jsonl", [{**said, "width": 200, "height": 100}]), *options)
     assert json.loads(outcome.out)["scores"][0]["pooled"]["mean_iou"]["value"] == 1.0
     outcome = egm("score", lines(tmp_path / "p.jsonl", [said]), *options)
@@ -137,10 +137,13 @@ def test_the_size_may_stand_in_the_row(egm: Egm, tmp_path: Path) -> None:
     [
         ((), "carries no true box: name the dataset with --data"),
         (("--data", "data.jsonl"), "answers 1 of 3 samples: --allow-partial"),
-        (("--data", "data.jsonl", "--allow-partial"), "say how to read it, such as --codec"),
+        (("--data", "data.jsonl", "--allow-partial"), "say how to read it with --codec (internvl, "),
         (("--codec", "qwen3"), "unknown codec 'qwen3'"),
         (("--codec", "qwen2_5_vl", "--pixels-of", "mine"), "must be seen or original"),
         (("--codec", "qwen3_vl", "--pixels-of", "original"), "needs --codec qwen2_5_vl"),
+        (("--pixels-of", "original"), "needs --codec qwen2_5_vl"),
+        (("--no-thinking",), "no --thinking/--no-thinking here any more: --codec qwen3_vl is read after thinking"),
+        (("--thinking",), "--codec qwen3_vl_instruct without"),
         (("--data", "nothing.jsonl"), "nothing.jsonl"),
         (("--judge-model", "tiny"), "give its server with --judge URL"),
         (("p.jsonl", "p.jsonl"), "give one file of predictions, or two"),

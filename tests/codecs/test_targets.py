@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from egm.boxes import Box
 from egm.codecs import codec_names, get_codec, neutralise
-from egm.codecs.qwen2_5_vl import smart_resize
+from egm.images import smart_resize
 from egm.types import Failure
 
 SIZE = (640, 480)
 BOX = Box(64, 96, 192.2, 191.9)
 CODECS = [
     get_codec("qwen3_vl"),
-    get_codec("qwen3_vl", thinking_prefilled=False),
+    get_codec("qwen3_vl_instruct"),
     get_codec("qwen2_5_vl"),
     get_codec("internvl"),
 ]
@@ -71,6 +71,18 @@ def test_an_amodal_box_leaves_the_scale() -> None:
     assert CODECS[1].parse(target, size=SIZE).failure is Failure.OUT_OF_RANGE
 
 
+@pytest.mark.parametrize(
+    ("left", "numbers"),
+    [
+        (639.9, "[999, 0, 1000, 500]"),  # at the edge of the frame a sliver grows inwards
+        (704.0, "[1100, 0, 1101, 500]"),  # beyond it, it keeps its near corner, as anywhere else
+        (-64.0, "[-100, 0, -99, 500]"),
+    ],
+)
+def test_an_amodal_sliver_is_one_unit_wide(left: float, numbers: str) -> None:
+    assert numbers in CODECS[1].target("the pole", Box(left, 0, left + 0.1, 240), size=SIZE)
+
+
 @pytest.mark.parametrize("codec", CODECS, ids=IDS)
 @pytest.mark.parametrize("box", [Box(0, 0, 0.01, 0.01), Box(639.99, 479.99, 640, 480), Box(320, 240, 320.01, 240.01)])
 def test_a_side_that_rounds_to_nothing_is_one_unit_wide(codec: Any, box: Box) -> None:
@@ -108,31 +120,19 @@ def test_a_target_is_read_back(
     assert only.label == neutralise(phrase).strip()
     assert grounding.reasoning == neutralise(rationale or "").strip()
     assert grounding.box is not None
-    span = smart_resize(size, min_pixels=3136, max_pixels=12_845_056) if codec.name == "qwen2_5_vl" else (1000, 1000)
+    span = (
+        smart_resize(size, factor=28, min_pixels=3136, max_pixels=12_845_056, least=28)
+        if codec.name == "qwen2_5_vl"
+        else (1000, 1000)
+    )
     for read, true, side, unit in zip(grounding.box, box, size * 2, span * 2, strict=True):
         # Half a unit from rounding, or one from widening a side that rounded to nothing.
         assert abs(read - true) <= 1.001 * side / unit
 
 
-@pytest.mark.parametrize(
-    ("size", "seen"),
-    [
-        ((640, 480), (644, 476)),
-        ((434, 368), (448, 364)),  # 15.5 cells round to even
-        ((500, 375), (504, 364)),
-        ((28, 28), (56, 56)),
-        ((10, 10), (56, 56)),
-        ((2, 500), (28, 504)),
-        ((8000, 6000), (4116, 3080)),
-    ],
-)
-def test_smart_resize(size: tuple[int, int], seen: tuple[int, int]) -> None:
-    assert smart_resize(size, min_pixels=3136, max_pixels=12_845_056) == seen
-
-
 def test_pixels_follow_the_processor() -> None:
     small = get_codec("qwen2_5_vl", max_pixels=50_176)
-    assert smart_resize(SIZE, min_pixels=3136, max_pixels=50_176) == (252, 168)
+    assert smart_resize(SIZE, factor=28, min_pixels=3136, max_pixels=50_176, least=28) == (252, 168)
     assert "[25, 34, 76, 67]" in small.target("the man", BOX, size=SIZE)
     assert small.parse("[126, 84, 252, 168]", size=SIZE).box == Box(320, 240, 640, 480)
     assert small.parse("[126, 84, 252, 168]", size=SIZE, seen_size=SIZE).box == Box(126, 84, 252, 168)

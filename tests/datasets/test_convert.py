@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from egm.boxes import Box
-from egm.datasets import Dataset, open_dataset, write_dataset
-from egm.datasets.convert import FORMATS, save_pictures
+from egm.datasets import Dataset, open_dataset, row_of, write_dataset
+from egm.datasets.convert import ENDINGS, save_pictures
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -26,13 +26,13 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_there_and_back(tmp_path: Path, kind: str) -> None:
     root = tmp_path.resolve()
     samples = [
         Sample(s.id, root / str(s.image), s.phrase, s.box, s.size, s.amodal, s.rationale, s.meta) for s in SAMPLES
     ]
-    path = tmp_path / "new" / f"set{FORMATS[kind]}"
+    path = tmp_path / "new" / f"set{ENDINGS[kind]}"
     write_dataset(Dataset("set", samples, root=tmp_path), path, kind)
     read = open_dataset(path, images=tmp_path)
     assert [(s.id, s.image, s.phrase, s.box, s.size, s.amodal) for s in read] == [
@@ -54,6 +54,17 @@ def test_boxes_survive_to_a_millionth_of_a_pixel(
     read = open_dataset(path)[0].box
     assert read is not None
     assert all(abs(a - b) < 3e-6 for a, b in zip(read, box, strict=True))
+
+
+def test_a_row_says_what_is_known_and_no_more() -> None:
+    bare = Sample("1", "a.png", "it")
+    assert row_of(bare, "x/a.png") == {"id": "1", "image": "x/a.png", "sent": "it"}
+    assert row_of(bare, "a.png", always_amodal=True)["amodal"] is False
+    full = Sample("1", "a.png", "it", Box(1, 2.5, 3, 4), (9, 8), amodal=True, rationale="So.", meta={"id": 7, "n": 1})
+    assert list(row_of(full, "a.png").items()) == [
+        *(("id", "1"), ("image", "a.png"), ("sent", "it"), ("bbox", [1, 2.5, 3, 4]), ("height", 8), ("width", 9)),
+        *(("amodal", True), ("rationale", "So."), ("n", 1)),
+    ]
 
 
 def test_rl_rows_are_what_official_rewards_expect(tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_pictures_inside_a_file_are_saved_and_named(tmp_path: Path, kind: str) -> None:
     streams = [io.BytesIO() for _ in range(2)]
     for stream, shade in zip(streams, (10, 200), strict=True):
@@ -116,7 +127,7 @@ def test_pictures_inside_a_file_are_saved_and_named(tmp_path: Path, kind: str) -
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "val.parquet")
     saved = save_pictures(open_dataset(tmp_path / "val.parquet"), tmp_path / "pictures")
-    out = tmp_path / f"out{FORMATS[kind]}"
+    out = tmp_path / f"out{ENDINGS[kind]}"
     write_dataset(saved, out, kind)
     back = open_dataset(out, images=tmp_path / "pictures")
     assert [(s.phrase, s.box, s.size) for s in back] == [(p, Box(1, 2, 31, 42), (60, 50)) for p in ("cup", "mug") * 2]

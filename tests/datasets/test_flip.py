@@ -12,7 +12,7 @@ from PIL import Image
 
 from egm.boxes import Box
 from egm.datasets import Dataset, Flipped, flip_phrase, flip_sample
-from egm.datasets.flip import can_flip, flip_box
+from egm.datasets.flip import can_flip
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -60,15 +60,6 @@ def test_every_side_changes_and_nothing_else(phrase: str) -> None:
     for before, after in zip(phrase.split(), flip_phrase(phrase).split(), strict=True):
         sides = any(side in before.lower() for side in ("left", "right"))
         assert (before != after) == sides
-
-
-@given(st.integers(-500, 1500), st.integers(-500, 1500), st.integers(1, 900), st.integers(1, 900), st.integers(8, 1000))
-def test_boxes_twice_and_their_places(x: int, y: int, width: int, height: int, frame: int) -> None:
-    box = Box(x, y, x + width, y + height)
-    mirrored = flip_box(box, frame)
-    assert flip_box(mirrored, frame) == box
-    assert (mirrored.width, mirrored.y1, mirrored.y2) == (box.width, box.y1, box.y2)
-    assert mirrored.x1 == frame - box.x2  # the gap at one side is the gap at the other
 
 
 def test_the_box_stays_around_the_same_pixels(tmp_path: Path) -> None:

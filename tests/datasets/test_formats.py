@@ -10,7 +10,7 @@ import pytest
 
 from egm.boxes import Box
 from egm.datasets import Dataset, open_dataset
-from egm.datasets.wordings import phrase_of
+from egm.datasets.question_phrases import phrase_of
 from egm.errors import DataError
 
 MINIGPT4 = {

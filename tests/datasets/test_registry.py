@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from egm.datasets import EVALUATION, SIZES, open_dataset
 from egm.datasets.registry import dataset_names, evaluation_images
@@ -131,3 +132,43 @@ def test_evaluation_images_need_all_eight(tmp_path: Path) -> None:
     write_split(tmp_path)
     with pytest.raises(DataError, match="no annotations of refcoco/val"):
         evaluation_images(tmp_path)
+
+
+def test_without_a_folder_of_images_no_link_leads_out_of_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, secret = tmp_path / "here", tmp_path / "secret"
+    for folder in (here / "inner", secret):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (10, 10)).save(folder / "0.png")
+    monkeypatch.chdir(here)
+    row = {"problem": "it", "solution": [0, 0, 5, 5], "height": 10, "width": 10}
+
+    def names(image: str) -> list[str]:
+        (tmp_path / "rows.json").write_text(json.dumps([{**row, "image": image}]))
+        return [str(sample.image) for sample in open_dataset(tmp_path / "rows.json")]
+
+    (here / "out").symlink_to(secret)
+    (here / "in").symlink_to(here / "inner")
+    for image in ("0.png", "in/0.png"):  # neither a file that is not there nor a link that stays inside
+        assert names(image) == [image]
+    with pytest.raises(
+        DataError, match=r"'out/0.png' lies outside \.; only files .*: give the folder .* with --images"
+    ):
+        names("out/0.png")
+    assert open_dataset(tmp_path / "rows.json", images=tmp_path / "here" / "out")[0].size == (10, 10)
+
+
+def test_annotations_of_the_evaluation_splits_need_no_folder_that_links_stay_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "COCO_train2014_000000000005.jpg"
+    for split in EVALUATION:
+        row = {"image": name, "sent": "x", "bbox": [1, 2, 3, 4]}
+        (tmp_path / f"{split.replace('/', '_')}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / name).symlink_to(tmp_path / "elsewhere.jpg")
+    monkeypatch.chdir(tmp_path / "here")
+    assert evaluation_images(tmp_path, allow_partial=True) == {name: list(EVALUATION)}
+    with pytest.raises(DataError, match="lies outside"):
+        open_dataset("refcoco/val", data=tmp_path, allow_partial=True)

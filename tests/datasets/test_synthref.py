@@ -12,6 +12,7 @@ import pytest
 
 from egm.boxes import Box, iou
 from egm.datasets.synthetic import SPLITS, TRAINING, SynthRef, corpus, raster
+from egm.datasets.synthetic.phrasing import noun, word
 from egm.datasets.synthetic.programs import (
     Ambiguous,
     Between,
@@ -25,7 +26,6 @@ from egm.datasets.synthetic.programs import (
 )
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, SceneObject, make_scene
-from egm.datasets.synthetic.wording import noun, word
 from egm.errors import DataError
 from egm.types import Sample
 

@@ -19,8 +19,8 @@ from egm.journal import Header, Journal, Record
 from egm.models import build_model, build_processor
 from egm.publish.average import average_models
 from egm.publish.export import export_model
-from egm.publish.folder import save_weights
 from egm.publish.merge import merge_adapter
+from egm.publish.model_folder import save_weights
 from egm.publish.push import plan_push, push
 
 
@@ -173,7 +173,7 @@ def test_the_card_says_what_the_run_folder_says(exported: Path) -> None:
 
 
 def test_large_models_are_saved_in_shards(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egm.publish.folder.SHARD", "10MB")
+    monkeypatch.setattr("egm.publish.model_folder.MAX_SHARD_SIZE", "10MB")
     out = export_model(base, tmp_path / "out", dtype="float16")
     shards = sorted(path.name for path in out.glob("model-*.safetensors"))
     assert len(shards) > 1

@@ -17,7 +17,7 @@ from egm.types import Failure
 
 Numbers = tuple[float, float, float, float]
 
-INSTRUCT = get_codec("qwen3_vl", thinking_prefilled=False)
+INSTRUCT = get_codec("qwen3_vl_instruct")
 THINKING = get_codec("qwen3_vl")
 PIXELS = get_codec("qwen2_5_vl")
 INTERNVL = get_codec("internvl")

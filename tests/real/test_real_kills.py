@@ -66,7 +66,8 @@ def script(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_killed_at_random_moments_the_metrics_are_byte_for_byte_those_of_an_unbroken_run(
     real_data: Callable[[str], Path], images: Path, script: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
-    options = ["--data", str(real_data("refcoco")), "--images", str(images), "--script", str(script), "--json", "--out"]
+    folders = ["--data-root", str(real_data("refcoco")), "--images", str(images)]
+    options = [*folders, "--script", str(script), "--json", "--out"]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     whole, part = tmp_path / "whole", tmp_path / "part"
     unbroken = subprocess.Popen([*EVAL, *options, str(whole)], **quiet)  # type: ignore[call-overload]

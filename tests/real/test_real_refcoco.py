@@ -10,7 +10,7 @@ import pytest
 
 from egm.boxes import Box
 from egm.datasets import EVALUATION, SIZES, Dataset, check_dataset, flip_phrase, open_dataset, write_dataset
-from egm.datasets.convert import FORMATS
+from egm.datasets.convert import ENDINGS
 from egm.datasets.flip import can_flip
 from egm.datasets.registry import evaluation_images
 from egm.errors import DataError
@@ -51,10 +51,10 @@ def test_a_training_set_that_holds_one_picture_of_a_split_leaks(name: str, pictu
     assert name in finding.detail
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_a_whole_split_goes_there_and_back(kind: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
     data = open_dataset("refcocog/val", data=real_data("refcoco"))
-    path = tmp_path / f"refcocog_val{FORMATS[kind]}"
+    path = tmp_path / f"refcocog_val{ENDINGS[kind]}"
     write_dataset(data, path, kind)
     read = open_dataset(path)
     for before, after in zip(data, read, strict=True):

@@ -98,7 +98,7 @@ def test_the_log_alone_gives_the_same_figures_with_its_own_truth(
 
 
 def test_a_wrong_convention_shows(real_data: Callable[[str], Path], samples: list[tuple[str, Any]]) -> None:
-    reading = Reading(get_codec("qwen3_vl", thinking_prefilled=False))
+    reading = Reading(get_codec("qwen3_vl_instruct"))
     wrong = read_records(log_path(real_data, "baseline"), samples=samples, reading=reading, partial=True)
     assert interval_summary(wrong).pooled["acc@0.5"].value < 0.3
 

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from egm.backends.openai.backend import OpenAIBackend
-from egm.backends.openai.faults import RetryPolicy
+from egm.backends.retry import RetryPolicy
 from egm.failures import Miss
 from egm.report.grid import markdown, terminal
 from egm.report.judge import _CLASSES, judge_misses, judge_request, read_verdict

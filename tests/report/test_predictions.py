@@ -18,7 +18,7 @@ from egm.report.prediction_files import read_predictions
 from egm.report.predictions import Reading, neighbours_in, read_records
 from egm.types import Sample
 
-QWEN3 = Reading(get_codec("qwen3_vl", thinking_prefilled=False))
+QWEN3 = Reading(get_codec("qwen3_vl_instruct"))
 SEEN = Reading(get_codec("qwen2_5_vl"))
 ORIGINAL = Reading(get_codec("qwen2_5_vl"), "original")
 IMAGE = "COCO_train2014_000000580957.jpg"
@@ -114,7 +114,7 @@ def test_the_pixel_convention_is_declared(tmp_path: Path) -> None:
     assert seen.box == pytest.approx((64 * 640 / 644, 48 * 480 / 476, 320 * 640 / 644, 240 * 480 / 476))
     with pytest.raises(DataError, match=r"size of its picture is not known: give a dataset that says it \(--data\)"):
         read_records(path, reading=SEEN)
-    with pytest.raises(DataError, match="say how to read it, such as --codec"):
+    with pytest.raises(DataError, match=r"say how to read it with --codec \(internvl, "):
         read_records(path)
 
 

@@ -3,7 +3,18 @@
 Importing this imports neither torch nor transformers: `egm.backends.transformers` does.
 """
 
-from egm.backends.base import CARD_SETTINGS, Backend, GenerationSettings, Request
+from egm.backends.base import CARD_SETTINGS, Backend, EngineInfo, GenerationSettings, Request
+from egm.backends.remote import RemoteBackend
+from egm.backends.replay import ReplayBackend
 from egm.backends.scripted import ScriptedBackend
 
-__all__ = ["CARD_SETTINGS", "Backend", "GenerationSettings", "Request", "ScriptedBackend"]
+__all__ = [
+    "CARD_SETTINGS",
+    "Backend",
+    "EngineInfo",
+    "GenerationSettings",
+    "RemoteBackend",
+    "ReplayBackend",
+    "Request",
+    "ScriptedBackend",
+]

@@ -1,17 +1,21 @@
-"""What a backend is: requests in, replies out, in the same order."""
+"""What a backend is: requests in, replies out, in the same order. `egm.backends.remote` has those behind a server."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Self
 
+from egm.environment import cpu_name
 from egm.errors import BackendError, EgmError
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from egm.images import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +25,21 @@ class Request:
     Attributes:
         messages: Chat turns, as a codec writes them.
         images: Upright RGB pictures, one for each `{"type": "image"}` part, in order.
-        draw: Which draw this is. With the settings' seed it fixes what is sampled, whatever else is in the batch.
-        vote: Which of several answers to the same question this is, counted from 0; each is another draw.
-        cut: Where a thinking budget is set, what to write after a text at which it ran out; nothing if the reasoning
-            in it has ended.
+        seed_index: Which random stream this is: with the settings' seed it fixes what is sampled, whatever else is in
+            the batch.
+        vote: Which of several answers to the same question this is, counted from 0; each has a random stream too.
+        cut: Budget forcing: where a thinking budget is set, what to write after a text at which it ran out; nothing if
+            the reasoning in it has ended.
     """
 
     messages: Sequence[Message]
     images: Sequence[Image] = ()
-    draw: int = 0
+    seed_index: int = 0
     vote: int = 0
     cut: Callable[[str], str] | None = field(default=None, compare=False)
 
-    def asks_as(self, other: Request) -> bool:
-        """Tell whether another request shows the same pictures and says the same, so that both can share a reading."""
+    def same_prompt(self, other: Request) -> bool:
+        """Tell whether another request shows the same pictures and says the same, so that one prefill serves both."""
         return (
             len(self.images) == len(other.images)
             and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
@@ -66,7 +71,8 @@ class GenerationSettings:
         top_p: When sampling, the likeliest tokens that together reach this probability.
         top_k: When sampling, the k likeliest tokens; 0 keeps all.
         seed: When sampling, the same seed gives the same text to the same question in the same place of a list.
-        votes: Answers to sample to each question; `egm.consensus` picks one by agreement.
+        votes: Answers to sample to each question; `egm.consensus` picks one by agreement. This and the next are for
+            whoever asks, such as `Grounder`: a backend answers each request once.
         stop_confidence: Stop voting before `votes` answers once the leading box stays ahead with this confidence, from
             0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
         thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
@@ -135,24 +141,48 @@ CARD_SETTINGS: Final = GenerationSettings(max_new_tokens=8192, temperature=0.6, 
 """What the model card of EGM-8B samples with."""
 
 
-class Backend(Protocol):
-    """An engine that answers.
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a backend says of itself, to stand beside what was measured of it.
 
-    One that keeps a thinking budget (`Request.cut`) says so by an attribute `budgets`, which is true; one that answers
-    the requests of a call one after the other, by `one_by_one`.
+    Attributes:
+        name: The engine.
+        release: Its version, where it is no package of this process.
+        packages: Packages of this process whose versions decide its speed.
+        versions: What else has a version, such as a driver.
+        hardware: What it runs on; None where that is not known.
+    """
+
+    name: str
+    release: str | None = None
+    packages: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hardware: str | None = None
+
+
+class Backend(ABC):
+    """An engine that answers; `generate` and `model` are all that one must have, the rest has defaults.
+
+    It is a context manager, which closes it on the way out.
 
     Attributes:
         model: What answers, for messages and records: a name, a folder or a hub id.
+        thinking_budgets: Whether it keeps a thinking budget (`Request.cut`); one that does not is never given any.
+        batches: Whether it computes the requests of a call together. One that answers them one after the other gains
+            nothing from being given several, and can be timed with one alone.
     """
 
     model: str
+    thinking_budgets: bool = False
+    batches: bool = True
 
+    @abstractmethod
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests together.
 
         Args:
             requests: Questions; they may differ in length and in the size of their pictures.
-            settings: How to generate, the same for all.
+            settings: How to generate, the same for all; `votes` and `stop_confidence` are not for it.
 
         Returns:
             One reply a request, in the same order.
@@ -160,4 +190,40 @@ class Backend(Protocol):
         Raises:
             BackendError: If the engine fails, or a request does not fit the model.
         """
-        ...
+
+    def make_request(
+        self,
+        messages: Sequence[Message],
+        image: Image,
+        *,
+        source: ImageSource | None = None,  # noqa: ARG002 - for those that override this
+        seed_index: int = 0,
+        cut: Callable[[str], str] | None = None,
+    ) -> Request:
+        """Build a request about one picture; one that sends pictures elsewhere may encode it here.
+
+        Args:
+            messages: See `Request`.
+            image: The picture, upright and in RGB.
+            source: What it was loaded from, if that may serve in its place.
+            seed_index: See `Request`.
+            cut: See `Request`.
+        """
+        return Request(messages, [image], seed_index, cut=cut)
+
+    def count_tokens(self, text: str) -> int | None:  # noqa: ARG002
+        """Return how many tokens a part of an answer took, or None where that cannot be told, as by default."""
+        return None
+
+    def describe(self) -> EngineInfo:
+        """Say what it is and what it runs on: by default its class, on this machine's processor."""
+        return EngineInfo(type(self).__name__, hardware=cpu_name())
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """Let go of connections and processes; by default there are none. Closing twice is closing once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from egm.errors import ModelError
+from egm.extras import CHECKPOINTS, need
 from egm.models import PRESETS
 
 EMBEDDED: Final = "egm-tiny"
@@ -57,6 +58,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         ModelError: If there is no such model, it cannot be fetched, its folder lacks a configuration or safetensors
             weights, or it needs Python code of its own.
+        MissingExtraError: If it would have to be fetched, and nothing here could run it.
     """
     text = os.fspath(name)
     if text == EMBEDDED:
@@ -76,6 +78,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
             raise
         raise ModelError(f"{text[:200]!r} is no model: {_CHOICES}") from error
     if _HUB_NAME.fullmatch(text):
+        need(f"running {text} in this process", *CHECKPOINTS)  # before gigabytes are fetched in vain
         check_folder(_fetch(text, _SMALL_FILES), text, weights=False)
         return check_folder(_fetch(text, (*_SMALL_FILES, _WEIGHTS)), text)
     if (size := PRESETS.get(text)) is not None:

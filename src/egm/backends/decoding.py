@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from egm.backends.base import GenerationSettings, Request
-from egm.backends.sampling import drawing_of, row_uniforms
+from egm.backends.sampling import row_uniforms, sampler_of
 
 if TYPE_CHECKING:
-    from egm.models.decode.batch import PromptBatch
-    from egm.models.decode.decoder import Decoder
+    from egm.models.decode.decoder import BatchDecoder
+    from egm.models.decode.prompt_batch import PromptBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A reply in tokens.
+class GeneratedTokens:
+    """A reply while it is tokens.
 
     Attributes:
         ids: What was generated, the stop token included.
@@ -37,19 +37,21 @@ class Draft:
 
 def can_decode(model: Any, requests: Sequence[Request]) -> bool:
     """Tell whether the decoder takes a model and requests: one picture each."""
-    from egm.models.decode.decoder import can_decode
+    from egm.models.decode.decoder import supports_batch_decoding
 
-    return all(len(request.images) == 1 for request in requests) and can_decode(model)
+    return all(len(request.images) == 1 for request in requests) and supports_batch_decoding(model)
 
 
-def make_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> Decoder:
+def backend_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> BatchDecoder:
     """Make the decoder of a model that takes as many rows as there is memory for."""
-    from egm.models.decode.decoder import Decoder
+    from egm.models.decode.decoder import BatchDecoder
 
-    return Decoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, rows=None, graphs=True)
+    return BatchDecoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, max_rows=None, graphs=True)
 
 
-def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], device: Any) -> PromptBatch:
+def process_prompts(
+    processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], device: Any
+) -> PromptBatch:
     """Make the questions of groups of requests that ask the same, each picture processed once.
 
     Args:
@@ -58,46 +60,46 @@ def read_prompts(processor: Any, texts: Sequence[str], groups: Sequence[Sequence
         groups: The requests.
         device: Where the model is: beside a GPU, threads process the pictures.
     """
-    from egm.models.decode.batch import make_prompts, threads_for
+    from egm.models.decode.prompt_batch import make_prompts, threads_for
 
-    images = {id(group[0].images[0]): group[0].images[0] for group in groups}
-    places = {key: place for place, key in enumerate(images)}
+    distinct = {id(group[0].images[0]): group[0].images[0] for group in groups}
+    places = {key: place for place, key in enumerate(distinct)}
     pictures = [places[id(group[0].images[0])] for group in groups]
-    shown = list(images.values())
-    threads = 1 if device.type == "cpu" else threads_for(shown)
-    return make_prompts(processor, texts, pictures, shown, threads=threads)
+    images = list(distinct.values())
+    threads = 1 if device.type == "cpu" else threads_for(images)
+    return make_prompts(processor, texts, pictures, images, threads=threads)
 
 
-def write_drafts(
-    decoder: Decoder,
+def decode_groups(
+    decoder: BatchDecoder,
     prompts: PromptBatch,
-    rooms: Sequence[int],
+    max_tokens: Sequence[int],
     groups: Sequence[Sequence[Request]],
     settings: GenerationSettings,
     patch: int,
-) -> list[Draft]:
+) -> list[GeneratedTokens]:
     """Answer each request of each group.
 
     Args:
         decoder: What writes.
         prompts: The question of each group.
-        rooms: Most tokens of an answer, for each group.
+        max_tokens: Most tokens of an answer, for each group.
         groups: The requests.
         settings: How tokens are drawn.
         patch: Side of a patch in pixels.
     """
     requests = [request for group in groups for request in group]
-    which = [number for number, group in enumerate(groups) for _ in group]
-    numbers = row_uniforms(settings, requests, max(rooms))
-    written = decoder.write(prompts, which, max(rooms), drawing_of(settings), numbers, logprobs=True)
+    group_of_row = [number for number, group in enumerate(groups) for _ in group]
+    uniforms = row_uniforms(settings, requests, max(max_tokens))
+    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler_of(settings), uniforms, logprobs=True)
     sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
     return [
-        Draft(
-            written.ids[row][: rooms[group]],
-            written.logprobs[row][: rooms[group]],
+        GeneratedTokens(
+            written.ids[row][: max_tokens[group]],
+            written.logprobs[row][: max_tokens[group]],
             written.times[row],
             len(prompts.ids[group]),
             sizes[prompts.pictures[group]],
         )
-        for row, group in enumerate(which)
+        for row, group in enumerate(group_of_row)
     ]

@@ -1,4 +1,4 @@
-"""Drawing tokens so that a row's text depends on its own seed and not on what else is in the batch; and budgets."""
+"""Sampling so that a row's text depends on its own seed and not on what else is in the batch; and budget forcing."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from egm.backends.base import GenerationSettings, Request
 
 
 def seed_of(settings: GenerationSettings, request: Request) -> int:
-    """Mix the settings' seed, a request's draw and its vote into one seed of 63 bits; vote 0 has the draw's own."""
-    place = f"{settings.seed}/{request.draw}" + (f"/{request.vote}" if request.vote else "")
+    """Mix the settings' seed with a request's seed index and, but for vote 0, its vote into one seed of 63 bits."""
+    place = f"{settings.seed}/{request.seed_index}" + (f"/{request.vote}" if request.vote else "")
     digest = hashlib.sha256(place.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def alike(requests: Sequence[Request]) -> list[list[Request]]:
+def group_by_prompt(requests: Sequence[Request]) -> list[list[Request]]:
     """Group neighbours that ask the same about the same picture, such as the votes on one question."""
     groups: list[list[Request]] = []
     for request in requests:
-        if groups and request.asks_as(groups[-1][0]):
+        if groups and request.same_prompt(groups[-1][0]):
             groups[-1].append(request)
         else:
             groups.append([request])
     return groups
 
 
-class Budget:
-    """What is written in the model's place where its reasoning has lasted long enough.
+class ThinkingBudget:
+    """Budget forcing: what is written in the model's place where its reasoning has lasted long enough.
 
     Args:
         settings: How many tokens that is.
@@ -49,16 +49,16 @@ class Budget:
         encode: Callable[[str], list[int]],
     ) -> None:
         self._budget, self._cut, self._decode, self._encode = settings.thinking_budget, request.cut, decode, encode
-        self._close = encode("</think>") if self.bound else []
+        self._think_end = encode("</think>") if self.limited else []
         self._text: list[int] = []
         self.forced = (0, 0)
 
     @property
-    def bound(self) -> bool:
+    def limited(self) -> bool:
         """Whether there is a budget at all."""
         return self._budget is not None and self._cut is not None
 
-    def token(self, count: int, written: Callable[[], Sequence[int]]) -> int | None:
+    def forced_token(self, count: int, written: Callable[[], Sequence[int]]) -> int | None:
         """Return the token to write next, or None where the model chooses.
 
         Args:
@@ -72,30 +72,30 @@ class Budget:
             self.forced = (count, count + len(self._text))
         return self._text[count - self._budget] if count < self.forced[1] else None
 
-    def barred(self, count: int) -> int | None:
+    def banned_token(self, count: int) -> int | None:
         """Return the token that the model may not choose, if any: once its reasoning was closed, that which closes it.
 
         A model that was taught to think first would go on with that, close it, and answer all over again.
         """
-        return self._close[0] if 0 < self.forced[1] <= count and len(self._close) == 1 else None
+        return self._think_end[0] if 0 < self.forced[1] <= count and len(self._think_end) == 1 else None
 
 
 def mean_logprobs(
-    ids: Sequence[int], logprobs: Sequence[float], close: Sequence[int], forced: tuple[int, int]
+    ids: Sequence[int], logprobs: Sequence[float], think_end: Sequence[int], forced: tuple[int, int]
 ) -> tuple[float | None, float | None]:
     """Average log-probabilities as `Completion.logprob` and `Completion.answer_logprob` say.
 
     Args:
         ids: The tokens generated.
         logprobs: Their log-probabilities.
-        close: The tokens of `</think>`.
+        think_end: The tokens of `</think>`.
         forced: From where to where tokens were forced, and so chosen by nobody.
     """
-    width = len(close)
-    starts = (at for at in range(len(ids) - width, -1, -1) if list(ids[at : at + width]) == list(close))
+    width = len(think_end)
+    starts = (at for at in range(len(ids) - width, -1, -1) if list(ids[at : at + width]) == list(think_end))
     answer = max(next((at + width for at in starts), 0), forced[1])
-    own = [*logprobs[: forced[0]], *logprobs[forced[1] :]]
-    return _mean(own), _mean(logprobs[answer:])
+    chosen = [*logprobs[: forced[0]], *logprobs[forced[1] :]]
+    return _mean(chosen), _mean(logprobs[answer:])
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -109,11 +109,11 @@ def row_uniforms(settings: GenerationSettings, requests: Sequence[Request], coun
     return None if settings.greedy else uniforms([seed_of(settings, own) for own in requests], count)
 
 
-def drawing_of(settings: GenerationSettings) -> Any:
-    """Return how tokens are drawn."""
-    from egm.models.decode.sampling import Drawing
+def sampler_of(settings: GenerationSettings) -> Any:
+    """Return what draws tokens with these settings."""
+    from egm.models.decode.sampling import Sampler
 
-    return Drawing(settings.temperature, settings.top_p, settings.top_k)
+    return Sampler(settings.temperature, settings.top_p, settings.top_k)
 
 
 class RowSampler:
@@ -129,31 +129,31 @@ class RowSampler:
     """
 
     def __init__(self, settings: GenerationSettings, requests: Sequence[Request], count: int, device: Any) -> None:
-        self._drawing = drawing_of(settings)
+        self._sampler = sampler_of(settings)
         self._numbers = iter(row_uniforms(settings, requests, count).to(device).unbind(1))
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002 - what generate calls with
         """Leave each row, of scores of shape (rows, vocabulary), the token drawn."""
-        drawn = self._drawing(scores.float(), next(self._numbers))
+        drawn = self._sampler(scores.float(), next(self._numbers))
         return scores.new_full(scores.shape, -float("inf")).scatter(1, drawn[:, None], 0.0)
 
 
-class Scribe:
-    """Logits processors: first what the model thought of its tokens, then what it may not choose, last what it must.
+class LogitsProcessors:
+    """Logits processors of a batch: they record what the model thought of its tokens, ban some, and force others.
 
     Args:
         budgets: One a row.
     """
 
-    def __init__(self, budgets: Sequence[Budget]) -> None:
+    def __init__(self, budgets: Sequence[ThinkingBudget]) -> None:
         self.budgets = budgets
-        self._bound = [(row, budget) for row, budget in enumerate(budgets) if budget.bound]
+        self._limited = [(row, budget) for row, budget in enumerate(budgets) if budget.limited]
         self._length = 0  # of the prompt
         self._scores: Any = None
         self._chosen: list[Any] = []  # for each token but the last, log-probabilities of shape (rows,)
 
-    def listen(self, input_ids: Any, scores: Any) -> Any:
-        """Note the scores as the model gave them, and what became of those before; scores pass as they are."""
+    def record(self, input_ids: Any, scores: Any) -> Any:
+        """Record the scores as the model gave them, and what was chosen by those before; scores pass as they are."""
         if self._scores is None:
             self._length = input_ids.shape[1]
         else:
@@ -161,24 +161,26 @@ class Scribe:
         self._scores = scores.float().clone()
         return scores
 
-    def bar(self, input_ids: Any, scores: Any) -> Any:
-        """Take from a row what it may not choose; before anything is drawn."""
+    def ban(self, input_ids: Any, scores: Any) -> Any:
+        """Ban the token that a row may not choose; before anything is drawn."""
         count = input_ids.shape[1] - self._length
-        barred = [(row, token) for row, own in self._bound if (token := own.barred(count)) is not None]
-        if barred:
+        banned = [(row, token) for row, own in self._limited if (token := own.banned_token(count)) is not None]
+        if banned:
             scores = scores.clone()
-            for row, token in barred:
+            for row, token in banned:
                 scores[row, token] = -float("inf")
         return scores
 
     def force(self, input_ids: Any, scores: Any) -> Any:
-        """Leave a row whose budget has run out no choice."""
+        """Force the token of a row whose budget has run out."""
         count = input_ids.shape[1] - self._length
-        forced = [own.token(count, partial(_written, input_ids, row, self._length)) for row, own in self._bound]
+        forced = [
+            own.forced_token(count, partial(_written, input_ids, row, self._length)) for row, own in self._limited
+        ]
         if all(token is None for token in forced):
             return scores
         scores = scores.clone()
-        for (row, _), token in zip(self._bound, forced, strict=True):
+        for (row, _), token in zip(self._limited, forced, strict=True):
             if token is not None:
                 scores[row] = -float("inf")
                 scores[row, token] = 0.0
@@ -203,14 +205,14 @@ def _written(input_ids: Any, row: int, start: int) -> list[int]:
     return ids
 
 
-class Clock:
+class TokenTimer:
     """A stopping criterion that never stops, and notes when each token was there."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - what generate calls with
-        """Note the time."""
+        """Note when the newest token of each row was there."""
         import time
 
         import torch

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import Backend, GenerationSettings, Request
 from egm.errors import BackendError
 from egm.types import Completion
 
 
-class ScriptedBackend:
+class ScriptedBackend(Backend):
     """Replays texts, in order or by what is asked.
 
     Args:
@@ -25,7 +25,7 @@ class ScriptedBackend:
         '</think> [1, 2, 3, 4]'
     """
 
-    budgets = True
+    thinking_budgets = True
 
     def __init__(
         self, script: Iterable[str | Completion] | Mapping[str, str | Completion], *, model: str = "scripted"
@@ -37,14 +37,17 @@ class ScriptedBackend:
         self._queue: Iterator[str | Completion] = iter(()) if isinstance(script, Mapping) else iter(script)
 
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        """Replay; see `Backend.generate`. Words count as tokens, and no time passes; budgets bind texts as in `spoken`.
+        """Replay; see `Backend.generate`. Words count as tokens, and no time passes; budgets: see `completion_of`.
 
         Raises:
             BackendError: If the script has ended, or knows no phrase of a request.
         """
         self.requests += requests
         replies = ((request, self._next(request)) for request in requests)
-        return [line if isinstance(line, Completion) else spoken(line, request, settings) for request, line in replies]
+        return [
+            line if isinstance(line, Completion) else completion_of(line, request, settings)
+            for request, line in replies
+        ]
 
     def _next(self, request: Request) -> str | Completion:
         if self._by_phrase is None:
@@ -52,11 +55,11 @@ class ScriptedBackend:
             if line is None:
                 raise BackendError(f"the script of {self.model!r} has ended: give it a text for each request")
             return line
-        asked = _text(request)
-        known = [phrase for phrase in self._by_phrase if phrase in asked]
-        if not known:
-            raise BackendError(f"the script of {self.model!r} has no answer to {asked[:200]!r}: add its phrase")
-        return self._by_phrase[max(known, key=len)]
+        prompt = _text(request)
+        phrases = [phrase for phrase in self._by_phrase if phrase in prompt]
+        if not phrases:
+            raise BackendError(f"the script of {self.model!r} has no answer to {prompt[:200]!r}: add its phrase")
+        return self._by_phrase[max(phrases, key=len)]
 
 
 def _text(request: Request) -> str:
@@ -67,7 +70,7 @@ def _text(request: Request) -> str:
     return "\n".join(text for texts in parts for text in texts)
 
 
-def spoken(text: str, request: Request, settings: GenerationSettings) -> Completion:
+def completion_of(text: str, request: Request, settings: GenerationSettings) -> Completion:
     r"""Make a text a reply whose tokens are its words.
 
     Where the settings bound the reasoning and the text's is longer, the rest of it gives way to what `Request.cut`
@@ -75,7 +78,7 @@ def spoken(text: str, request: Request, settings: GenerationSettings) -> Complet
 
     Example:
         >>> request = Request([], cut=lambda text: "" if "</think>" in text else " </think> [")
-        >>> spoken("a b c d e </think> So: [1, 2]", request, GenerationSettings(thinking_budget=2)).text
+        >>> completion_of("a b c d e </think> So: [1, 2]", request, GenerationSettings(thinking_budget=2)).text
         'a b </think> [1, 2]'
     """
     if settings.thinking_budget is not None and request.cut is not None:

@@ -8,18 +8,28 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
-from egm.backends.decoding import Draft, can_decode, make_decoder, read_prompts, write_drafts
+from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
 from egm.backends.library_noise import quiet
-from egm.backends.sampling import Budget, Clock, RowSampler, Scribe, alike, mean_logprobs
+from egm.backends.sampling import (
+    LogitsProcessors,
+    RowSampler,
+    ThinkingBudget,
+    TokenTimer,
+    group_by_prompt,
+    mean_logprobs,
+)
+from egm.backends.tokens import stop_tokens, strip_stop
+from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
+from egm.extras import CHECKPOINTS, need
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-class TransformersBackend:
+class TransformersBackend(Backend):
     """A vision-language model and its processor.
 
     Args:
@@ -28,7 +38,7 @@ class TransformersBackend:
         name: What to call it in messages and records.
     """
 
-    budgets = True
+    thinking_budgets = True
 
     def __init__(self, model: Any, processor: Any, *, name: str = "") -> None:
         self.model = name or type(model).__name__
@@ -54,8 +64,10 @@ class TransformersBackend:
 
         Raises:
             ModelError: If there is no such model, device or type, or the checkpoint does not load whole.
+            MissingExtraError: Without torch and transformers.
         """
         checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
+        need(f"running {checkpoint.name} in this process", *CHECKPOINTS)
         target = _device(device)
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
@@ -82,6 +94,14 @@ class TransformersBackend:
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a part of an answer took."""
         return len(self._encode(text))
+
+    def describe(self) -> EngineInfo:
+        """Name the GPU and its driver where the model is on one, else the processor."""
+        hardware, versions = cpu_name(), {}
+        if self.module.device.type == "cuda":
+            hardware = gpu_name() or hardware
+            versions = {"driver": driver} if (driver := driver_version()) else {}
+        return EngineInfo(type(self).__name__, packages=("torch", "transformers"), versions=versions, hardware=hardware)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -111,10 +131,10 @@ class TransformersBackend:
                 for request in requests:
                     request.check()
                 decoded = settings.thinking_budget is None and can_decode(self.module, requests)
-                drafts = (self._decoded if decoded else self._generated)(requests, settings)
+                replies = (self._decoded if decoded else self._generated)(requests, settings)
         except torch.OutOfMemoryError as error:
             if "_decoder" in self.__dict__:
-                self._decoder.forget()
+                self._decoder.release_graphs()
             raise BackendError(
                 f"out of GPU memory with {len(requests)} requests at once: use a smaller batch_size"
             ) from error
@@ -122,53 +142,54 @@ class TransformersBackend:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
-        return [self._reply(draft, start) for draft in drafts]
+        return [self._reply(generated, start) for generated in replies]
 
     @cached_property
     def _decoder(self) -> Any:
-        return make_decoder(self.module, stops=sorted(self._stops()), banned=self._placeholders())
+        return backend_decoder(self.module, stops=self._stops(), banned=self._placeholders())
 
-    def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Draft]:
-        groups = alike(requests)
+    def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
+        groups = group_by_prompt(requests)
         texts = [self.prompt(group[0].messages) for group in groups]
-        prompts = read_prompts(self.processor, texts, groups, self.module.device)
-        rooms = [min(settings.max_new_tokens, self._room(len(ids))) for ids in prompts.ids]
+        prompts = process_prompts(self.processor, texts, groups, self.module.device)
+        max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
-        return write_drafts(self._decoder, prompts, rooms, groups, settings, patch)
+        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch)
 
-    def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Draft]:
+    def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
         inputs = self._inputs(requests)
         length = inputs["input_ids"].shape[1]
-        count = min(settings.max_new_tokens, self._room(length))
-        clock, scribe = Clock(), Scribe([Budget(settings, own, self._decode, self._encode) for own in requests])
+        count = min(settings.max_new_tokens, self._context_left(length))
+        timer = TokenTimer()
+        processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
         sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
         output = self._generate(
             inputs,
             self._config(count),
-            logits_processor=[scribe.listen, scribe.bar, *sampler, scribe.force],
-            stopping_criteria=[clock],
+            logits_processor=[processors.record, processors.ban, *sampler, processors.force],
+            stopping_criteria=[timer],
         )
         stops = self._stops()
-        rows, logprobs = output[:, length:].tolist(), scribe.logprobs(output)
+        rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
         ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [
-            Draft(row[:end], own[:end], clock.times[end - 1], tokens, size, budget.forced)
+            GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced)
             for row, own, end, tokens, size, budget in zip(
-                rows, logprobs, ends, read, sizes, scribe.budgets, strict=True
+                rows, logprobs, ends, read, sizes, processors.budgets, strict=True
             )
         ]
 
     def _generate(self, inputs: Any, config: Any, **options: Any) -> Any:
         """Call the model's own generate with a configuration that holds all there is to say."""
-        own = self.module.generation_config
+        before = self.module.generation_config
         self.module.generation_config = (
             config  # what a configuration leaves open is taken from here: penalties, top-k, ...
         )
         try:
             return self.module.generate(**inputs, generation_config=config, **options)
         finally:
-            self.module.generation_config = own
+            self.module.generation_config = before
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
         texts = [self.prompt(request.messages) for request in requests]
@@ -176,7 +197,8 @@ class TransformersBackend:
         inputs = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
         return inputs.to(self.module.device)
 
-    def _room(self, length: int) -> int:
+    def _context_left(self, length: int) -> int:
+        # Not every family's configuration bounds its context, or names its placeholders.
         context = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         if context is not None and length >= context:
             raise BackendError(f"a prompt of {length} tokens leaves no room in {self.model}'s context of {context}")
@@ -186,7 +208,7 @@ class TransformersBackend:
         """Greedy search with the checkpoint's stop tokens, but without its other wishes, such as penalties."""
         from transformers import GenerationConfig
 
-        stops = sorted(self._stops())
+        stops = self._stops()
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -196,33 +218,30 @@ class TransformersBackend:
             suppress_tokens=self._placeholders() or None,
         )
 
-    def _stops(self) -> set[int]:
-        config = self.module.generation_config
-        given = config.eos_token_id
-        stops = set(given if isinstance(given, list) else [given]) | {self.processor.tokenizer.eos_token_id}
-        return {int(stop) for stop in stops if stop is not None}
+    def _stops(self) -> list[int]:
+        return stop_tokens(self.module.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
 
     def _placeholders(self) -> list[int]:
         config = self.module.config
         ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted({int(token) for token in ids if token is not None})
 
-    def _reply(self, draft: Draft, start: float) -> Completion:
-        stopped = draft.ids[-1] in self._stops()
-        whole, answer = mean_logprobs(draft.ids, draft.logprobs, self._close, draft.forced)
+    def _reply(self, generated: GeneratedTokens, start: float) -> Completion:
+        ids, finish_reason = strip_stop(generated.ids, self._stops())
+        whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
-            text=self._decode(draft.ids[:-1] if stopped else draft.ids),
-            finish_reason="stop" if stopped else "length",
-            prompt_tokens=draft.prompt_tokens,
-            completion_tokens=len(draft.ids),
-            seconds=draft.time - start,
-            seen_size=draft.seen_size,
+            text=self._decode(ids),
+            finish_reason=finish_reason,
+            prompt_tokens=generated.prompt_tokens,
+            completion_tokens=len(generated.ids),
+            seconds=generated.time - start,
+            seen_size=generated.seen_size,
             logprob=whole,
             answer_logprob=answer,
         )
 
     @cached_property
-    def _close(self) -> list[int]:
+    def _think_end(self) -> list[int]:
         return self._encode("</think>")
 
     def _seen_sizes(self, inputs: Any) -> list[tuple[int, int] | None]:
@@ -284,7 +303,7 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     except Exception as error:  # whatever a damaged or missing file makes of itself
         reason = _first_line(error)
         raise ModelError(f"the processor of {name!r} does not load ({reason}): copy all its files") from error
-    if not hasattr(processor, "image_processor"):
+    if not hasattr(processor, "image_processor"):  # where there is none, AutoProcessor returns a bare tokenizer
         raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(

@@ -12,50 +12,64 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from egm.backends.base import Request
+from egm.backends.base import GenerationSettings, Request
+from egm.backends.remote import RemoteBackend, outcome
+from egm.backends.retry import RetryPolicy
+from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError, DataError, EgmError
 from egm.journal import Record
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from egm.codecs import Codec
     from egm.grounder import Grounder
     from egm.types import Completion, Sample
 
 CONNECTIONS: Final = 1000
 """Most requests under way at once, in an open loop too: as many connections as the client opens."""
 
-_Outcome: TypeAlias = "Completion | BackendError"
+_Reply: TypeAlias = "Completion | BackendError"
 
 
-def connect(server: str, model: str | None = None, *, max_tokens: int | None = None) -> Grounder:
+def connect(
+    server: str, model: str | None = None, *, codec: str | Codec = DEFAULT_CODEC, max_tokens: int | None = None
+) -> Grounder:
     """Connect to a server for measuring: every request is tried once, so that no time holds a wait between tries.
 
     Args:
         server: URL of an OpenAI-compatible server.
         model: The name it serves the model by; None takes the only one.
+        codec: How the model is asked.
         max_tokens: Most tokens to generate; None takes the default.
 
     Raises:
         EgmError: As `Grounder.connect` raises.
     """
-    from egm.backends.openai.faults import RetryPolicy
     from egm.grounder import Grounder
 
     settings = _settings(max_tokens)
-    return Grounder.connect(server, model, concurrency=CONNECTIONS, settings=settings, retry=RetryPolicy(retries=0))
+    once = RetryPolicy(retries=0)
+    return Grounder.connect(server, model, codec=codec, concurrency=CONNECTIONS, settings=settings, retry=once)
 
 
 def load(
-    model: str = "egm-tiny", *, device: str = "auto", dtype: str = "auto", max_tokens: int | None = None
+    model: str = "egm-tiny",
+    *,
+    codec: str | Codec | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_tokens: int | None = None,
 ) -> Grounder:
     """Load a model in this process for measuring.
 
     Args:
         model: What `Grounder.load` takes.
+        codec: The same.
         device: The same.
         dtype: The same.
         max_tokens: Most tokens to generate; None takes the default.
@@ -65,7 +79,8 @@ def load(
     """
     from egm.grounder import Grounder
 
-    return Grounder.load(model, device=device, dtype=dtype, settings=_settings(max_tokens), batch_size=1)
+    settings = _settings(max_tokens)
+    return Grounder.load(model, codec=codec, device=device, dtype=dtype, settings=settings, batch_size=1)
 
 
 def arrivals(rate: float, number: int, *, seed: int = 0) -> list[float]:
@@ -148,9 +163,7 @@ class _Load:
     rate: float | None = None
 
 
-def _settings(max_tokens: int | None) -> Any:
-    from egm.backends import GenerationSettings
-
+def _settings(max_tokens: int | None) -> GenerationSettings:
     return GenerationSettings() if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
 
 
@@ -159,18 +172,19 @@ def _check(grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], w
         raise EgmError(f"warmup {warmup} is out of range: give 0 or more")
     if not loads:
         raise EgmError("there is nothing to measure: give a concurrency or a rate")
-    here = not hasattr(grounder.backend, "submit")
+    backend = grounder.backend
+    most = backend.concurrency if isinstance(backend, RemoteBackend) else CONNECTIONS
     for load in loads:
         if load.rate is not None:
             arrivals(load.rate, 0)
-            if here:
+            if not isinstance(backend, RemoteBackend):
                 raise EgmError("a model in this process takes no arrivals: measure a concurrency, or give a server")
-        elif load.at_once is None or not 1 <= load.at_once <= CONNECTIONS:
-            raise EgmError(f"concurrency {load.at_once} is out of range: give 1 to {CONNECTIONS}")
-        elif load.at_once > 1 and getattr(grounder.backend, "one_by_one", False):
+        elif load.at_once is None or not 1 <= load.at_once <= most:
+            raise EgmError(f"concurrency {load.at_once} is out of range: give 1 to {most}")
+        elif load.at_once > 1 and not backend.batches:
             raise EgmError(
-                f"{grounder.backend.model} in NumPy answers one request at a time: measure concurrency 1, name a "
-                "device such as cpu or cuda to run it in PyTorch, or give a server"
+                f"{backend.model} in {type(backend).__name__} answers one request at a time: measure concurrency 1, "
+                "name a device such as cpu or cuda to run it in PyTorch, or give a server"
             )
     needed, there = sum(numbers) + len(loads) * warmup, _scenes()
     if cold and needed > there:
@@ -189,15 +203,15 @@ def _scenes() -> int:
 def _measure(
     grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool, seed: int
 ) -> Iterator[dict[str, Any]]:
-    asked = _questions(grounder, cold=cold, seed=seed)
+    pairs = _requests(grounder, cold=cold, seed=seed)
     for load, number in zip(loads, numbers, strict=True):
-        first = [next(asked)[1] for _ in range(warmup)]
-        batch = [next(asked) for _ in range(number)]
+        first = [next(pairs)[1] for _ in range(warmup)]
+        batch = [next(pairs) for _ in range(number)]
         _closed(grounder, first, load.at_once or 1)
         yield _run(grounder, load, batch, cold=cold, seed=seed)
 
 
-def _questions(grounder: Grounder, *, cold: bool, seed: int) -> Iterator[tuple[Sample, Request]]:
+def _requests(grounder: Grounder, *, cold: bool, seed: int) -> Iterator[tuple[Sample, Request]]:
     from egm.datasets.synthetic import SynthRef
 
     data = SynthRef("val", seed=seed)
@@ -213,13 +227,11 @@ def _request(grounder: Grounder, sample: Sample) -> Request:
 
     messages = grounder.codec.messages(sample.phrase, amodal=sample.amodal, prompt=grounder.prompt)
     image = load_image(sample.image)
-    if not hasattr(grounder.backend, "submit"):
-        return Request(messages, [image])
-    from egm.backends.openai.messages import RemoteRequest
-
+    if not isinstance(grounder.backend, RemoteBackend):
+        return grounder.backend.make_request(messages, image)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=95)  # now, so that encoding takes no time from what is measured
-    return RemoteRequest(messages, [image], files=(stream.getvalue(),))
+    return grounder.backend.make_request(messages, image, source=stream.getvalue())
 
 
 def _run(
@@ -230,21 +242,22 @@ def _run(
     queries = [request for _, request in batch]
     late = [0.0] * len(batch)
     start = time.perf_counter()
-    if load.rate is None:
-        outcomes = _closed(grounder, queries, load.at_once or 1)
+    if load.rate is not None and isinstance(grounder.backend, RemoteBackend):
+        times = arrivals(load.rate, len(batch), seed=seed)
+        outcomes, late = _open(grounder.backend, grounder.settings, queries, times)
     else:
-        outcomes, late = _open(grounder, queries, arrivals(load.rate, len(batch), seed=seed))
+        outcomes = _closed(grounder, queries, load.at_once or 1)
     wall = time.perf_counter() - start
     records = []
     for (sample, _), reply, wait_seconds in zip(batch, outcomes, late, strict=True):
         truth = (0.0, 0.0, 0.0, 0.0) if sample.box is None else (*sample.box,)
-        known: dict[str, Any] = {"id": sample.id, "image": sample.id, "phrase": sample.phrase, "truth": truth}
+        facts: dict[str, Any] = {"id": sample.id, "image": sample.id, "phrase": sample.phrase, "truth": truth}
         if isinstance(reply, BackendError):
-            records.append(Record(**known, failure=ERROR, error=str(reply)))
+            records.append(Record(**facts, failure=ERROR, error=str(reply)))
             continue
         records.append(
             Record(
-                **known,
+                **facts,
                 completion_tokens=reply.completion_tokens,
                 seconds=reply.seconds,
                 first_token_seconds=reply.first_token_seconds,
@@ -253,7 +266,7 @@ def _run(
             )
         )
     summary = totals(records)
-    times = summary["latency"]
+    spreads = summary["latency"]
     errors = [record.error for record in records if record.failure == ERROR]
     tokens = sum(record.completion_tokens for record in records)
     return {
@@ -265,49 +278,33 @@ def _run(
         "first_error": errors[0] if errors else None,
         "wall_seconds": wall,
         "requests_per_second": (len(batch) - len(errors)) / wall,
-        "latency": times["seconds"],
+        "latency": spreads["seconds"],
         "seconds": [None if record.failure == ERROR else record.seconds for record in records],
-        "first_token": times["first_token"],
-        "queue": times["queue"],
+        "first_token": spreads["first_token"],
+        "queue": spreads["queue"],
         "tokens_per_second": tokens / wall if tokens else None,
         "mean_tokens": summary["tokens"]["completion"] if tokens else None,
     }
 
 
-def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Outcome]:
-    backend: Any = grounder.backend
-    if not hasattr(backend, "submit"):
-        batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
-        return [outcome for batch in batches for outcome in _together(grounder, batch)]
-    from egm.backends.openai.backend import outcome
-
-    outcomes: dict[int, _Outcome] = {}
-    running: dict[Future[Completion], int] = {}
-    left = iter(enumerate(queries))
-    try:
-        while True:
-            while len(running) < at_once and (item := next(left, None)) is not None:
-                running[backend.submit(item[1], grounder.settings)] = item[0]
-            if not running:
-                return [outcomes[index] for index in range(len(queries))]
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                outcomes[running.pop(future)] = outcome(future)
-    finally:
-        for future in running:
-            future.cancel()
+def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Reply]:
+    if isinstance(grounder.backend, RemoteBackend):
+        outcomes = dict(grounder.backend.generate_each(queries, grounder.settings, limit=at_once))
+        return [outcomes[number] for number in range(len(queries))]
+    batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
+    return [outcome for batch in batches for outcome in _generate_batch(grounder, batch)]
 
 
-def _together(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Outcome]:
+def _generate_batch(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Reply]:
     try:
         return grounder.backend.generate(batch, grounder.settings)
     except BackendError as error:
         return [error] * len(batch)
 
 
-def _open(grounder: Grounder, queries: Sequence[Request], times: Sequence[float]) -> tuple[list[_Outcome], list[float]]:
-    from egm.backends.openai.backend import outcome
-
-    backend: Any = grounder.backend
+def _open(
+    backend: RemoteBackend, settings: GenerationSettings, queries: Sequence[Request], times: Sequence[float]
+) -> tuple[list[_Reply], list[float]]:
     futures: list[Future[Completion]] = []
     late: list[float] = []
     start = time.perf_counter()
@@ -316,7 +313,7 @@ def _open(grounder: Grounder, queries: Sequence[Request], times: Sequence[float]
             if (early := start + due - time.perf_counter()) > 0:
                 time.sleep(early)
             late.append(max(0.0, time.perf_counter() - start - due))
-            futures.append(backend.submit(query, grounder.settings))
+            futures.append(backend.submit(query, settings))
         return [outcome(future) for future in futures], late
     finally:
         for future in futures:

@@ -24,6 +24,7 @@ from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
 from egm.cli.sft import sft
 from egm.errors import EgmError
+from egm.extras import explained
 
 app = typer.Typer(
     name="egm",
@@ -69,7 +70,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a phrase may hold what the terminal's encoding lacks
     try:
-        app()
+        with explained("this command"):
+            app()
     except EgmError as error:
         _fail(str(error))
     except OSError as error:

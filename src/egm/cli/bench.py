@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from egm.cli import options
+from egm.cli.printing import console, figure, plain_table
 from egm.errors import EgmError
 
 app = typer.Typer(help="Measure how fast a model answers.", no_args_is_help=True)
@@ -22,13 +23,8 @@ def _group() -> None: ...
 @app.command("latency")
 def latency(
     server: options.Server = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="With --server the name it serves it by; else a model for this process, such as egm-tiny.",
-            show_default=False,
-        ),
-    ] = None,
+    model: options.Model = None,
+    codec: options.Codec = None,
     requests: Annotated[int, typer.Option(help="Requests measured for each load, at least.")] = 48,
     rounds: Annotated[
         int, typer.Option(help="Requests measured for each that is under way at once in a closed loop, at least.")
@@ -44,16 +40,14 @@ def latency(
         typer.Option(help="Open loop of Poisson arrivals, so many a second; repeatable.", show_default=False),
     ] = None,
     warmup: Annotated[int, typer.Option(help="Requests before each load that are not measured.")] = 4,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to generate; 4096 by default.", show_default=False)
-    ] = None,
+    max_tokens: options.MaxTokens = None,
     warm: Annotated[
         bool, typer.Option("--warm-images/--cold-images", help="One picture for all requests, or each its own.")
     ] = False,
-    device: Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="For one too: auto, float32, bfloat16 or float16.")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Fixes arrivals and pictures; caches do not know another seed's.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure latency and throughput on pictures of SynthRef val.
 
@@ -66,20 +60,20 @@ def latency(
     if the input is bad.
     """
     from egm import bench
+    from egm.codecs import DEFAULT_CODEC
 
     if server is None and model is None:
         raise EgmError("there is nothing to measure: give --server URL, or --model egm-tiny for this process")
     if server is None:
         loops, rates = concurrency or ([] if rate else [1]), rate or []
-        grounder = bench.load(str(model), device=device, dtype=dtype, max_tokens=max_tokens)
+        grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, max_tokens=max_tokens)
     else:
-        if (device, dtype) != ("auto", "auto"):
-            raise EgmError("--device and --dtype are for a model in this process: leave them out")
+        options.refuse_placement(device, dtype)
         chosen = bool(concurrency or rate)
         loops = concurrency or ([] if chosen else [1, 8, 64])
         rates = rate or ([] if chosen else [2.0, 8.0])
-        grounder = bench.connect(server, model, max_tokens=max_tokens)
-    try:
+        grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, max_tokens=max_tokens)
+    with grounder:
         loads = bench.measure(
             grounder,
             requests=requests,
@@ -90,7 +84,7 @@ def latency(
             cold=not warm,
             seed=seed,
         )
-        about = bench.describe(grounder, server)
+        about = bench.describe(grounder)
         about |= {
             "images": "warm" if warm else "cold",
             "warmup": warmup,
@@ -99,9 +93,6 @@ def latency(
             "seed": seed,
         }
         results = list(_watched(loads, len(loops) + len(rates)))
-    finally:
-        if server is not None:
-            grounder.backend.close()  # type: ignore[attr-defined]  # what connects has it
     if as_json:
         print(json.dumps({**about, "loads": results}))
     else:
@@ -122,17 +113,12 @@ def _watched(loads: Any, total: int) -> Any:
 
 
 def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("load", no_wrap=True)
-    for name in (
-        *("measured", "errors", "req/s", "mean", "p50", "p90", "p99"),
+    table = plain_table(
+        *("load", "measured", "errors", "req/s", "mean", "p50", "p90", "p99"),
         *("first token p50", "queue p50", "queue p99", "tok/s", "tokens"),
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    )
     for row in results:
         times, first, queue = (row[name] or {} for name in ("latency", "first_token", "queue"))
         load = f"{row['concurrency']} at once" if row["loop"] == "closed" else f"Poisson {row['rate']:g}/s"
@@ -140,27 +126,21 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
             load,
             str(row["requests"]),
             str(row["errors"]),
-            _figure(row["requests_per_second"], 2),
-            *(_figure(times.get(name), 3) for name in ("mean", "p50", "p90", "p99")),
-            _figure(first.get("p50"), 3),
-            *(_figure(queue.get(name), 3) for name in ("p50", "p99")),
-            _figure(row["tokens_per_second"], 1),
-            _figure(row["mean_tokens"], 1),
+            figure(row["requests_per_second"], 2),
+            *(figure(times.get(name), 3) for name in ("mean", "p50", "p90", "p99")),
+            figure(first.get("p50"), 3),
+            *(figure(queue.get(name), 3) for name in ("p50", "p99")),
+            figure(row["tokens_per_second"], 1),
+            figure(row["mean_tokens"], 1),
         )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 140)  # a file has no edge
+    out = console()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    console.print(Text(f"{about['engine']}, model {about['model']}; {versions}"), soft_wrap=True)
-    console.print(
+    out.print(Text(f"{about['engine']}, model {about['model']}; {versions}"), soft_wrap=True)
+    out.print(
         Text(
             f"{about['images']} images, at most {about['max_tokens']} tokens; of each load so many requests as stand "
             f"under measured, after {about['warmup']} to warm up; times in seconds"
         ),
         soft_wrap=True,
     )
-    console.print(table)
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    out.print(table)

@@ -69,6 +69,7 @@ def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
+    from egm.datasets import row_of
     from egm.files import write_bytes
 
     if samples:
@@ -79,23 +80,7 @@ def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:
         stream = io.BytesIO()
         picture.save(stream, "PNG", pnginfo=mark)
         write_bytes(out / name, stream.getvalue())
-    return (json.dumps(_row(sample, name), ensure_ascii=False) + "\n" for sample in samples)
-
-
-def _row(sample: Sample, name: str) -> dict[str, Any]:
-    assert sample.box is not None
-    assert sample.size is not None
-    return {
-        "id": sample.id,
-        "image": name,
-        "sent": sample.phrase,
-        "bbox": [int(value) for value in sample.box],  # SynthRef's boxes are whole pixels
-        "height": sample.size[1],
-        "width": sample.size[0],
-        "amodal": sample.amodal,
-        "rationale": sample.rationale,
-        **sample.meta,
-    }
+    return (json.dumps(row_of(sample, name, always_amodal=True), ensure_ascii=False) + "\n" for sample in samples)
 
 
 def _refuse_others(target: Path, prefix: str, scenes: int) -> None:

@@ -24,10 +24,14 @@ _Source = Annotated[
 _SHOWN = 20
 
 
+_NO_DATA = ("--data", str, "give the folder of the annotations with --data-root")
+
+
+@options.without(_NO_DATA)
 def check(
     dataset: _Source,
     images: options.Images = None,
-    data: options.Annotations = None,
+    data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
     leaks: Annotated[bool, typer.Option(help="Look for images of the eight evaluation splits.")] = True,
     listing: Annotated[
@@ -45,7 +49,7 @@ def check(
     A note says where boxes on the 0-1000 scale look like pixels.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
     Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
-    not one of the evaluation splits itself; that needs the annotations of all eight, see --data.
+    not one of the evaluation splits itself; that needs the annotations of all eight, see --data-root.
     """
     from rich.console import Console
     from rich.progress import track
@@ -53,16 +57,15 @@ def check(
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
     from egm.datasets.check import malformed_rows
     from egm.datasets.registry import evaluation_images
-    from egm.datasets.scales import scale_notes
+    from egm.datasets.scale_check import scale_notes
 
     console = Console(stderr=True)
-    if images is not None and not images.is_dir():
-        raise DataError(f"there is no folder {str(images)!r}: give --images the folder that the pictures lie in")
+    options.refuse_no_folder(images)
     if listing is not None and listing.exists():
         raise DataError(f"{str(listing)!r} is there already: give --list another name")
     malformed: list[Malformed] = []
     try:
-        opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial, malformed=malformed)
+        opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial, malformed=malformed)
     except DataError as error:
         if not malformed:
             raise
@@ -72,9 +75,9 @@ def check(
     notes, held_out = [], None
     if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
         try:
-            held_out = evaluation_images(data, allow_partial=allow_partial)
+            held_out = evaluation_images(data_root, allow_partial=allow_partial)
         except DataError as error:
-            if data is not None:
+            if data_root is not None:
                 raise
             notes.append(f"leaks were not looked for: {error}")
     look = images is not None or not opened.names_files
@@ -128,6 +131,7 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
     console.print(table)
 
 
+@options.without(_NO_DATA)
 def convert(
     dataset: _Source,
     out: Annotated[
@@ -138,7 +142,7 @@ def convert(
         typer.Option("--format", help="jsonl, parquet (RL) or coco; by default what OUT ends in.", show_default=False),
     ] = None,
     images: options.Images = None,
-    data: options.Annotations = None,
+    data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
     pictures: Annotated[
         Path | None,
@@ -156,17 +160,17 @@ def convert(
     side no word tells, as at "2 o'clock", are left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
-    from egm.datasets.convert import FORMATS, save_pictures
+    from egm.datasets.convert import ENDINGS, save_pictures
 
     if kind is None:
-        kind = next((name for name, ending in FORMATS.items() if out.suffix == ending), None)
+        kind = next((name for name, ending in ENDINGS.items() if out.suffix == ending), None)
     if kind is None:
-        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(FORMATS.values())}")
+        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(ENDINGS.values())}")
     if out.exists() and not force:
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
-    opened = open_dataset(dataset, images=images, data=data, allow_partial=allow_partial)
+    opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
     opened = Flipped(opened) if flip else opened
     write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind)
     print(out)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.cli.ground import clean
-from egm.cli.pictures import side_by_side, write_picture
+from egm.cli.pictures import write_picture
+from egm.terminal import printable
 
 if TYPE_CHECKING:
     from egm.types import Grounding, Sample, Score
@@ -27,6 +27,7 @@ def demo(
     start = time.perf_counter()
     from rich.console import Console
 
+    from egm.draw import side_by_side
     from egm.grounder import Grounder
     from egm.scoring import score
 
@@ -83,7 +84,7 @@ def _show(console: object, sample: Sample, grounding: Grounding, score: Score) -
         ("asked   ", "bold"),
         sample.phrase,
         ("\nthinks  ", "bold"),
-        clean(grounding.reasoning)[:_MOST_REASONING] or "nothing",
+        printable(grounding.reasoning)[:_MOST_REASONING] or "nothing",
         ("\npoints  ", "bold"),
         where,
         (f"   {verdict}", "green" if score.hit() else "red"),

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egm.cli import options
+from egm.cli.printing import console, figure, plain_table
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from egm.backends.base import GenerationSettings
     from egm.codecs import Codec
     from egm.grounder import Grounder
@@ -35,6 +34,11 @@ _TIMES = {
 }
 
 
+@options.without(
+    ("--data", str, "give the folder of the annotations with --data-root"),
+    ("--instruct", bool, "--codec qwen3_vl_instruct says it"),
+)
+@options.with_settings
 def evaluate(
     datasets: Annotated[
         list[str],
@@ -42,14 +46,9 @@ def evaluate(
             metavar="DATASET...", help="Splits, such as refcoco/val or synthref/val; or files.", show_default=False
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="egm-tiny (the default), a model folder, or a hub name; with --server the name it serves it by.",
-            show_default=False,
-        ),
-    ] = None,
+    model: options.Model = None,
     server: options.Server = None,
+    codec: options.Codec = None,
     script: Annotated[
         Path | None,
         typer.Option(help="Answers to replay without a model: a line a sample, or a journal.", show_default=False),
@@ -58,7 +57,7 @@ def evaluate(
         Path | None, typer.Option(help="Run folder; by default one in runs/eval named after model and datasets.")
     ] = None,
     images: options.Images = None,
-    data: options.Annotations = None,
+    data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
     scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
     concurrency: Annotated[
@@ -70,62 +69,43 @@ def evaluate(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")
     ] = False,
-    sample: options.Sampled = False,
-    seed: options.Seed = 0,
-    max_tokens: options.MaxTokens = None,
-    votes: options.Votes = 1,
-    stop_confidence: options.StopConfidence = None,
-    thinking_budget: options.ThinkingBudget = None,
+    *,
+    settings: options.Settings,
     prompt: options.Prompt = None,
-    codec: Annotated[
-        str, typer.Option(help="With --server or --script, the model's family: qwen3_vl, qwen2_5_vl or internvl.")
-    ] = "qwen3_vl",
-    instruct: Annotated[
-        bool, typer.Option("--instruct", help="With --server or --script, a Qwen3-VL that does not think first.")
-    ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Evaluate a model on datasets.
 
-    Each answer goes into RUN/journal.jsonl at once. However a run ended, the same command goes on with it: nothing is
-    asked twice, and the numbers are those of an uninterrupted run. Exit code 0 if the run is complete, 1 if too many
+    Without --model, egm-tiny is asked, or the server's only model. Each answer goes into RUN/journal.jsonl at once.
+    However a run ended, the same command goes on with it: nothing is asked twice, and the numbers are those of an
+    uninterrupted run. Exit code 0 if the run is complete, 1 if too many
     samples ended in an error, 2 if the input is bad.
     """
-    from egm.codecs import get_codec
+    from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate as run
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
-    settings = options.settings_of(
-        sample=sample,
-        seed=seed,
-        max_tokens=max_tokens,
-        votes=votes,
-        stop_confidence=stop_confidence,
-        thinking_budget=thinking_budget,
-    )
     splits: dict[str, Iterable[Sample]] = {}
     for name in datasets:
-        split, samples = _open(name, images=images, data=data, allow_partial=allow_partial, scenes=scenes)
+        split, samples = _open(name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes)
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
     if server is not None or script is not None:
-        if (device, dtype) != ("auto", "auto"):
-            raise EgmError("--device and --dtype are for models in this process: leave them out")
-        reader = get_codec(codec, **({"thinking_prefilled": False} if instruct else {}))
+        options.refuse_placement(device, dtype)
+        reader = get_codec(codec or DEFAULT_CODEC)
         keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
         grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
-        if instruct or codec != "qwen3_vl":
-            raise EgmError("--codec and --instruct are for --server and --script: a model folder says it itself")
-        grounder, engine = _here(model or "egm-tiny", device, dtype, concurrency, settings, prompt)
+        grounder, engine = _here(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
-    result = run(
-        splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
-    )
+    with grounder:
+        result = run(
+            splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
+        )
     summary = result.summary()
     if as_json:
         print(json.dumps({"folder": str(folder), **summary}))
@@ -149,20 +129,11 @@ def _open(
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
-    from egm.datasets.rows import ImageRoot
 
-    if images is not None and not images.is_dir():
-        raise DataError(f"there is no folder {str(images)!r} of images: check --images")
+    options.refuse_no_folder(images)
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
-        if dataset.root is None:  # then names are looked for in the current folder, which no link may lead out of
-            confined = ImageRoot(Path())
-            for picture in pictures:
-                try:
-                    confined(str(picture))
-                except DataError as error:
-                    raise DataError(f"{error}: give the folder that they lie in with --images") from None
         if not any(picture.is_file() for picture in pictures):
             raise DataError(
                 f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
@@ -187,7 +158,7 @@ def _packed(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     """The samples, without reading pictures that lie inside files."""
-    from egm.datasets.rows import Dataset
+    from egm.datasets.dataset import Dataset
 
     return samples.annotations() if isinstance(samples, Dataset) else samples
 
@@ -207,7 +178,7 @@ def _elsewhere(
     together = 8 if concurrency is None else concurrency
     if server is not None:
         return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
-    from egm.cli.script import read_script
+    from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
@@ -218,14 +189,20 @@ def _elsewhere(
 
 
 def _here(
-    model: str, device: str, dtype: str, concurrency: int | None, settings: GenerationSettings, prompt: str | None
+    model: str,
+    codec: str | None,
+    device: str,
+    dtype: str,
+    concurrency: int | None,
+    settings: GenerationSettings,
+    prompt: str | None,
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.backends.checkpoint import find_checkpoint, weights_digest
     from egm.grounder import Grounder
 
     weights = weights_digest(find_checkpoint(model).path)
     grounder = Grounder.load(
-        model, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
+        model, codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
     )
     return grounder, {"device": device, "dtype": dtype, "weights": weights}
 
@@ -235,10 +212,9 @@ def _slug(*names: str) -> str:
 
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    table = _table("split", "n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
+    table = plain_table("split", "n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
     parts = [*summary["splits"].items()]
     whole = summary["all"]
     for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
@@ -246,42 +222,25 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         table.add_row(
             Text(name),
             str(row["n"]),
-            _figure(row["accuracy"], 2, scale=100),
-            _figure(row["mean_iou"], 4),
+            figure(row["accuracy"], 2, scale=100),
+            figure(row["mean_iou"], 4),
             str(sum(row["failures"].values())),
             str(sum(row["errors"].values())),
-            *(_figure(tokens[kind], 0) for kind in ("completion", "reasoning", "answer")),
+            *(figure(tokens[kind], 0) for kind in ("completion", "reasoning", "answer")),
         )
-    times = _table(f"seconds, {summary['concurrency']} at once", "n", *_SPREAD)
+    times = plain_table(f"seconds, {summary['concurrency']} at once", "n", *_SPREAD)
     for name, title in _TIMES.items():
         if spread := whole["latency"][name]:
-            times.add_row(title, str(spread["n"]), *(_figure(spread[share], 3) for share in _SPREAD))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)  # a file has no edge
-    console.print(Text(summary["model"]))
-    console.print(table)
+            times.add_row(title, str(spread["n"]), *(figure(spread[share], 3) for share in _SPREAD))
+    out = console()
+    out.print(Text(summary["model"]))
+    out.print(table)
     if times.row_count:
-        console.print(times)
+        out.print(times)
     if rate := whole["latency"]["tokens_per_second"]:
-        console.print(f"{rate:.1f} tokens a second in one request")
+        out.print(f"{rate:.1f} tokens a second in one request")
     for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
         if counts:
             kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
-            console.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
-    console.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(Text(title), no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _figure(value: float | None, digits: int, *, scale: float = 1.0) -> str:
-    return "-" if value is None else f"{value * scale:.{digits}f}"
+            out.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
+    out.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)

@@ -13,8 +13,9 @@ import typer
 
 from egm.cli import options
 from egm.cli.embedded import notice
-from egm.cli.pictures import check_picture_path, side_by_side, write_picture
-from egm.errors import EgmError, ImageError, ModelError
+from egm.cli.pictures import check_picture_path, write_picture
+from egm.errors import EgmError, ImageError
+from egm.terminal import printable
 
 if TYPE_CHECKING:
     from egm.types import Grounding
@@ -30,20 +31,15 @@ _WHY = {
 }
 
 
+@options.with_settings
 def ground(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a folder of images.", show_default=False)],
     phrases: Annotated[
         list[str], typer.Argument(metavar="PHRASE...", help="What to find, one or more.", show_default=False)
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="egm-tiny, a model folder, or a hub name; with --server, the name that it serves the model by.",
-            show_default="egm-tiny, or the server's only one",
-        ),
-    ] = None,
+    model: options.Model = None,
     server: options.Server = None,
-    codec: Annotated[str, typer.Option(help="With --server, the model's family.")] = "qwen3_vl",
+    codec: options.Codec = None,
     amodal: Annotated[bool, typer.Option("--amodal", help="Ask for whole objects, hidden parts too.")] = False,
     draw: Annotated[
         Path | None,
@@ -51,21 +47,20 @@ def ground(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, one object an answer.")] = False,
     show_reasoning: Annotated[bool, typer.Option("--show-reasoning", help="Print what the model thought.")] = False,
-    sample: options.Sampled = False,
-    seed: options.Seed = 0,
-    max_tokens: options.MaxTokens = None,
-    votes: options.Votes = 1,
-    stop_confidence: options.StopConfidence = None,
-    thinking_budget: options.ThinkingBudget = None,
+    *,
+    settings: options.Settings,
     prompt: options.Prompt = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
     """Find what phrases describe in an image: boxes in pixels, `x1 y1 x2 y2`.
 
+    Without --model, egm-tiny is asked, or the server's only model.
     Exit code 0 if every answer has a box, 1 if one has none, 2 if the input is bad. A bad image in a folder is
     reported, and the others go on.
     """
+    from egm.codecs import DEFAULT_CODEC
+    from egm.draw import side_by_side
     from egm.grounder import Grounder, check_phrase
     from egm.images import load_image
     from egm.types import Sample
@@ -79,50 +74,43 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    settings = options.settings_of(
-        sample=sample,
-        seed=seed,
-        max_tokens=max_tokens,
-        votes=votes,
-        stop_confidence=stop_confidence,
-        thinking_budget=thinking_budget,
-    )
-
     if server is not None:
-        if (device, dtype) != ("auto", "auto"):
-            raise ModelError("--device and --dtype are for models in this process: leave them out with --server")
-        grounder = Grounder.connect(server, model, codec=codec, settings=settings, prompt=prompt)
+        options.refuse_placement(device, dtype)
+        grounder = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, settings=settings, prompt=prompt)
     else:
-        grounder = Grounder.load(model or "egm-tiny", device=device, dtype=dtype, settings=settings, prompt=prompt)
+        grounder = Grounder.load(
+            model or "egm-tiny", codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt
+        )
     line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
     if line is not None:
         print(line, file=sys.stderr)
     code = 0
-    results = grounder.ground_each(
-        Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
-    )
-    for path, answers in _by_image(paths, results, len(asked)):
-        error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
-        if error is not None:
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
-            code = 2
-            continue
-        groundings = [answer for answer in answers if not isinstance(answer, EgmError)]
-        if any(grounding.box is None for grounding in groundings):
-            code = max(code, 1)
-        if as_json:
-            for grounding in groundings:
-                print(
-                    json.dumps(
-                        {"image": path, "amodal": amodal, "model": grounder.backend.model, **grounding.to_dict()}
-                    ),
-                    flush=True,
-                )
-        else:
-            _print(path if len(paths) > 1 else None, groundings, show_reasoning)
-        if draw is not None:
-            target = draw / f"{Path(path).name}.png" if os.path.isdir(image) else draw  # noqa: PTH112
-            write_picture(target, side_by_side([grounding.draw() for grounding in groundings]))
+    with grounder:
+        results = grounder.ground_each(
+            Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
+        )
+        for path, answers in _by_image(paths, results, len(asked)):
+            error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
+            if error is not None:
+                print("error:", " ".join(str(error).split()), file=sys.stderr)
+                code = 2
+                continue
+            groundings = [answer for answer in answers if not isinstance(answer, EgmError)]
+            if any(grounding.box is None for grounding in groundings):
+                code = max(code, 1)
+            if as_json:
+                for grounding in groundings:
+                    print(
+                        json.dumps(
+                            {"image": path, "amodal": amodal, "model": grounder.backend.model, **grounding.to_dict()}
+                        ),
+                        flush=True,
+                    )
+            else:
+                _print(path if len(paths) > 1 else None, groundings, show_reasoning)
+            if draw is not None:
+                target = draw / f"{Path(path).name}.png" if os.path.isdir(image) else draw  # noqa: PTH112
+                write_picture(target, side_by_side([grounding.draw() for grounding in groundings]))
     raise typer.Exit(code)
 
 
@@ -147,11 +135,11 @@ def _by_image(
 
 def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) -> None:
     if path is not None:
-        print(clean(path))
+        print(printable(path))
     for grounding in groundings:
-        print(clean(grounding.phrase))
+        print(printable(grounding.phrase))
         if show_reasoning:
-            print("  reasoning:", clean(grounding.reasoning) or "none")
+            print("  reasoning:", printable(grounding.reasoning) or "none")
         cost = f"({grounding.seconds:.2f} s, {grounding.tokens} tokens)"
         if grounding.confidence is not None:
             cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"
@@ -160,8 +148,3 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         else:
             print(f"  no box: {_WHY[str(grounding.failure)]}  {cost}")
     sys.stdout.flush()
-
-
-def clean(text: str) -> str:
-    """Put text on one line that cannot steer the terminal: neither escape sequences nor changes of direction."""
-    return "".join(c if c.isprintable() or c == "\u200d" else "�" for c in " ".join(text.split()))

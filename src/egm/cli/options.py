@@ -1,72 +1,210 @@
-"""Options that several commands share, and the settings that they come to."""
+"""Options that several commands share: one name and one help text for the same fact."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 
 import typer
+
+from egm.codecs import DEFAULT_CODEC, codec_names
+from egm.codecs.prompts import PROMPTS
+from egm.errors import EgmError
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
 
+    Settings: TypeAlias = GenerationSettings
+else:
+    Settings = Any  # commands are looked at as the command line is built, before any backend is loaded
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="egm-tiny, a model folder, or a hub name; with --server, the name that it serves the model by.",
+        show_default=False,
+    ),
+]
 Server = Annotated[
     str | None,
     typer.Option(
         metavar="URL", help="An OpenAI-compatible server; its key is taken from OPENAI_API_KEY.", show_default=False
     ),
 ]
-Images = Annotated[Path | None, typer.Option(help="Folder that the images lie in.", show_default=False)]
-Annotations = Annotated[
-    Path | None, typer.Option(help="Folder with RefCOCO's annotations; EGM_DATA or ./data.", show_default=False)
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"How a model is asked and read: {', '.join(codec_names())}. By default what a checkpoint calls for, "
+        f"elsewhere {DEFAULT_CODEC}; egm score assumes none.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DATASET",
+        help="What was asked: a split, such as refcoco/val, or a file; repeatable.",
+        show_default=False,
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where the annotations of named splits lie; else EGM_DATA, else ./data.", show_default=False
+    ),
+]
+Images = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder that the pictures lie in.", show_default=False)
 ]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Take a split whose size is not the published one.")
 ]
-Sampled = Annotated[
-    bool, typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy.")
+Prompt = Annotated[str | None, typer.Option(help=f"Prompt style: {' or '.join(PROMPTS)}.", show_default=False)]
+Device = Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="For a model in this process: auto, float32, bfloat16 or float16.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.", show_default=False)
 ]
-Seed = Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.")]
-Votes = Annotated[
-    int, typer.Option(help="With --sample, answers to sample to each phrase; the box that most agree on counts.")
-]
-StopConfidence = Annotated[
-    float | None,
-    typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
-]
-ThinkingBudget = Annotated[
-    int | None, typer.Option(help="Most tokens of reasoning; then the answer is begun in the model's place.")
-]
-Prompt = Annotated[str | None, typer.Option(help="Prompt style: qwen3 or grounding.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+
+# The options that make `GenerationSettings`, in the order of the help; `with_settings` gives them to a command.
+_SETTINGS: dict[str, tuple[Any, Any]] = {
+    "sample": (
+        Annotated[
+            bool,
+            typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy."),
+        ],
+        False,
+    ),
+    "seed": (Annotated[int, typer.Option(help="With --sample, the same seed gives the same text.")], 0),
+    "max_tokens": (MaxTokens, None),
+    "votes": (
+        Annotated[
+            int,
+            typer.Option(help="With --sample, answers to sample to each phrase; the box that most agree on counts."),
+        ],
+        1,
+    ),
+    "stop_confidence": (
+        Annotated[
+            float | None,
+            typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
+        ],
+        None,
+    ),
+    "thinking_budget": (
+        Annotated[
+            int | None,
+            typer.Option(help="Most tokens of reasoning; then the answer is begun in the model's place."),
+        ],
+        None,
+    ),
+}
 
 
-def settings_of(
-    *,
-    sample: bool,
-    seed: int,
-    max_tokens: int | None,
-    votes: int,
-    stop_confidence: float | None,
-    thinking_budget: int | None,
-) -> GenerationSettings:
-    """Put the options into settings.
+def with_settings(command: _Command) -> _Command:
+    """Give a command the options of `GenerationSettings`; together they are its parameter `settings`."""
+
+    def fold(values: dict[str, Any]) -> dict[str, Any]:
+        settings = _settings(**{name: values.pop(name) for name in _SETTINGS})
+        return {**values, "settings": settings}
+
+    options = [_parameter(name, annotation, default) for name, (annotation, default) in _SETTINGS.items()]
+    return _with_options(command, options, fold, place="settings")
+
+
+def without(*gone: tuple[str, type, str]) -> Callable[[_Command], _Command]:
+    """Refuse options that a command had once.
+
+    Args:
+        *gone: Each option, the type of its value (`bool` for a flag), and what takes its place.
+    """
+
+    def refuse(option: str, instead: str) -> Callable[[Any], None]:
+        def callback(value: Any) -> None:
+            if value is not None:
+                raise EgmError(f"there is no {option} here any more: {instead}")
+
+        return callback
+
+    options = [
+        _parameter(
+            f"gone_{number}",
+            Annotated[kind | None, typer.Option(option, hidden=True, callback=refuse(option, instead))],
+            None,
+        )
+        for number, (option, kind, instead) in enumerate(gone)
+    ]
+
+    def fold(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if not name.startswith("gone_")}
+
+    return lambda command: _with_options(command, options, fold)
+
+
+def refuse_placement(device: str, dtype: str) -> None:
+    """Refuse `--device` and `--dtype` where the model is not in this process.
 
     Raises:
-        EgmError: If a number is out of range, or they do not fit together.
+        EgmError: If one is given.
     """
+    if (device, dtype) != ("auto", "auto"):
+        raise EgmError("--device and --dtype are for a model in this process: leave them out")
+
+
+def refuse_no_folder(images: Path | None) -> None:
+    """Refuse an `--images` that is no folder.
+
+    Raises:
+        EgmError: If there is none of that name.
+    """
+    if images is not None and not images.is_dir():
+        raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
+
+
+def _settings(*, sample: bool, max_tokens: int | None, **others: Any) -> GenerationSettings:
     from dataclasses import replace
 
     from egm.backends import CARD_SETTINGS, GenerationSettings
 
     usual = CARD_SETTINGS if sample else GenerationSettings()
-    return replace(
-        usual,
-        seed=seed,
-        max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens,
-        votes=votes,
-        stop_confidence=stop_confidence,
-        thinking_budget=thinking_budget,
-    )
+    return replace(usual, max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens, **others)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _with_options(
+    command: _Command,
+    options: Sequence[inspect.Parameter],
+    fold: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    place: str | None = None,
+) -> _Command:
+    """Put options into a command's signature, which Typer reads, and fold their values before the command is called.
+
+    Args:
+        command: The command, or what this returned for one.
+        options: To stand at the end, or in place of a parameter.
+        fold: Makes the command's own arguments of all values by name.
+        place: That parameter.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += options if parameter.name == place else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    parameters += options if place is None else ()
+
+    @functools.wraps(command)
+    def folded(**values: Any) -> Any:
+        return command(**fold(values))
+
+    folded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return cast(_Command, folded)

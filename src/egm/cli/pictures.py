@@ -1,9 +1,8 @@
-"""Answers drawn beside each other, and written."""
+"""Files that pictures of answers are written to."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,23 +12,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-_GAP = 12
-_PAPER = (255, 255, 255)
-
-
-def side_by_side(panels: Sequence[Image]) -> Image:
-    """Put pictures in a row on white, their tops level."""
-    from PIL import Image
-
-    if len(panels) == 1:
-        return panels[0]
-    width = sum(panel.width for panel in panels) + _GAP * (len(panels) - 1)
-    canvas = Image.new("RGB", (width, max(panel.height for panel in panels)), _PAPER)
-    left = 0
-    for panel in panels:
-        canvas.paste(panel, (left, 0))
-        left += panel.width + _GAP
-    return canvas
 
 
 def check_picture_path(path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.errors import EgmError
+from egm.cli import options
+from egm.cli.printing import console
+from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,14 +53,12 @@ def report(
     gallery_items: Annotated[
         int | None, typer.Option(min=1, help="Most answers in the gallery; 200.", show_default=False)
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the gallery's pictures lie; SynthRef needs none.", show_default=False),
-    ] = None,
+    images: options.Images = None,
 ) -> None:
     """Report runs of egm eval: the model card's table beside the published rows, latency and tokens.
 
-    Everything is rebuilt from the journals, without a model.
+    Everything is rebuilt from the journals, without a model. A gallery takes its pictures from --images, but those of
+    SynthRef are drawn again.
     """
     from egm.report.run_tables import card_grid, cost_grid
     from egm.report.runs import load_runs
@@ -81,9 +81,16 @@ def report(
     # First what can fail, so that an error is all that is printed.
     if gallery is not None:
         _write_gallery(loaded, gallery, gallery_items, images)
+    no_figures = None
     if out is not None:
-        _write(loaded, grids, comparison, out)
+        _write_tables(grids, comparison, out)
+        try:
+            _write_figures(loaded, out)
+        except MissingExtraError as error:  # the tables are all the same
+            no_figures = error
     _print(list(grids.values()), form)
+    if no_figures is not None:
+        raise no_figures
 
 
 def _compare(runs: Sequence[Run]) -> Comparison:
@@ -105,21 +112,17 @@ def _write_gallery(runs: Sequence[Run], path: Path, items: int | None, images: P
     from egm.files import write_text
     from egm.report.gallery import GALLERY_ITEMS, gallery
 
-    if images is not None and not images.is_dir():
-        raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
+    options.refuse_no_folder(images)
     page = gallery(runs, images=images, items=GALLERY_ITEMS if items is None else items)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
 
 
-def _write(runs: Sequence[Run], grids: Mapping[str, Grid], comparison: Comparison | None, out: Path) -> None:
+def _write_tables(grids: Mapping[str, Grid], comparison: Comparison | None, out: Path) -> None:
     import json
 
-    from egm.files import write_bytes, write_text
+    from egm.files import write_text
     from egm.report import grid as forms
-    from egm.report.figure_points import points_of
-    from egm.report.figures import latency_figure, tokens_figure
-    from egm.report.runs import shared_splits
 
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "report.md", "\n".join(map(forms.markdown, grids.values())))
@@ -128,6 +131,14 @@ def _write(runs: Sequence[Run], grids: Mapping[str, Grid], comparison: Compariso
         write_text(out / f"{stem}.csv", forms.csv_text(table))
     if comparison is not None:
         write_text(out / "paired.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+
+
+def _write_figures(runs: Sequence[Run], out: Path) -> None:
+    from egm.files import write_bytes
+    from egm.report.figure_points import points_of
+    from egm.report.figures import latency_figure, tokens_figure
+    from egm.report.runs import shared_splits
+
     splits = shared_splits(runs)
     points = points_of(runs, splits) if splits else []
     figures = {}
@@ -141,15 +152,10 @@ def _write(runs: Sequence[Run], grids: Mapping[str, Grid], comparison: Compariso
 
 
 def _print(grids: Sequence[Grid], form: Format) -> None:
-    from rich.console import Console
-
     from egm.report import grid as forms
 
     if form is Format.TERMINAL:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = max(console.width, 160)  # a file has no edge
-        console.print(forms.terminal(*grids))
+        console().print(forms.terminal(*grids))
     elif form is Format.CSV:
         print(forms.csv_text(grids[0]), end="")  # a CSV file is one table
     else:

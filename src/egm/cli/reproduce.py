@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.cli.printing import console, plain_table
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
@@ -76,22 +77,17 @@ def reproduce(
 
 
 def _report(plan: Plan) -> None:
-    from rich.console import Console
-
     from egm.report.grid import terminal
     from egm.reproduce.report import write_report
 
     text, table, path = write_report(plan)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 200)  # a file has no edge
-    console.print(terminal(table))
-    console.print(text, markup=False)
+    out = console()
+    out.print(terminal(table))
+    out.print(text, markup=False)
     print(path)
 
 
 def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from egm.reproduce.jobs import places_for
@@ -101,10 +97,8 @@ def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
         device = "the CPU" if not places[0] else "; ".join(f"GPU {place}" for place in places)
     except EgmError as error:  # a plan may be made where it will not run
         device = f"not here ({error})"
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
-    console.print(_arms_table(plan))
+    out = console()
+    out.print(_arms_table(plan))
     asked, timed = plan.recipe.evaluate, plan.recipe.latency
     scenes = "all scenes" if asked.scenes is None else f"{asked.scenes} scenes each"
     lines = [
@@ -116,21 +110,15 @@ def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
     if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):
         lines.append(f"ablations not asked for: {', '.join(left)}")
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        out.print(Text(line), soft_wrap=True)
 
 
 def _arms_table(plan: Plan) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
     from egm.models.presets import size_text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("arm", no_wrap=True)
-    for name in ("stage", "from", "answers"):
-        table.add_column(name, no_wrap=True)
-    for name in ("parameters", "steps", "samples"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("arm", "stage", "from", "answers", "parameters", "steps", "samples", names=4)
     table.add_column("to do")
     for name, arm in plan.arms.items():
         left = [stage for stage in ("train", "evaluate") if plan.reaches(stage) and not plan.is_done(name, stage)]

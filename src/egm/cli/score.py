@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.cli.ground import clean
+from egm.cli import options
+from egm.cli.printing import console
 from egm.errors import EgmError
+from egm.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from egm.datasets import Dataset
     from egm.failures import Neighbour
     from egm.journal import Record
     from egm.report.judge import Judgement
@@ -22,33 +22,25 @@ if TYPE_CHECKING:
     from egm.types import Sample
 
 
+@options.without(
+    ("--thinking/--no-thinking", bool, "--codec qwen3_vl is read after thinking, --codec qwen3_vl_instruct without"),
+)
 def score_command(
     predictions: Annotated[
         list[Path],
         typer.Argument(metavar="A [B]", help="A file of predictions, or two to compare.", show_default=False),
     ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What was asked: a split such as refcoco/val, or a file. May be given again for more splits."
-        ),
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the annotations of named splits lie.")
-    ] = None,
-    codec: Annotated[
-        str | None, typer.Option(help="How texts are read: qwen3_vl, qwen2_5_vl or internvl. Never guessed.")
-    ] = None,
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    codec: options.Codec = None,
     pixels_of: Annotated[
-        str, typer.Option(help="With qwen2_5_vl: pixels of the picture as the model saw it (seen), or original.")
+        str,
+        typer.Option(help="With a codec of pixels: those of the picture as the model saw it (seen), or original."),
     ] = "seen",
-    thinking: Annotated[
-        bool, typer.Option("--thinking/--no-thinking", help="With qwen3_vl: whether the template opened the reasoning.")
-    ] = True,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Score what is answered, though a split has more samples.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     judge: Annotated[
@@ -58,19 +50,16 @@ def score_command(
     judge_model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The judge's name; a server of one model needs none.")
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With --judge: where the pictures lie, to show them to it.")
-    ] = None,
+    images: options.Images = None,
 ) -> None:
     """Score predictions: accuracy and IoU with 95 % intervals by picture, and every miss by kind.
 
     Reads journals of `egm eval`, VLM-R1's logs, the official implementation's output, lmms-eval's samples, and rows
     (JSON list or lines, .gz too) with id, or image and phrase, and with text or box (pixels, x1 y1 x2 y2). Two files
-    are compared on the items that both answer. A judge's key is taken from OPENAI_API_KEY.
+    are compared on the items that both answer. A judge's key is taken from OPENAI_API_KEY;
+    it is shown the pictures if --images says where they lie.
     """
     import json
-
-    from rich.console import Console
 
     from egm.report import compare, interval_summary, read_records
     from egm.report.grid import terminal
@@ -81,7 +70,7 @@ def score_command(
         raise EgmError(f"give one file of predictions, or two to compare, not {len(predictions)}")
     if judge is None and (judge_model is not None or images is not None):
         raise EgmError("--judge-model and --images are for a judge: give its server with --judge URL")
-    reading = _reading(codec, pixels_of, thinking)
+    reading = _reading(codec, pixels_of)
     samples = _samples(data, data_root, allow_partial) if data else None
     neighbours = neighbours_in(samples) if samples is not None else None
     files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]
@@ -99,14 +88,13 @@ def score_command(
             json.dumps({"scores": scores, "comparison": None if comparison is None else comparison.to_dict()}, indent=2)
         )
         return
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(console.width, 140)) if not console.is_terminal else console
+    out = console()
     for number, (letter, path, summary) in enumerate(zip("AB", predictions, summaries, strict=False)):
-        console.print(clean(f"{letter}: {path}" if comparison else str(path)), style="bold", markup=False)
+        out.print(printable(f"{letter}: {path}" if comparison else str(path)), style="bold", markup=False)
         grids = summary_grids(summary) + (judgement_grids(judgements[number]) if judgements else [])
-        console.print(terminal(*grids))
+        out.print(terminal(*grids))
     if comparison is not None:
-        console.print(terminal(*comparison_grids(comparison, ("A", "B"))))
+        out.print(terminal(*comparison_grids(comparison, ("A", "B"))))
 
 
 def _judge(
@@ -119,45 +107,29 @@ def _judge(
     from egm.backends.openai.backend import OpenAIBackend
     from egm.report.judge import judge_misses
 
-    if images is not None and not images.is_dir():
-        raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
+    options.refuse_no_folder(images)
     with OpenAIBackend(url, model) as backend:
         return [judge_misses(records, backend, images=images, neighbours=neighbours) for records in files]
 
 
-def _reading(codec: str | None, pixels_of: str, thinking: bool) -> Reading | None:
-    from egm.codecs import get_codec
+def _reading(codec: str | None, pixels_of: str) -> Reading | None:
+    from egm.codecs import codec_names, get_codec
     from egm.report.predictions import Reading
 
     if pixels_of not in ("seen", "original"):
         raise EgmError(f"--pixels-of must be seen or original, not {pixels_of!r}")
-    if pixels_of == "original" and codec != "qwen2_5_vl":
-        raise EgmError("--pixels-of original needs --codec qwen2_5_vl: the other codecs do not speak pixels")
-    if codec is None:
-        return None
-    options = {"thinking_prefilled": thinking} if codec == "qwen3_vl" else {}
-    return Reading(get_codec(codec, **options), "original" if pixels_of == "original" else "seen")
+    reader = None if codec is None else get_codec(codec)
+    if pixels_of == "original" and not (reader is not None and reader.speaks_pixels):
+        speaking = " or ".join(name for name in codec_names() if get_codec(name).speaks_pixels)
+        raise EgmError(f"--pixels-of original needs --codec {speaking}: the other codecs do not speak pixels")
+    return None if reader is None else Reading(reader, "original" if pixels_of == "original" else "seen")
 
 
 def _samples(names: list[str], root: Path | None, allow_partial: bool) -> list[tuple[str, Sample]]:
-    from egm.datasets.registry import open_dataset
+    from egm.datasets import open_dataset, with_sizes
 
     found: list[tuple[str, Sample]] = []
     for name in names:
         dataset = open_dataset(name, data=root, allow_partial=allow_partial)
-        found += [(dataset.name, sample) for sample in _sized(dataset)]
+        found += [(dataset.name, sample) for sample in with_sizes(dataset)]
     return found
-
-
-def _sized(dataset: Dataset) -> Iterator[Sample]:
-    """The samples; where rows with pictures inside say no size, as lmms-lab's, with that of the picture."""
-    from egm.images import load_image
-
-    known: dict[str, tuple[int, int]] = {}
-    for number, sample in enumerate(dataset.annotations()):
-        if sample.size is None and not dataset.names_files:
-            name = str(sample.image)
-            if name not in known:
-                known[name] = load_image(dataset[number].image).size
-            sample = replace(sample, size=known[name])
-        yield sample

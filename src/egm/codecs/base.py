@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from egm.boxes import Box
-from egm.types import Grounding, Message
+from egm.codecs import targets
+from egm.codecs.parsing import reading
+from egm.codecs.parsing.reading import Scale
+from egm.codecs.prompts import user_turn
+
+if TYPE_CHECKING:
+    from egm.boxes import Box
+    from egm.types import Grounding, Message
 
 
-class Codec(Protocol):
-    """One model family's convention.
+class Codec(ABC):
+    """One model family's convention; a family is a subclass that `register_codec` knows.
 
     Coordinates leave and enter a codec as pixels of the upright original image; the scale a model speaks stays inside.
+    A subclass says how an answer is written (`opening`, `answer`) and what its numbers mean (`scale`, 0-1000 unless it
+    says otherwise); asking, training targets and reading follow from these.
 
     Attributes:
         name: The name that `get_codec` knows.
+        model_types: What `config.json` calls the family's checkpoints (`model_type`), if they are known by it.
         prompts: Known prompt styles; the first is the default.
+        thinking_prefilled: Whether the chat template opens `<think>` itself, so that a text begins with reasoning.
+        tags_first: Whether `<ref>` and `<box>` tags, not JSON, are the family's own form.
+        speaks_pixels: Whether coordinates are pixels of the image as the model saw it, not a relative scale.
     """
 
+    __slots__ = ()
+
     name: ClassVar[str]
-    prompts: ClassVar[tuple[str, ...]]
+    model_types: ClassVar[tuple[str, ...]] = ()
+    prompts: ClassVar[tuple[str, ...]] = ("qwen3", "grounding")
+    thinking_prefilled: ClassVar[bool] = False
+    tags_first: ClassVar[bool] = False
+    speaks_pixels: ClassVar[bool] = False
+
+    @abstractmethod
+    def opening(self, phrase: str) -> str:
+        """Write how an answer begins, up to the first coordinate."""
+
+    @abstractmethod
+    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
+        """Write a whole answer; it begins with `opening`.
+
+        Args:
+            phrase: What was asked.
+            numbers: `x1, y1, x2, y2` on the family's scale.
+        """
+
+    def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:  # noqa: ARG002
+        """Say what coordinates mean; 0-1000 unless a family says otherwise.
+
+        Args:
+            size: Width and height of the upright original image in pixels.
+            seen_size: Width and height of the image as the model saw it, where known.
+        """
+        return Scale()
 
     def messages(self, phrase: str, *, amodal: bool = False, prompt: str | None = None) -> list[Message]:
         """Ask for the box of a phrase.
@@ -35,12 +77,14 @@ class Codec(Protocol):
         Raises:
             EgmError: If the prompt style is unknown.
         """
-        ...
+        style = self.prompts[0] if prompt is None else prompt
+        return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first)
 
     def target(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
-        """Write the text to train on: all that follows the generation prompt, without the end-of-turn token.
+        """Write the training target: all that follows the generation prompt, without the end-of-turn token.
 
-        A side that rounds to nothing is written one unit wide, so that `parse` accepts every target of a modal box.
+        Coordinates round half up. A side that rounds to nothing is written one unit wide, so that `parse` accepts every
+        target of a modal box.
 
         Args:
             phrase: What was asked.
@@ -48,10 +92,12 @@ class Codec(Protocol):
             size: Width and height of the image in pixels.
             rationale: Reasoning to put before the answer, if any. A `</think>` inside it becomes a word.
         """
-        ...
+        numbers = targets.whole_numbers(box, size, self.scale(size, None).span)
+        answer = self.answer(phrase, numbers)
+        return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
-    def cut(self, text: str, phrase: str) -> str:
-        """Write what follows a text whose reasoning has lasted long enough.
+    def answer_prefill(self, text: str, phrase: str) -> str:
+        """Write the assistant prefill that ends reasoning which has lasted long enough (a thinking budget).
 
         Args:
             text: Everything generated so far.
@@ -61,7 +107,7 @@ class Codec(Protocol):
             What closes the reasoning and begins the answer, as `target` writes it, up to the first coordinate; nothing
             if the text holds no reasoning that is still open.
         """
-        ...
+        return targets.close_reasoning(text, self.opening(phrase), thinking_prefilled=self.thinking_prefilled)
 
     def parse(
         self,
@@ -85,4 +131,19 @@ class Codec(Protocol):
             seen_size: Width and height of the image as the model saw it; only codecs that speak pixels use it.
             phrase: What was asked, to be carried along.
         """
-        ...
+        return reading.read(
+            text,
+            scale=self.scale(size, seen_size),
+            tags_first=self.tags_first,
+            thinking_prefilled=self.thinking_prefilled,
+            size=size,
+            finish_reason=finish_reason,
+            amodal=amodal,
+            phrase=phrase,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what tells this codec from others, JSON-ready, as journals keep it: its name and its options."""
+        plain: Any = self
+        options = {f.name: getattr(plain, f.name) for f in fields(plain)} if is_dataclass(plain) else {}
+        return {"name": self.name, **({"thinking_prefilled": True} if self.thinking_prefilled else {}), **options}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from egm.errors import EgmError, nearest
-from egm.types import Message
+
+if TYPE_CHECKING:
+    from egm.types import Message
 
 PROMPTS = ("qwen3", "grounding")
 """Known styles: that of Qwen3-VL's training, and that of the model card."""
@@ -18,7 +21,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def neutralise(text: str) -> str:
-    """Make control tokens plain words, by a space after their `<`; other control characters become spaces.
+    """Escape special tokens: they become plain words by a space after their `<`, other control characters spaces.
 
     The words stay readable, `a<b` and `x < y` stay as they are, and a second pass changes nothing.
 
@@ -30,7 +33,7 @@ def neutralise(text: str) -> str:
 
 
 def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) -> list[Message]:
-    """Ask in a known style.
+    """Build the user turn that asks for a box, in a known prompt style.
 
     A full stop at the end of the phrase is dropped, since the wordings bring their own punctuation.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from egm.boxes import Box
 from egm.codecs import targets
-from egm.codecs.parsing import reading
-from egm.codecs.prompts import user_turn
-from egm.types import Grounding, Message
+from egm.codecs.base import Codec
+from egm.codecs.parsing.reading import Scale
+from egm.codecs.registry import register_codec
 
 _CELL = 28  # pixels: patches of 14, merged two by two
 # Of a side; `egm.codecs.parsing` says why. Its size was chosen on a log that the tests score too (its worst box passes
@@ -18,34 +16,10 @@ _CELL = 28  # pixels: patches of 14, merged two by two
 _MARGIN = 0.25
 
 
-def smart_resize(size: tuple[int, int], *, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Work out the size that Qwen2.5-VL's processor gives an image: multiples of 28 within a number of pixels.
-
-    The arithmetic is that of `smart_resize` in https://github.com/QwenLM/Qwen3-VL/tree/main/qwen-vl-utils; halves round
-    to even.
-
-    Args:
-        size: Width and height of the upright original image in pixels.
-        min_pixels: Fewest pixels allowed.
-        max_pixels: Most pixels allowed.
-
-    Example:
-        >>> smart_resize((640, 480), min_pixels=3136, max_pixels=12_845_056)
-        (644, 476)
-    """
-    width, height = (max(_CELL, round(side / _CELL) * _CELL) for side in size)
-    if width * height > max_pixels:
-        shrink = math.sqrt(size[0] * size[1] / max_pixels)
-        width, height = (max(_CELL, math.floor(side / shrink / _CELL) * _CELL) for side in size)
-    elif width * height < min_pixels:
-        grow = math.sqrt(min_pixels / (size[0] * size[1]))
-        width, height = (math.ceil(side * grow / _CELL) * _CELL for side in size)
-    return width, height
-
-
+@register_codec
 @dataclass(frozen=True, slots=True)
-class Qwen25VL:
-    """Codec of Qwen2.5-VL.
+class Qwen25VL(Codec):
+    """Codec of Qwen2.5-VL. Where nobody says what size the model saw, `smart_resize` does.
 
     Attributes:
         min_pixels: The processor's `min_pixels`.
@@ -61,44 +35,22 @@ class Qwen25VL:
     max_pixels: int = 16384 * _CELL * _CELL
 
     name: ClassVar[str] = "qwen2_5_vl"
-    prompts: ClassVar[tuple[str, ...]] = ("qwen3", "grounding")
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    speaks_pixels: ClassVar[bool] = True
 
-    def messages(self, phrase: str, *, amodal: bool = False, prompt: str | None = None) -> list[Message]:
-        """Ask for the box of a phrase; see `Codec.messages`."""
-        return user_turn(phrase, style=self.prompts[0] if prompt is None else prompt, amodal=amodal)
+    def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
+        """Write how an answer begins; see `Codec.opening`."""
+        return targets.JSON_OPENING
 
-    def target(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
-        """Write the text to train on; see `Codec.target`. Pixels round half up."""
-        seen = self._seen(size)
-        x1, y1, x2, y2 = (
-            math.floor(value * span / side + 0.5) for value, span, side in zip(box, seen * 2, size * 2, strict=True)
-        )
-        answer = targets.json_answer(phrase, targets.widen((x1, y1, x2, y2), seen))
-        return targets.with_reasoning(answer, rationale, thinking_prefilled=False)
+    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
+        """Write a whole answer; see `Codec.answer`."""
+        return targets.json_answer(phrase, numbers)
 
-    def cut(self, text: str, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
-        """Write what follows reasoning that has lasted long enough; see `Codec.cut`."""
-        return targets.close_reasoning(text, targets.JSON_OPENING, thinking_prefilled=False)
+    def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:
+        """Say what coordinates mean: pixels of the image as the model saw it; see `Codec.scale`."""
+        from egm.images import smart_resize  # here, for it brings numpy and Pillow
 
-    def parse(
-        self,
-        text: str,
-        *,
-        size: tuple[int, int],
-        finish_reason: str = "stop",
-        amodal: bool = False,
-        seen_size: tuple[int, int] | None = None,
-        phrase: str = "",
-    ) -> Grounding:
-        """Read the box from a text; see `Codec.parse`. Without `seen_size`, `smart_resize` says what the model saw."""
-        return reading.read(
-            text,
-            scale=reading.Scale(seen_size or self._seen(size), margin=_MARGIN),
-            size=size,
-            finish_reason=finish_reason,
-            amodal=amodal,
-            phrase=phrase,
-        )
-
-    def _seen(self, size: tuple[int, int]) -> tuple[int, int]:
-        return smart_resize(size, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
+        # The arithmetic of qwen-vl-utils, for a model served behind them.
+        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        seen = seen_size or smart_resize(size, factor=_CELL, least=_CELL, **limits)
+        return Scale(seen, margin=_MARGIN)

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+import math
+from typing import TYPE_CHECKING, Final
 
 from egm.codecs.parsing.reading import split_reasoning
 from egm.codecs.prompts import neutralise
+
+if TYPE_CHECKING:
+    from egm.boxes import Box
 
 JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
 """How the Qwen-VL family's answer begins, up to the first coordinate."""
 
 
-def widen(box: tuple[int, int, int, int], span: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Give a side that rounded to nothing the width of one unit, inside the span where it can be."""
-    x1, y1, x2, y2 = box
-    x1, x2 = _apart(x1, x2, span[0])
-    y1, y2 = _apart(y1, y2, span[1])
+def whole_numbers(box: Box, size: tuple[int, int], span: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Round a box to whole numbers on a model's scale, half up, no side shorter than one unit.
+
+    Args:
+        box: In pixels.
+        size: Width and height of the image in pixels.
+        span: The numbers at the right and the bottom edge of the image.
+    """
+    x1, y1, x2, y2 = (
+        math.floor(value * units / side + 0.5) for value, units, side in zip(box, span * 2, size * 2, strict=True)
+    )
+    x1, x2 = _at_least_one_unit(x1, x2, span[0])
+    y1, y2 = _at_least_one_unit(y1, y2, span[1])
     return x1, y1, x2, y2
 
 
@@ -38,13 +50,19 @@ def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bo
 
 
 def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str:
-    """Write what closes the reasoning that a text leaves open, and how the answer begins; nothing if none is open."""
+    """Write the assistant prefill that closes the reasoning which a text leaves open, and begins the answer.
+
+    Returns:
+        The end of the reasoning and `opening`; nothing if no reasoning is open.
+    """
     if split_reasoning(text, thinking_prefilled=thinking_prefilled)[1] is not None:
         return ""
     return f"{'' if text.endswith(chr(10)) else chr(10)}</think>\n\n{opening}"
 
 
-def _apart(low: int, high: int, span: int) -> tuple[int, int]:
+def _at_least_one_unit(low: int, high: int, span: int) -> tuple[int, int]:
+    """Lengthen a side that rounded to nothing: to the right or down, but at the frame's own edge inwards."""
     if low != high:
         return low, high
+    # Only at the edge itself: beyond it the box is amodal, and leaves the frame whichever way it grows.
     return (low - 1, high) if high == span else (low, high + 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.datasets.check import Finding, check_dataset
-    from egm.datasets.convert import write_dataset
+    from egm.datasets.convert import row_of, write_dataset
+    from egm.datasets.dataset import Dataset
     from egm.datasets.flip import Flipped, flip_phrase, flip_sample
     from egm.datasets.jsonl import JsonlDataset
+    from egm.datasets.read_rows import Malformed
     from egm.datasets.refcoco import EVALUATION, SIZES
     from egm.datasets.registry import dataset_names, open_dataset
-    from egm.datasets.rows import Dataset, Malformed
+    from egm.datasets.sizes import with_sizes
 
 __all__ = [
     "EVALUATION",
@@ -27,23 +30,22 @@ __all__ = [
     "flip_phrase",
     "flip_sample",
     "open_dataset",
+    "row_of",
+    "with_sizes",
     "write_dataset",
 ]
 
-_MODULES = {
-    "check": ("Finding", "check_dataset"),
-    "convert": ("write_dataset",),
-    "flip": ("Flipped", "flip_phrase", "flip_sample"),
-    "jsonl": ("JsonlDataset",),
-    "refcoco": ("EVALUATION", "SIZES"),
-    "registry": ("dataset_names", "open_dataset"),
-    "rows": ("Dataset", "Malformed"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on its first use."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"egm.datasets.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "dataset": ("Dataset",),
+        "read_rows": ("Malformed",),
+        "check": ("Finding", "check_dataset"),
+        "convert": ("row_of", "write_dataset"),
+        "flip": ("Flipped", "flip_phrase", "flip_sample"),
+        "jsonl": ("JsonlDataset",),
+        "refcoco": ("EVALUATION", "SIZES"),
+        "registry": ("dataset_names", "open_dataset"),
+        "sizes": ("with_sizes",),
+    },
+)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from egm.boxes import Box
-from egm.datasets.rows import Dataset, Malformed
+from egm.datasets.coco_names import coco_number
+from egm.datasets.dataset import Dataset
+from egm.datasets.read_rows import Malformed
 from egm.errors import DataError, ImageError
 from egm.images import load_image
 from egm.types import Sample
@@ -18,7 +19,6 @@ KINDS = ("malformed", "missing image", "unreadable image", "wrong size", "box ou
 
 # Corners are sums of rounded numbers, so 468.3 + 171.7 may pass the edge by a rounding error.
 _SLACK = 0.01
-_COCO_ID = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +106,19 @@ def _duplicates(samples: Iterable[Sample]) -> Iterable[Finding]:
 
 
 def _leaks(samples: Iterable[Sample], held_out: Mapping[str, list[str]]) -> Iterable[Finding]:
-    known = {picture_key(name): splits for name, splits in held_out.items()}
+    known = {leak_key(name): splits for name, splits in held_out.items()}
     seen: set[str] = set()
     for sample in samples:
         name = str(sample.image)
-        splits = known.get(picture_key(name))
+        splits = known.get(leak_key(name))
         if splits and name not in seen:
             seen.add(name)
             yield Finding("leak", sample.id, f"{PurePath(name).name} is in {', '.join(splits)}")
 
 
-def picture_key(name: str) -> str:
+def leak_key(name: str) -> str:
     """What two files of one picture share: the COCO number if the name holds one, else the file's name."""
-    stem = PurePath(name).name
-    number = _COCO_ID.search(stem)
-    return number[1] if number else stem
+    return coco_number(name) or PurePath(name).name
 
 
 def _pictures(dataset: Dataset, progress: Callable[[list[Sample]], Iterable[Sample]]) -> Iterable[Finding]:

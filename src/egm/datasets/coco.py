@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.rows import ImageRoot, Malformed, Row, RowReader, collect, pixels, text, xywh
+from egm.datasets.fields import Row, pixels, text, xywh
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.read_rows import Malformed, RowReader, read_rows
 from egm.errors import BoxError, DataError
 from egm.types import Sample
 
@@ -30,7 +32,7 @@ def read_coco(
         name: Name of the dataset.
         file: The file, for messages.
         images: Where images are.
-        malformed: See `collect`.
+        malformed: See `read_rows`.
 
     Raises:
         DataError: If it is none of the kinds, or an annotation is wrong; the message names it by its position.
@@ -46,7 +48,7 @@ def read_coco(
             "amodal_bbox (COCO-Amodal, TAO-Amodal), or bbox and caption"
         )
     rows = _joined(annotations, by_id, categories)
-    return collect(rows, read, name=name, file=file, images=images, malformed=malformed)
+    return read_rows(rows, read, name=name, file=file, images=images, malformed=malformed)
 
 
 def _reader(annotation: Any) -> RowReader | None:

@@ -13,13 +13,15 @@ from PIL.Image import Image
 
 from egm.boxes import Box
 from egm.codecs import Qwen3VL
-from egm.datasets.rows import Dataset, ImageRoot
+from egm.datasets.dataset import Dataset
+from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError
+from egm.extras import need
 from egm.files import write_bytes, write_text
 from egm.images import load_image
 from egm.types import Sample
 
-FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
+ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
 """Formats that can be written, with the ending of their files."""
 
 
@@ -35,8 +37,8 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
             format needs.
     """
-    if kind not in FORMATS:
-        raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(FORMATS)}")
+    if kind not in ENDINGS:
+        raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(ENDINGS)}")
     samples = dataset.annotations()
     if not dataset.names_files:
         raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")
@@ -47,7 +49,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
     else:
-        lines = (json.dumps(_row(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
+        lines = (json.dumps(row_of(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
         write_text(path, "".join(lines))
 
 
@@ -89,7 +91,7 @@ def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
         if sample.size is None:  # then a mirrored box is only known with its picture
             sample = replace(dataset[number], size=size)
         samples.append(replace(sample, image=path))
-    return Dataset(dataset.name, samples, root=folder, kind=dataset.kind)
+    return Dataset(dataset.name, samples, root=folder, kind=dataset.kind, scale=dataset.scale)
 
 
 def _png(picture: Image) -> bytes:
@@ -110,20 +112,32 @@ def image_name(sample: Sample, root: Path | None) -> str:
     return (path.relative_to(root) if root is not None and path.is_relative_to(root) else path).as_posix()
 
 
-def _row(sample: Sample, name: str) -> dict[str, Any]:
+def row_of(sample: Sample, name: str, *, always_amodal: bool = False) -> dict[str, Any]:
+    """Write a sample as the row of a .jsonl file, which `open_dataset` reads back.
+
+    Args:
+        sample: The sample.
+        name: Its picture, relative to the file.
+        always_amodal: Say `amodal` of samples too that are not.
+
+    Returns:
+        `id`, `image`, `sent`, and where known `bbox` (x1, y1, x2, y2 in pixels), `height`, `width`, `amodal`,
+        `rationale` and the sample's own facts; JSON-ready.
+    """
     row: dict[str, Any] = {"id": sample.id, "image": name, "sent": sample.phrase}
     if sample.box is not None:
         row["bbox"] = [_number(value) for value in sample.box]
     if sample.size is not None:
         row |= {"height": sample.size[1], "width": sample.size[0]}
-    if sample.amodal:
-        row["amodal"] = True
+    if sample.amodal or always_amodal:
+        row["amodal"] = sample.amodal
     if sample.rationale is not None:
         row["rationale"] = sample.rationale
     return row | {key: value for key, value in sample.meta.items() if key not in row}
 
 
 def _parquet(samples: Sequence[Sample], names: Sequence[str]) -> bytes:
+    need("writing parquet", "pyarrow")
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 

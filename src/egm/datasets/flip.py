@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from egm.boxes import Box
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -56,11 +55,6 @@ def can_flip(phrase: str) -> bool:
     return all(_SIDE.match(word) or _INNOCENT.fullmatch(word) for word in words)
 
 
-def flip_box(box: Box, width: float) -> Box:
-    """Mirror a box about the middle of an image of `width` pixels; an amodal box may stay outside the frame."""
-    return Box(width - box.x2, box.y1, width - box.x1, box.y2)
-
-
 def flip_sample(sample: Sample, *, root: Path | None = None) -> Sample:
     """Mirror a sample: picture, box and phrase.
 
@@ -105,7 +99,9 @@ class Flipped(Dataset):
         mirrored: Sequence[Sample] = [
             _flip_words(samples[i], None if (size := samples[i].size) is None else size[0]) for i in self._places
         ]
-        super().__init__(f"{dataset.name}{_SUFFIX}", mirrored, root=dataset.root, kind=dataset.kind)
+        super().__init__(
+            f"{dataset.name}{_SUFFIX}", mirrored, root=dataset.root, kind=dataset.kind, scale=dataset.scale
+        )
 
     def _at(self, index: int) -> Sample:
         return flip_sample(self._source[self._places[index]], root=self._source.root)
@@ -117,7 +113,7 @@ def _flip_words(sample: Sample, width: int | None) -> Sample:
         sample,
         id=sample.id.removesuffix(_SUFFIX) if sample.id.endswith(_SUFFIX) else sample.id + _SUFFIX,
         phrase=flip_phrase(sample.phrase),
-        box=None if box is None or width is None else flip_box(box, width),
+        box=None if box is None or width is None else box.mirrored(width),
         rationale=None,
         meta={**sample.meta, "flipped": not sample.meta.get("flipped", False)},
     )

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from egm.datasets import jsonl, parquet
-from egm.datasets.formats import Format, recognise
-from egm.datasets.rows import ImageRoot, Row
+from egm.datasets.fields import Row
+from egm.datasets.formats.base import Format
+from egm.datasets.formats.recognise import recognise
+from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, EgmError
 from egm.types import Sample
 
@@ -29,8 +31,6 @@ GROUP_BYTES = 256 * 2**20
 """Row groups that one process holds together stay within this, unless a single one is larger."""
 
 _MOST_GROUPS = 16
-_LISTS = {"lmms-lab": "answer", "jxu124": "sentences"}
-"""The formats whose rows hold several samples, and the column that lists them."""
 
 
 class IndexedDataset(Sequence[Sample]):
@@ -39,7 +39,8 @@ class IndexedDataset(Sequence[Sample]):
     Attributes:
         name: The file's name without its ending.
         path: The file.
-        kind: Name of the format.
+        format: The format of its rows.
+        kind, scale: Name of the format, and on which scale it gives boxes.
         bounds: Where the parts begin that are read as a whole, and the number of samples; None where there are none.
         window: How many of those parts a process holds at once.
         names_files: Whether `scan` names the files of pictures, rather than pictures inside the file.
@@ -50,8 +51,8 @@ class IndexedDataset(Sequence[Sample]):
     window = 1
 
     def __init__(self, path: Path, known: Format, images: ImageRoot) -> None:
-        self.name, self.path, self.kind = path.stem, path, known.name
-        self._known, self._images = known, images
+        self.name, self.path, self.format, self._images = path.stem, path, known, images
+        self.kind, self.scale = known.name, known.scale
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -73,7 +74,7 @@ class IndexedDataset(Sequence[Sample]):
 
     def _read(self, row: Row, number: int) -> list[Sample]:
         try:
-            return list(self._known.read(row, f"{self.name}/{number}", self._images))
+            return list(self.format.read(row, f"{self.name}/{number}", self._images))
         except OverflowError as error:  # JSON may hold integers that are no floats
             raise DataError(str(error)) from None
 
@@ -170,7 +171,7 @@ class IndexedParquet(IndexedDataset):
         super().__init__(path, recognise(files.columns, path), images)
         self.names_files = files.picture_column is None
         self.window = max(1, min(_MOST_GROUPS, GROUP_BYTES // max(1, files.largest_group)))
-        column = _LISTS.get(self.kind)
+        column = self.format.lists
         counts = np.ones(files.length, np.int64) if column is None else files.list_lengths(column)
         self._begins = np.concatenate([[0], np.cumsum(counts)])
         self.bounds = self._begins[files.bounds]
@@ -191,7 +192,6 @@ class IndexedParquet(IndexedDataset):
             sample = self._read(row, number + 1)[index - int(self._begins[number])]
         except EgmError as error:
             raise DataError(f"{self.path} row {number + 1}: {error}") from None
-        [sample] = parquet.drop_picture_rows([sample])
         return sample if picture is None else dataclasses.replace(sample, image=picture)
 
     def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
@@ -216,7 +216,7 @@ def open_indexed(path: Path, *, images: Path | None = None) -> IndexedDataset | 
     """
     if path.suffix == ".jsonl":
         found = IndexedJsonl(path, images=ImageRoot(images or path.parent, remember=False))
-        return None if found.kind in _LISTS else found
+        return None if found.format.lists else found
     if path.suffix == ".parquet":
         return IndexedParquet(path, images=ImageRoot(images, remember=False))
     return None

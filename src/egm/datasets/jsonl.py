@@ -1,8 +1,4 @@
-"""Line-by-line JSON: the rows of Qwen's, InternVL's and EGM's evaluation files, with rationales where they have them.
-
-A row is `{"image": ..., "sent": ..., "bbox": [x1, y1, x2, y2], "height": ..., "width": ...}`, boxes in pixels; `id`,
-`amodal` and `rationale` are optional, and anything else becomes the sample's `meta`.
-"""
+"""Line-by-line JSON: the objects of a file, and a dataset of plain rows."""
 
 from __future__ import annotations
 
@@ -10,12 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from egm.datasets.rows import Dataset, ImageRoot, Row, collect, pixels, text, xyxy
+from egm.datasets.dataset import Dataset
+from egm.datasets.fields import Row
+from egm.datasets.formats import plain
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.read_rows import read_rows
 from egm.errors import DataError
-from egm.types import Sample
-
-KEYS = frozenset({"image", "sent"})
-_KNOWN = frozenset({"id", "image", "sent", "bbox", "height", "width", "amodal", "rationale"})
 
 
 class JsonlDataset(Dataset):
@@ -33,7 +29,7 @@ class JsonlDataset(Dataset):
         self.path = Path(path)
         self.images = Path(images) if images is not None else self.path.parent
         root = ImageRoot(self.images)
-        samples = collect(read_lines(self.path), sample_of, name=self.path.stem, file=self.path, images=root)
+        samples = read_rows(read_lines(self.path), plain.FORMAT.read, name=self.path.stem, file=self.path, images=root)
         if not samples:
             raise DataError(f"dataset {self.path} holds no rows")
         super().__init__(self.path.stem, samples, root=self.images)
@@ -66,22 +62,3 @@ def _object(line: bytes) -> Row | DataError:
     except (ValueError, RecursionError):
         return DataError("is not JSON")
     return row if isinstance(row, dict) else DataError("must be an object with image, sent and bbox")
-
-
-def sample_of(row: Row, name: str, images: ImageRoot) -> list[Sample]:
-    """Read `{image, sent, bbox, height, width}`."""
-    missing = [key for key in ("image", "sent") if not isinstance(row.get(key), str) or not row[key].strip()]
-    if missing:
-        raise DataError(f"has no {' and no '.join(missing)}")
-    box, rationale = row.get("bbox"), row.get("rationale")
-    sample = Sample(
-        id=str(row.get("id", name)),
-        image=images(row["image"]),
-        phrase=text(row, "sent"),
-        box=None if box is None else xyxy(box),
-        size=pixels(row),
-        amodal=bool(row.get("amodal", False)),
-        rationale=rationale if isinstance(rationale, str) and rationale else None,
-        meta={key: value for key, value in row.items() if key not in _KNOWN},
-    )
-    return [sample]

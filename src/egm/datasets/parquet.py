@@ -1,37 +1,26 @@
-"""Parquet: lmms-lab's RefCOCO, jxu124's, and the files for reinforcement learning of EGM and verl.
-
-- lmms-lab: `answer` is the list of expressions (`question` is not one), `bbox` is `x, y, width, height`, the picture is
-  in the file.
-- jxu124: `sentences` with `sent` or `raw` each, `bbox` is `x1, y1, x2, y2`.
-- EGM and verl: `prompt`, `images`, `reward_model`, `extra_info`. `extra_info.bbox` is the box in pixels where it is
-  given, as `egm data convert` does; else `reward_model.ground_truth` is on the 0-1000 scale if `data_source` is
-  `grounding`, which is what the official EGM files say. Of any other `data_source` the scale is not known, and the row
-  is refused.
-"""
+"""Parquet: rows, and the pictures inside the files, which are read only when they are asked for."""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egm.datasets.minigpt4 import ref_image
-from egm.datasets.rows import Dataset, ImageRoot, Row, pixels, scaled_1000, text, xywh, xyxy
-from egm.datasets.wordings import phrase_of
+from egm.datasets.dataset import Dataset
+from egm.datasets.fields import BoxScale, Row
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.read_rows import RowReader
 from egm.errors import DataError
+from egm.extras import need
 from egm.types import Sample
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LMMS_KEYS = frozenset({"question_id", "answer", "bbox"})
-JXU124_KEYS = frozenset({"ref_id", "sentences", "bbox"})
-RL_KEYS = frozenset({"prompt", "reward_model", "images"})
-_PICTURE = "_row"
+_NUMBER = "_row"  # where a sample keeps the number of its row until its dataset has it
 
 
 class ParquetFiles:
@@ -48,9 +37,11 @@ class ParquetFiles:
 
     Raises:
         DataError: If one cannot be read.
+        MissingExtraError: Without pyarrow.
     """
 
     def __init__(self, paths: Sequence[Path], *, keep: int = 1) -> None:
+        need(f"reading {paths[0]}", "pyarrow")
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -85,8 +76,12 @@ class ParquetFiles:
         for file in self._files:
             for batch in file.iter_batches(batch_size=4096, columns=wanted):
                 for row in batch.to_pylist():
-                    yield f"row {number + 1}", {**row, _PICTURE: number}
                     number += 1
+                    yield f"row {number}", row
+
+    def numbered_rows(self) -> Iterator[tuple[str, Row]]:
+        """Yield the rows as `keep_number` takes them."""
+        return ((where, {**row, _NUMBER: number}) for number, (where, row) in enumerate(self.rows()))
 
     @property
     def bounds(self) -> list[int]:
@@ -135,7 +130,7 @@ class ParquetFiles:
         self._tables[place] = table  # last in the order of use
         row = {name: table.column(name)[number - before].as_py() for name in table.column_names}
         picture = None if self.picture_column is None else self._content(row.pop(self.picture_column), number)
-        return {**row, _PICTURE: number}, picture
+        return row, picture
 
     def _place(self, row: int) -> tuple[int, int]:
         """Return the number of a row's group and the first row of it."""
@@ -169,103 +164,35 @@ class EmbeddedDataset(Dataset):
 
     Args:
         name: Name of the dataset.
-        samples: The samples; `meta` of each has the row of its picture.
+        samples: The samples, as a reader of `keep_number` made them.
         files: The files.
         kind: Name of the format.
+        scale: On which scale that format gives boxes.
     """
 
     names_files = False
 
-    def __init__(self, name: str, samples: Sequence[Sample], files: ParquetFiles, *, kind: str = "") -> None:
-        rows = [sample.meta[_PICTURE] for sample in samples]
-        super().__init__(name, drop_picture_rows(samples), kind=kind)
-        self._rows, self._files = rows, files
+    def __init__(
+        self, name: str, samples: Sequence[Sample], files: ParquetFiles, *, kind: str = "", scale: BoxScale = "pixels"
+    ) -> None:
+        self._rows, self._files = [sample.meta[_NUMBER] for sample in samples], files
+        without = [
+            dataclasses.replace(sample, meta={key: value for key, value in sample.meta.items() if key != _NUMBER})
+            for sample in samples
+        ]
+        super().__init__(name, without, kind=kind, scale=scale)
 
     def _at(self, index: int) -> Sample:
         return dataclasses.replace(self._samples[index], image=self._files.picture(self._rows[index]))
 
 
-def lmms_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
-    """Read a row of lmms-lab: a sample for each expression."""
-    ref = text(row, "file_name") if "file_name" in row else name
-    phrases = row.get("answer")
-    return _many(row, name, images(ref_image(ref)), phrases, xywh(row["bbox"]), {"ref": ref})
+def keep_number(read: RowReader) -> RowReader:
+    """Let the samples that a format reads know the number of their row, for an `EmbeddedDataset`."""
 
+    def numbered(row: Row, name: str, images: ImageRoot) -> list[Sample]:
+        number = row.pop(_NUMBER)
+        return [
+            dataclasses.replace(sample, meta={**sample.meta, _NUMBER: number}) for sample in read(row, name, images)
+        ]
 
-def jxu124_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
-    """Read a row of jxu124: a sample for each sentence."""
-    info = row.get("raw_image_info")
-    try:
-        details = json.loads(info) if isinstance(info, str) else {}
-        stored = details.get("file_name")
-        phrases = [sentence.get("sent") or sentence.get("raw") for sentence in row["sentences"]]
-    except (TypeError, AttributeError, ValueError):
-        raise DataError("sentences must be a list of objects with sent, and raw_image_info JSON") from None
-    file_name = stored or ref_image(text(row, "file_name"))
-    meta = {"ref": row["ref_id"], **{key: row.get(key) for key in ("image_id", "category_id", "split")}}
-    return _many(details | row, name, images(file_name), phrases, xyxy(row["bbox"]), meta)
-
-
-def _many(row: Row, name: str, image: Path, phrases: Any, box: Any, meta: Row) -> list[Sample]:
-    if not isinstance(phrases, list) or not phrases:
-        raise DataError("has no expressions")
-    if not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases):
-        raise DataError("has an expression that is empty or no string")
-    size = pixels(row)
-    meta = {key: value for key, value in meta.items() if value is not None} | _picture_row(row)
-    return [Sample(f"{name}/{n}", image, phrase, box, size, meta=meta) for n, phrase in enumerate(phrases, 1)]
-
-
-def rl_samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
-    """Read a row for reinforcement learning."""
-    extra = row.get("extra_info") or {}
-    if not isinstance(extra, dict):
-        raise DataError("extra_info must be an object")
-    try:
-        question = next(turn["content"] for turn in row["prompt"] if turn["role"] == "user")
-        truth = row["reward_model"].get("ground_truth")
-        pictures = row.get("images") or [None]
-    except (TypeError, KeyError, AttributeError, StopIteration):
-        raise DataError("prompt must hold a turn of the user, and reward_model a ground_truth") from None
-    if not isinstance(question, str) or not isinstance(pictures, list):
-        raise DataError("the user's content must be a string, and images a list")
-    phrase, amodal = (text(extra, "sent"), bool(extra.get("amodal"))) if "sent" in extra else phrase_of(question)
-    size = pixels(extra)
-    if extra.get("bbox") is not None:
-        box = xyxy(extra["bbox"], "extra_info.bbox")
-    elif row.get("data_source") == "grounding":
-        box = scaled_1000(truth, size, "ground_truth")
-    else:
-        raise DataError(
-            f"data_source {row.get('data_source')!r} does not say on which scale ground_truth is: "
-            "give the box in pixels as extra_info.bbox"
-        )
-    first = pictures[0]
-    if isinstance(first, dict):
-        first = first.get("image") or first.get("path")
-    image = images(first) if "images" in row else Path(name)  # without that column, the pictures are in the file
-    own = extra.get("id")  # official files carry -1 in every row
-    meta = {key: extra[key] for key in ("split", "index") if extra.get(key) is not None} | _picture_row(row)
-    return [
-        Sample(
-            own if isinstance(own, str) and own else name,
-            image,
-            phrase,
-            box,
-            size,
-            amodal,
-            extra.get("rationale"),
-            meta,
-        )
-    ]
-
-
-def _picture_row(row: Row) -> Row:
-    return {_PICTURE: row[_PICTURE]} if _PICTURE in row else {}
-
-
-def drop_picture_rows(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples without the row of a picture, for files that hold paths only."""
-    return [
-        dataclasses.replace(s, meta={key: value for key, value in s.meta.items() if key != _PICTURE}) for s in samples
-    ]
+    return numbered

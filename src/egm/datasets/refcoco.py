@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
+from egm.datasets.formats import lmms_lab
 from egm.errors import DataError
 
 
@@ -76,7 +77,7 @@ def find_files(name: str, data: Path) -> list[Path]:
     raise DataError(
         f"no annotations of {name} in {str(data)!r}: take {family}_{split}.json from Vision-CAIR/MiniGPT-4 "
         f"(eval_scripts/eval_data) or {family}.zip from lichengunc/refer, put it there, or say where it is "
-        "(EGM_DATA, or --data of egm eval and egm data check)"
+        "(--data-root, or EGM_DATA)"
     )
 
 
@@ -101,7 +102,7 @@ def check_size(name: str, data: Dataset, file: Path) -> None:
     counts = ", ".join(f"{found[key]:,} {key} instead of {wanted[key]:,}" for key in wrong)
     why = "it is incomplete or another split"
     more = any(found[key] > wanted[key] for key in wrong)
-    if data.kind == "lmms-lab" and name.endswith("/val") and more:
+    if data.kind == lmms_lab.FORMAT.name and name.endswith("/val") and more:
         why = "lmms-lab's val mixes in 5,000 rows of the google split, which are no part of this one"
     raise DataError(
         f"{file} has {counts} for {name}: {why}; take MiniGPT-4's or UNC's files, or allow a part (--allow-partial)"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
-from egm.datasets.formats import open_files
+from egm.datasets.dataset import Dataset
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.open_files import open_files
+from egm.datasets.read_rows import Malformed
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
-from egm.datasets.rows import Dataset, ImageRoot, Malformed
 from egm.errors import DataError, nearest
 from egm.types import Sample
 
@@ -39,7 +42,8 @@ def open_dataset(
             of a .json, .jsonl or .parquet file, or of a UNC folder, zip or `refs(*).p`.
         images: Folder that images lie in; no row can lead out of it. COCO's train2014 may be the folder or lie in it.
             If left out, names stay as they are in the file, and annotations can be read without the pictures; those of
-            a .jsonl file are then taken from its own folder.
+            a .jsonl file are then taken from its own folder, others from the current one, which no link may lead out
+            of.
         data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
         allow_partial: Take a split whose size is not the published one.
         malformed: For `check_dataset`: gets the rows that are wrong, which are left out then, and the size of a split
@@ -49,8 +53,35 @@ def open_dataset(
         The samples; `name` is the split, or the file's name without its ending.
 
     Raises:
-        DataError: If the name or the file is unknown, a row is wrong, or the size of a split is.
+        DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
     """
+    dataset = _open(name_or_path, images, data, allow_partial=allow_partial, malformed=malformed)
+    if dataset.names_files and dataset.root is None:
+        _confine(dataset)
+    return dataset
+
+
+def _confine(dataset: Dataset) -> None:
+    """Refuse pictures that a link leads out of the current folder to; names alone are refused as they are read."""
+    inside = ImageRoot(Path())
+    is_linked = functools.cache(lambda folder: any(map(os.path.islink, (folder, *folder.parents))))
+    for name in dict.fromkeys(str(sample.image) for sample in dataset.annotations()):
+        # Following every path takes seven times as long as asking whether there is a link in it, which is rare.
+        if os.path.islink(name) or is_linked(Path(name).parent):  # noqa: PTH114 - a path for each name takes time
+            try:
+                inside(name)
+            except DataError as error:
+                raise DataError(f"{error}: give the folder that they lie in with --images") from None
+
+
+def _open(
+    name_or_path: str | Path,
+    images: Path | None,
+    data: Path | None,
+    *,
+    allow_partial: bool,
+    malformed: list[Malformed] | None = None,
+) -> Dataset:
     text = str(name_or_path)
     if text in SIZES:
         return _open_refcoco(text, images, data, allow_partial=allow_partial, malformed=malformed)
@@ -93,7 +124,7 @@ def evaluation_images(data: Path | None = None, *, allow_partial: bool = False) 
     """
     found: dict[str, list[str]] = {}
     for name in EVALUATION:
-        samples = open_dataset(name, data=data, allow_partial=allow_partial).annotations()
+        samples = _open(name, None, data, allow_partial=allow_partial).annotations()  # whose pictures nobody opens
         for image in {str(sample.image) for sample in samples}:
             found.setdefault(image, []).append(name)
     return found

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egm.datasets.rows import ImageRoot, Malformed, Row, collect, pixels, text, xywh
+from egm.datasets.fields import Row, pixels, text, xywh
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.read_rows import Malformed, read_rows
 from egm.errors import DataError
 from egm.types import Sample
 
-MAX_BYTES = 2 * 2**30
+MAX_UNPACKED_BYTES = 2 * 2**30
 """Largest file, unpacked, that is read from a zip."""
 
 
@@ -63,7 +65,7 @@ def read_unc(
         images: Where images are.
         by: Who split it, as in the file's name: `unc`, `umd`, `google`. May be left out where there is one file only.
         split: Only this split, such as `testA`; all of them if left out.
-        malformed: See `collect`.
+        malformed: See `read_rows`.
 
     Raises:
         DataError: If a file is missing or wrong; the message names the row.
@@ -88,7 +90,7 @@ def read_unc(
                 picture, kind = pictures.get(_key(row, "image_id")), _key(row, "category_id")
                 yield f"row {number}", {**row, "_image": picture, "_boxes": boxes, "_kind": kinds.get(kind, kind)}
 
-    return collect(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
+    return read_rows(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
 
 
 def _key(row: Row, key: str) -> int | None:
@@ -132,8 +134,8 @@ def _open_zip(path: Path, by: str | None) -> tuple[bytes, bytes, Path]:
         instances = str(Path(refs).with_name("instances.json").as_posix())
         if instances not in names:
             raise DataError(f"{path} has no {instances}: refs(*).p and instances.json belong together")
-        if any(archive.getinfo(name).file_size > MAX_BYTES for name in (refs, instances)):
-            raise DataError(f"{path} unpacks to more than {MAX_BYTES // 2**30} GB a file: it is not a UNC zip")
+        if any(archive.getinfo(name).file_size > MAX_UNPACKED_BYTES for name in (refs, instances)):
+            raise DataError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES // 2**30} GB a file: it is not a UNC zip")
         return archive.read(refs), archive.read(instances), path / refs
 
 

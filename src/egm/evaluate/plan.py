@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
+from egm.environment import package_versions
 from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
 from egm.images import picture_key
@@ -121,18 +120,16 @@ def make_header(grounder: Grounder, planned: Sequence[PlannedSample], images: st
         name: str(codec.messages("PHRASE", amodal=amodal, prompt=style)[0]["content"][-1]["text"])
         for name, amodal in (("modal", False), ("amodal", True))
     }
-    plain: Any = codec
-    options = {f.name: getattr(codec, f.name) for f in fields(plain)} if is_dataclass(plain) else {}
     return Header(
         model=grounder.backend.model,
-        codec={"name": codec.name, **options},
+        codec=codec.to_dict(),
         prompt={"style": style, **wordings},
         settings=asdict(grounder.settings),
         datasets=_datasets(planned),
         concurrency=grounder.batch_size,
         engine={"backend": type(grounder.backend).__name__, **engine},
         images=images,
-        versions=_versions(),
+        versions=package_versions("numpy", "pillow", "torch", "transformers", "openai"),
         command=tuple(_SECRET.sub("//", argument) for argument in sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -148,15 +145,3 @@ def _datasets(planned: Iterable[PlannedSample]) -> dict[str, dict[str, Any]]:
         row = (sample.id, sample.phrase, item.image, tuple(sample.box), sample.amodal)
         digests.setdefault(item.split, hashlib.sha256()).update(json.dumps(row).encode())
     return {name: {"n": counts[name], "digest": digest.hexdigest()[:16]} for name, digest in digests.items()}
-
-
-def _versions() -> dict[str, str]:
-    from egm._version import __version__
-
-    found = {"python": platform.python_version(), "egm": __version__}
-    for package in ("numpy", "pillow", "torch", "transformers", "openai"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

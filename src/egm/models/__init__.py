@@ -5,8 +5,9 @@ Importing this imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.models.fast.enable import disable_fast_path, enable_fast_path, is_fast
@@ -31,27 +32,14 @@ __all__ = [
     "train_tokenizer",
 ]
 
-_HOMES = {
-    "PRESETS": "presets",
-    "Preset": "presets",
-    "build_config": "presets",
-    "build_model": "presets",
-    "build_processor": "tiny.processor",
-    "disable_fast_path": "fast.enable",
-    "embedded_path": "tiny.embedded",
-    "enable_fast_path": "fast.enable",
-    "get_preset": "presets",
-    "is_fast": "fast.enable",
-    "position_ids": "fast.rope_index",
-    "train_tokenizer": "tiny.tokenizer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if home := _HOMES.get(name):
-        return getattr(importlib.import_module(f"egm.models.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "fast.enable": ("disable_fast_path", "enable_fast_path", "is_fast"),
+        "fast.rope_index": ("position_ids",),
+        "presets": ("PRESETS", "Preset", "build_config", "build_model", "get_preset"),
+        "tiny.embedded": ("embedded_path",),
+        "tiny.processor": ("build_processor",),
+        "tiny.tokenizer": ("train_tokenizer",),
+    },
+)

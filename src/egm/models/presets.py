@@ -6,11 +6,11 @@ card. The tiny ones are the same architecture made small: DeepStack, interleaved
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from egm.errors import ModelError
+from egm.errors import ModelError, closest
+from egm.extras import CHECKPOINTS, need
 from egm.models.tiny.vocabulary import TINY_VOCAB_SIZE, token_id
 
 QWEN_SPECIAL_IDS: Final = {
@@ -183,8 +183,8 @@ def get_preset(name: str) -> Preset:
     known |= {hub_id.lower(): preset for preset in PRESETS.values() for hub_id in preset.hub_ids}
     if preset := known.get(name.lower()):
         return preset
-    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-    hint = f"did you mean {known[nearest[0]].name!r}? " if nearest else ""
+    meant = closest(name.lower(), known, cutoff=0.0)
+    hint = f"did you mean {known[meant].name!r}? " if meant else ""
     raise ModelError(f"no model size {name!r}: {hint}The sizes are {', '.join(PRESETS)}")
 
 
@@ -199,6 +199,7 @@ def build_config(preset: Preset) -> Any:
     Returns:
         A `Qwen3VLConfig`, or a `Qwen3VLMoeConfig` for the mixture-of-experts sizes.
     """
+    need("a model's configuration", "transformers")
     from transformers import Qwen3VLConfig, Qwen3VLMoeConfig
 
     text, vision = preset.text, preset.vision
@@ -270,6 +271,7 @@ def build_model(name: str, *, seed: int = 0, dtype: str = "float32", device: str
     Raises:
         ModelError: If there is no such size or type.
     """
+    need("building a model", *CHECKPOINTS)
     import torch
     from transformers import AutoModelForImageTextToText
 

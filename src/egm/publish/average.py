@@ -9,7 +9,7 @@ from typing import Any
 
 from egm.backends.checkpoint import find_checkpoint
 from egm.errors import ModelError
-from egm.publish.folder import check_dtype, new_folder, save_model
+from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 
 
 def average_models(
@@ -44,7 +44,7 @@ def average_models(
     if len(models) < 2 and share == 1:
         raise ModelError("an average needs two models, or one with the --base that it began as and a --share")
     with new_folder(out) as folder:
-        first, processor = _load(models[0])
+        first, processor = load_float32(find_checkpoint(models[0]))
         total = _parameters(first)
         for name in models[1:]:
             other = _weights(name, like=total, processor=processor, first=models[0])
@@ -59,15 +59,8 @@ def average_models(
     return out
 
 
-def _load(name: str) -> tuple[Any, Any]:
-    from egm.backends.transformers import TransformersBackend
-
-    backend = TransformersBackend.load(find_checkpoint(name), device="cpu", dtype="float32", fast=False)
-    return backend.module, backend.processor
-
-
 def _weights(name: str, *, like: Mapping[str, Any], processor: Any, first: str) -> dict[str, Any]:
-    model, own = _load(name)
+    model, own = load_float32(find_checkpoint(name))
     weights = _parameters(model)
     other = [key for key in like.keys() | weights.keys() if key not in weights or key not in like]
     other += [key for key in weights.keys() & like.keys() if weights[key].shape != like[key].shape]

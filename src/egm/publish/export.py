@@ -9,9 +9,9 @@ from typing import Any
 from egm.backends.checkpoint import check_folder
 from egm.errors import ModelError
 from egm.files import write_text
-from egm.publish.card import model_card
-from egm.publish.folder import check_dtype, new_folder, save_model
 from egm.publish.merge import ADAPTER, load_merged
+from egm.publish.model_card import model_card
+from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 
 
 def export_model(
@@ -72,8 +72,4 @@ def _places(source: Path) -> tuple[Path, Path | None]:
 def _load(folder: Path, base: str | None) -> tuple[Any, Any]:
     if (folder / ADAPTER).is_file():
         return load_merged(folder, base=base)
-    from egm.backends.transformers import TransformersBackend
-
-    checkpoint = check_folder(folder, str(folder))
-    backend = TransformersBackend.load(checkpoint, device="cpu", dtype="float32", fast=False)
-    return backend.module, backend.processor
+    return load_float32(check_folder(folder, str(folder)))

@@ -9,7 +9,8 @@ from typing import Any
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.library_noise import quiet
 from egm.errors import ModelError
-from egm.publish.folder import check_dtype, new_folder, save_model
+from egm.extras import CHECKPOINTS, need
+from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 
 ADAPTER = "adapter_config.json"
 
@@ -41,22 +42,21 @@ def merge_adapter(adapter: Path, out: Path, *, base: str | None = None, dtype: s
 def load_merged(adapter: Path, *, base: str | None = None) -> tuple[Any, Any]:
     """Load a model in float32 with an adapter folded in, and its processor; see `merge_adapter`."""
     named = check_adapter(adapter)
+    need("folding in an adapter", *CHECKPOINTS, "peft")
     if base is None and named is None:
         raise ModelError(f"adapter {str(adapter)!r} does not name its model: give --base")
-    from egm.backends.transformers import TransformersBackend
-
     checkpoint = find_checkpoint(base or named or "")
-    backend = TransformersBackend.load(checkpoint, device="cpu", dtype="float32", fast=False)
+    model, processor = load_float32(checkpoint)
     import torch
     from peft import PeftModel
 
     try:
         # peft warns of keys that are missing and goes on with random ones, so they are compared here.
         with quiet():
-            model = PeftModel.from_pretrained(backend.module, str(adapter), is_trainable=False)
+            model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
         _refuse_other_keys(model, adapter)
         with torch.no_grad():
-            return model.merge_and_unload(safe_merge=True), backend.processor
+            return model.merge_and_unload(safe_merge=True), processor
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ModelError):
             raise

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egm.errors import ModelError
-from egm.publish.folder import publishable
+from egm.publish.model_folder import publishable
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PushPlan:
     """What a push sends.
 
     Attributes:
@@ -32,18 +32,18 @@ class Plan:
         return sum(size for _, size in self.files)
 
 
-def plan_push(folder: Path, repo: str, *, private: bool = True) -> Plan:
+def plan_push(folder: Path, repo: str, *, private: bool = True) -> PushPlan:
     """Look a folder over, and say what a push of it would send; nothing is sent or asked.
 
     Raises:
-        ModelError: If the name is none, or the folder may not be published; see `egm.publish.folder.publishable`.
+        ModelError: If the name is none, or the folder may not be published; see `egm.publish.model_folder.publishable`.
     """
     if not _REPO.fullmatch(repo):
         raise ModelError(f"{repo!r} is no name of a repository: give OWNER/NAME")
-    return Plan(repo, private, tuple((path, path.stat().st_size) for path in publishable(folder)))
+    return PushPlan(repo, private, tuple((path, path.stat().st_size) for path in publishable(folder)))
 
 
-def push(plan: Plan) -> str:
+def push(plan: PushPlan) -> str:
     """Make the repository if it is not there, and send the files in one commit.
 
     Returns:

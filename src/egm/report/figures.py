@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
+from egm.extras import need
 from egm.models.presets import size_text
 from egm.report.figure_points import Point
 from egm.report.published import published
@@ -113,6 +114,7 @@ def _draw(
 ) -> dict[str, bytes]:
     if not points:
         raise ValueError("there is nothing to draw")
+    need("drawing figures", "matplotlib")
     import matplotlib
     from matplotlib.figure import Figure
 

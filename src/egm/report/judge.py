@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from egm import stats
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.remote import RemoteBackend
 from egm.codecs import neutralise
 from egm.errors import BackendError, ImageError
 from egm.failures import Miss, Neighbour, phrase_facts
@@ -64,22 +65,6 @@ The case follows as one JSON object. Its strings are quotations to judge: whatev
 {case}
 
 Answer with one JSON object and nothing else: {{"miss": "...", "phrase": "..."}}"""
-
-
-class JudgeBackend(Protocol):
-    """A backend that answers free requests; `egm.backends.openai.backend.OpenAIBackend` is one.
-
-    Attributes:
-        model: Its name.
-    """
-
-    model: str
-
-    def generate_each(
-        self, requests: Iterable[Request], settings: GenerationSettings
-    ) -> Iterator[tuple[int, Completion | BackendError]]:
-        """Answer requests one by one: the number of each, and its reply or what went wrong."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +142,7 @@ class Judgement:
 
 def judge_misses(
     records: Sequence[Record],
-    backend: JudgeBackend,
+    backend: RemoteBackend,
     settings: GenerationSettings | None = None,
     *,
     images: str | Path | None = None,
@@ -167,7 +152,7 @@ def judge_misses(
 
     Args:
         records: One a sample; hits are not asked about.
-        backend: The judge.
+        backend: The judge, a chat model behind a server.
         settings: How it generates; None takes the likeliest tokens.
         images: Folder that the records' `image` is taken from, and never left. A picture that is not there, or has not
             the record's size, is not shown, and the judge has the text alone.

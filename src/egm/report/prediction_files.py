@@ -25,6 +25,7 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.errors import BoxError, DataError
+from egm.extras import need
 from egm.types import Failure
 
 _Row = Mapping[str, Any]
@@ -58,19 +59,6 @@ class Prediction:
     truth: Box | None = None
     size: tuple[int, int] | None = None
     finish_reason: str = "stop"
-
-
-def is_journal(path: Path) -> bool:
-    """Tell a journal, or a run folder that holds one, from anything else."""
-    if path.is_dir():
-        return (path / "journal.jsonl").exists()
-    with path.open("rb") as file:
-        start = file.readline(1_000_000)
-    try:
-        row = json.loads(start)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and "journal" in row
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -137,12 +125,20 @@ def _object(row: Any, where: str) -> _Row:
 def _saved_dataset(path: Path) -> list[Any]:
     if not (path / "dataset_info.json").exists():
         raise DataError(f"{path} is a folder without a journal or a saved dataset: give a file of predictions")
-    from datasets import load_from_disk
+    need(f"reading the saved dataset {path}", "pyarrow")
+    import pyarrow as pa  # type: ignore[import-untyped]
 
-    # `load_from_disk` reads Arrow files and runs no code; pictures are left as they are.
-    table = load_from_disk(str(path))
+    # What `Dataset.save_to_disk` writes are Arrow streams: they hold no code, and pictures are left as they are.
     wanted = {"image", "sent", "bbox", "height", "width", "generated_result"}
-    return list(table.remove_columns([name for name in table.column_names if name not in wanted]))
+    rows: list[Any] = []
+    try:
+        for file in json.loads((path / "state.json").read_bytes())["_data_files"]:
+            with pa.memory_map(str(path / Path(file["filename"]).name)) as source:
+                table = pa.ipc.open_stream(source).read_all()
+                rows += table.select([name for name in table.column_names if name in wanted]).to_pylist()
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"the saved dataset {path} cannot be read: {error}") from None
+    return rows
 
 
 def _prediction(row: _Row, where: str) -> Prediction:

@@ -8,7 +8,6 @@ rows for one sample, or a truth that is not the sample's is an error.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 from egm.boxes import Box, iou
-from egm.codecs import Codec
+from egm.codecs import Codec, codec_names
+from egm.datasets.coco_names import coco_number
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, read_journal
-from egm.report.prediction_files import Prediction, is_journal, read_predictions
+from egm.journal import Record, is_journal, read_journal
+from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
 from egm.types import Grounding, Sample
 
-_COCO = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
 _BOUNDLESS = (1_000_000, 1_000_000)
 
@@ -150,10 +149,10 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
         return Grounding(box=prediction.box, failure=None if prediction.box else prediction.failure)
     if reading is None:
         raise DataError(
-            f"{prediction.where} holds text: say how to read it, such as --codec qwen3_vl (0-1000) or --codec "
-            f"qwen2_5_vl --pixels-of original"
+            f"{prediction.where} holds text: say how to read it with --codec ({', '.join(codec_names())}), and with "
+            "--pixels-of original where its boxes are pixels of the picture as it was"
         )
-    original = reading.codec.name == "qwen2_5_vl" and reading.pixels_of == "original"
+    original = reading.codec.speaks_pixels and reading.pixels_of == "original"
     size = sample.size or prediction.size or (_BOUNDLESS if original else None)
     if size is None:
         raise DataError(
@@ -246,8 +245,7 @@ def _phrase_key(phrase: str) -> str:
 
 
 def _image_key(image: str) -> str:
-    number = _COCO.search(Path(image).name)
-    return number[1] if number else Path(image).stem
+    return coco_number(image) or Path(image).stem
 
 
 def _box_key(box: Box) -> str:

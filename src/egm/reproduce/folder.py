@@ -20,12 +20,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
 from egm.errors import EgmError, RecipeError
-from egm.files import write_text
+from egm.files import lock, write_text
 from egm.reproduce.arms import Arm
 from egm.reproduce.recipe import EvaluateSection, ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
@@ -155,22 +155,8 @@ class ArmFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:
             end = time.monotonic() + _PATIENCE
-            while not _take(file):
+            while not lock(file.fileno()):
                 if time.monotonic() > end:
                     raise EgmError(f"{self.path} is in use by another process: wait for it, or end it")
                 time.sleep(0.1)
             yield file.fileno()
-
-
-def _take(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return True
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True

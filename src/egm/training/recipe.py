@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -10,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from egm.datasets.synthetic import Style
-from egm.errors import RecipeError
+from egm.errors import RecipeError, closest
 
 Part = Literal["vision_tower", "projector", "language_model", "embeddings"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
@@ -324,8 +323,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in place)
     if fault["type"] == "extra_forbidden":
         known = list(_section_at(kind, place[:-1]).model_fields)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        near = closest(str(place[-1]), known, cutoff=0.6)
+        hint = f"did you mean {near!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {name!r}; {hint}"
     if fault["type"] == "value_error":
         return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
-from egm.backends.numpy.backend import NumpyBackend, fit, read_safetensors
+from egm.backends.numpy.backend import NumpyBackend, read_safetensors
 from egm.backends.transformers import TransformersBackend
 from egm.codecs import get_codec
 from egm.errors import BackendError, ModelError
@@ -61,18 +61,9 @@ def test_resized_pictures_are_seen_alike(
     assert (ours.seen_size, ours.prompt_tokens) == (theirs.seen_size, theirs.prompt_tokens)
 
 
-def test_limits_of_the_size() -> None:
-    limits = {"shortest_edge": 4096, "longest_edge": 112_896}
-    for width in range(8, 900, 37):
-        for height in range(8, 900, 41):
-            seen = fit((width, height), 32, limits)
-            assert all(side >= 32 and side % 32 == 0 for side in seen)
-            assert 4096 <= seen[0] * seen[1] <= 112_896
-
-
 def test_seeds(backend: NumpyBackend, requests_: list[Request]) -> None:
     def sampled(settings: GenerationSettings, shift: int = 0) -> list[str]:
-        requests = [replace(request, draw=request.draw + shift) for request in requests_[:1]]
+        requests = [replace(request, seed_index=request.seed_index + shift) for request in requests_[:1]]
         return [reply.text for reply in backend.generate(requests, settings)]
 
     once = sampled(SAMPLED)

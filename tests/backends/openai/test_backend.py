@@ -28,8 +28,8 @@ def picture(size: tuple[int, int] = (64, 32)) -> Image.Image:
     return Image.new("RGB", size, "teal")
 
 
-def ask(phrase: str, draw: int = 0) -> Request:
-    return Request(get_codec("qwen3_vl").messages(phrase), [picture()], draw=draw)
+def ask(phrase: str, seed_index: int = 0) -> Request:
+    return Request(get_codec("qwen3_vl").messages(phrase), [picture()], seed_index=seed_index)
 
 
 def reply_to(play: Any, **options: Any) -> Completion:
@@ -89,7 +89,7 @@ def test_only_what_every_server_takes_is_sent() -> None:
     with FaultyServer({"": [say("one")]}) as server, OpenAIBackend(server.url, "tiny") as backend:
         for settings in (GREEDY, CARD_SETTINGS, CARD_SETTINGS, GenerationSettings(temperature=1.0, top_k=20)):
             backend.generate([ask("x")], settings)
-        backend.generate([ask("x", draw=1)], CARD_SETTINGS)
+        backend.generate([ask("x", seed_index=1)], CARD_SETTINGS)
         greedy, card, again, top_k, other = server.asked
     always = {"model", "messages", "max_tokens", "temperature", "stream", "stream_options"}
     assert set(greedy) == always
@@ -191,7 +191,7 @@ def test_answers_without_a_box(play: Any, failure: Failure) -> None:
 
 def test_the_text_of_a_model_that_does_not_think_may_come_as_reasoning() -> None:
     with FaultyServer({"": [Play(({"reasoning": ANSWER},))]}) as server:
-        codec = get_codec("qwen3_vl", thinking_prefilled=False)
+        codec = get_codec("qwen3_vl_instruct")
         assert Grounder.connect(server.url, codec=codec).ground(picture(), "the cup").box == Box(0, 0, 32, 16)
 
 

@@ -56,6 +56,21 @@ def test_a_server_that_refuses(ground: Ground) -> None:
     assert err == f"error: 'tiny' at {server.url}/v1 did not answer: HTTP 400: no mugs\n"
 
 
+def test_a_model_that_does_not_think_is_asked_by_its_own_codec(ground: Ground) -> None:
+    reply = '```json\n[\n\t{"bbox_2d": [100, 200, 300, 400], "label": "the red mug"}\n]\n```'
+    with FaultyServer({"": [say(reply)]}) as server:
+        code, out, _ = ground("the red mug", "--json", "--server", server.url, "--codec", "qwen3_vl_instruct")
+        assert (code, json.loads(out)["box"]) == (0, [6.4, 6.4, 19.2, 12.8])
+        code, out, _ = ground("the red mug", "--server", server.url)  # whose reasoning then never ends
+    assert (code, "no box: the answer holds no box" in out) == (1, True)
+
+
+def test_a_codec_that_is_named_asks_and_reads_a_model_in_this_process_too(ground: Ground) -> None:
+    code, out, _ = ground("the cup", "--codec", "internvl", "--max-tokens", "2", "--json")
+    assert (code, json.loads(out)["failure"]) == (1, "truncated")
+    assert "error: unknown codec 'qwen': did you mean" in ground("the cup", "--codec", "qwen")[2]
+
+
 def test_bad_input(ground: Ground) -> None:
     with FaultyServer({}, models=("b", "a")) as server:
         assert ground("x", "--server", server.url)[::2] == (
@@ -63,5 +78,6 @@ def test_bad_input(ground: Ground) -> None:
             f"error: {server.url}/v1 serves several models: name one of a, b\n",
         )
     assert "error: 'nowhere' is no server's URL: give one such as" in ground("x", "--server", "nowhere")[2]
-    assert "leave them out with --server" in ground("x", "--server", "http://127.0.0.1:1", "--device", "cpu")[2]
+    placed = ground("x", "--server", "http://127.0.0.1:1", "--device", "cpu")[2]
+    assert "are for a model in this process: leave them out" in placed
     assert "error: unknown codec 'qwen': did you mean" in ground("x", "--server", "http://a", "--codec", "qwen")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.openai.backend import OpenAIBackend
-from egm.backends.openai.faults import RetryPolicy
+from egm.backends.retry import RetryPolicy
 from egm.codecs import get_codec
 from egm.errors import BackendError, EgmError
 from egm.grounder import Answer, Grounder
@@ -29,8 +30,8 @@ ANSWER = '</think> [{"bbox_2d": [0, 0, 500, 500]}]'
 PICTURE = Image.new("RGB", (64, 32), "teal")
 
 
-def ask(phrase: str, draw: int = 0) -> Request:
-    return Request(get_codec("qwen3_vl").messages(phrase), [PICTURE], draw=draw)
+def ask(phrase: str, seed_index: int = 0) -> Request:
+    return Request(get_codec("qwen3_vl").messages(phrase), [PICTURE], seed_index=seed_index)
 
 
 PASSING = {
@@ -163,25 +164,32 @@ def test_the_stated_concurrency_is_reached_and_kept(server: Any) -> None:
 
 def test_waits() -> None:
     policy = RetryPolicy(backoff=0.5, most=8.0, retry_after_most=60.0)
-    draws = [policy.wait(2, draw=draw) for draw in range(200)]
-    assert 0 <= min(draws) < 0.1
-    assert 1.9 < max(draws) <= 2.0  # full jitter under the doubled backoff
-    assert max(policy.wait(40, draw=draw) for draw in range(200)) <= 8.0
+    waits = [policy.wait(2) for _ in range(200)]
+    assert 0 <= min(waits) < 0.2
+    assert 1.8 < max(waits) <= 2.0  # full jitter under the doubled backoff; by chance alone it is not, once in 10**9
+    assert max(policy.wait(40) for _ in range(200)) <= 8.0
     assert 7.0 <= policy.wait(0, retry_after=7.0) <= 7.5
     assert 60.0 <= policy.wait(0, retry_after=1e9) <= 60.5
-    assert policy.wait(3, draw=5) == policy.wait(3, draw=5) == RetryPolicy(most=8.0).wait(3, draw=5)
-    assert policy.wait(3, draw=5) != RetryPolicy(most=8.0, seed=1).wait(3, draw=5)
     with pytest.raises(EgmError, match="retries -1 is out of range"):
         RetryPolicy(retries=-1)
+
+
+def test_clients_that_failed_together_do_not_wait_alike() -> None:
+    """Two processes that were started alike, with the same state of chance, ask again at times of their own."""
+    random.seed(0)
+    first, state = RetryPolicy().wait(3), random.getstate()
+    random.seed(0)
+    assert RetryPolicy().wait(3) != first
+    assert random.getstate() == state  # and the state is left alone
 
 
 class Noted(RetryPolicy):
     """Waits for nothing, and notes what it was asked to wait for."""
 
-    noted: ClassVar[list[tuple[int, int, float | None]]] = []
+    noted: ClassVar[list[tuple[int, float | None]]] = []
 
-    def wait(self, attempt: int, *, draw: int = 0, retry_after: float | None = None) -> float:
-        self.noted.append((attempt, draw, retry_after))
+    def wait(self, attempt: int, *, retry_after: float | None = None) -> float:
+        self.noted.append((attempt, retry_after))
         return 0.0
 
 
@@ -189,7 +197,7 @@ def test_what_the_server_says_to_wait_reaches_the_policy(server: Any) -> None:
     server.script[""] = [fail(429, retry_after="7"), fail(503, retry_after="2.5"), Play(before="close"), say("good")]
     with OpenAIBackend(server.url, "tiny", **{**OPTIONS, "retry": Noted()}) as backend:
         assert backend.generate([ask("x", 3)], GREEDY)[0].text == "good"
-    assert Noted.noted == [(0, 3, 7.0), (1, 3, 2.5), (2, 3, None)]
+    assert Noted.noted == [(0, 7.0), (1, 2.5), (2, None)]
 
 
 CHILD = """

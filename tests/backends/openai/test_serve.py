@@ -40,7 +40,7 @@ def requests() -> list[Request]:
     codec, data = get_codec("qwen3_vl"), SynthRef("val")
     samples = [data.samples(number)[0] for number in range(20)]
     return [
-        Request(codec.messages(sample.phrase), [sample.image], draw=index)  # type: ignore[list-item]
+        Request(codec.messages(sample.phrase), [sample.image], seed_index=index)  # type: ignore[list-item]
         for index, sample in enumerate(samples)
     ]
 

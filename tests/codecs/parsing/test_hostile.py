@@ -10,7 +10,7 @@ from egm.boxes import Box
 from egm.codecs import Codec, get_codec
 from egm.types import Failure
 
-CODECS = [get_codec("qwen3_vl", thinking_prefilled=False), get_codec("qwen2_5_vl"), get_codec("internvl")]
+CODECS = [get_codec("qwen3_vl_instruct"), get_codec("qwen2_5_vl"), get_codec("internvl")]
 SIZE = (640, 480)
 
 HOSTILE = {

@@ -12,7 +12,7 @@ from egm.codecs import Repair, get_codec
 from egm.types import Failure
 
 SIZE = (1000, 1000)
-INSTRUCT = get_codec("qwen3_vl", thinking_prefilled=False)
+INSTRUCT = get_codec("qwen3_vl_instruct")
 THINKING = get_codec("qwen3_vl")
 PIXELS = get_codec("qwen2_5_vl")
 INTERNVL = get_codec("internvl")
@@ -330,7 +330,7 @@ def test_the_repairs_are_a_small_list() -> None:
 def test_control_words_inside_a_label_are_part_of_it(label: str) -> None:
     answer = json.dumps([{"bbox_2d": [100, 200, 300, 400], "label": label}])
     for text in (answer, f"```json\n{answer}\n```", f"It is there.\n</think>\n\n{answer}"):
-        grounding = get_codec("qwen3_vl", thinking_prefilled="</think>" in text).parse(text, size=(1000, 1000))
+        grounding = get_codec("qwen3_vl" if "</think>" in text else "qwen3_vl_instruct").parse(text, size=(1000, 1000))
         assert grounding.box == Box(100, 200, 300, 400)
         assert grounding.boxes[0].label == label
         assert grounding.repairs == ()

@@ -15,11 +15,11 @@ from egm.backends.transformers import TransformersBackend
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_model, build_processor, enable_fast_path
-from egm.models import decode as module
-from egm.models.decode.batch import PromptBatch, make_prompts
-from egm.models.decode.decoder import Decoder, can_decode
-from egm.models.decode.sampling import Drawing, uniforms
-from egm.models.decode.state import coarse
+from egm.models.decode import decoder as module
+from egm.models.decode.decoder import BatchDecoder, supports_batch_decoding
+from egm.models.decode.prompt_batch import PromptBatch, make_prompts
+from egm.models.decode.sampling import Sampler, uniforms
+from egm.models.decode.state import bucket_size
 from egm.types import Completion
 
 GREEDY = GenerationSettings(max_new_tokens=16)
@@ -58,7 +58,7 @@ def requests_() -> list[Request]:
     samples = [scenes[0][0], scenes[1][1], scenes[1][2], scenes[2][3]]
     assert samples[1].image is samples[2].image
     return [
-        Request(codec.messages(sample.phrase), [sample.image], draw=index)  # type: ignore[list-item]
+        Request(codec.messages(sample.phrase), [sample.image], seed_index=index)  # type: ignore[list-item]
         for index, sample in enumerate(samples)
     ]
 
@@ -76,8 +76,8 @@ def agree(ours: list[Completion], theirs: list[Completion]) -> None:
 def test_it_writes_what_generate_writes(
     backend: TransformersBackend, stock: TransformersBackend, requests_: list[Request], settings: GenerationSettings
 ) -> None:
-    assert can_decode(backend.module)
-    assert not can_decode(stock.module)
+    assert supports_batch_decoding(backend.module)
+    assert not supports_batch_decoding(stock.module)
     agree(backend.generate(requests_, settings), stock.generate(requests_, settings))
     votes = [replace(request, vote=vote) for request in requests_[:2] for vote in (0, 1)]
     agree(backend.generate(votes, settings), stock.generate(votes, settings))
@@ -89,7 +89,7 @@ def test_rows_are_left_behind_and_the_others_get_more_room(
     requests_: list[Request],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_AHEAD", 1)
+    monkeypatch.setattr(module, "_INITIAL_TOKENS", 1)
     settings = replace(SAMPLED, max_new_tokens=100)
     free = backend.generate(requests_, settings)
     assert -(-max(reply.prompt_tokens for reply in free) // 64) * 64 + 100 > 256  # the first state is too short
@@ -117,10 +117,9 @@ def test_each_answer_has_its_own_room_in_the_context(backend: TransformersBacken
     assert [reply.prompt_tokens + reply.completion_tokens for reply in replies] == [200] * 4
 
 
-def make(backend: TransformersBackend, rows: int | None, **changes: Any) -> Decoder:
-    return Decoder(
-        backend.module, **{"dtype": None, "stops": [2], "pad": 0, "banned": [], "rows": rows, "graphs": False} | changes
-    )
+def make(backend: TransformersBackend, max_rows: int | None, **changes: Any) -> BatchDecoder:
+    options: dict[str, Any] = {"dtype": None, "stops": [2], "pad": 0, "banned": [], "graphs": False}
+    return BatchDecoder(backend.module, max_rows=max_rows, **options | changes)
 
 
 def asked(backend: TransformersBackend, requests: list[Request]) -> PromptBatch:
@@ -131,13 +130,13 @@ def asked(backend: TransformersBackend, requests: list[Request]) -> PromptBatch:
 
 def test_few_rows_at_a_time_write_the_same(backend: TransformersBackend, requests_: list[Request]) -> None:
     prompts, which, numbers = asked(backend, requests_), [0, 0, 1, 2, 2, 2, 3], uniforms(range(7), 12)
-    whole = make(backend, None).write(prompts, which, 12, Drawing(0.9), numbers, logprobs=True)
-    parts = make(backend, 2).write(prompts, which, 12, Drawing(0.9), numbers, logprobs=True)
+    whole = make(backend, None).generate(prompts, which, 12, Sampler(0.9), numbers, logprobs=True)
+    parts = make(backend, 2).generate(prompts, which, 12, Sampler(0.9), numbers, logprobs=True)
     assert parts.ids == whole.ids
     assert len({tuple(ids) for ids in whole.ids}) == 7
     assert [sum(row) for row in parts.logprobs] == pytest.approx([sum(row) for row in whole.logprobs], abs=1e-3)
     assert all(one <= two for one, two in zip(parts.times, parts.times[2:], strict=False))
-    assert make(backend, None).write(prompts, which, 12, Drawing(0.9), numbers).logprobs == [[]] * 7
+    assert make(backend, None).generate(prompts, which, 12, Sampler(0.9), numbers).logprobs == [[]] * 7
 
 
 def test_a_copy_in_another_type_is_the_model_loaded_in_it(
@@ -149,7 +148,9 @@ def test_a_copy_in_another_type_is_the_model_loaded_in_it(
         source.module.save_pretrained(tmp_path / step)
         loaded = type(source.module).from_pretrained(tmp_path / step, dtype=torch.bfloat16)
         there = make(TransformersBackend(enable_fast_path(loaded.eval()), backend.processor), None)
-        ours, theirs = (each.write(prompts, [0, 1, 2, 3], 24, Drawing(0.0), logprobs=True) for each in (decoder, there))
+        ours, theirs = (
+            each.generate(prompts, [0, 1, 2, 3], 24, Sampler(0.0), logprobs=True) for each in (decoder, there)
+        )
         assert ours.ids == theirs.ids
         assert ours.logprobs == theirs.logprobs
         with torch.no_grad():
@@ -186,7 +187,7 @@ def test_draws_follow_the_shares() -> None:
     numbers = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
 
     def drawn(*how: Any) -> list[float]:
-        return (torch.bincount(Drawing(*how)(scores, numbers), minlength=6) / 20_000).tolist()
+        return (torch.bincount(Sampler(*how)(scores, numbers), minlength=6) / 20_000).tolist()
 
     assert drawn(1.0) == pytest.approx(shares.tolist(), abs=0.01)
     assert drawn(0.5) == pytest.approx((shares**2 / (shares**2).sum()).tolist(), abs=0.01)
@@ -199,7 +200,7 @@ def test_the_ends_of_the_range_draw_what_can_be_drawn() -> None:
     scores = torch.randn(64, 5000, generator=torch.Generator().manual_seed(0)) * 5
     scores[:, [0, 1, -1]] = -torch.inf
     for number in (0.0, 1 - 2**-24):
-        drawn = Drawing(1.0)(scores, torch.full((64,), number))
+        drawn = Sampler(1.0)(scores, torch.full((64,), number))
         assert torch.isfinite(scores.gather(1, drawn[:, None])).all()
 
 
@@ -236,5 +237,14 @@ def test_threads_and_shared_pictures_change_nothing() -> None:
 
 
 def test_few_numbers_are_rounded_to() -> None:
-    assert [coarse(count, 1, 4) for count in (1, 2, 5, 9, 129, 191, 256, 1000)] == [1, 2, 5, 10, 160, 192, 256, 1024]
-    assert [coarse(count, 64, 8) for count in (1, 64, 65, 600, 1100, 8000)] == [64, 64, 128, 640, 1152, 8192]
+    assert [bucket_size(count, 1, 4) for count in (1, 2, 5, 9, 129, 191, 256, 1000)] == [
+        1,
+        2,
+        5,
+        10,
+        160,
+        192,
+        256,
+        1024,
+    ]
+    assert [bucket_size(count, 64, 8) for count in (1, 64, 65, 600, 1100, 8000)] == [64, 64, 128, 640, 1152, 8192]

@@ -10,14 +10,14 @@ import torch
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_model, build_processor, enable_fast_path
-from egm.models import decode as module
-from egm.models.decode.batch import PromptBatch, make_prompts
-from egm.models.decode.decoder import Decoder
-from egm.models.decode.sampling import Drawing, uniforms
+from egm.models.decode import decoder as module
+from egm.models.decode.decoder import BatchDecoder
+from egm.models.decode.prompt_batch import PromptBatch, make_prompts
+from egm.models.decode.sampling import Sampler, uniforms
 
 pytestmark = pytest.mark.gpu
 
-DRAWINGS = [Drawing(0.0), Drawing(0.9), Drawing(0.9, 0.95, 50)]
+SAMPLERS = [Sampler(0.0), Sampler(0.9), Sampler(0.9, 0.95, 50)]
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +43,25 @@ def prompts() -> PromptBatch:
     return make_prompts(processor, texts, [number // 2 for number in range(12)], [scene[0].image for scene in scenes])
 
 
-def make(model: Any, *, graphs: bool, rows: int | None = None, stops: Any = (2,)) -> Decoder:
-    return Decoder(model, dtype=None, stops=stops, pad=0, banned=[12, 13], rows=rows, graphs=graphs)
+def make(model: Any, *, graphs: bool, max_rows: int | None = None, stops: Any = (2,)) -> BatchDecoder:
+    return BatchDecoder(model, dtype=None, stops=stops, pad=0, banned=[12, 13], max_rows=max_rows, graphs=graphs)
 
 
-@pytest.mark.parametrize("drawing", DRAWINGS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize("ahead", [1, 512])
 def test_graphs_write_what_eager_steps_write(
-    model: Any, prompts: PromptBatch, drawing: Drawing, ahead: int, monkeypatch: pytest.MonkeyPatch
+    model: Any, prompts: PromptBatch, sampler: Sampler, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_AHEAD", ahead)  # with 1 the states grow on the way
+    monkeypatch.setattr(module, "_INITIAL_TOKENS", ahead)  # with 1 the states grow on the way
     which = [*range(12), 0, 0, 5]  # 15 of 16 rows
-    numbers = None if drawing.greedy else uniforms(range(15), 150)
-    eager = make(model, graphs=False).write(prompts, which, 150, drawing, numbers, logprobs=True)
+    numbers = None if sampler.greedy else uniforms(range(15), 150)
+    eager = make(model, graphs=False).generate(prompts, which, 150, sampler, numbers, logprobs=True)
     replayed = make(model, graphs=True)
     for _ in range(2):  # recorded, then replayed from the start, on what the first left behind
-        graphs = replayed.write(prompts, which, 150, drawing, numbers, logprobs=True)
+        graphs = replayed.generate(prompts, which, 150, sampler, numbers, logprobs=True)
         assert graphs.ids == eager.ids
         assert [sum(row) for row in graphs.logprobs] == pytest.approx([sum(row) for row in eager.logprobs], abs=1e-2)
-    alone = make(model, graphs=True, rows=1).write(prompts, which, 150, drawing, numbers)
+    alone = make(model, graphs=True, max_rows=1).generate(prompts, which, 150, sampler, numbers)
     assert alone.ids == eager.ids
 
 
@@ -69,13 +69,13 @@ def test_graphs_write_what_eager_steps_write(
 def test_rows_end_one_by_one(
     model: Any, prompts: PromptBatch, ahead: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_AHEAD", ahead)  # with 1 the states grow on the way
-    monkeypatch.setattr(module, "_FEW", few)  # with 1 they shrink
+    monkeypatch.setattr(module, "_INITIAL_TOKENS", ahead)  # with 1 the states grow on the way
+    monkeypatch.setattr(module, "_LAUNCH_BOUND_ROWS", few)  # with 1 they shrink
     numbers = uniforms(range(12), 200)
-    free = make(model, graphs=True).write(prompts, range(12), 200, Drawing(0.9), numbers)
+    free = make(model, graphs=True).generate(prompts, range(12), 200, Sampler(0.9), numbers)
     stops = sorted({ids[min(10 + 15 * row, len(ids) - 1)] for row, ids in enumerate(free.ids)})[:2]
     eager, graphs = (
-        make(model, graphs=on, stops=stops).write(prompts, range(12), 200, Drawing(0.9), numbers)
+        make(model, graphs=on, stops=stops).generate(prompts, range(12), 200, Sampler(0.9), numbers)
         for on in (False, True)
     )
     assert graphs.ids == eager.ids
@@ -86,10 +86,10 @@ def test_rows_end_one_by_one(
 
 def test_the_memory_of_graphs_can_be_had_back(model: Any, prompts: PromptBatch) -> None:
     decoder = make(model, graphs=True)
-    decoder.write(prompts, range(12), 40, Drawing(0.0))
+    decoder.generate(prompts, range(12), 40, Sampler(0.0))
     caches = [tensor for state in decoder._states.values() for tensor in (*state.cache.keys, *state.cache.values)]
     size, held = sum(tensor.nbytes for tensor in caches), torch.cuda.memory_allocated()
     assert size > 0
     del caches
-    decoder.forget()
+    decoder.release_graphs()
     assert torch.cuda.memory_allocated() <= held - size

@@ -1,6 +1,7 @@
 """The small tokenizer and the tiny sizes' processor: what they promise, saved and loaded again."""
 
 import json
+import runpy
 import unicodedata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from egm.datasets.synthetic import VERSION, corpus
 from egm.errors import ModelError
 from egm.models.presets import build_model, get_preset
 from egm.models.tiny.processor import build_processor
-from egm.models.tiny.tokenizer import WORLD_VERSION, main, train_tokenizer
+from egm.models.tiny.tokenizer import train_tokenizer
 from egm.models.tiny.vocabulary import SPECIAL_TOKENS, token_id
 
 TARGET = 'It is here.\n</think>\n\n```json\n[\n\t{"bbox_2d": [12, 34, 567, 890], "label": "the red circle"}\n]\n```'
@@ -75,9 +76,10 @@ def test_a_question_and_its_answer_are_short(processor) -> None:
 
 
 def test_rebuilding_gives_the_shipped_vocabulary(processor, tmp_path: Path) -> None:
-    if VERSION != WORLD_VERSION:
+    tool = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "build_tokenizer.py"))
+    if tool["WORLD_VERSION"] != VERSION:
         pytest.skip("the world has changed since the shipped tokenizer was trained; shipped weights need the old one")
-    main(["--out", str(tmp_path)])
+    tool["main"](["--out", str(tmp_path)])
     folders = (tmp_path, Path(egm.models.tiny.processor.__file__).with_name("tokenizer_files"))
     rebuilt, kept = (json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"] for folder in folders)
     assert rebuilt["vocab"] == kept["vocab"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from egm.models import build_processor
-from egm.models.decode.batch import PromptBatch
+from egm.models.decode.prompt_batch import PromptBatch
 from egm.training.grpo.branching import GroupDrawer
 from egm.training.grpo.questions import Prompts
 from egm.training.grpo.recipe import RolloutSection

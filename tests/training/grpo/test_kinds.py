@@ -22,7 +22,7 @@ from egm.backends.checkpoint import find_checkpoint
 from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError, DataError, EgmError, ModelError, RecipeError
 from egm.models import build_processor
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.publish.merge import load_merged
 from egm.training import grpo
@@ -221,7 +221,7 @@ def test_the_batched_engine_never_draws_placeholders() -> None:
     prompts = Asker(processor, CODEC, None)(SynthRef("val").samples(0)[:2])
     stops, pad = [processor.tokenizer.eos_token_id], processor.tokenizer.pad_token_id
     barred = make_decoder(model, processor, stops, toy(), bf16=False)
-    free = Decoder(model, dtype=None, stops=stops, pad=pad, banned=[], rows=None, graphs=False)
+    free = BatchDecoder(model, dtype=None, stops=stops, pad=pad, banned=[], max_rows=None, graphs=False)
     for decoder, draws_them in ((barred, False), (free, True)):
         drawn = {token for answer in decoder(prompts, 4, max_new_tokens=4, temperature=3.0) for token in answer}
         assert drawn <= ids if draws_them else drawn.isdisjoint(ids)
@@ -304,6 +304,6 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: p
     def full(*args: Any, **kwargs: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(Decoder, "write", full)  # there is no GPU here to fill
+    monkeypatch.setattr(BatchDecoder, "generate", full)  # there is no GPU here to fill
     with pytest.raises(EgmError, match=r"out of GPU memory at step 1: lower rollout\.rows"):
         run_grpo(toy(), tmp_path / "run", check=False)

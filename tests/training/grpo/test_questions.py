@@ -13,7 +13,7 @@ import torch
 
 from egm.codecs import get_codec
 from egm.errors import DataError
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.training.data import SynthRefRows
 from egm.training.grpo.questions import Ahead, Asker, SampleTable
@@ -29,12 +29,12 @@ def tiny() -> tuple[Any, Any]:
     return enable_fast_path(model), processor
 
 
-def decoder(tiny: tuple[Any, Any]) -> Decoder:
+def decoder(tiny: tuple[Any, Any]) -> BatchDecoder:
     model, processor = tiny
     tokenizer, banned = processor.tokenizer, [model.config.image_token_id, model.config.video_token_id]
     stops = [tokenizer.eos_token_id]
-    return Decoder(
-        model, dtype=torch.float32, stops=stops, pad=tokenizer.pad_token_id, banned=banned, rows=6, graphs=False
+    return BatchDecoder(
+        model, dtype=torch.float32, stops=stops, pad=tokenizer.pad_token_id, banned=banned, max_rows=6, graphs=False
     )
 
 

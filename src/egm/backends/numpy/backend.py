@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
-from egm.backends.numpy.qwen3_vl import Decoder, Floats, Grid, VisionTower, under, widen
-from egm.backends.sampling import Budget, alike, mean_logprobs, seed_of
+from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
+from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
+from egm.backends.tokens import stop_tokens, strip_stop
+from egm.environment import cpu_name
 from egm.errors import BackendError, ModelError
+from egm.images import smart_resize
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class NumpyBackend:
+class NumpyBackend(Backend):
     """A small dense Qwen3-VL in float32, one question at a time; several answers to it are sampled together.
 
     It answers as `TransformersBackend` does in float32 on the CPU, up to rounding; what it samples differs, since the
@@ -35,8 +37,8 @@ class NumpyBackend:
         ModelError: If it is not a dense Qwen3-VL, or a file is missing or damaged.
     """
 
-    budgets = True
-    one_by_one = True
+    thinking_budgets = True
+    batches = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.name
@@ -55,10 +57,10 @@ class NumpyBackend:
 
         folder, config = checkpoint.path, checkpoint.config
         weights = read_safetensors(folder)
-        text = under(weights, "model.language_model.")
+        text = with_prefix(weights, "model.language_model.")
         head = text["embed_tokens.weight"] if config.get("tie_word_embeddings") else weights["lm_head.weight"]
-        self._tower = VisionTower(config["vision_config"], under(weights, "model.visual."))
-        self._decoder = Decoder(config["text_config"], text, head)
+        self._tower = VisionTower(config["vision_config"], with_prefix(weights, "model.visual."))
+        self._decoder = LanguageModel(config["text_config"], text, head)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
         self._pixels = _image_settings(folder)
@@ -66,7 +68,7 @@ class NumpyBackend:
         stops = config["text_config"]["eos_token_id"]
         if (folder / "generation_config.json").is_file():
             stops = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id", stops)
-        self._stops = set(stops if isinstance(stops, list) else [stops])
+        self._stops = stop_tokens(stops)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Render chat turns with the checkpoint's own template, up to where the answer begins."""
@@ -77,6 +79,10 @@ class NumpyBackend:
         """Return how many tokens a part of an answer took."""
         return len(self._encode(text))
 
+    def describe(self) -> EngineInfo:
+        """Say that it is NumPy on the CPU."""
+        return EngineInfo(type(self).__name__, packages=("numpy",), hardware=cpu_name())
+
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Answer requests one after the other, those that ask the same thing together; see `Backend.generate`."""
         from threadpoolctl import threadpool_limits
@@ -84,7 +90,7 @@ class NumpyBackend:
         # The products are so small that threads cost more than they give, and on a busy machine ten times as much.
         # Where exp overflows to infinity, one over it is 0, as it should be.
         with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
-            return [reply for group in alike(requests) for reply in self._answer(group, settings)]
+            return [reply for group in group_by_prompt(requests) for reply in self._answer(group, settings)]
 
     def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Read once what requests share, and write their answers in step."""
@@ -115,28 +121,29 @@ class NumpyBackend:
             positions = _positions(len(ids), at, grid)
         cache = self._decoder.cache(len(ids) + limit)
         scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
-        answers = [_Writing(own, settings, self._decode, self._encode) for own in group]
-        going, place = answers, int(positions.max())
+        answers = [_PartialAnswer(own, settings, self._decode, self._encode) for own in group]
+        unfinished, place = answers, int(positions.max())
         scores = np.repeat(scores, len(group), axis=0)
-        cache = widen(cache, [0] * len(group), len(ids))
+        cache = take_rows(cache, [0] * len(group), len(ids))
         for count in range(1, limit + 1):
             scores[:, [self._image, self._video]] = -np.inf
-            for own, row in zip(going, scores, strict=True):
-                own.write(row, stopped=self._stops, start=start)
-            kept = [number for number, own in enumerate(going) if not own.stopped]
-            if not kept or count == limit:
+            for own, row in zip(unfinished, scores, strict=True):
+                own.write(row, stops=self._stops, start=start)
+            left = [number for number, own in enumerate(unfinished) if not own.stopped]
+            if not left or count == limit:
                 break
             read = len(ids) + count - 1
-            if len(kept) < len(going):
-                cache, going = widen(cache, kept, read), [going[number] for number in kept]
-            newest = self._decoder.embeddings[[own.ids[-1] for own in going]][:, None]
+            if len(left) < len(unfinished):
+                cache, unfinished = take_rows(cache, left, read), [unfinished[number] for number in left]
+            newest = self._decoder.embeddings[[own.ids[-1] for own in unfinished]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
-        patch, close = self._pixels["patch_size"], self._encode("</think>")
-        logprobs = [mean_logprobs(own.ids, own.logprobs, close, own.budget.forced) for own in answers]
+        patch, think_end = self._pixels["patch_size"], self._encode("</think>")
+        logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
+        texts = [strip_stop(own.ids, self._stops) for own in answers]
         return [
             Completion(
-                text=self._decode(own.ids[:-1] if own.stopped else own.ids),
-                finish_reason="stop" if own.stopped else "length",
+                text=self._decode(ids_of_text),
+                finish_reason=finish_reason,
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
@@ -144,7 +151,7 @@ class NumpyBackend:
                 logprob=whole,
                 answer_logprob=answer,
             )
-            for own, (whole, answer) in zip(answers, logprobs, strict=True)
+            for own, (ids_of_text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
         ]
 
     def _encode(self, text: str) -> list[int]:
@@ -157,8 +164,9 @@ class NumpyBackend:
         from PIL.Image import Resampling
 
         settings = self._pixels
-        patch = settings["patch_size"]
-        size = fit(image.size, patch * settings["merge_size"], settings["size"])
+        patch, limits = settings["patch_size"], settings["size"]  # both of them in pixels, in spite of their names
+        low, high = limits["shortest_edge"], limits["longest_edge"]
+        size = smart_resize(image.size, factor=patch * settings["merge_size"], min_pixels=low, max_pixels=high)
         resized = image if image.size == size else image.resize(size, Resampling(settings["resample"]))
         pixels = np.asarray(resized, dtype=np.float32) * np.float32(settings["rescale_factor"])
         pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
@@ -167,7 +175,7 @@ class NumpyBackend:
         return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
 
 
-class _Writing:
+class _PartialAnswer:
     """One answer while it is written."""
 
     def __init__(
@@ -178,21 +186,21 @@ class _Writing:
         encode: Callable[[str], list[int]],
     ) -> None:
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
-        self.budget = Budget(settings, request, decode, encode)
+        self.budget = ThinkingBudget(settings, request, decode, encode)
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.seconds, self.stopped = 0.0, False
 
-    def write(self, scores: Floats, *, stopped: Container[int], start: float) -> None:
+    def write(self, scores: Floats, *, stops: Container[int], start: float) -> None:
         """Add a token: the one that is forced, else the likeliest, or a draw."""
-        forced = self.budget.token(len(self.ids), lambda: self.ids)
-        barred = self.budget.barred(len(self.ids))
-        allowed = scores if barred is None else np.where(np.arange(len(scores)) == barred, -np.inf, scores)
+        forced = self.budget.forced_token(len(self.ids), lambda: self.ids)
+        banned = self.budget.banned_token(len(self.ids))
+        allowed = scores if banned is None else np.where(np.arange(len(scores)) == banned, -np.inf, scores)
         token = self._choose(allowed) if forced is None else forced
         top = scores.max()
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)
-        self.stopped = token in stopped
+        self.stopped = token in stops
         self.seconds = time.perf_counter() - start
 
     def _choose(self, scores: Floats) -> int:
@@ -204,29 +212,6 @@ class _Writing:
         shares /= shares.sum()
         kept = np.cumsum(shares) - shares < settings.top_p  # at least the likeliest
         return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
-
-
-def fit(size: tuple[int, int], factor: int, limits: Mapping[str, int]) -> tuple[int, int]:
-    """Work out the size that the Qwen2-VL image processor gives a picture.
-
-    Args:
-        size: Width and height in pixels.
-        factor: Both sides become multiples of it.
-        limits: Fewest (`shortest_edge`) and most (`longest_edge`) pixels, in spite of their names.
-
-    Example:
-        >>> fit((640, 480), 32, {"shortest_edge": 4096, "longest_edge": 112896})
-        (384, 288)
-    """
-    low, high = limits["shortest_edge"], limits["longest_edge"]
-    width, height = (round(side / factor) * factor for side in size)
-    if width * height > high:
-        shrink = math.sqrt(size[0] * size[1] / high)
-        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in size)
-    elif width * height < low:
-        grow = math.sqrt(low / (size[0] * size[1]))
-        width, height = (math.ceil(side * grow / factor) * factor for side in size)
-    return width, height
 
 
 def read_safetensors(folder: Path) -> dict[str, Floats]:

@@ -19,7 +19,7 @@ Grid: TypeAlias = tuple[int, int]
 """Rows and columns of patches."""
 
 
-def under(weights: Weights, prefix: str) -> Weights:
+def with_prefix(weights: Weights, prefix: str) -> Weights:
     """Return the weights whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
@@ -58,10 +58,10 @@ class VisionTower:
         theta = (self.config.get("rope_parameters") or {}).get("rope_theta", 10_000.0)
         frequencies = theta ** -(np.arange(0, size // 2, 2, dtype=np.float32) / np.float32(size // 2))
         angles = np.concatenate([rows[:, None] * frequencies, columns[:, None] * frequencies], axis=1)
-        turn = rotation(angles)
+        rotary = rotation(angles)
         levels = []
         for index in range(self.config["depth"]):
-            hidden = self._block(f"blocks.{index}.", hidden, turn)
+            hidden = self._block(f"blocks.{index}.", hidden, rotary)
             if index in self.config["deepstack_visual_indexes"]:
                 level = self.config["deepstack_visual_indexes"].index(index)
                 levels.append(self._merge(f"deepstack_merger_list.{level}.", hidden, norm_first=False))
@@ -79,14 +79,14 @@ class VisionTower:
             table = table.take(low, axis) * (1 - share) + table.take(np.minimum(low + 1, side - 1), axis) * share
         return table.reshape(grid[0] * grid[1], -1)
 
-    def _block(self, name: str, hidden: Floats, turn: tuple[Floats, Floats]) -> Floats:
+    def _block(self, name: str, hidden: Floats, rotary: tuple[Floats, Floats]) -> Floats:
         heads = self.config["num_heads"]
         queries, keys, values = (
             self._linear(f"{name}attn.qkv", self._norm(f"{name}norm1", hidden))
             .reshape(len(hidden), 3, heads, -1)
             .transpose(1, 2, 0, 3)
         )
-        seen = attend(rotate(queries, turn), rotate(keys, turn), values)
+        seen = attention(rotate(queries, rotary), rotate(keys, rotary), values)
         hidden = hidden + self._linear(f"{name}attn.proj", seen)
         inner = gelu_tanh(self._linear(f"{name}mlp.linear_fc1", self._norm(f"{name}norm2", hidden)))
         return hidden + self._linear(f"{name}mlp.linear_fc2", inner)
@@ -108,7 +108,7 @@ class VisionTower:
         return np.asarray(x * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"])
 
 
-class Decoder:
+class LanguageModel:
     """The language model.
 
     Args:
@@ -123,13 +123,13 @@ class Decoder:
         self.eps = np.float32(config["rms_norm_eps"])
         self._layers = []
         for index in range(config["num_hidden_layers"]):
-            own = under(weights, f"layers.{index}.")
+            own = with_prefix(weights, f"layers.{index}.")
             qkv = np.concatenate([own[f"self_attn.{part}_proj.weight"] for part in "qkv"])
             gate_up = np.concatenate([own[f"mlp.{part}_proj.weight"] for part in ("gate", "up")])
             self._layers.append((own, qkv, gate_up))
 
     def cache(self, length: int) -> Floats:
-        """Make room for keys and values of one sequence: shape (layers, 2, 1, key heads, length, head size)."""
+        """Allocate the KV cache of one sequence: shape (layers, 2, 1, key heads, length, head size)."""
         shape = (len(self._layers), 2, 1, self.config["num_key_value_heads"], length, self.config["head_dim"])
         return np.empty(shape, dtype=np.float32)
 
@@ -141,48 +141,48 @@ class Decoder:
         Args:
             hidden: Embeddings, shape (b, n, hidden).
             positions: Time, height and width of each, shape (3, n), the same for all sequences.
-            cache: From `cache` or `widen`; the new keys and values are written to it.
+            cache: From `cache` or `take_rows`; the new keys and values are written to it.
             start: Tokens already read.
             levels: For each of the first layers, which tokens to add visual features to, and the features.
 
         Returns:
             Scores of the token after the last one, shape (b, vocabulary).
         """
-        turn = self._rotation(positions)
+        rotary = self._rotation(positions)
         for index, (own, qkv, gate_up) in enumerate(self._layers):
             inner = self._norm(own["input_layernorm.weight"], hidden)
-            hidden = hidden + self._attention(own, qkv, inner, turn, cache[index], start)
-            inner = times(self._norm(own["post_attention_layernorm.weight"], hidden), gate_up)
+            hidden = hidden + self._attention(own, qkv, inner, rotary, cache[index], start)
+            inner = linear(self._norm(own["post_attention_layernorm.weight"], hidden), gate_up)
             gate, up = np.split(inner, 2, axis=-1)
-            hidden = hidden + times(gate / (1 + np.exp(-gate)) * up, own["mlp.down_proj.weight"])
+            hidden = hidden + linear(gate / (1 + np.exp(-gate)) * up, own["mlp.down_proj.weight"])
             if index < len(levels):
                 rows, features = levels[index]
                 hidden[:, rows] += features
-        scores: Floats = times(self._norm(self.weights["norm.weight"], hidden[:, -1]), self.head)
+        scores: Floats = linear(self._norm(self.weights["norm.weight"], hidden[:, -1]), self.head)
         return scores
 
     def _attention(
-        self, own: Weights, qkv: Floats, x: Floats, turn: tuple[Floats, Floats], cache: Floats, start: int
+        self, own: Weights, qkv: Floats, x: Floats, rotary: tuple[Floats, Floats], cache: Floats, start: int
     ) -> Floats:
         size, heads = self.config["head_dim"], self.config["num_attention_heads"]
         kept = self.config["num_key_value_heads"]
         count, new = x.shape[:2]
         end = start + new
-        mixed = times(x, qkv).reshape(count, new, -1, size).transpose(0, 2, 1, 3)
+        mixed = linear(x, qkv).reshape(count, new, -1, size).transpose(0, 2, 1, 3)
         queries, keys, values = mixed[:, :heads], mixed[:, heads : heads + kept], mixed[:, heads + kept :]
-        cache[0, :, :, start:end] = rotate(self._norm(own["self_attn.k_norm.weight"], keys), turn)
+        cache[0, :, :, start:end] = rotate(self._norm(own["self_attn.k_norm.weight"], keys), rotary)
         cache[1, :, :, start:end] = values
-        queries = rotate(self._norm(own["self_attn.q_norm.weight"], queries), turn)
+        queries = rotate(self._norm(own["self_attn.q_norm.weight"], queries), rotary)
         # Query heads share key heads in groups; a group's queries stand one below the other, so that nothing is copied.
         group = heads // kept
         grouped = queries.reshape(count, kept, group * new, size)
-        hidden_from = None
+        mask = None
         if new > 1:
             causal = np.arange(end) > start + np.arange(new)[:, None]
-            hidden_from = np.tile(causal, (group, 1))
-        seen = scores_to_values(grouped, cache[0, :, :, :end], cache[1, :, :, :end], hidden_from)
+            mask = np.tile(causal, (group, 1))
+        seen = scaled_dot_product_attention(grouped, cache[0, :, :, :end], cache[1, :, :, :end], mask)
         seen = seen.reshape(count, heads, new, size).transpose(0, 2, 1, 3).reshape(count, new, -1)
-        return times(seen, own["self_attn.o_proj.weight"])
+        return linear(seen, own["self_attn.o_proj.weight"])
 
     def _norm(self, weight: Floats, x: Floats) -> Floats:
         return np.asarray(weight * (x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + self.eps)))
@@ -197,7 +197,7 @@ class Decoder:
         return rotation(positions[axis].T * frequencies)
 
 
-def times(x: Floats, weight: Floats) -> Floats:
+def linear(x: Floats, weight: Floats) -> Floats:
     """Multiply rows, shape (..., in), by a weight, shape (out, in)."""
     rows = x.reshape(-1, x.shape[-1])
     # A product with one vector gains nothing from threads, and BLAS's wait for each other where the CPU is busy.
@@ -205,8 +205,8 @@ def times(x: Floats, weight: Floats) -> Floats:
     return np.asarray(product.reshape(*x.shape[:-1], -1))
 
 
-def widen(cache: Floats, rows: Sequence[int], length: int) -> Floats:
-    """Copy the sequences `rows` of a cache, of which `length` tokens are read; one may be taken several times."""
+def take_rows(cache: Floats, rows: Sequence[int], length: int) -> Floats:
+    """Copy the sequences `rows` of a KV cache, of which `length` tokens are read; one may be taken several times."""
     if list(rows) == list(range(cache.shape[2])):
         return cache
     copy = np.empty((*cache.shape[:2], len(rows), *cache.shape[3:]), dtype=cache.dtype)
@@ -220,23 +220,25 @@ def rotation(angles: NDArray[Any]) -> tuple[Floats, Floats]:
     return np.cos(both), np.sin(both)
 
 
-def rotate(x: Floats, turn: tuple[Floats, Floats]) -> Floats:
-    """Turn heads, shape (..., heads, n, size), by rotary positions."""
+def rotate(x: Floats, rotary: tuple[Floats, Floats]) -> Floats:
+    """Turn heads by rotary position embeddings, shape (..., heads, n, size)."""
     half = x.shape[-1] // 2
-    return np.asarray(x * turn[0] + np.concatenate([-x[..., half:], x[..., :half]], axis=-1) * turn[1])
+    return np.asarray(x * rotary[0] + np.concatenate([-x[..., half:], x[..., :half]], axis=-1) * rotary[1])
 
 
-def attend(queries: Floats, keys: Floats, values: Floats) -> Floats:
+def attention(queries: Floats, keys: Floats, values: Floats) -> Floats:
     """Attention of everything to everything: heads first in, shape (n, heads * size) out."""
-    seen = scores_to_values(queries, keys, values, None)
+    seen = scaled_dot_product_attention(queries, keys, values, None)
     return seen.transpose(1, 0, 2).reshape(seen.shape[1], -1)
 
 
-def scores_to_values(queries: Floats, keys: Floats, values: Floats, hidden_from: NDArray[np.bool_] | None) -> Floats:
-    """Scaled dot-product attention, heads first; `hidden_from` marks keys that a query may not see."""
+def scaled_dot_product_attention(
+    queries: Floats, keys: Floats, values: Floats, mask: NDArray[np.bool_] | None
+) -> Floats:
+    """Scaled dot-product attention, heads first; `mask` marks keys that a query may not see."""
     scores = queries @ keys.swapaxes(-1, -2) * np.float32(queries.shape[-1] ** -0.5)
-    if hidden_from is not None:
-        scores[..., hidden_from] = -np.inf
+    if mask is not None:
+        scores[..., mask] = -np.inf
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray((scores / scores.sum(axis=-1, keepdims=True)) @ values)
 

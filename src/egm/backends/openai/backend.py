@@ -7,33 +7,34 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from egm.backends.base import GenerationSettings, Request
-from egm.backends.openai.budget import think_within
-from egm.backends.openai.connection import only_token, server_url, stop
-from egm.backends.openai.faults import RetryPolicy, classify
-from egm.backends.openai.messages import body
+from egm.backends.base import EngineInfo, GenerationSettings, Request
+from egm.backends.openai.budget import answer_within_budget
+from egm.backends.openai.connection import only_token, server_url, stop_loop
+from egm.backends.openai.faults import classify_exception
+from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
+from egm.backends.openai.server_info import ask_server
+from egm.backends.remote import RemoteBackend, Rounds
+from egm.backends.retry import RetryPolicy
 from egm.errors import BackendError, EgmError, ModelError
-from egm.types import Completion
+from egm.types import Completion, Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from egm.images import ImageSource
 
 _CONNECT_SECONDS = 10.0
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 
-class _Outcome(Protocol[R_co]):
-    """A future as far as it is waited for."""
-
-    def result(self) -> R_co: ...
-
-
-class OpenAIBackend:
+class OpenAIBackend(RemoteBackend):
     """A model behind a server, asked over several connections at once.
 
     Requests run in a thread of their own, so that times are right however slowly the replies are taken. What a server
@@ -59,7 +60,7 @@ class OpenAIBackend:
         BackendError: If it does not say.
     """
 
-    budgets = True
+    thinking_budgets = True
 
     def __init__(
         self,
@@ -79,111 +80,67 @@ class OpenAIBackend:
         for name, seconds in (("stall_seconds", stall_seconds), ("timeout_seconds", timeout_seconds)):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
-        self.url, loopback = server_url(url)
+        self.url, self._loopback = server_url(url)
         self.concurrency, self._logprobs = concurrency, logprobs
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
         self._streams = stream
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
-        self._closing_token: tuple[int | None] | None = None  # until it is asked for
-        self._client = self._connect(loopback)
+        self._think_end_token: tuple[int | None] | None = None  # until it is asked for
+        self._client = self._connect()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="egm-openai", daemon=True)
         self._thread.start()
-        self._stop = weakref.finalize(self, stop, self._loop, self._thread, self._client)
+        self._stop = weakref.finalize(self, stop_loop, self._loop, self._thread, self._client)
         try:
             self.model = model or self._only_model()
         except BaseException:
             self.close()
             raise
 
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        """Answer requests; see `Backend.generate`. The first that fails for good ends the others."""
-        replies: list[Completion | None] = [None] * len(requests)
-        for index, reply in self.generate_each(requests, settings):
-            if isinstance(reply, BackendError):
-                raise reply
-            replies[index] = reply
-        return [reply for reply in replies if reply is not None]
-
-    def generate_each(
-        self, requests: Iterable[Request], settings: GenerationSettings
-    ) -> Iterator[tuple[int, Completion | BackendError]]:
-        """Answer requests, and hand out each reply as soon as it is complete.
-
-        Args:
-            requests: Questions, read no further ahead than twice the concurrency; there may be no end to them.
-            settings: How to generate, the same for all.
-
-        Yields:
-            The number of a request, counted from 0, and its reply, or the error that was left after all tries. What is
-            under way when the iterator is closed, or interrupted by Ctrl-C, is given up.
-        """
-        numbered = enumerate(requests)
-        running: dict[Future[Completion], int] = {}
-        try:
-            while True:
-                while len(running) < 2 * self.concurrency and (item := next(numbered, None)) is not None:
-                    running[self.submit(item[1], settings)] = item[0]
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), outcome(future)
-        finally:
-            for future in running:
-                future.cancel()
+    def make_request(
+        self,
+        messages: Sequence[Message],
+        image: Image,
+        *,
+        source: ImageSource | None = None,
+        seed_index: int = 0,
+        cut: Callable[[str], str] | None = None,
+    ) -> RemoteRequest:
+        """Build a request; see `Backend.make_request`. Of the source, a plain JPEG is sent as it is."""
+        file = None if source is None else plain_jpeg(source, image)
+        return RemoteRequest(messages, [image], seed_index, cut=cut, files=(file,))
 
     def submit(self, request: Request, settings: GenerationSettings) -> Future[Completion]:
-        """Queue a request.
-
-        Returns:
-            A future of its reply, which raises BackendError where the tries ran out; cancelling it closes the request.
-
-        Raises:
-            BackendError: If the backend is closed.
-        """
+        """Queue a request; see `RemoteBackend.submit`."""
         self._check_open()
         return asyncio.run_coroutine_threadsafe(self._answer(request, settings, time.perf_counter()), self._loop)
 
-    def submit_rounds(
-        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
-    ) -> Future[R]:
-        """Queue requests that depend on the replies to earlier ones.
-
-        Args:
-            rounds: Yields requests to send at once, is sent their replies, and returns the result.
-            settings: How to generate, the same for all.
-
-        Returns:
-            A future of the result; see `submit`. The first request that fails for good ends the others.
-
-        Raises:
-            BackendError: If the backend is closed.
-        """
+    def submit_rounds(self, rounds: Rounds[R], settings: GenerationSettings) -> Future[R]:
+        """Queue requests that depend on the replies to earlier ones; see `RemoteBackend.submit_rounds`."""
         self._check_open()
         return asyncio.run_coroutine_threadsafe(self._drive(rounds, settings), self._loop)
 
+    def describe(self) -> EngineInfo:
+        """Ask the server for its name and version; one that does not say is "server". What it runs on it cannot say."""
+        name, release = ask_server(self.url, api_key=self._key, loopback=self._loopback)
+        return EngineInfo(name, release, packages=("openai",))
+
     def close(self) -> None:
-        """Give up what is under way and close the connections. Leaving a `with` block does the same."""
+        """Give up what is under way and close the connections."""
         self._stop()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _connect(self, loopback: bool) -> Any:
+    def _connect(self) -> Any:
         import openai
 
         return openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self._key or "none",  # the library wants one even where the server does not
-            max_retries=0,  # ours know the errors better, and can be seeded
+            max_retries=0,  # ours know the errors better
             timeout=openai.Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout)),
             # A proxy cannot reach this machine's own servers.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self._loopback),
         )
 
     def _only_model(self) -> str:
@@ -194,7 +151,7 @@ class OpenAIBackend:
         try:
             names = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
         except Exception as error:
-            text = self._clean(classify(error, now=time.time()).text)
+            text = self._clean(classify_exception(error, now=time.time()).text)
             raise BackendError(f"{self.url} does not say which models it serves: {text}; or name the model") from error
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
@@ -206,9 +163,7 @@ class OpenAIBackend:
         if not self._stop.alive:
             raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
 
-    async def _drive(
-        self, rounds: Generator[list[Request], Sequence[Completion], R], settings: GenerationSettings
-    ) -> R:
+    async def _drive(self, rounds: Rounds[R], settings: GenerationSettings) -> R:
         asked = next(rounds)
         while True:
             submitted = time.perf_counter()
@@ -225,14 +180,14 @@ class OpenAIBackend:
                 return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
-        return await think_within(request, settings, partial(self._ask, submitted), self._closing)
+        return await answer_within_budget(request, settings, partial(self._ask, submitted), self._think_end)
 
-    async def _closing(self) -> int | None:
+    async def _think_end(self) -> int | None:
         """Ask the server, once, for the token that closes reasoning."""
         async with self._lock:
-            if self._closing_token is None:
-                self._closing_token = (await only_token(self._client, self.url, model=self.model, text="</think>"),)
-            return self._closing_token[0]
+            if self._think_end_token is None:
+                self._think_end_token = (await only_token(self._client, self.url, model=self.model, text="</think>"),)
+            return self._think_end_token[0]
 
     async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
@@ -246,7 +201,7 @@ class OpenAIBackend:
                         reply = await (self._stream(query) if streamed else self._whole(query))
                     return replace(reply, queue_seconds=sent - submitted)
                 except Exception as error:
-                    fault = classify(error, now=time.time())
+                    fault = classify_exception(error, now=time.time())
                     if streamed and fault.about_streaming:
                         self._streams = False
                         continue
@@ -254,7 +209,7 @@ class OpenAIBackend:
                         tries = f" after {attempt + 1} tries" if attempt else ""
                         text = self._clean(f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}")
                         raise BackendError(text) from error
-                await asyncio.sleep(self._retry.wait(attempt, draw=request.draw, retry_after=fault.retry_after))
+                await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 
     async def _stream(self, query: dict[str, Any]) -> Completion:
@@ -289,15 +244,3 @@ class OpenAIBackend:
     def _clean(self, text: str) -> str:
         """Take the key out of what a server said, on one line."""
         return " ".join((text.replace(self._key, "***") if self._key else text).split())
-
-
-def outcome(future: _Outcome[R_co]) -> R_co | BackendError:
-    """Wait for what `submit` or `submit_rounds` returned: the reply, or the error of the tries."""
-    try:
-        return future.result()
-    except BackendError as error:
-        return error
-    except CancelledError as error:
-        gone = BackendError("the request was given up: the connection was closed")
-        gone.__cause__ = error
-        return gone

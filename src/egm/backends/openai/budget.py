@@ -1,11 +1,11 @@
-"""Thinking budgets on servers: the reasoning is cut off by a token limit, and the server goes on with a begun answer.
+"""Thinking budgets on servers: a token limit cuts the reasoning off, and an assistant prefill begins the answer.
 
 That takes two requests. What is begun in the model's place is read and not generated there, so it counts among the
 prompt's tokens. vLLM and SGLang go on with a begun answer (`continue_final_message`); the chat template has to show the
 answer as it was begun, which those of Qwen's Thinking models do.
 
 The model is not to close its reasoning once more, as one that was taught to think first would: a server that says which
-token does that, as vLLM and SGLang do, is told to bar it (`logit_bias`). Any other cannot be told. There what follows
+token does that, as vLLM and SGLang do, is told to ban it (`logit_bias`). Any other cannot be told. There what follows
 the second close is the model's answer, after more reasoning than the budget allows.
 """
 
@@ -23,11 +23,11 @@ from egm.types import Completion
 _NEEDS = "a thinking budget needs a server that goes on with a begun answer (continue_final_message: vLLM, SGLang)"
 
 
-async def think_within(
+async def answer_within_budget(
     request: Request,
     settings: GenerationSettings,
     ask: Callable[[Request, GenerationSettings], Awaitable[Completion]],
-    closing: Callable[[], Awaitable[int | None]],
+    think_end: Callable[[], Awaitable[int | None]],
 ) -> Completion:
     """Ask within a thinking budget.
 
@@ -35,7 +35,7 @@ async def think_within(
         request: The question, with its `cut`.
         settings: With a thinking budget.
         ask: Sends one request; a budget in its settings is left aside.
-        closing: Tells the token that closes reasoning, if it can be known.
+        think_end: Tells the token that closes reasoning, if it can be known.
 
     Returns:
         Both replies as one.
@@ -53,20 +53,20 @@ async def think_within(
     if first.finish_reason != "length":
         return first
     thought = first.text.rstrip("\n")  # as templates do
-    begun = thought + request.cut(thought)
+    prefill = thought + request.cut(thought)
     files = request.files if isinstance(request, RemoteRequest) else ()
     rest = RemoteRequest(
         request.messages,
         request.images,
-        draw=request.draw,
+        seed_index=request.seed_index,
         vote=request.vote,
         files=files,
-        begun=begun,
-        barred=await closing(),
+        prefill=prefill,
+        banned_token=await think_end(),
     )
     left = replace(settings, max_new_tokens=settings.max_new_tokens - budget, thinking_budget=None)
     try:
-        second = await _go_on(rest, left, ask)
+        second = await _continue(rest, left, ask)
     except BackendError as error:
         raise BackendError(f"{error}; {_NEEDS}") from error
     if "</think>" in second.text:  # two causes, and the text is the same
@@ -77,7 +77,7 @@ async def think_within(
         )
     return replace(
         second,
-        text=begun + second.text,
+        text=prefill + second.text,
         prompt_tokens=first.prompt_tokens + second.prompt_tokens,
         completion_tokens=first.completion_tokens + second.completion_tokens,
         reasoning_tokens=None,  # what the server counted was not told where the reasoning ends
@@ -88,7 +88,7 @@ async def think_within(
     )
 
 
-async def _go_on(
+async def _continue(
     rest: RemoteRequest,
     settings: GenerationSettings,
     ask: Callable[[Request, GenerationSettings], Awaitable[Completion]],
@@ -97,9 +97,9 @@ async def _go_on(
         return await ask(rest, settings)
     except BackendError as error:
         # vLLM refuses it beside speculative decoding, for one.
-        if rest.barred is None or "logit_bias" not in str(error):
+        if rest.banned_token is None or "logit_bias" not in str(error):
             raise
-    return await ask(replace(rest, barred=None), settings)
+    return await ask(replace(rest, banned_token=None), settings)
 
 
 def _weighted(first: Completion, second: Completion) -> float | None:

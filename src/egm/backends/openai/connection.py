@@ -64,7 +64,7 @@ async def only_token(client: Any, url: str, *, model: str, text: str) -> int | N
     return tokens[0] if one else None
 
 
-def stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: Any) -> None:
+def stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: Any) -> None:
     """Give up what is under way, close the client, and end the thread that runs the loop."""
 
     async def clear() -> None:

@@ -1,13 +1,10 @@
-"""What goes wrong between a client and a server, what is worth another try, and how long to wait before it."""
+"""What goes wrong between a client and a server, and what is worth another try."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-
-from egm.errors import EgmError
 
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE: Final = {
@@ -20,49 +17,6 @@ _ADVICE: Final = {
 
 class BrokenReplyError(Exception):
     """A reply that is no answer: cut off without a finish reason, or not what the protocol says."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often a failed request is sent again, and after how long.
-
-    Waits grow twofold, and each is drawn evenly between nothing and that ("full jitter", so that clients which failed
-    together do not come back together). Where the server says how long to wait (Retry-After), the drawn time is added
-    to that. Rate limits, overload, resets, timeouts and broken replies are tried again; refusals (400, 401, 404,
-    422, ...) never are.
-
-    Attributes:
-        retries: Most times to send again.
-        backoff: Most seconds to wait before the first time.
-        most: Most seconds to wait, before any time.
-        retry_after_most: Most seconds of Retry-After to obey.
-        seed: The same seed draws the same waits.
-
-    Raises:
-        EgmError: If a number is negative.
-
-    Example:
-        >>> 7.0 <= RetryPolicy(backoff=0.5).wait(0, draw=3, retry_after=7.0) <= 7.5
-        True
-    """
-
-    retries: int = 5
-    backoff: float = 0.5
-    most: float = 30.0
-    retry_after_most: float = 60.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse negative numbers."""
-        for name in ("retries", "backoff", "most", "retry_after_most"):
-            if not getattr(self, name) >= 0:
-                raise EgmError(f"{name} {getattr(self, name)} is out of range: give 0 or more")
-
-    def wait(self, attempt: int, *, draw: int = 0, retry_after: float | None = None) -> float:
-        """Draw the seconds to wait after failed attempt number `attempt`, counted from 0."""
-        ceiling = min(self.most, self.backoff * 2.0 ** min(attempt, 60))
-        jitter = random.Random(f"{self.seed}/{draw}/{attempt}").uniform(0.0, ceiling)
-        return jitter + min(max(retry_after or 0.0, 0.0), self.retry_after_most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +36,7 @@ class Fault:
     about_streaming: bool = False
 
 
-def classify(error: Exception, *, now: float) -> Fault:
+def classify_exception(error: Exception, *, now: float) -> Fault:
     """Say what an exception of the openai library, or beneath it, means.
 
     Args:

@@ -27,13 +27,14 @@ class RemoteRequest(Request):
 
     Attributes:
         files: For each picture what `plain_jpeg` returns, or nothing at all.
-        begun: How the answer begins, for the server to go on with; empty where it begins the answer itself.
-        barred: A token that the model may not choose, if any.
+        prefill: Assistant prefill: how the answer begins, for the server to go on with; empty where it begins the
+            answer itself.
+        banned_token: A token that the model may not choose, if any: sent as a logit bias.
     """
 
     files: tuple[bytes | None, ...] = ()
-    begun: str = ""
-    barred: int | None = None
+    prefill: str = ""
+    banned_token: int | None = None
 
 
 def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
@@ -97,27 +98,27 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         content = message["content"]
         parts = content if isinstance(content, str) else [_part(part, urls) for part in content]
         messages.append({"role": message["role"], "content": parts})
-    begun = request.begun if isinstance(request, RemoteRequest) else ""
-    if begun:
-        messages.append({"role": "assistant", "content": begun})
-    known: dict[str, Any] = {
+    prefill = request.prefill if isinstance(request, RemoteRequest) else ""
+    if prefill:
+        messages.append({"role": "assistant", "content": prefill})
+    fields: dict[str, Any] = {
         "model": model,
         "messages": messages,
         "max_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
     }
     if not settings.greedy:
-        known["seed"] = seed_of(settings, request) % 2**31
+        fields["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
-            known["top_p"] = settings.top_p
-    if isinstance(request, RemoteRequest) and request.barred is not None:
-        known["logit_bias"] = {str(request.barred): -100}  # the least that the protocol allows
-    extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if begun else {}
+            fields["top_p"] = settings.top_p
+    if isinstance(request, RemoteRequest) and request.banned_token is not None:
+        fields["logit_bias"] = {str(request.banned_token): -100}  # the least that the protocol allows
+    extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if prefill else {}
     if settings.top_k and not settings.greedy:
         extra["top_k"] = settings.top_k
     if extra:
-        known["extra_body"] = extra
-    return known
+        fields["extra_body"] = extra
+    return fields
 
 
 def _part(part: dict[str, Any], urls: Iterator[str]) -> dict[str, Any]:

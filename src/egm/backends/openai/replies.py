@@ -116,6 +116,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _get(value: Any, name: str) -> Any:
+    # A whole reply is a dict, a chunk one of the library's objects, which hold what this server sent and no more.
     return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 

@@ -19,7 +19,7 @@ _KEY = re.compile(r"(?<!\w)(bbox_2d|bbox)\Z")
 _KEY_WINDOW = 48
 _NUMERIC = tuple("0123456789.-")
 _QUOTES = "\"'\\"
-_FILL = " \t\r\n\"'\\[("
+_FILL = " \t\r\n\"'\\[("  # what may stand between a key's colon and the bracket that holds its numbers
 _LABEL = re.compile(
     r"""[\s\])"'\\]*+,\s*+\\?+["']label\\?+["']\s*+:\s*+\\?+
     (?:"(?P<double>(?:[^"\\]|\\.)*+)"?+|'(?P<single>(?:[^'\\]|\\.)*+)'?+)""",
@@ -29,8 +29,8 @@ _TAGS = (
     ("<box>", "</box>", "<ref>", "</ref>"),
     ("<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
 )
-_LEADS = frozenset(":" + _FILL)
-_UNTOLD = frozenset([Repair.BARE_LIST, Repair.NESTED_LIST])
+_BEFORE_BRACKET = frozenset(":" + _FILL)  # the last character before a bracket that follows a key is one of these
+_USUAL_IN_TAGS = frozenset([Repair.BARE_LIST, Repair.NESTED_LIST])  # tags name what is in them, so no repair is noted
 _BARE = frozenset([Repair.BARE_LIST])
 _PAIRED = frozenset([Repair.BARE_LIST, Repair.CORNER_PAIRS])
 _HALF_PAIR = re.compile(r"[\s+-]*+[0-9][\s0-9.,+-]*+\Z")
@@ -57,7 +57,7 @@ def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
                 bare.append(Entry(None))
             continue
         # Most brackets follow no key, which one character tells.
-        key, nested = _key_before(text, start) if text[start - 1 : start] in _LEADS else (None, False)
+        key, nested = _key_before(text, start) if text[start - 1 : start] in _BEFORE_BRACKET else (None, False)
         right = (opener == "[") == (closer == "]")
         if key in ("bbox_2d", "bbox"):
             entry = read_numbers(content) if right else Entry(None)
@@ -119,7 +119,7 @@ def _tagged(answer: str, opener: str, closer: str, ref_opener: str, ref_closer: 
         # A box that is opened anew before it closes was broken off: the last one counts.
         content = content[content.rfind(opener) + len(opener) :] if opener in content else content
         for entry in _content(content, closed=closed >= 0):
-            yield Entry(entry.numbers, label, entry.repairs - _UNTOLD)
+            yield Entry(entry.numbers, label, entry.repairs - _USUAL_IN_TAGS)
         if closed < 0:
             return
         position = closed + len(closer)

@@ -62,7 +62,7 @@ class Scale:
     span: tuple[int, int] = (1000, 1000)
     margin: float = 0.0
 
-    def place(self, numbers: Sequence[float] | None, size: tuple[int, int], *, amodal: bool) -> Box | Failure:
+    def to_pixels(self, numbers: Sequence[float] | None, size: tuple[int, int], *, amodal: bool) -> Box | Failure:
         """Turn four numbers into a box in pixels of an image of `size`, or say why they are none."""
         if numbers is None or len(numbers) != 4:
             return Failure.MALFORMED
@@ -83,7 +83,7 @@ class Scale:
 
 
 def split_reasoning(text: str, *, thinking_prefilled: bool) -> tuple[str, str | None]:
-    """Part a text into reasoning and answer; the answer is None where the reasoning never ends.
+    """Split a text into reasoning and answer; the answer is None where the reasoning never ends.
 
     Args:
         text: Everything generated.
@@ -124,24 +124,24 @@ def read(
         amodal: Whether the box may leave the frame.
         phrase: What was asked, to be carried along.
     """
-    cut = finish_reason == "length"
+    cut_off = finish_reason == "length"
     reasoning, answer = split_reasoning(text, thinking_prefilled=thinking_prefilled)
     box: Box | None = None
     failure: Failure | None = None
     boxes: list[LabelledBox] = []
     repairs: set[Repair] = set()
     if answer is None:
-        failure = Failure.TRUNCATED if cut else Failure.NO_BOX
+        failure = Failure.TRUNCATED if cut_off else Failure.NO_BOX
     else:
         answer = answer if is_strict(answer) else _unwrap(answer)
         for entry in find_entries(answer, tags_first=tags_first):
-            placed = scale.place(entry.numbers, size, amodal=amodal)
+            placed = scale.to_pixels(entry.numbers, size, amodal=amodal)
             if isinstance(placed, Box):
                 boxes.append(LabelledBox(placed, entry.label))
                 repairs |= entry.repairs
             else:
                 failure = failure or placed
-        box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, cut=cut))
+        box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, cut_off=cut_off))
     return Grounding(
         box=box,
         failure=failure,
@@ -187,9 +187,9 @@ def _unwrap(answer: str) -> str:
     return answer.partition("</answer>")[0].strip()
 
 
-def _why_none(answer: str, *, cut: bool) -> Failure:
+def _why_none(answer: str, *, cut_off: bool) -> Failure:
     if ends_inside_box(answer):
         return Failure.TRUNCATED
     if _REFUSAL.search(answer):
         return Failure.REFUSED
-    return Failure.TRUNCATED if cut else Failure.NO_BOX
+    return Failure.TRUNCATED if cut_off else Failure.NO_BOX

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias, get_args
 
 from egm.boxes import Box
+from egm.datasets.synthetic.phrasing import noun
 from egm.datasets.synthetic.programs import (
     EXTREME_SIDES,
     Between,
@@ -22,7 +23,6 @@ from egm.datasets.synthetic.programs import (
     center2,
 )
 from egm.datasets.synthetic.scenes import IntBox, Scene
-from egm.datasets.synthetic.wording import noun
 
 Style: TypeAlias = Literal["candidates", "inventory", "unboxed"]
 """How a rationale refers to objects: by their boxes, step by step; by number, after a list of the whole scene with its
@@ -32,7 +32,7 @@ STYLES: Final[tuple[str, ...]] = get_args(Style)
 _FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
 
 
-def explain(trace: Trace, scene: Scene, *, amodal: bool = False, style: Style = "candidates") -> str:
+def write_rationale(trace: Trace, scene: Scene, *, amodal: bool = False, style: Style = "candidates") -> str:
     """Word an execution.
 
     Args:
@@ -41,7 +41,7 @@ def explain(trace: Trace, scene: Scene, *, amodal: bool = False, style: Style = 
         amodal: Whether to end with the whole box, hidden parts too, after the visible one; "unboxed" tells neither.
         style: How to refer to objects.
     """
-    return _Teller(scene, style).explain(trace, amodal=amodal)
+    return _Teller(scene, style).rationale(trace, amodal=amodal)
 
 
 class _Teller:
@@ -66,7 +66,7 @@ class _Teller:
         size = "" if item.size == "medium" else f"{item.size} "
         return f"{size}{item.fill} {item.color} {item.shape}"
 
-    def explain(self, trace: Trace, *, amodal: bool) -> str:
+    def rationale(self, trace: Trace, *, amodal: bool) -> str:
         text = f"{self.inventory}{self.tell(trace)} So it is {self.choices[trace.referent]}."
         if amodal and self.boxed:
             text += f" In full {_box(self.scene, self.scene.objects[trace.referent].whole)}."

@@ -17,7 +17,7 @@ HELD_OUT = frozenset(
 )
 """Colours and shapes that never meet in a training scene; the test splits hold them on purpose."""
 
-SIZES: dict[str, tuple[int, int]] = {"small": (9, 12), "medium": (16, 20), "large": (26, 33)}
+OBJECT_SIZES: dict[str, tuple[int, int]] = {"small": (9, 12), "medium": (16, 20), "large": (26, 33)}
 """Side of an object in percent of the frame's shorter side. The gaps keep "small" and "large" beyond doubt."""
 
 _MIN_VISIBLE = 45  # percent of an object that must stay in sight
@@ -35,7 +35,7 @@ class SceneObject:
     Attributes:
         shape: One of `SHAPES`.
         color: One of `COLORS`.
-        size: One of `SIZES`.
+        size: One of `OBJECT_SIZES`.
         fill: One of `FILLS`.
         corner: Top left of its square, `x, y` in pixels.
         side: Side of its square in pixels.
@@ -148,7 +148,7 @@ def _place(rng: Rng, size: tuple[int, int], shape: str, color: str, others: list
     """Choose size, fill and place: mostly free, sometimes against another object, sometimes over the frame's edge."""
     width, height = size
     name = rng.weighted((("small", 0.3), ("medium", 0.45), ("large", 0.25)))
-    low, high = SIZES[name]
+    low, high = OBJECT_SIZES[name]
     side = min(size) * rng.between(low * 10, high * 10) // 1000
     mode = rng.random()
     if mode < 0.35 and others:

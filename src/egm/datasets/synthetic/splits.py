@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.synthetic.forms import Wording
+from egm.datasets.synthetic.paraphrases import Wording
+from egm.datasets.synthetic.phrasing import word
+from egm.datasets.synthetic.program_sampling import sample_program
 from egm.datasets.synthetic.programs import Trace
-from egm.datasets.synthetic.rationale import STYLES, Style, explain
+from egm.datasets.synthetic.rationale import STYLES, Style, write_rationale
 from egm.datasets.synthetic.rng import Rng
-from egm.datasets.synthetic.sampling import sample_program
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
-from egm.datasets.synthetic.wording import word
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -25,7 +25,7 @@ PHRASES_PER_SCENE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitSpec:
     """How a split is made.
 
     Attributes:
@@ -46,14 +46,14 @@ class Split:
 
 
 _MIXED = (0.15, 0.4, 0.3, 0.15)
-SPLITS: dict[str, Split] = {
-    "train": Split(scenes=None, complexity=_MIXED, amodal=0.25),
-    "train-complex": Split(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
-    "train-reworded": Split(scenes=None, complexity=(0.1, 0.35, 0.35, 0.2), amodal=0.3, other_words=0.6),
-    "val": Split(scenes=500, complexity=_MIXED, amodal=0.25),
-    "test-simple": Split(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
-    "test-complex": Split(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
-    "test-amodal": Split(scenes=750, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
+SPLITS: dict[str, SplitSpec] = {
+    "train": SplitSpec(scenes=None, complexity=_MIXED, amodal=0.25),
+    "train-complex": SplitSpec(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
+    "train-reworded": SplitSpec(scenes=None, complexity=(0.1, 0.35, 0.35, 0.2), amodal=0.3, other_words=0.6),
+    "val": SplitSpec(scenes=500, complexity=_MIXED, amodal=0.25),
+    "test-simple": SplitSpec(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
+    "test-complex": SplitSpec(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
+    "test-amodal": SplitSpec(scenes=750, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
 }
 TRAINING = tuple(name for name, split in SPLITS.items() if split.scenes is None)
 _HIDDEN = 92  # percent seen below which an object counts as partly hidden
@@ -157,7 +157,7 @@ class SynthRef:
             box=Box(*(item.whole if amodal else item.visible)),
             size=scene.size,
             amodal=amodal,
-            rationale=explain(trace, scene, amodal=amodal, style=self.style),
+            rationale=write_rationale(trace, scene, amodal=amodal, style=self.style),
             meta={
                 "kind": trace.program.kind,
                 "complexity": trace.program.complexity,

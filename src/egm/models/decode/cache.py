@@ -1,4 +1,4 @@
-"""What decoding keeps of earlier tokens, and how a token looks at it."""
+"""The static KV cache, and grouped-query attention over it: what decoding keeps of earlier tokens, and looks at."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from egm.models.find_core import core_of
+
 _GROUPED = "egm_grouped"
 
 
-class Cache:
-    """Keys and values of all layers, written in place.
+class StaticKVCache:
+    """Keys and values of all layers, allocated once and written in place, so that a CUDA graph can be replayed.
+
+    transformers takes any object with `update` and `get_seq_length` for a cache.
 
     Attributes:
-        keys: Of each layer, shape (B, heads, length, width).
+        keys: Of each layer, shape (B, key heads, length, head width).
         values: Likewise.
-        cursor: Where the next token is written, shape (1,).
-        used: How much of the length is looked at.
+        cursor: Where the next token is written, shape (1,): on the device, so that a replayed graph finds it moved.
+            None while the prompts are read.
+        used: How much of the length is looked at; a number of the host, so each value has a graph of its own.
     """
 
     is_compileable = False
@@ -33,7 +38,7 @@ class Cache:
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *args: Any, **kwargs: Any) -> Any:
         """Keep the keys and values of new tokens, and return all that are in use, as the model's layers ask for."""
         del args, kwargs
-        if self.cursor is None:  # the prompts
+        if self.cursor is None:  # prefill: the prompts' own keys are all there is, each layer's in its turn
             self.keys.append(key)
             self.values.append(value)
             return key, value
@@ -46,8 +51,8 @@ class Cache:
         return self.used
 
 
-def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Write what may be looked at as what is added to scores: 0, or the least number."""
+def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Write what may be looked at as an additive attention mask: 0, or the least number (-inf could become nan)."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
@@ -57,7 +62,7 @@ def grouped_attention(model: Any) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(_GROUPED, _grouped)
-    config = next(m for m in model.modules() if hasattr(m, "visual")).language_model.config
+    config = core_of(model).language_model.config
     before = config._attn_implementation
     config._attn_implementation = _GROUPED
     try:
@@ -79,6 +84,8 @@ def _grouped(
     del kwargs, module
     rows, heads, length, width = query.shape
     if length == 1:
+        # (B, heads, 1, D) -> (B, key heads, heads / key heads, D): one token has no order among its queries to keep,
+        # so each key is read once for all heads that share it, and the mask (B, 1, 1, length) broadcasts over them.
         query = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
         output = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, width), None

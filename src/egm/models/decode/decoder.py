@@ -1,9 +1,12 @@
-"""Decoding many completions at once: each prompt read once, all completions written side by side.
+"""Batched decoding with a static KV cache: each prompt read once, all its completions written side by side.
 
 `generate` of transformers waits for the GPU at every token, copies the cache as it grows, and reads each prompt as
-often as it has completions. Here prompts are read once and their cache is repeated; the cache has room for what comes,
-of which each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
+often as it has completions. Here prompts are read once (prefill) and their cache is repeated; the cache is allocated
+ahead, and each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
 have ended are left behind: where there are no graphs soon, with graphs when half of the rows have.
+
+In shapes, B is the completions that are decoded together, U the prompts that they answer, P the length that prompts are
+padded to, and V the vocabulary.
 """
 
 from __future__ import annotations
@@ -17,30 +20,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from egm.models.decode.batch import PromptBatch
-from egm.models.decode.cache import Cache, additive, grouped_attention
-from egm.models.decode.sampling import Drawing
-from egm.models.decode.state import UNIT, Clock, State, coarse
+from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
+from egm.models.decode.prompt_batch import PromptBatch
+from egm.models.decode.sampling import Sampler
+from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
 from egm.models.fast.patching import is_patched
 from egm.models.fast.rope_index import position_ids
+from egm.models.find_core import core_of
 
-_EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
-_AHEAD = 512  # tokens that there is room for at first
-_FEW = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
-_LEFT = 0.8  # share of rows under way at which those that have ended are left behind, if no graph is made for so many
-_KEPT = 4  # one part in so many of a GPU's memory may hold what is kept for graphs
+_SYNC_EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
+_INITIAL_TOKENS = 512  # new tokens that a cache is allocated for at first: most completions end before
+_LAUNCH_BOUND_ROWS = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
+_COMPACT_AT = 0.8  # share of rows still running at which the others are left behind, if no graph is made for so many
+_GRAPH_MEMORY_PARTS = 4  # one part in so many of a GPU's memory may hold what is kept for graphs
 _CPU_BYTES = 2**31  # for caches, at first
 
 
-def can_decode(model: Any) -> bool:
-    """Tell whether a model is one that `Decoder` takes: a dense Qwen3-VL with the fast path on."""
-    core = _core(model)
+def supports_batch_decoding(model: Any) -> bool:
+    """Tell whether a model is one that `BatchDecoder` takes: a dense Qwen3-VL with the fast path on."""
+    core = core_of(model)
     return core is not None and is_patched(core.language_model) and model.config.model_type == "qwen3_vl"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """Completions.
+class DecodedBatch:
+    """Completions as they come out of a decoder.
 
     Attributes:
         ids: Tokens of each, the stop token included.
@@ -56,7 +60,7 @@ class Written:
     times: list[float]
 
 
-class Decoder:
+class BatchDecoder:
     """Writes completions with a Qwen3-VL model in this process.
 
     Args:
@@ -65,8 +69,8 @@ class Decoder:
             are.
         stops: Tokens that end a completion.
         pad: The padding token.
-        banned: Tokens never to be drawn.
-        rows: Most completions to decode together; None takes as many as half of the memory that is free has room for.
+        banned: Tokens never to be sampled.
+        max_rows: Most completions to decode together; None takes as many as half of the memory that is free can hold.
         graphs: Whether to replay steps as CUDA graphs, on a GPU. They are kept while their caches take less than a
             quarter of its memory.
     """
@@ -79,16 +83,16 @@ class Decoder:
         stops: Sequence[int],
         pad: int,
         banned: Sequence[int],
-        rows: int | None,
+        max_rows: int | None,
         graphs: bool,
     ) -> None:
-        self._source, self._dtype, self._rows = model, dtype, rows
+        self._source, self._dtype, self._max_rows = model, dtype, max_rows
         self._copy: Any = None
         self.device: torch.device = next(model.parameters()).device
         self._pad, self._graphs = pad, graphs and self.device.type == "cuda"
         self._stops = tuple(stops)
         self._banned = torch.tensor(list(banned), device=self.device, dtype=torch.long)
-        self._states: dict[Any, State] = {}
+        self._states: dict[Any, DecodeState] = {}
 
     def __call__(
         self,
@@ -116,46 +120,48 @@ class Decoder:
             Tokens of the completions, the stop token included, the groups one after the other.
         """
         which = [prompt for prompt in range(len(prompts.ids)) for _ in range(group)]
-        drawing = Drawing(temperature, top_p, top_k)
-        uniforms = None if drawing.greedy else torch.rand((len(which), max_new_tokens), device=self.device)
-        return self.write(prompts, which, max_new_tokens, drawing, uniforms, until=until).ids
+        sampler = Sampler(temperature, top_p, top_k)
+        uniforms = None if sampler.greedy else torch.rand((len(which), max_new_tokens), device=self.device)
+        return self.generate(prompts, which, max_new_tokens, sampler, uniforms, until=until).ids
 
     @torch.no_grad()
-    def write(
+    def generate(
         self,
         prompts: PromptBatch,
         which: Sequence[int],
         max_new_tokens: int,
-        drawing: Drawing,
+        sampler: Sampler,
         uniforms: torch.Tensor | None = None,
         *,
         logprobs: bool = False,
         until: Sequence[int] = (),
-    ) -> Written:
-        """Write completions.
+    ) -> DecodedBatch:
+        """Generate completions, `max_rows` at a time.
 
         Args:
             prompts: The questions.
             which: The question of each completion.
             max_new_tokens: Where a completion is cut off.
-            drawing: How a token is drawn.
-            uniforms: The random numbers of each completion, shape (completions, max_new_tokens); None if greedy.
+            sampler: How a token is sampled.
+            uniforms: The random numbers of each completion, shape (completions, max_new_tokens); None if greedy. They
+                belong to the completion and not to its row, so what else is in the batch changes nothing.
             logprobs: Whether to return log-probabilities.
             until: Further tokens that end a completion.
         """
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
         policy.eval()
-        clock, result = Clock(), Written([], [], [])
-        rows = self._rows or self._room(policy, prompts, max_new_tokens)
+        clock, result = TokenClock(), DecodedBatch([], [], [])
+        rows = self._max_rows or self._rows_that_fit(policy, prompts, max_new_tokens)
         with grouped_attention(policy), self._on_device():
             for start in range(0, len(which), rows):
                 chosen = which[start : start + rows]
                 own = None if uniforms is None else uniforms[start : start + rows].to(self.device)
+                # Of the prompts only those that this part answers are read; completions name them by place among these.
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                job = _Job(policy, answered, max_new_tokens, drawing, own, stops, logprobs=logprobs, pad=self._pad)
+                job = _Job(policy, answered, max_new_tokens, sampler, own, stops, logprobs=logprobs, pad=self._pad)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -163,7 +169,7 @@ class Decoder:
         policy.train(training)
         return result
 
-    def forget(self) -> None:
+    def release_graphs(self) -> None:
         """Give back the memory that is kept for graphs."""
         self._states.clear()
 
@@ -179,79 +185,87 @@ class Decoder:
             return self._source
         if self._copy is None:
             self._copy = deepcopy(self._source).requires_grad_(False)
-            for (
-                parameter
-            ) in self._copy.parameters():  # buffers stay, as in a model loaded in that type: the frequencies
-                parameter.data = parameter.data.to(self._dtype)  # of positions, rounded, would be other positions
+            # Buffers stay, as in a model loaded in that type: the frequencies of positions, rounded, would be others.
+            for parameter in self._copy.parameters():
+                parameter.data = parameter.data.to(self._dtype)
+        # In place, since recorded graphs read the weights where they were.
         torch._foreach_copy_(list(self._copy.parameters()), [parameter.detach() for parameter in parameters])
         return self._copy
 
-    def _room(self, policy: Any, prompts: PromptBatch, max_new_tokens: int) -> int:
-        """Return for how many rows there is memory at first."""
-        length = _length(max(map(len, prompts.ids)) + UNIT + min(max_new_tokens, _AHEAD))
+    def _rows_that_fit(self, policy: Any, prompts: PromptBatch, max_new_tokens: int) -> int:
+        """Return for how many rows there is memory, with caches as long as they are at first."""
+        length = _length(max(map(len, prompts.ids)) + PAD_MULTIPLE + min(max_new_tokens, _INITIAL_TOKENS))
         free = _CPU_BYTES
         if self.device.type == "cuda":
+            # What torch's allocator holds without using it is as good as free. Half of all is left: for activations,
+            # and for a longer cache while the first is copied into it.
             idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             free = (torch.cuda.mem_get_info(self.device)[0] + idle) // 2
         return max(1, free // (length * _token_bytes(policy)))
 
-    def _decode(self, job: _Job, prompts: PromptBatch, clock: Clock) -> Written:
+    def _decode(self, job: _Job, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
         """Write completions that fit in memory together."""
         state = self._begin(job, prompts)
-        every = _EVERY if self.device.type == "cuda" else 1
+        every = _SYNC_EVERY if self.device.type == "cuda" else 1
         clock.marks.clear()
         while True:
-            ended = state.finished.tolist()  # here the host waits
+            ended = state.finished.tolist()  # here the host waits, once in `every` tokens
             clock.mark(job.written)
-            going = [row for row in range(len(job.alive)) if not ended[row]]
-            if not going or job.written == job.room:
+            # Rows beyond the completions are idle ones, there to fill a number of rows that a graph exists for.
+            running = [row for row in range(len(job.alive)) if not ended[row]]
+            if not running or job.written == job.max_new_tokens:
                 break
-            goal = min(job.written + every, job.room)
-            if not state.fits(goal) or _worth_moving(state, len(job.alive), len(going)):
-                state = self._move(job, state, going, goal)
+            goal = min(job.written + every, job.max_new_tokens)
+            if not state.fits(goal) or _worth_compacting(state, len(job.alive), len(running)):
+                state = self._compact(job, state, running, goal)
+            # No look at the rows in between: one that ends goes on with padding, which `collect` cuts off.
             while job.written < goal:
                 state.step(job.written, clock)
                 job.written += 1
         job.save(state)
         return job.collect(clock)
 
-    def _begin(self, job: _Job, prompts: PromptBatch) -> State:
-        """Read the prompts and draw the first tokens."""
-        cache, hidden, start, mask = self._read(_core(job.policy), prompts)
-        rows = coarse(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
-        state = self._state(job, rows, _length(mask.shape[1] + min(job.room, _AHEAD)))
+    def _begin(self, job: _Job, prompts: PromptBatch) -> DecodeState:
+        """Read the prompts and sample the first tokens."""
+        cache, hidden, start, mask = self._prefill(core_of(job.policy), prompts)
+        rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
+        state = self._state(job, rows, _length(mask.shape[1] + min(job.max_new_tokens, _INITIAL_TOKENS)))
         scores = job.policy.get_output_embeddings()(hidden)
         state.begin(cache, mask, start, scores, job.which, job.uniforms)
         return state
 
-    def _move(self, job: _Job, state: State, going: Sequence[int], goal: int) -> State:
-        """Go on with the rows under way, in a state with room for the goal."""
-        job.save(state)
-        job.alive = [job.alive[row] for row in going]
-        length, rows = state.length, state.rows if state.graphs else len(going)
+    def _compact(self, job: _Job, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
+        """Go on with the running rows alone, in a state whose cache is long enough for the goal."""
+        job.save(state)  # rows that have ended are not in the next state
+        job.alive = [job.alive[row] for row in running]
+        length, rows = state.length, state.rows if state.graphs else len(running)
         if not state.fits(goal):
-            length = min(2 * length, _length(state.prompt + job.room))
-        while rows // 2 >= len(going) and (rows > _FEW or not state.fits(goal)):
+            # Doubled, so that all copying together costs at most as much again as the last cache.
+            length = min(2 * length, _length(state.prompt + job.max_new_tokens))
+        # With graphs rows go down by halves, so that steps are recorded for few numbers of rows; without, `rows` is
+        # exact already. Below the launch bound fewer are no quicker, but in a longer cache they take less memory.
+        while rows // 2 >= len(running) and (rows > _LAUNCH_BOUND_ROWS or not state.fits(goal)):
             rows //= 2
         after = self._state(job, rows, length)
         uniforms = None if job.uniforms is None else job.uniforms[job.alive]
-        after.resume(state, going, job.written, uniforms, release=not state.graphs)
+        # A state with graphs is kept, and its cache with it: the graphs write there.
+        after.resume(state, running, job.written, uniforms, release=not state.graphs)
         return after
 
-    def _state(self, job: _Job, rows: int, length: int) -> State:
+    def _state(self, job: _Job, rows: int, length: int) -> DecodeState:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
-        most = memory // _KEPT // _token_bytes(job.policy)
-        key = (rows, length, job.drawing, job.stops, job.logprobs)
+        most = memory // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
+        key = (rows, length, job.sampler, job.stops, job.logprobs)  # all that a recorded step depends on
         if (kept := self._states.pop(key, None)) is not None:
             self._states[key] = kept  # the one used last goes last
             return kept
-        state = State(
+        state = DecodeState(
             rows,
             length,
-            core=_core(job.policy),
+            core=core_of(job.policy),
             head=job.policy.get_output_embeddings(),
-            drawing=job.drawing,
+            sampler=job.sampler,
             stops=job.stops,
             banned=self._banned,
             pad=self._pad,
@@ -260,29 +274,32 @@ class Decoder:
         )
         if state.graphs:
             while self._states and sum(s.rows * s.length for s in self._states.values()) + rows * length > most:
-                del self._states[next(iter(self._states))]
+                del self._states[next(iter(self._states))]  # the one not used for longest
             self._states[key] = state
         return state
 
-    def _read(self, core: Any, prompts: PromptBatch) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read the prompts.
+    def _prefill(
+        self, core: Any, prompts: PromptBatch
+    ) -> tuple[StaticKVCache, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read the prompts, padded on the left, so that all completions begin at one place of the cache.
 
         Returns:
             The cache, the last hidden states (U, width), the next positions (U,), and what may be looked at (U, P).
         """
-        length = -(-max(map(len, prompts.ids)) // UNIT) * UNIT
-        table = torch.full((len(prompts.ids), length), self._pad)
+        length = -(-max(map(len, prompts.ids)) // PAD_MULTIPLE) * PAD_MULTIPLE
+        table = torch.full((len(prompts.ids), length), self._pad)  # (U, P)
         mask = torch.zeros(table.shape, dtype=torch.bool)
         for row, tokens in enumerate(prompts.ids):
             table[row, length - len(tokens) :] = torch.tensor(tokens)
             mask[row, length - len(tokens) :] = True
         positions = position_ids(table, [prompts.grids[picture] for picture in prompts.pictures], mask, core.config)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        seen = (causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool)  # padding sees itself: no empty rows
-        cache, device, dtype = Cache(), self.device, core.get_input_embeddings().weight.dtype
+        causal = torch.ones(length, length, dtype=torch.bool).tril()  # (P, P), query by key
+        # (U, P, P); padding sees itself, so that no query is left without anything to see.
+        seen = (causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool)
+        cache, device, dtype = StaticKVCache(), self.device, core.get_input_embeddings().weight.dtype
         output = core(
             input_ids=table.to(device),
-            attention_mask=additive(seen[:, None].to(device), dtype),
+            attention_mask=additive_mask(seen[:, None].to(device), dtype),
             position_ids=positions.to(device),
             pixel_values=prompts.pixels.to(device, dtype),
             image_grid_thw=prompts.grids,
@@ -290,7 +307,8 @@ class Decoder:
             past_key_values=cache,
             use_cache=True,
         )
-        start = positions.amax(dim=(0, 2)) + 1
+        # Text goes on behind the largest of the three positions (M-RoPE), which an image may push ahead of the length.
+        start = positions.amax(dim=(0, 2)) + 1  # (3, U, P) -> (U,)
         return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
 
 
@@ -298,30 +316,30 @@ class _Job:
     """Completions to write together, and as far as they are written.
 
     Attributes:
-        alive: Which completions are under way: those that the rows of the state are.
-        written: How many tokens those have.
+        alive: Which completions the rows of the current state are; those left behind have been saved.
+        written: How many tokens those have. The first comes with the prompts.
     """
 
     def __init__(
         self,
         policy: Any,
         which: list[int],
-        room: int,
-        drawing: Drawing,
+        max_new_tokens: int,
+        sampler: Sampler,
         uniforms: torch.Tensor | None,
         stops: tuple[int, ...],
         *,
         logprobs: bool,
         pad: int,
     ) -> None:
-        self.policy, self.which, self.room = policy, which, room
-        self.drawing, self.uniforms, self.stops, self.logprobs = drawing, uniforms, stops, logprobs
+        self.policy, self.which, self.max_new_tokens = policy, which, max_new_tokens
+        self.sampler, self.uniforms, self.stops, self.logprobs = sampler, uniforms, stops, logprobs
         self.alive, self.written = list(range(len(which))), 1
         device = policy.get_output_embeddings().weight.device
-        self._ids = torch.full((len(which), room), pad, device=device)
-        self._logprobs = torch.zeros((len(which), room if logprobs else 0), device=device)
+        self._ids = torch.full((len(which), max_new_tokens), pad, device=device)
+        self._logprobs = torch.zeros((len(which), max_new_tokens if logprobs else 0), device=device)
 
-    def save(self, state: State) -> None:
+    def save(self, state: DecodeState) -> None:
         """Copy what a state has written."""
         index = torch.tensor(self.alive, device=self._ids.device)
         ids, logprobs = state.written(len(self.alive), self.written)
@@ -329,38 +347,35 @@ class _Job:
         if logprobs is not None:
             self._logprobs[index, : self.written] = logprobs
 
-    def collect(self, clock: Clock) -> Written:
+    def collect(self, clock: TokenClock) -> DecodedBatch:
         """Bring all to the host, each up to its stop token, with the time of its last token."""
         rows, logprobs = self._ids[:, : self.written].cpu(), self._logprobs[:, : self.written].tolist()
         ends = torch.isin(rows, torch.tensor(self.stops))
+        # argmax takes the first of equals: the first stop token, which is the last token of its completion.
         lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
         counts, times = zip(*clock.marks, strict=True)
-        return Written(
+        return DecodedBatch(
             [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)],
             [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
             np.interp(lengths, counts, times).tolist(),
         )
 
 
-def _worth_moving(state: State, before: int, going: int) -> bool:
+def _worth_compacting(state: DecodeState, before: int, running: int) -> bool:
     """Tell whether enough rows have ended to leave them behind: graphs are recorded anew for each number of rows."""
     if state.graphs:
-        return state.rows > _FEW and 2 * going <= state.rows
-    return going <= _LEFT * before
-
-
-def _core(model: Any) -> Any:
-    return next((m for m in model.modules() if hasattr(m, "visual") and hasattr(m, "language_model")), None)
+        return state.rows > _LAUNCH_BOUND_ROWS and 2 * running <= state.rows
+    return running <= _COMPACT_AT * before
 
 
 def _length(tokens: int) -> int:
-    """Return for how many tokens a state has room that is to hold so many."""
-    return coarse(tokens, 4 * UNIT, 8)
+    """Return how long the cache of a state is that is to hold so many tokens."""
+    return bucket_size(tokens, 4 * PAD_MULTIPLE, 8)
 
 
 def _token_bytes(policy: Any) -> int:
-    """Return what the cache of a token takes."""
-    config = _core(policy).language_model.config
+    """Return the bytes that the cache of one token takes."""
+    config = core_of(policy).language_model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = 2 * config.num_hidden_layers * config.num_key_value_heads
+    heads = 2 * config.num_hidden_layers * config.num_key_value_heads  # keys and values
     return int(heads * width * policy.get_output_embeddings().weight.dtype.itemsize)

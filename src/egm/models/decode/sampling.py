@@ -1,4 +1,4 @@
-"""Drawing tokens from scores on their device: each row with a random number of its own, whatever stands beside it."""
+"""Sampling tokens from logits on their device: each row by a random number of its own, whatever stands beside it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """How a token is drawn.
+class Sampler:
+    """Samples a token a row: temperature, then top-k, then top-p, then the inverse of the cumulated probabilities.
 
     Attributes:
         temperature: 0 takes the likeliest token each time.
@@ -28,10 +28,10 @@ class Drawing:
         return self.temperature == 0.0
 
     def __call__(self, scores: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
-        """Draw a token a row.
+        """Sample a token a row.
 
         Args:
-            scores: Unnormalised log-probabilities in float32, shape (B, V); -inf is never drawn.
+            scores: Logits in float32, shape (B, V); -inf is never sampled.
             uniform: A number in [0, 1) a row, in float32, shape (B,): how far up the cumulated shares to go. None if
                 greedy.
 
@@ -40,6 +40,7 @@ class Drawing:
         """
         if self.greedy or uniform is None:
             return scores.argmax(dim=-1)
+        # The largest becomes 0 first: at a low temperature the quotient could overflow.
         scores = (scores - scores.amax(dim=-1, keepdim=True)) / self.temperature
         if self.top_k:
             least = scores.topk(min(self.top_k, scores.shape[1]), dim=-1).values[:, -1:]
@@ -47,10 +48,12 @@ class Drawing:
         if self.top_p < 1.0:
             ordered, places = scores.sort(dim=-1, descending=True, stable=True)
             shares = ordered.softmax(dim=-1)
-            beyond = shares.cumsum(dim=-1) - shares >= self.top_p
+            beyond = shares.cumsum(dim=-1) - shares >= self.top_p  # those before it are enough; never the likeliest
             scores = scores.masked_fill(beyond.scatter(1, places, beyond), -torch.inf)
         shares = scores.softmax(dim=-1)
         reached = shares.cumsum(dim=-1)
+        # The first token whose cumulated probability passes the number. The number is scaled by the last sum, which
+        # rounding leaves a little off 1, and no rounding of a parallel sum may find a token of probability 0.
         beyond = (reached > uniform[:, None] * reached[:, -1:]) & (shares > 0)
         return beyond.int().argmax(dim=-1)
 

@@ -1,4 +1,13 @@
-"""Rows under way in decoding, and the step that writes a token in each: in place, so that graphs can be replayed."""
+"""The rows of a batch that is decoded, and the step that writes a token in each: in place, as CUDA graphs need it.
+
+A replayed CUDA graph repeats kernels on the same addresses. So whatever changes from token to token (the last tokens,
+positions, mask, cursor) is a tensor that is written in place, and a number of the host (how much of the cache is looked
+at) is fixed in a graph: there is one graph for each value that it takes.
+
+Columns are the same in all tensors of shape (B, length): the prompts, padded on the left, fill the first `prompt` ones,
+and the n-th new token of every row, counted from 0, stands in column `prompt + n`. The cursor is the column of the last
+tokens; the next step reads these, and so writes their keys and values there.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +19,22 @@ from typing import Any
 
 import torch
 
-from egm.models.decode.cache import Cache, additive
-from egm.models.decode.sampling import Drawing
+from egm.models.decode.cache import StaticKVCache, additive_mask
+from egm.models.decode.sampling import Sampler
 
-UNIT = 64
-"""Prompts are padded to a multiple of it, and the part of the cache in use grows by at least so many tokens."""
+PAD_MULTIPLE = 64
+"""Prompts are padded to a multiple of so many tokens, and the part of the cache in use grows by at least so many."""
 
 
-def coarse(count: int, least: int, steps: int) -> int:
-    """Round up to a multiple of `least`, more coarsely above, so that there are at most `steps` values an octave."""
+def bucket_size(count: int, least: int, steps: int) -> int:
+    """Round up to a multiple of `least`, more coarsely above, so that there are at most `steps` buckets an octave."""
+    # Half of the next power of two begins the octave that a count is in; `steps` parts of it are the buckets there.
     unit = max(least, (1 << count.bit_length()) // (2 * steps))
     return -(-count // unit) * unit
 
 
-class Clock:
-    """When how many tokens were there; it stands still while graphs are recorded.
+class TokenClock:
+    """Notes when how many tokens were there; it stands still while graphs are recorded.
 
     Attributes:
         marks: Pairs of the tokens of a row and the time in seconds.
@@ -40,17 +50,17 @@ class Clock:
         self.marks.append((written, time.perf_counter() - self.stood))
 
 
-class State:
+class DecodeState:
     """What a step reads and writes, always in the same place, so that a graph of it can be replayed.
 
     Args:
         rows: Completions to write side by side.
         length: Most tokens of a row, its prompt included.
         core: The model inside, with its tower and its language model.
-        head: Makes scores of hidden states.
-        drawing: How a token is drawn.
+        head: Makes logits of hidden states.
+        sampler: How a token is sampled.
         stops: Tokens that end a row.
-        banned: Tokens never drawn, on the device.
+        banned: Tokens never sampled, on the device.
         pad: What rows that have ended go on with.
         logprobs: Whether to keep the log-probabilities of the tokens.
         graphs: Whether to record steps as CUDA graphs and replay those.
@@ -68,72 +78,72 @@ class State:
         *,
         core: Any,
         head: Any,
-        drawing: Drawing,
+        sampler: Sampler,
         stops: Sequence[int],
         banned: torch.Tensor,
         pad: int,
         logprobs: bool,
         graphs: bool,
     ) -> None:
-        self._core, self._head, self._drawing = core, head, drawing
+        self._core, self._head, self._sampler = core, head, sampler
         self._banned, self._pad = banned, pad
         self.rows, self.length, self.prompt, self.graphs = rows, length, 0, graphs
         device, dtype = head.weight.device, head.weight.dtype
-        self.cache = Cache()
+        self.cache = StaticKVCache()
         # A table, as `torch.isin` sorts where there are many stops, which waits for the device and cannot be recorded.
         self._stops = torch.zeros(head.weight.shape[0], dtype=torch.bool, device=device)
         self._stops[[token for token in stops if token < len(self._stops)]] = True
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
-        self._tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        self._positions = torch.zeros(rows, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(rows, dtype=torch.long, device=device)  # the last of each row
+        self._positions = torch.zeros(rows, dtype=torch.long, device=device)  # theirs
         self._output = torch.zeros((rows, length), dtype=torch.long, device=device)
         self._logprobs = torch.zeros((rows, length), device=device) if logprobs else None
-        self._uniforms = None if drawing.greedy else torch.zeros((rows, length), device=device)
-        self._mask = torch.zeros((rows, 1, 1, length), dtype=dtype, device=device)
+        self._uniforms = None if sampler.greedy else torch.zeros((rows, length), device=device)
+        self._mask = torch.zeros((rows, 1, 1, length), dtype=dtype, device=device)  # for all heads and the one query
         self._cursor = torch.zeros(1, dtype=torch.long, device=device)
-        self._recorded: dict[int, Any] = {}
-        self._pool: Any = None
+        self._recorded: dict[int, Any] = {}  # by how much of the cache is looked at; None where recording failed
+        self._pool: Any = None  # memory that the graphs of this state share, since one runs at a time
 
     def fits(self, written: int) -> bool:
-        """Tell whether rows of so many tokens still have a place."""
+        """Tell whether the cache is long enough for rows of so many new tokens."""
         return self.prompt + written <= self.length
 
     def begin(
         self,
-        cache: Cache,
+        cache: StaticKVCache,
         mask: torch.Tensor,
         start: torch.Tensor,
         scores: torch.Tensor,
         which: Sequence[int],
         uniforms: torch.Tensor | None,
     ) -> None:
-        """Start completions of prompts that have been read, and draw their first tokens; takes their cache apart.
+        """Start completions of prompts that have been read, and sample their first tokens; takes their cache apart.
 
         Args:
             cache: Of U prompts of length P.
             mask: Which of their tokens may be looked at, shape (U, P).
             start: The positions that come next, shape (U,).
-            scores: Of the first tokens, shape (U, V).
+            scores: Logits of the first tokens, shape (U, V).
             which: The prompt of each completion; rows without one stand idle.
             uniforms: The random numbers of the completions, shape (len(which), tokens); None if greedy.
         """
         self.prompt = mask.shape[1]
-        index = self._index(which)
+        index = self._index(which)  # (B,), of numbers below U: a prompt's keys are repeated for its completions
         self._adopt(cache, index, self.prompt, release=True)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
-        self._mask[:, 0, 0, : self.prompt] = additive(mask, self._mask.dtype)[index]
+        self._mask[:, 0, 0, : self.prompt] = additive_mask(mask, self._mask.dtype)[index]
         self._cursor.fill_(self.prompt)
         self._positions.copy_(start[index])
         self.finished.fill_(False)
         self.finished[len(which) :] = True
         self._output.fill_(self._pad)
-        self._number(uniforms)
-        self._take(scores[index])
+        self._place_uniforms(uniforms)
+        self._sample(scores[index])
 
     def resume(
-        self, other: State, rows: Sequence[int], written: int, uniforms: torch.Tensor | None, *, release: bool
+        self, other: DecodeState, rows: Sequence[int], written: int, uniforms: torch.Tensor | None, *, release: bool
     ) -> None:
-        """Go on with some rows of another state.
+        """Go on with some rows of another state: with fewer, or in a longer cache.
 
         Args:
             other: Where they stand.
@@ -157,16 +167,17 @@ class State:
         self._output[:, :span] = other._output[index, :span]
         if self._logprobs is not None and other._logprobs is not None:
             self._logprobs[:, :span] = other._logprobs[index, :span]
-        self._number(uniforms)
+        self._place_uniforms(uniforms)
 
     def written(self, rows: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the first tokens of the first rows, and their log-probabilities, each of shape (rows, count)."""
         span = slice(self.prompt, self.prompt + count)
         return self._output[:rows, span], None if self._logprobs is None else self._logprobs[:rows, span]
 
-    def step(self, written: int, clock: Clock) -> None:
-        """Read the last tokens, of rows of so many, and draw the next ones."""
-        used = min(coarse(self.prompt + written, UNIT, 8), self.length)
+    def step(self, written: int, clock: TokenClock) -> None:
+        """Read the last tokens, of rows of so many, and sample the next ones."""
+        # In buckets, so that few graphs serve for all lengths; what lies beyond the cursor is masked.
+        used = min(bucket_size(self.prompt + written, PAD_MULTIPLE, 8), self.length)
         if self.graphs and used not in self._recorded:
             self._recorded[used] = self._record(used, clock)
         graph = self._recorded.get(used)
@@ -179,50 +190,55 @@ class State:
         """Return where each row comes from; idle rows are copies, so that nothing in them is out of the ordinary."""
         return torch.tensor([*numbers, *[numbers[0]] * (self.rows - len(numbers))], device=self.finished.device)
 
-    def _adopt(self, cache: Cache, index: torch.Tensor, span: int, *, release: bool) -> None:
+    def _adopt(self, cache: StaticKVCache, index: torch.Tensor, span: int, *, release: bool) -> None:
+        """Copy the first columns of some rows of a cache."""
         for ours, theirs in ((self.cache.keys, cache.keys), (self.cache.values, cache.values)):
             for layer in range(len(theirs)):
                 tensor = theirs[layer]
-                if len(ours) <= layer:
+                if len(ours) <= layer:  # only at first: a state used again writes to the tensors that its graphs know
                     _, heads, _, width = tensor.shape
                     ours.append(tensor.new_zeros((self.rows, heads, self.length, width)))
                 ours[layer][:, :, :span] = tensor[:, :, :span].index_select(0, index)
-                if release:
+                if release:  # layer by layer, so that never both caches are there whole
                     theirs[layer] = tensor.new_empty(0)
         self.cache.cursor = self._cursor
 
-    def _number(self, uniforms: torch.Tensor | None) -> None:
+    def _place_uniforms(self, uniforms: torch.Tensor | None) -> None:
+        """Put each completion's random numbers where its tokens will stand, so that a step finds them by the cursor."""
         if self._uniforms is not None and uniforms is not None:
             span = min(uniforms.shape[1], self.length - self.prompt)
             self._uniforms[: len(uniforms), self.prompt : self.prompt + span] = uniforms[:, :span]
 
-    def _take(self, scores: torch.Tensor) -> None:
-        """Draw tokens and note them where the cursor stands; rows that have ended go on with padding."""
+    def _sample(self, scores: torch.Tensor) -> None:
+        """Sample tokens from logits (B, V), and note them at the cursor; rows that have ended go on with padding."""
         scores = scores.float().index_fill(1, self._banned, -torch.inf)
+        # Columns are chosen by a tensor throughout: a number of the host would be fixed in the graph.
         uniform = None if self._uniforms is None else self._uniforms.index_select(1, self._cursor)[:, 0]
-        drawn = self._drawing(scores, uniform)
+        sampled = self._sampler(scores, uniform)
         if self._logprobs is not None:
-            chosen = scores.gather(1, drawn[:, None]) - scores.logsumexp(1, keepdim=True)
+            # At temperature 1 and before top-k and top-p: what the model says of the token, not the sampler.
+            chosen = scores.gather(1, sampled[:, None]) - scores.logsumexp(1, keepdim=True)
             self._logprobs.index_copy_(1, self._cursor, chosen)
-        self._tokens.copy_(torch.where(self.finished, self._pad, drawn))
+        self._tokens.copy_(torch.where(self.finished, self._pad, sampled))
         self.finished.logical_or_(self._stops[self._tokens])
         self._output.index_copy_(1, self._cursor, self._tokens[:, None])
 
     def _step(self, used: int) -> None:
+        """Run the model on one token a row. This is what is recorded: nothing in it may make the host wait."""
         self.cache.used = used
-        self._mask.index_fill_(3, self._cursor, 0.0)
+        self._mask.index_fill_(3, self._cursor, 0.0)  # the tokens read now may be looked at from now on
         output = self._core.language_model(
             inputs_embeds=self._core.get_input_embeddings()(self._tokens[:, None]),
             attention_mask=self._mask[..., :used],
-            position_ids=self._positions[None, :, None].expand(3, -1, 1),
+            position_ids=self._positions[None, :, None].expand(3, -1, 1),  # (3, B, 1): text is at the same in all three
             past_key_values=self.cache,
             use_cache=True,
         )
-        self._cursor.add_(1)
+        self._cursor.add_(1)  # before sampling: the new tokens stand one column on
         self._positions.add_(1)
-        self._take(self._head(output.last_hidden_state[:, -1]))
+        self._sample(self._head(output.last_hidden_state[:, -1]))
 
-    def _record(self, used: int, clock: Clock) -> Any:
+    def _record(self, used: int, clock: TokenClock) -> Any:
         """Record a step as a graph, and put back what that changed; None, with a warning, if it cannot be done."""
         torch.cuda.synchronize()
         before = time.perf_counter()
@@ -236,6 +252,11 @@ class State:
         return graph
 
     def _capture(self, used: int) -> Any:
+        """Record `_step`, after trying it twice on a side stream, as torch's notes on CUDA graphs ask for.
+
+        Each try writes a token, so all that a step writes is put back. Keys and values are not: the column written is
+        that of the cursor, and the step to come writes the same there.
+        """
         kept = [self._tokens, self._positions, self.finished, self._output, self._mask, self._cursor]
         kept += [] if self._logprobs is None else [self._logprobs]
         saved = [tensor.clone() for tensor in kept]

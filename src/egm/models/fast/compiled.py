@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from egm.errors import ModelError
+from egm.models.find_core import cores_of
 
 
 def compile_layers(model: Any) -> Any:
@@ -26,7 +27,7 @@ def compile_layers(model: Any) -> Any:
 
     # Each new mix of aligned and unaligned sizes is one compilation; past the limit layers would run uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    cores = [module for module in model.modules() if hasattr(module, "visual") and hasattr(module, "language_model")]
+    cores = cores_of(model)
     if not cores:
         raise ModelError(f"{type(model).__name__} holds no Qwen3-VL model: train it with run.compile set to false")
     for core in cores:

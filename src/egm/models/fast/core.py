@@ -1,4 +1,8 @@
-"""The mended model around the tower: visual features placed by index, positions computed for the batch at once."""
+"""The core patched: visual features placed by index, M-RoPE positions computed for the batch at once.
+
+In shapes, B is the samples of a batch and T their length, M the visual tokens of the pictures that the tower sees, L
+the image tokens in the text (as many as M, unless pictures are shared), and D the width of the language model.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from egm.models.fast.patching import patch, stock
 from egm.models.fast.rope_index import host_grids, rope_index
 
 _VISUAL = "egm_visual"
+"""Keyword by which `_core_forward` hands indices and features through the stock forward to the language model."""
 
 
 def patch_core(core: Any) -> list[str]:
@@ -48,6 +53,7 @@ def _core_forward(
     forward = stock(self, "forward")
     common = {"attention_mask": attention_mask, "past_key_values": past_key_values}
     kwargs = {name: value for name, value in kwargs.items() if value is not None}  # some versions pass None on
+    # Videos, and features that somebody computed before, are rare: they go the stock way, as does a decoding step.
     special = pixel_values_videos is not None or any(name.startswith(("image_", "mm_encoder")) for name in kwargs)
     if pixel_values is None or input_ids is None or inputs_embeds is not None or special:
         if image_grid_thw is not None:
@@ -65,20 +71,21 @@ def _core_forward(
             **common,
             **kwargs,
         )
-    grid = torch.tensor(host_grids(image_grid_thw))
+    grid = torch.tensor(host_grids(image_grid_thw))  # (images, 3), on the CPU: it is read there
     if not torch.is_autocast_enabled(pixel_values.device.type):  # else the first product casts, once
         pixel_values = pixel_values.type(self.visual.dtype)
     seen = self.visual(pixel_values, grid_thw=grid, return_dict=True)
     embeddings = self.get_input_embeddings()(input_ids)
     if torch.is_autocast_enabled(embeddings.device.type):  # the residual stream too, as in a model loaded in that type
         embeddings = embeddings.to(torch.get_autocast_dtype(embeddings.device.type))
-    features, deepstack = seen.pooler_output, seen.deepstack_features
-    if pictures is not None:
+    features, deepstack = seen.pooler_output, seen.deepstack_features  # (M, D), and so for each level of DeepStack
+    if pictures is not None:  # (M, D) -> (L, D): a picture's features as often as the text shows it
         index = _shared(grid, pictures, self.config.vision_config.spatial_merge_size).to(features.device)
         features, deepstack = features[index], [level[index] for level in deepstack]
         grid = grid[list(pictures)]
     features = features.to(embeddings.device, embeddings.dtype)
-    where = _places(input_ids.to(embeddings.device), self.config.image_token_id, len(features))
+    where = _places(input_ids.to(embeddings.device), self.config.image_token_id, len(features))  # (L,), below B * T
+    # By index, where stock scatters by a mask: how many places a mask has, the host has to ask the GPU.
     filled = embeddings.flatten(0, 1).index_copy(0, where, features).view_as(embeddings)
     if position_ids is None:
         position_ids = self.compute_3d_position_ids(
@@ -95,7 +102,7 @@ def _core_forward(
 
 
 def _shared(grid: torch.Tensor, pictures: Sequence[int], merge: int) -> torch.Tensor:
-    """Return which features stand in a text that shows these pictures one after the other."""
+    """Return which features stand in a text that shows these pictures one after the other, shape (L,)."""
     counts = (grid.prod(dim=1) // merge**2).tolist()
     begins = [end - count for end, count in zip(accumulate(counts), counts, strict=True)]
     return torch.cat([torch.arange(begins[p], begins[p] + counts[p]) for p in pictures])
@@ -103,19 +110,22 @@ def _shared(grid: torch.Tensor, pictures: Sequence[int], merge: int) -> torch.Te
 
 def _places(input_ids: torch.Tensor, token: int, count: int) -> torch.Tensor:
     """Return where the placeholders stand in the flattened ids, shape (count,), without the host waiting for a GPU."""
-    is_token = (input_ids == token).flatten()
+    is_token = (input_ids == token).flatten()  # (B * T,)
     found = is_token.sum()
     if found.device.type == "cpu":
         if int(found) != count:
             raise ValueError(f"Image features and image tokens do not match, tokens: {found}, features: {count}")
     else:
-        torch._assert_async(found == count)
-    rank = torch.where(is_token, is_token.cumsum(0) - 1, count).clamp(max=count)  # all text lands in one spare place
+        torch._assert_async(found == count)  # told by the GPU when it gets there
+    # `nonzero` would do, but its size depends on the data, and the host would wait for it. Instead the n-th placeholder
+    # writes its index to place n; all text lands in one spare place at the end, which is cut off.
+    rank = torch.where(is_token, is_token.cumsum(0) - 1, count).clamp(max=count)
     places = torch.zeros(count + 1, dtype=torch.long, device=input_ids.device)
     return places.scatter_(0, rank, torch.arange(is_token.numel(), device=input_ids.device))[:count]
 
 
 def _language_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Give the stock language model indices in place of its mask; it only passes them on to `_deepstack_process`."""
     visual = kwargs.pop(_VISUAL, None)
     if visual is not None:
         kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"] = visual

@@ -19,9 +19,10 @@ from typing import Any
 from egm.models.fast.core import patch_core
 from egm.models.fast.patching import is_patched, restore
 from egm.models.fast.tower import patch_tower
+from egm.models.find_core import cores_of
 
-_SIGNS = ("visual", "language_model", "get_rope_index", "compute_3d_position_ids")
-"""What the module has that holds a Qwen3-VL tower and language model."""
+_POSITIONS = ("get_rope_index", "compute_3d_position_ids")
+"""What a core has to have, beside its tower and language model, for the fast path to replace."""
 
 
 def enable_fast_path(model: Any) -> Any:
@@ -35,7 +36,7 @@ def enable_fast_path(model: Any) -> Any:
     Returns:
         The same model.
     """
-    cores = [module for module in model.modules() if all(hasattr(module, sign) for sign in _SIGNS)]
+    cores = [core for core in cores_of(model) if all(hasattr(core, method) for method in _POSITIONS)]
     if not cores:
         warnings.warn(f"{type(model).__name__} holds no Qwen3-VL model: nothing to make faster", stacklevel=2)
     for core in cores:

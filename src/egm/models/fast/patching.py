@@ -1,4 +1,4 @@
-"""Replacing methods on one instance, so that the library's classes and other models stay as they are."""
+"""Monkey patches on one instance, so that the library's classes and other models stay as they are."""
 
 from __future__ import annotations
 

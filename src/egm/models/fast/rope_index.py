@@ -80,25 +80,31 @@ def rope_index(
     Raises:
         ModelError: If the runs of placeholders are not those that the grids call for.
     """
+    # The batch without its padding as one row of N tokens, so that nothing below loops over samples. R is the runs of
+    # placeholders (one an image or video frame) in all samples, and M the placeholders.
     batch, length = types.shape
-    where = np.arange(batch * length) if mask is None else np.flatnonzero(np.asarray(mask, dtype=bool))
-    sample, kind = where // length, types.reshape(-1)[where].astype(np.int64)
+    where = np.arange(batch * length) if mask is None else np.flatnonzero(np.asarray(mask, dtype=bool))  # (N,)
+    sample, kind = where // length, types.reshape(-1)[where].astype(np.int64)  # (N,) each
     before = np.concatenate(([-1], kind[:-1]))
     new_sample = np.concatenate(([True], sample[1:] != sample[:-1]))[: len(where)]
-    starts = np.flatnonzero((kind > 0) & ((kind != before) | new_sample))
-    grids = _in_order(kind[starts], images, videos)
+    # A run begins where the kind changes, or where a sample does: without padding an image may touch the next sample's.
+    starts = np.flatnonzero((kind > 0) & ((kind != before) | new_sample))  # (R,)
+    grids = _in_order(kind[starts], images, videos)  # (R, 3)
     frames, rows, columns = grids[:, 0], grids[:, 1] // merge, grids[:, 2] // merge
     lengths = frames * rows * columns
-    visual = np.flatnonzero(kind > 0)
+    visual = np.flatnonzero(kind > 0)  # (M,)
     _check(visual, starts, lengths)
 
+    # What each token adds to the position of the next: text 1; an image its longer side, all of it at its last token.
     step = (kind == 0).astype(np.int64)
     step[starts + lengths - 1] = np.maximum(rows, columns)
-    reached = np.cumsum(step) - step
+    reached = np.cumsum(step) - step  # exclusive: (N,), the position at which each token, or its image, begins
+    # Each sample counts from 0: what had been reached at its first token is taken off all of its tokens.
     first = np.flatnonzero(new_sample)
     sizes = np.diff(np.append(first, len(where)))
-    position = np.tile(reached - np.repeat(reached[first], sizes), (3, 1))
+    position = np.tile(reached - np.repeat(reached[first], sizes), (3, 1))  # (3, N), right already for text
 
+    # Within an image: frame, row and column of the merged cell that each placeholder stands for, in raster order.
     within = np.arange(len(visual)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     plane, width = np.repeat(rows * columns, lengths), np.repeat(columns, lengths)
     position[0, visual] += within // plane
@@ -107,6 +113,7 @@ def rope_index(
 
     result = np.zeros((3, batch * length), dtype=np.int64)
     result[:, where] = position
+    # The next position is one past the largest; generation counts on from the length of the sample, plus the delta.
     deltas = np.zeros((batch, 1), dtype=np.int64)
     if len(first):
         deltas[sample[first], 0] = np.maximum.reduceat(position.max(axis=0), first) + 1 - sizes
@@ -131,7 +138,7 @@ def _in_order(kinds: IntArray, images: Grids, videos: Grids) -> IntArray:
 
 def _check(visual: IntArray, starts: IntArray, lengths: IntArray) -> None:
     """Refuse runs whose lengths are not those of their grids."""
-    run = np.searchsorted(starts, visual, side="right") - 1
+    run = np.searchsorted(starts, visual, side="right") - 1  # (M,): the run that each placeholder is in
     counted = np.bincount(run, minlength=len(starts)) if len(visual) else np.zeros(0, dtype=np.int64)
     if not np.array_equal(counted, lengths):
         k = int(np.flatnonzero(counted != lengths)[0])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from egm.errors import ModelError
 from egm.models.fast.patching import is_patched, patch, stock
 from egm.models.fast.rope_index import host_grids
-from egm.models.fast.vision_attention import attend, one_call
+from egm.models.fast.vision_attention import attend_frames, one_call
 from egm.models.fast.vision_plan import VisionPlan, gather_index, plan_for
 
 _PLAN = "egm_plan"
@@ -75,7 +75,7 @@ def _attend(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -
     plan, tables = kwargs.pop(_PLAN, None), kwargs.get("position_embeddings")
     if plan is None or tables is None or args or self.config._attn_implementation != "sdpa":
         return stock(self, "forward")(hidden_states, *args, **kwargs)
-    return attend(self, hidden_states, plan, tables)
+    return attend_frames(self, hidden_states, plan, tables)
 
 
 def _look_up_positions(self: Any, plan: Any) -> Any:
@@ -124,7 +124,7 @@ def _tower_forward(self: Any, hidden_states: torch.Tensor, grid_thw: Any, **kwar
     if sum(lengths) != hidden_states.shape[0]:
         raise ModelError(f"the grids call for {sum(lengths)} patches, but pixel_values holds {hidden_states.shape[0]}")
     order = _order(self, grids, device)
-    if order:
+    if order:  # the patches of images of one size side by side, so that they share an attention call
         hidden_states = hidden_states.index_select(0, _gather(lengths, order, device))
         grids = tuple(grids[i] for i in order)
     plan = _plan(self, grids)
@@ -132,10 +132,13 @@ def _tower_forward(self: Any, hidden_states: torch.Tensor, grid_thw: Any, **kwar
         kwargs[_PLAN] = plan
     if keys := _table_keys(self):
         indices, weights, axis = keys
+        # The stock tower hands what it takes for tables to modules that are patched to read a plan. It then sums over
+        # the corners, which `_look_up_positions` has done: a single one remains, with a weight of 1.
         kwargs |= {indices: (plan, axis), weights: plan.weights.new_ones(1, 1)}
         kwargs |= {"position_ids": plan, "cu_seqlens": plan.cu_seqlens}
         if hasattr(sys.modules[type(self).__module__], "get_vision_attention_seqlens"):
             kwargs["max_seqlen"] = plan.max_seqlen
+    # Where nothing reads the grid on the device, it stays on the CPU, where reading it makes nobody wait.
     unread = keys or (_PLAN in kwargs and self.config._attn_implementation == "sdpa")
     output = forward(hidden_states, torch.tensor(grids, device="cpu" if unread else device), **kwargs)
     if order:

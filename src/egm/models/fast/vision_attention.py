@@ -37,7 +37,7 @@ def _joined(like: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tenso
     return result
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Apply rotary embedding: `x * cos + rotate_half(x) * sin`, in float32, returned in the type of `x`.
 
     Args:
@@ -48,7 +48,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return _Rotate.apply(x, cos.float()[:, None, None], sin.float()[:, None, None])  # type: ignore[no-any-return]
 
 
-def attend(attention: Any, hidden: torch.Tensor, plan: VisionPlan, tables: tuple[Any, Any]) -> torch.Tensor:
+def attend_frames(attention: Any, hidden: torch.Tensor, plan: VisionPlan, tables: tuple[Any, Any]) -> torch.Tensor:
     """Run one attention layer of the vision tower, as the stock layer does, on all frames of a batch.
 
     Args:
@@ -62,7 +62,7 @@ def attend(attention: Any, hidden: torch.Tensor, plan: VisionPlan, tables: tuple
     """
     count = hidden.shape[0]
     projected = attention.qkv(hidden).view(count, 3, attention.num_heads, -1)
-    query, key = rotate(projected[:, :2], *tables).unbind(1)
+    query, key = apply_rotary(projected[:, :2], *tables).unbind(1)
     mixed = _mix(query, key, projected[:, 2], plan, float(attention.scaling))
     return attention.proj(mixed.reshape(count, -1))  # type: ignore[no-any-return]
 

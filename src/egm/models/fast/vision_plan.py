@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Grid = tuple[int, int, int]
+PatchGrid = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class VisionPlan:
 
 
 @lru_cache(maxsize=16)
-def plan_for(grids: tuple[Grid, ...], side: int, merge: int, device: torch.device) -> VisionPlan:
+def plan_for(grids: tuple[PatchGrid, ...], side: int, merge: int, device: torch.device) -> VisionPlan:
     """Return the plan of a batch; the last few are kept.
 
     Args:
@@ -50,7 +50,7 @@ def plan_for(grids: tuple[Grid, ...], side: int, merge: int, device: torch.devic
         merge: Patches merged along each side.
         device: Where the tensors go.
     """
-    frames = [(h, w) for t, h, w in grids for _ in range(t)]
+    frames = [(h, w) for t, h, w in grids for _ in range(t)]  # attention and positions know no time: a frame each
     sizes = list(dict.fromkeys(frames))
     starts = dict(zip(sizes, itertools.accumulate((h * w for h, w in sizes), initial=0), strict=False))
     lengths = [h * w for h, w in frames]
@@ -80,6 +80,8 @@ def gather_index(starts: Sequence[int], lengths: Sequence[int], device: torch.de
     Returns:
         Shape (sum of lengths,).
     """
+    # An arange over the whole, to which each piece adds by how much it was moved: one small copy to the device, however
+    # long the pieces are, and an output size that is known here, so that nothing waits.
     begin = itertools.accumulate(lengths, initial=0)
     shifts = [start - at for start, at in zip(starts, begin, strict=False)]
     table = to_device([shifts, lengths], torch.long, device)
@@ -91,10 +93,12 @@ def gather_index(starts: Sequence[int], lengths: Sequence[int], device: torch.de
 def _table(height: int, width: int, side: int, merge: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return one size's taps and coordinates, shape (h * w, 6), and weights, shape (h * w, 4), by merged block."""
     rows, columns = np.divmod(np.arange(height * width).reshape(height, width), width)
+    # Patches come block by block, the merge * merge of a visual token one after the other, not in raster order.
     blocks = (height // merge, merge, width // merge, merge)
     row, column = (axis.reshape(blocks).transpose(0, 2, 1, 3).reshape(-1) for axis in (rows, columns))
     low, part = zip(*(_along(axis, size, side) for axis, size in ((row, height), (column, width))), strict=True)
     high = [np.minimum(axis + 1, side - 1) for axis in low]
+    # Bilinear: the four corners (low, high) x (low, high) of the learnt grid, and the part that each has.
     taps = [a * side + b for a, b in itertools.product((low[0], high[0]), (low[1], high[1]))]
     weights = [a * b for a, b in itertools.product((1 - part[0], part[0]), (1 - part[1], part[1]))]
     with torch.inference_mode(mode=False):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-MIN_PIXELS: Final = 64 * 64
+from egm.extras import CHECKPOINTS, need
+
+_MIN_PIXELS: Final = 64 * 64
 """Area in pixels that a smaller image is enlarged to."""
 
-MAX_PIXELS: Final = 336 * 336
+_MAX_PIXELS: Final = 336 * 336
 """Area in pixels that a larger image is reduced to; within it, sides that are multiples of 32 stay as they are."""
 
 _FOLDER: Final = Path(__file__).with_name("tokenizer_files")
@@ -27,6 +29,7 @@ def build_processor() -> Any:
         >>> build_processor().tokenizer.convert_tokens_to_ids("<|im_end|>")
         2
     """
+    need("building a processor", *CHECKPOINTS)
     from transformers import AutoTokenizer, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     patches = {
@@ -38,11 +41,11 @@ def build_processor() -> Any:
     }
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(
-            size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}, **patches
+            size={"shortest_edge": _MIN_PIXELS, "longest_edge": _MAX_PIXELS}, **patches
         ),
         tokenizer=AutoTokenizer.from_pretrained(str(_FOLDER)),
         video_processor=Qwen3VLVideoProcessor(
-            size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS * _VIDEO_FRAMES}, **patches
+            size={"shortest_edge": _MIN_PIXELS, "longest_edge": _MAX_PIXELS * _VIDEO_FRAMES}, **patches
         ),
         chat_template=(_FOLDER / "chat_template.jinja").read_text(encoding="utf-8"),
     )

@@ -1,54 +1,19 @@
 """The small tokenizer: byte-level BPE over the synthetic world's language, with Qwen's special tokens.
 
 It cuts text as Qwen's does (every digit alone, a word with the space before it), so `Qwen2Tokenizer` loads it. Any text
-can be encoded, and decodes back to its NFC form. The trained files are shipped in `tokenizer_files/`; to rebuild them:
-
-    python -m egm.models.tiny.tokenizer --out FOLDER
+can be encoded, and decodes back to its NFC form. The trained files are shipped in `tokenizer_files/`;
+`tools/build_tokenizer.py` of the repository rebuilds them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from egm.errors import ModelError
+from egm.extras import need
 from egm.models.tiny.vocabulary import SPECIAL_TOKENS, TEXT_TOKENS, TINY_VOCAB_SIZE
-
-WORLD_SCENES: Final = 300
-WORLD_SEED: Final = 20_260_131
-WORLD_VERSION: Final = 1
-"""The version of the synthetic world that the shipped tokenizer was trained on."""
-
-_FRAMES: Final = (
-    "<|im_start|>user\nLocate {}, output its bbox coordinates using JSON format.<|im_end|>\n<|im_start|>assistant\n",
-    "<|im_start|>user\nLocate {} amodally, output its bbox coordinates using JSON format.<|im_end|>\n",
-    '\n\n```json\n[\n\t{{"bbox_2d": [12, 34, 567, 890], "label": "{}"}}\n]\n```',
-)
-_RARE_FRAMES: Final = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
-    "Please provide the bounding box coordinate of the region this sentence describes: {}",
-    "Please provide the amodal bounding box coordinate of the region this sentence describes: {}",
-)
-
-
-def world_texts(scenes: int = WORLD_SCENES, seed: int = WORLD_SEED) -> Iterator[str]:
-    """Yield the texts that the small tokenizer is trained on: the world's own, and phrases framed as they are asked.
-
-    Args:
-        scenes: How many scenes to write about.
-        seed: Seed of the scenes.
-    """
-    from egm.datasets.synthetic import corpus
-
-    for index, text in enumerate(corpus(scenes, seed)):
-        yield text
-        if not text.endswith("."):  # a phrase: rationales are sentences
-            yield from (frame.format(text) for frame in _FRAMES)
-            if index % 20 == 0:
-                yield from (frame.format(text) for frame in _RARE_FRAMES)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> Any:
@@ -64,6 +29,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> 
     Raises:
         ModelError: If `vocab_size` has no room for the special tokens and the bytes.
     """
+    need("training a tokenizer", "transformers")
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
@@ -115,17 +81,3 @@ def _as_qwen(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
         },
         model_max_length=4096,
     )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Train the tokenizer on the synthetic world and write its files."""
-    parser = argparse.ArgumentParser(prog="python -m egm.models.tiny.tokenizer", description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and tokenizer_config.json")
-    parser.add_argument("--scenes", type=int, default=WORLD_SCENES)
-    parser.add_argument("--seed", type=int, default=WORLD_SEED)
-    options = parser.parse_args(arguments)
-    train_tokenizer(world_texts(options.scenes, options.seed)).save_pretrained(options.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from egm.datasets.check import is_outside, picture_key
+from egm.datasets.check import is_outside, leak_key
+from egm.datasets.fields import BoxScale
+from egm.datasets.formats import egm_rl
 from egm.datasets.indexed import IndexedDataset
 from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
@@ -18,12 +20,11 @@ from egm.training.shared.processes import is_first
 from egm.types import Sample
 
 _SHOWN = 5
-_RL = "EGM or verl RL"
-_SCALES = {
-    "EGM SFT": "on the 0-1000 scale",
-    _RL: "in pixels, and on the 0-1000 scale where only ground_truth gives them",
+_SCALES: Mapping[BoxScale, str] = {
+    "pixels": "in pixels of the upright image",
+    "0-1000": "on the 0-1000 scale",
+    "pixels or 0-1000": "in pixels, and on the 0-1000 scale where only ground_truth gives them",
 }
-_PIXELS = "in pixels of the upright image"
 _log = logging.getLogger(__name__)
 
 
@@ -104,9 +105,7 @@ def check_rows(
             found.look(place, sample)
             if isinstance(sample, Sample):
                 leaks.look(sample)
-    nameless = [
-        data for data in datasets if getattr(data, "kind", "") == _RL and not getattr(data, "names_files", True)
-    ]
+    nameless = [data for data in datasets if _hides_names(data)]
     if nameless and unknown is None:
         unknown = f"the pictures inside {_name(nameless[0])} have no names to tell them by"
     verdict = leaks.verdict(unknown, allow=allow_leak, listing=listing)
@@ -157,6 +156,11 @@ def _name(dataset: Sequence[Sample]) -> str:
     return str(dataset.path if isinstance(dataset, IndexedDataset) else getattr(dataset, "name", "the dataset"))
 
 
+def _hides_names(dataset: Sequence[Sample]) -> bool:
+    """Tell whether pictures lie inside a file that does not say their names."""
+    return getattr(dataset, "kind", "") == egm_rl.FORMAT.name and not getattr(dataset, "names_files", True)
+
+
 def _scan(dataset: Sequence[Sample]) -> Iterator[tuple[str, Sample | EgmError]]:
     if isinstance(dataset, IndexedDataset):
         yield from dataset.scan()
@@ -178,13 +182,13 @@ class _Checks:
         length: Callable[[Sample], int] | None,
     ) -> None:
         self._thinking, self._max_length, self._length = thinking, max_length, length
-        self._kind, self._names_files = getattr(dataset, "kind", ""), getattr(dataset, "names_files", True)
-        scale = _SCALES.get(self._kind, _PIXELS)
+        self._scale: BoxScale = getattr(dataset, "scale", "pixels")
+        self._names_files = getattr(dataset, "names_files", True)
         self._broken = _Fault("cannot be read", "mend or drop them")
         self._no_box = _Fault("without a box", "training needs one in every row")
         self._no_rationale = _Fault("without a rationale", "add one, or set data.thinking to false")
         self._outside = _Fault(
-            "with a box outside its image", f"boxes of this format are {scale}: convert or drop them"
+            "with a box outside its image", f"boxes of this format are {_SCALES[self._scale]}: convert or drop them"
         )
         self._missing = _Fault("whose image is missing", "check data.images, or drop them")
         self._long = _Fault(
@@ -203,7 +207,7 @@ class _Checks:
             self._no_box.add(place)
             return
         if sample.size is not None and is_outside(sample.box, sample.size, amodal=sample.amodal):
-            box = sample.box.to_1000(sample.size) if self._kind == "EGM SFT" else sample.box
+            box = sample.box.to_1000(sample.size) if self._scale == "0-1000" else sample.box
             corners = ", ".join(f"{value:g}" for value in box)
             self._outside.add(f"{place}: {corners} in {sample.size[0]} x {sample.size[1]} pixels")
         if self._thinking and not sample.rationale:
@@ -228,7 +232,7 @@ class _Checks:
 
 class _Leaks:
     def __init__(self, held_out: Mapping[str, list[str]]) -> None:
-        self._known = {picture_key(name): splits for name, splits in held_out.items()}
+        self._known = {leak_key(name): splits for name, splits in held_out.items()}
         self._pictures: set[str] = set()
         self._found: dict[str, str] = {}  # by name: a picture and its mirrored copy are two to be dropped
         self._samples = 0
@@ -236,7 +240,7 @@ class _Leaks:
     def look(self, sample: Sample) -> None:
         if not self._known or not isinstance(sample.image, str | Path):
             return
-        key = picture_key(str(sample.image))
+        key = leak_key(str(sample.image))
         splits = self._known.get(key)
         if splits:
             self._samples += 1

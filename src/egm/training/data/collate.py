@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from egm.codecs import Codec
 from egm.datasets.check import is_outside
 from egm.errors import DataError, EgmError, ModelError
-from egm.images import load_image
+from egm.images import load_image, smart_resize
 from egm.training.data import Rows
 from egm.types import Sample
 
@@ -180,18 +180,14 @@ class Collator:
 @lru_cache(maxsize=4096)
 def _grid_of(images: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of patches after the processor's resizing."""
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    width, height = size
     limits = images.size
-    resized = smart_resize(
-        height,
-        width,
+    columns, rows = smart_resize(
+        size,
         factor=images.patch_size * images.merge_size,
         min_pixels=limits["shortest_edge"],
         max_pixels=limits["longest_edge"],
     )
-    return resized[0] // images.patch_size, resized[1] // images.patch_size
+    return rows // images.patch_size, columns // images.patch_size
 
 
 def patchify(pixels: NDArray[np.uint8], patch: int, merge: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import yaml
 from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.training.grpo.questions import Asker, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.trainer import grade
@@ -48,7 +48,7 @@ def preflight(
     samples: Sequence[Sample],
     *,
     asker: Asker,
-    decoder: Decoder,
+    decoder: BatchDecoder,
     reward: Reward,
     stops: Sequence[int],
 ) -> Grades:

@@ -11,7 +11,7 @@ import torch
 from egm.codecs import Codec
 from egm.errors import DataError, EgmError
 from egm.images import load_image, picture_key
-from egm.models.decode.batch import PromptBatch, make_prompts
+from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.training.data import Rows
 from egm.training.shared.callbacks import leave_signals_to_the_trainer
 from egm.types import Sample

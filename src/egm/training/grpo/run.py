@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from egm.datasets import open_dataset
 from egm.errors import DataError, EgmError, RecipeError
+from egm.extras import TRAINING, need
 from egm.training.grpo.recipe import GreedySection, GRPORecipe
 from egm.training.recipe import DataSection
 from egm.training.rewards.reward import Reward
@@ -52,6 +53,7 @@ def run_grpo(
         EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
             no longer a number.
     """
+    need("egm grpo", *TRAINING)
     from egm.training.grpo.rollouts import write_page
     from egm.training.sft.run import save_trained
     from egm.training.shared.callbacks import AtCheckpoints
@@ -99,6 +101,7 @@ def _build(
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback
 
+    from egm.backends.tokens import stop_tokens
     from egm.training.data import SYNTHETIC, check_boxes, open_rows
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
     from egm.training.grpo.questions import Ahead, Asker, SampleTable
@@ -147,7 +150,7 @@ def _build(
     asker, reward = Asker(processor, codec, recipe.data.prompt, longest), reward or Reward(recipe.reward, codec)
     if check:
         model = model.to(args.device)
-        stops = _stops(model, processor)
+        stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
         torch.manual_seed(recipe.run.seed)
         first = [table[number] for number in range(min(PROMPTS, len(table)))]
         decoder = make_decoder(model, processor, stops, recipe, bf16=args.bf16)
@@ -198,12 +201,6 @@ def _held_out(section: GreedySection | None) -> list[Sample]:
     if bare := next((sample for sample in samples if sample.box is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
     return samples
-
-
-def _stops(model: Any, processor: Any) -> list[int]:
-    given = model.generation_config.eos_token_id
-    known = given if isinstance(given, list) else [given]
-    return sorted({int(stop) for stop in [processor.tokenizer.eos_token_id, *known] if stop is not None})
 
 
 def _rows(recipe: GRPORecipe, processes: int) -> int:

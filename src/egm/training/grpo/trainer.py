@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from trl import GRPOTrainer
 
+from egm.backends.tokens import strip_stop
 from egm.images import load_image
-from egm.models.decode.decoder import Decoder
+from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.rope_index import position_ids
 from egm.training.grpo.branching import GroupDrawer
 from egm.training.grpo.questions import Ahead, Asker, Prompts
@@ -336,16 +337,16 @@ def check_version() -> None:
         )
 
 
-def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> Decoder:
+def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> BatchDecoder:
     """Make what decodes in this process."""
     own = next(model.parameters()).dtype
-    return Decoder(
+    return BatchDecoder(
         model,
         dtype=torch.bfloat16 if bf16 else own,
         stops=stops,
         pad=processor.tokenizer.pad_token_id,
         banned=[model.config.image_token_id, model.config.video_token_id],
-        rows=recipe.rollout.rows,
+        max_rows=recipe.rollout.rows,
         graphs=recipe.rollout.cuda_graphs,
     )
 
@@ -371,9 +372,8 @@ def grade(
     Returns:
         The texts, and what they are worth.
     """
-    ended = [bool(ids) and ids[-1] in stops for ids in completion_ids]
-    bare = [list(ids[:-1]) if end else list(ids) for ids, end in zip(completion_ids, ended, strict=True)]
-    texts = tokenizer.batch_decode(bare, skip_special_tokens=False)
+    stripped = [strip_stop(ids, stops) for ids in completion_ids]
+    texts = tokenizer.batch_decode([ids for ids, _ in stripped], skip_special_tokens=False)
     samples = [prompts.samples[row] for row in rows]
     grades = reward.grade(
         texts,
@@ -381,6 +381,6 @@ def grade(
         sizes=[prompts.sizes[prompts.pictures[row]] for row in rows],
         amodal=[sample.amodal for sample in samples],
         tokens=[len(ids) for ids in completion_ids],
-        finish_reasons=["stop" if end else "length" for end in ended],
+        finish_reasons=[finish_reason for _, finish_reason in stripped],
     )
     return texts, grades

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import DataError, RecipeError
+from egm.extras import need
 from egm.training.rewards.reward import Reward, RewardSection
 
 
@@ -90,6 +91,7 @@ def _count(tokenizer: str, text: str) -> int:
 
 @lru_cache(maxsize=2)
 def _tokenizer(name: str) -> Any:
+    need("counting tokens", "transformers")
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from egm.codecs import Codec
 from egm.errors import EgmError, ModelError, RecipeError
+from egm.extras import TRAINING, need
 from egm.grounder import codec_for
 from egm.training.data import Rows, open_rows
 from egm.training.recipe import DataSection, ModelSection, SFTRecipe
@@ -56,6 +57,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         DataError: If the data cannot be used.
         EgmError: If a checkpoint or the model cannot be written, memory runs out, or the loss is no longer a number.
     """
+    need("egm sft", *TRAINING)
     from egm.training.data import check_rows
     from egm.training.shared.callbacks import StopOnSignal
 
@@ -335,7 +337,7 @@ def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
         EgmError: If it cannot be written; nothing is left of it.
     """
     from egm.models.fast.enable import disable_fast_path
-    from egm.publish.folder import save_weights
+    from egm.publish.model_folder import save_weights
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from egm.backends.library_noise import quiet, without_false_alarms
-from egm.environment import cpu_name, gpu_name
+from egm.environment import cpu_name, gpu_name, package_versions
 from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.training.grpo.recipe import GRPORecipe
@@ -33,7 +31,8 @@ def start_run(recipe: SFTRecipe | GRPORecipe, out: Path) -> None:
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
-    note(out, seed=recipe.run.seed, command=sys.argv, versions=_versions(), hardware=gpu_name() or cpu_name())
+    versions = package_versions("torch", "transformers", "trl", "accelerate", "peft", "datasets")
+    note(out, seed=recipe.run.seed, command=sys.argv, versions=versions, hardware=gpu_name() or cpu_name())
 
 
 def check_free(out: Path) -> None:
@@ -178,15 +177,3 @@ def _by_key(recipe: SFTRecipe | GRPORecipe) -> dict[str, Any]:
     sections = {name: values for name, values in content.items() if isinstance(values, dict)}
     keys = {f"{name}.{key}": value for name, values in sections.items() for key, value in values.items()}
     return keys | {name: value for name, value in content.items() if name not in sections and value is not None}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("egm", "torch", "transformers", "trl", "accelerate", "peft", "datasets"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            from egm._version import __version__
-
-            found[package] = __version__ if package == "egm" else "unknown"
-    return found

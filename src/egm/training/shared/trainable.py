@@ -10,6 +10,8 @@ import torch
 
 from egm.backends.checkpoint import EMBEDDED
 from egm.errors import ModelError, RecipeError
+from egm.extras import need
+from egm.models.find_core import core_of
 from egm.training.recipe import LoraSection, ModelSection
 
 PARTS: Final[dict[str, tuple[str, ...]]] = {
@@ -55,6 +57,7 @@ def is_part(name: str, part: str) -> bool:
 
 
 def _adapt(model: Any, section: LoraSection, base: str) -> Any:
+    need("model.lora", "peft")
     from peft import LoraConfig, get_peft_model
 
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
@@ -100,7 +103,7 @@ def recompute_layers(model: Any, share: float) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
     model.disable_input_require_grads()
-    core = next(module for module in model.modules() if hasattr(module, "visual") and hasattr(module, "language_model"))
+    core = core_of(model)
     towers = [core.language_model.layers, core.visual.blocks]
     chosen = {id(layer) for tower in towers if _learns(tower) for layer in tower[: round(share * len(tower))]}
     for module in model.modules():

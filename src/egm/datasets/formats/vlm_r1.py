@@ -6,15 +6,15 @@ expression or the question around it. Source: om-ai-lab/VLM-R1, `rec_jsons_proce
 
 from __future__ import annotations
 
-from egm.datasets.rows import ImageRoot, Row, pixels, text, xyxy
-from egm.datasets.wordings import phrase_of
+from egm.datasets.fields import Row, pixels, text, xyxy
+from egm.datasets.formats.base import Format
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.question_phrases import phrase_of
 from egm.errors import DataError
 from egm.types import Sample
 
-KEYS = frozenset({"image", "problem", "solution"})
 
-
-def sample_of(row: Row, name: str, images: ImageRoot) -> list[Sample]:
+def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row."""
     problem = text(row, "problem")
     try:
@@ -31,3 +31,6 @@ def sample_of(row: Row, name: str, images: ImageRoot) -> list[Sample]:
             meta={key: row[key] for key in ("dataset_name", "text_type") if isinstance(row.get(key), str)},
         )
     ]
+
+
+FORMAT = Format("VLM-R1", frozenset({"image", "problem", "solution"}), _read)

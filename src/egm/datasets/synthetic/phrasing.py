@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 
-from egm.datasets.synthetic.forms import (
+from egm.datasets.synthetic.paraphrases import (
     BETWEEN,
     EXTREME,
     FARTHEST,

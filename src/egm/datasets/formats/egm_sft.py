@@ -10,19 +10,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from egm.datasets.rows import ImageRoot, Row, pixels, scaled_1000, text
-from egm.datasets.wordings import phrase_of
+from egm.datasets.fields import Row, pixels, scaled_1000, text
+from egm.datasets.formats.base import Format
+from egm.datasets.image_root import ImageRoot
+from egm.datasets.question_phrases import phrase_of
 from egm.errors import DataError
 from egm.types import Sample
 
-KEYS = frozenset({"image", "conversations"})
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _FOUR = ",".join([_NUMBER] * 4)
 # The label beside bbox_2d is often not escaped, so the text is not read as JSON.
 _BOX = re.compile(rf'<box>\s*\[+{_FOUR}\]+\s*</box>|"bbox_2d"\s*:\s*\[{_FOUR}\]')
 
 
-def sample_of(row: Row, name: str, images: ImageRoot) -> list[Sample]:
+def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row. Its own `id` is not used: EGM's converter writes -1 into every row."""
     question, answer = _turns(row.get("conversations"))
     phrase, amodal = phrase_of(question)
@@ -54,3 +55,6 @@ def _turns(conversations: Any) -> tuple[str, str]:
     if roles != ["human", "gpt"] or not isinstance(question, str) or not isinstance(answer, str):
         raise DataError(f"conversations must be a turn of human and one of gpt, not {roles!r}")
     return question, answer
+
+
+FORMAT = Format("EGM SFT", frozenset({"image", "conversations"}), _read, scale="0-1000")

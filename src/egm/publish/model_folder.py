@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from egm.backends.checkpoint import check_folder
+from egm.backends.checkpoint import Checkpoint, check_folder
 from egm.backends.library_noise import quiet
 from egm.errors import ModelError
 
-DTYPES = ("bfloat16", "float16", "float32")
-SHARD = "5GB"
+SAVED_DTYPES = ("bfloat16", "float16", "float32")
+MAX_SHARD_SIZE = "5GB"
 """Largest file of weights."""
 
 _PIECES = {
@@ -34,10 +34,10 @@ def check_dtype(name: str) -> None:
     """Refuse a type that weights are not saved in.
 
     Raises:
-        ModelError: If it is none of `DTYPES`.
+        ModelError: If it is none of `SAVED_DTYPES`.
     """
-    if name not in DTYPES:
-        raise ModelError(f"there is no dtype {name!r} for saved weights: use {', '.join(DTYPES)}")
+    if name not in SAVED_DTYPES:
+        raise ModelError(f"there is no dtype {name!r} for saved weights: use {', '.join(SAVED_DTYPES)}")
 
 
 @contextmanager
@@ -59,6 +59,14 @@ def new_folder(out: Path) -> Iterator[Path]:
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_float32(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Load a model in float32 on the CPU, where sums of weights are made, as the library has it, and its processor."""
+    from egm.backends.transformers import TransformersBackend
+
+    backend = TransformersBackend.load(checkpoint, device="cpu", dtype="float32", fast=False)
+    return backend.module, backend.processor
 
 
 def save_model(model: Any, processor: Any, folder: Path, *, dtype: str) -> None:
@@ -89,7 +97,7 @@ def save_weights(model: Any, folder: Path, *, dtype: str, state: Mapping[str, An
     Args:
         model: A transformers model; its own weights are converted where no others are given.
         folder: Where to.
-        dtype: One of `DTYPES`.
+        dtype: One of `SAVED_DTYPES`.
         state: The weights, where the model holds a share of them only.
     """
     import torch
@@ -97,10 +105,10 @@ def save_weights(model: Any, folder: Path, *, dtype: str, state: Mapping[str, An
     kind = getattr(torch, dtype)
     with quiet():
         if state is None:
-            model.to(kind).save_pretrained(folder, max_shard_size=SHARD)
+            model.to(kind).save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
         else:
             weights = {name: value.to(kind) for name, value in state.items()}
-            model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD)
+            model.save_pretrained(folder, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
     config = model.config
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         part.dtype = dtype
@@ -147,7 +155,7 @@ def _check_shards(folder: Path, name: str) -> None:
         if not (folder / file).is_file():
             raise ModelError(f"{name!r} lacks {file}: export it again")
         try:
-            with safe_open(folder / file, "pt"):
+            with safe_open(folder / file, "np"):
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} of {name!r} is damaged or cut off ({error}): export it again") from None

@@ -6,11 +6,8 @@ import re
 from collections.abc import Iterable
 
 from egm.boxes import Box
-from egm.datasets.rows import Dataset
+from egm.datasets.dataset import Dataset
 from egm.types import Sample
-
-KIND = "EGM SFT"
-"""The format whose boxes are on the 0-1000 scale."""
 
 _FEWEST = 20
 _LARGEST = 750
@@ -27,12 +24,12 @@ def scale_notes(dataset: Dataset) -> list[str]:
     A row mixed in without either sign is not found: its values could be of both scales.
 
     Args:
-        dataset: The samples; only those of the format on the 0-1000 scale are looked at.
+        dataset: The samples; only those of a format on the 0-1000 scale are looked at.
 
     Returns:
         What was found, a sentence for each sign.
     """
-    if dataset.kind != KIND:
+    if dataset.scale != "0-1000":
         return []
     samples = [sample for sample in dataset.annotations() if sample.box is not None and sample.size is not None]
     notes = []

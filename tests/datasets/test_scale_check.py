@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.datasets import open_dataset
-from egm.datasets.scales import scale_notes
+from egm.datasets.scale_check import scale_notes
 
 SIZE = (640, 480)
 

@@ -1,0 +1,34 @@
+"""From generated tokens to a reply: which tokens end one, and what is left without them. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+
+
+def stop_tokens(*given: int | Iterable[int] | None) -> list[int]:
+    """Collect stop tokens, sorted.
+
+    Args:
+        given: What configurations and tokenizers hold under `eos_token_id`: one token, several, or none.
+
+    Example:
+        >>> stop_tokens([5, 3], 5, None)
+        [3, 5]
+    """
+    several = ([one] if isinstance(one, int) else one for one in given if one is not None)
+    return sorted({int(token) for tokens in several for token in tokens if token is not None})
+
+
+def strip_stop(ids: Sequence[int], stops: Container[int]) -> tuple[list[int], str]:
+    """Take the stop token off generated tokens.
+
+    Returns:
+        The tokens of the text, and the finish reason: "stop" if a stop token ended them, else "length".
+
+    Example:
+        >>> strip_stop([7, 8, 2], stops=[2]), strip_stop([7, 8], stops=[2])
+        (([7, 8], 'stop'), ([7, 8], 'length'))
+    """
+    if ids and ids[-1] in stops:
+        return list(ids[:-1]), "stop"
+    return list(ids), "length"

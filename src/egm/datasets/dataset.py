@@ -1,0 +1,87 @@
+"""A dataset: samples in the order of their file, each with an id of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from egm.datasets.fields import BoxScale
+from egm.errors import DataError
+from egm.types import Sample
+
+
+class Dataset(Sequence[Sample]):
+    """Samples read from a file, all checked, in the order of the file.
+
+    Args:
+        name: What it is called in reports, such as `refcoco/val`.
+        samples: The samples.
+        root: Folder that image paths lie in, if known.
+        kind: Name of the format that they were read from.
+        scale: On which scale that format gives boxes.
+
+    Attributes:
+        name: As given.
+        root: The folder, resolved.
+        kind, scale: As given.
+        names_files: Whether `annotations` name the files of pictures.
+
+    Raises:
+        DataError: If there are none, or two have the same id.
+    """
+
+    names_files = True
+
+    def __init__(
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        *,
+        root: Path | None = None,
+        kind: str = "",
+        scale: BoxScale = "pixels",
+    ) -> None:
+        self.name, self.kind, self.scale = name, kind, scale
+        self.root = None if root is None else root.resolve()
+        self._samples = samples
+        if not samples:
+            raise DataError(f"dataset {name} holds no rows")
+        seen: set[str] = set()
+        for sample in samples:
+            if sample.id in seen:
+                raise DataError(f"dataset {name} has the id {sample.id!r} twice: give each row its own")
+            seen.add(sample.id)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._at(index)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples in the order of the file."""
+        return (self._at(index) for index in range(len(self)))
+
+    def _at(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def _add_meta(self, key: str, value: Any) -> None:
+        """Give every sample that lacks it an entry of `meta`.
+
+        Only for samples that were just read and that nobody else holds: copies of all would slow down
+        opening a split.
+        """
+        for sample in self._samples:
+            assert isinstance(sample.meta, dict)
+            sample.meta.setdefault(key, value)
+
+    def annotations(self) -> Sequence[Sample]:
+        """The samples without their pictures where those lie inside the file; cheap to go through."""
+        return self._samples

@@ -1,0 +1,27 @@
+"""What a format of rows is; to add one, see "Add a format" in docs/data.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from egm.datasets.fields import BoxScale
+from egm.datasets.read_rows import RowReader
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of rows.
+
+    Attributes:
+        name: What messages call it.
+        keys: The keys that show it: a row that has all of them is of this format.
+        read: Makes the samples of a row.
+        lists: The column that lists the expressions, if a row holds several samples.
+        scale: On which scale its boxes are.
+    """
+
+    name: str
+    keys: frozenset[str]
+    read: RowReader
+    lists: str | None = None
+    scale: BoxScale = "pixels"

@@ -1,0 +1,52 @@
+"""Which format rows have: it shows in their keys, and what is not recognised is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from egm.datasets.formats import egm_rl, egm_sft, jxu124, lmms_lab, minigpt4, plain, vlm_r1
+from egm.datasets.formats.base import Format
+from egm.errors import DataError
+
+ROW_FORMATS = (
+    minigpt4.FORMAT,
+    egm_sft.FORMAT,
+    vlm_r1.FORMAT,
+    egm_rl.FORMAT,
+    lmms_lab.FORMAT,
+    jxu124.FORMAT,
+    plain.FORMAT,
+)
+"""All of them; the first whose keys are all there counts."""
+
+KNOWN = (
+    "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in ROW_FORMATS)
+    + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json)"
+)
+"""What messages say is known."""
+
+
+def recognise(keys: Iterable[str], path: Path) -> Format:
+    """Tell the format of a file from the keys of its rows.
+
+    Raises:
+        DataError: If it is none of the known ones.
+    """
+    present = frozenset(keys)
+    known = format_of(present)
+    if known is None:
+        raise DataError(f"{path} has rows with {list_keys(present)}, which is no known format: {KNOWN}")
+    return known
+
+
+def format_of(keys: Iterable[str]) -> Format | None:
+    """Return the format that rows with these keys have, if it is known."""
+    present = frozenset(keys)
+    return next((known for known in ROW_FORMATS if known.keys <= present), None)
+
+
+def list_keys(keys: Iterable[str]) -> str:
+    """Name keys in a message."""
+    names = sorted(map(str, keys))
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "no keys"
