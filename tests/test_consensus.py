@@ -66,12 +66,21 @@ def test_the_medoid_of_the_largest_cluster() -> None:
     assert consensus([*far, *cluster]) == Consensus(chosen=3, size=3, rival=2, votes=5)
     assert consensus([*far, *cluster[:2], cluster[0]]).size == 3
     assert consensus([Failure.NO_BOX, *cluster, *[Failure.REFUSED] * 4]) == Consensus(2, 3, 5, 8)
+    assert consensus([*far, *cluster, Failure.NO_BOX]).rival == 2  # the stronger of the two, not both together
+
+
+def test_an_iou_of_half_agrees() -> None:
+    whole = Box(0, 0, 10, 10)
+    assert consensus([whole, Box(0, 0, 10, 5)]).size == 2
+    assert consensus([whole, Box(0, 0, 10, 4.9)]).size == 1
 
 
 def test_without_a_box_the_most_frequent_failure() -> None:
     found = [Failure.NO_BOX, Failure.REFUSED, Failure.REFUSED]
     assert consensus(found) == Consensus(1, 0, 3, 3)
     assert consensus(found).agreement == 0
+    for all_kinds in (list(Failure), list(reversed(Failure))):  # of equally frequent ones the first by name
+        assert all_kinds[consensus(all_kinds).chosen] == min(Failure)
 
 
 def test_the_lead_is_the_beta_distribution() -> None:
@@ -86,6 +95,7 @@ def test_when_it_stops() -> None:
     same, other = Box(0, 0, 10, 10), Box(50, 50, 60, 60)
     assert run(16, [same] * 16, None)[0] == 16
     assert run(16, [same] * 16, 0.9)[0] == 3  # 1 - 1/2^4 = 0.9375
+    assert run(16, [same] * 16, 0.9375)[0] == 3  # that much is enough
     assert run(16, [same] * 16, 0.95)[0] == 4  # 1 - 1/2^5 = 0.969
     assert run(16, [same] * 16, 1.0)[0] == 9  # 7 are left, and cannot overtake
     assert run(3, [same] * 3, 0.95)[0] == 2  # 1 is left, and cannot overtake 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,22 @@ def test_a_line_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None
         for count in range(1, 4):
             journal.append(record(str(count)))
             assert len(read_journal(tmp_path)[1]) == count
+
+
+@pytest.mark.parametrize(("seconds", "syncs"), [(0.0, 3), (1e9, 0)])
+def test_lines_are_synced_as_time_passes_and_on_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, syncs: int
+) -> None:
+    # Only a power cut would show the difference, so the calls are counted; they do reach the disk.
+    fsync, calls = os.fsync, list[int]()
+    monkeypatch.setattr("os.fsync", lambda file: (calls.append(file), fsync(file)))
+    monkeypatch.setattr("egm.journal.SYNC_SECONDS", seconds)
+    with Journal(tmp_path, HEADER) as journal:
+        assert len(calls) == 1  # the header
+        for name in ("1", "2", "3"):
+            journal.append(record(name))
+        assert len(calls) == 1 + syncs
+    assert len(calls) == 1 + syncs + 1
 
 
 def test_going_on_gives_what_was_there(tmp_path: Path) -> None:

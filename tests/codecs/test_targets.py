@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from egm.boxes import Box
 from egm.codecs import codec_names, get_codec, neutralise
-from egm.images import smart_resize
+from egm.codecs.resize import smart_resize
 from egm.types import Failure
 
 SIZE = (640, 480)

@@ -250,3 +250,19 @@ def test_real_logs_score_as_they_should(
     assert sum(item.iou for item in resized) / 500 > mean_iou + 0.005
     assert sum(item.hit() for item in resized) >= sum(item.hit() for item in scores)
     assert [item.failure for item in resized if item.failure] == []
+
+
+def test_decoys_are_not_read(real_data: Callable[[str], Path]) -> None:
+    """Texts with a decoy, and the right reading of each, in a file of their own."""
+    lines = real_data("cases/answers_with_decoys.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) >= 40
+    for row in map(json.loads, lines):
+        codec = INSTRUCT if "instruct" in row["codec"] else get_codec(row["codec"])
+        grounding = codec.parse(row["text"], size=tuple(row["size"]), phrase=row["phrase"])
+        assert (None if grounding.box is None else [*grounding.box]) == (row["box"] and pytest.approx(row["box"])), row
+
+
+@pytest.mark.parametrize("case", ["10-rejection-as-json", "11-refusals-in-chinese"])
+def test_rejections_are_refusals(real_data: Callable[[str], Path], case: str) -> None:
+    lines = real_data(f"cases/{case}/answers.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [INSTRUCT.parse(json.loads(line), size=WIDE).failure for line in lines] == [Failure.REFUSED] * len(lines)

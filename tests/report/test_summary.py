@@ -84,6 +84,23 @@ def test_sizes_shares_and_categories(record: MakeRecord) -> None:
     assert groups["kind"] == ["plain"]
 
 
+@pytest.mark.parametrize(
+    ("width", "share", "size"),
+    [
+        (49, "< 5 %", "medium"),  # of 1000 x 100 pixels
+        (50, "5-10 %", "medium"),
+        (92, "5-10 %", "medium"),
+        (93, "5-10 %", "large"),
+        (100, "10-20 %", "large"),
+        (200, "20-40 %", "large"),
+        (400, "> 40 %", "large"),
+    ],
+)
+def test_the_borders_of_shares_and_sizes(record: MakeRecord, width: int, share: str, size: str) -> None:
+    groups = interval_summary([record("1", truth=(0.0, 0.0, float(width), 100.0), size=(1000, 100))]).groups
+    assert (list(groups["share"]), list(groups["size"])) == ([share], [size])
+
+
 def test_misses_know_the_other_objects_of_their_picture(record: MakeRecord) -> None:
     other = (200.0, 0.0, 300.0, 100.0)
     records = [

@@ -9,6 +9,7 @@ from egm.codecs import targets
 from egm.codecs.base import Codec
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.registry import register_codec
+from egm.codecs.resize import smart_resize
 
 _CELL = 28  # pixels: patches of 14, merged two by two
 # Of a side; `egm.codecs.parsing` says why. Its size was chosen on a log that the tests score too (its worst box passes
@@ -48,8 +49,6 @@ class Qwen25VL(Codec):
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:
         """Say what coordinates mean: pixels of the image as the model saw it; see `Codec.scale`."""
-        from egm.images import smart_resize  # here, for it brings numpy and Pillow
-
         # The arithmetic of qwen-vl-utils, for a model served behind them.
         limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         seen = seen_size or smart_resize(size, factor=_CELL, least=_CELL, **limits)

@@ -223,12 +223,8 @@ def _groups(
         "category": [category_of(record.meta) for record in records],
         "kind": [None if record.meta.get("kind") is None else str(record.meta["kind"]) for record in records],
     }
-    order: dict[str, Callable[[str], Any]] = {
-        "size": _SIZES.index,
-        "share": _SHARES.index,
-        "category": str,
-        "kind": str,
-    }
+    # By name otherwise: bins of counts begin with one digit.
+    order: dict[str, Callable[[str], Any]] = {"size": _SIZES.index, "share": _SHARES.index}
     groups: dict[str, Estimates] = {}
     for name, column in labels.items():
         rows: dict[str, list[int]] = {}
@@ -238,7 +234,7 @@ def _groups(
         if rows:
             groups[name] = {
                 label: stats.cluster_mean(hits[rows[label]], clusters[rows[label]])
-                for label in sorted(rows, key=order.get(name, _natural))
+                for label in sorted(rows, key=order.get(name, str))
             }
     return groups
 
@@ -265,9 +261,3 @@ def _share(record: Record) -> str | None:
         return None
     share = Box(*record.truth).area / (record.size[0] * record.size[1])
     return _SHARES[int(np.searchsorted((0.05, 0.1, 0.2, 0.4), share, side="right"))]
-
-
-def _natural(label: str) -> tuple[int, str]:
-    """Sort `2` before `10`."""
-    digits = label.split("-")[0].rstrip("+")
-    return (int(digits) if digits.isdecimal() else 0, label)

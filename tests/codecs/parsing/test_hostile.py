@@ -37,6 +37,18 @@ HOSTILE = {
     "fences": ("```json\n", Failure.NO_BOX),
     "ends": ("</s><|im_end|>", Failure.NO_BOX),
     "refusals": ("there  is  ", Failure.NO_BOX),
+    "negations": ("no such-like ", Failure.REFUSED),
+    "nested openings": ("[ [", Failure.TRUNCATED),
+    "tool calls": ("<tool_call>", Failure.NO_BOX),
+    "tool calls closed": ("<tool_call></tool_call>", Failure.NO_BOX),
+    "calls": ('{"name": "a", "arguments": {', Failure.NO_BOX),
+    "references open": ("<ref><box>", Failure.TRUNCATED),
+    "wrappers": ("<answer>", Failure.NO_BOX),
+    "wrappers closed": ("</answer><answer>", Failure.NO_BOX),
+    "roles": ("user", Failure.NO_BOX),
+    "empty lists": ("[] ", Failure.REFUSED),
+    "full width": ("［１，", Failure.NO_BOX),
+    "quotes with words": ('"a [1, 2]" ', Failure.MALFORMED),
     "surrogates": ("\ud800", Failure.NO_BOX),
 }
 
@@ -89,6 +101,7 @@ def test_a_box_after_much_noise_is_found() -> None:
 
 MARKS = ["[", "]", "{", "}", "(", ")", '"', "'", "\\", ",", ":", " ", "\n", "```", "\ud800", "\x00"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<box>", "</box>", "<ref>", "</ref>", "<|box_start|>", "</s>"]
+TAGS += ["<tool_call>", "</tool_call>", "<|im_start|>", "\nuser\n", "，", "［", "“", "\u00a0", "\ufeff"]
 WORDS = ["json", "bbox_2d", "bbox", "label", "none", "猫", "1", "-2", "3.5", "1000", "1e9", "NaN", "null"]
 BOXES = ["[1, 2, 3, 4]", '"bbox_2d": [1, 2, 3, 4]', "(1,2)"]
 PIECES = st.sampled_from([*MARKS, *TAGS, *WORDS, *BOXES])

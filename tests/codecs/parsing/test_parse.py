@@ -60,6 +60,14 @@ READ = {
     "parentheses": ("(1, 2, 30, 40)", ["bare_list"]),
     "corners": ("(1,2),(30,40)", ["corner_pairs", "bare_list"]),
     "corners in tags": ("<|box_start|>(1,2),(30,40)<|box_end|>", ["other_form", "corner_pairs"]),
+    "wrong bracket": ("[1, 2, 30, 40)", ["wrong_bracket", "bare_list"]),
+    "wrong bracket after a key": ('{"bbox_2d": [1, 2, 30, 40}', ["wrong_bracket", "broken_json"]),
+    "full width": ("[1，2，30，40]", ["punctuation", "bare_list"]),
+    "typographic quotes": ("[{“bbox_2d”: [1, 2, 30, 40], “label”: “it”}]", ["punctuation"]),
+    "no-break spaces": ('[{"bbox_2d": [1,\u00a02,\u00a030,\u00a040]}]', ["punctuation"]),
+    "another word for box": ('{"bounding_box": [1, 2, 30, 40]}', ["bbox_key"]),
+    "after another family's key": ('{"box_2d": [5, 6, 7, 8], "bbox_2d": [1, 2, 30, 40]}', ["passed_over"]),
+    "the same, broken": ('["{"box_2d": [5, 6, 7, 8], "bbox_2d": [1, 2, 30, 40]}]', ["broken_json", "passed_over"]),
     "InternVL": ("<ref>it</ref><box>[[1, 2, 30, 40]]</box>", ["other_form"]),
 }
 
@@ -103,8 +111,8 @@ NOT_READ = {
     "nothing": ("", Failure.NO_BOX),
     "blank": (" \n", Failure.NO_BOX),
     "prose": ("It is on the left, not far from the tree.", Failure.NO_BOX),
-    "empty list": ("[]", Failure.NO_BOX),
-    "null": ("null", Failure.NO_BOX),
+    "empty list": ("[]", Failure.REFUSED),
+    "null": ("null", Failure.REFUSED),
     "number": ("7", Failure.NO_BOX),
     "label only": ('{"label": "it"}', Failure.NO_BOX),
     "numbers in prose": ("It stands at 1, 2, 30, 40.", Failure.NO_BOX),
@@ -120,9 +128,10 @@ NOT_READ = {
     "five numbers": ('{"bbox_2d": [1, 2, 30, 40, 50]}', Failure.MALFORMED),
     "eight numbers": ("[1, 2, 30, 40, 1, 2, 30, 40]", Failure.MALFORMED),
     "sixty-five numbers": ("<box>" + "1 " * 65 + "</box>", Failure.MALFORMED),
-    "no numbers": ('{"bbox_2d": []}', Failure.MALFORMED),
-    "null box": ('{"bbox_2d": null}', Failure.MALFORMED),
-    "words": ('{"bbox_2d": "none"}', Failure.MALFORMED),
+    "no numbers": ('{"bbox_2d": []}', Failure.REFUSED),
+    "null box": ('{"bbox_2d": null}', Failure.REFUSED),
+    "words": ('{"bbox_2d": "none"}', Failure.REFUSED),
+    "other words": ('{"bbox_2d": "there"}', Failure.MALFORMED),
     "object": ('{"bbox_2d": {"x1": 1, "y1": 2, "x2": 30, "y2": 40}}', Failure.MALFORMED),
     "objects": ('{"bbox_2d": [{"x1": 1}]}', Failure.MALFORMED),
     "booleans": ('{"bbox_2d": [true, true, false, false]}', Failure.MALFORMED),
@@ -141,8 +150,7 @@ NOT_READ = {
     "units": ("[1px, 2px, 30px, 40px]", Failure.MALFORMED),
     "other digits": ("[1, 2, ３０, ４０]", Failure.MALFORMED),
     "underscores": ("[1, 2, 3_0, 4_0]", Failure.MALFORMED),
-    "brackets that do not match": ("[1, 2, 30, 40)", Failure.MALFORMED),
-    "a bracket lost": ('{"bbox_2d": [1, 2, 30, 40}', Failure.MALFORMED),
+    "a bracket lost": ('{"bbox_2d": [1, 2, 30, 40', Failure.TRUNCATED),
     "beyond": ('{"bbox_2d": [1, 2, 30, 1251]}', Failure.OUT_OF_RANGE),
     "negative": ('{"bbox_2d": [-1, 2, 30, 40]}', Failure.OUT_OF_RANGE),
     "huge integer": ('{"bbox_2d": [1, 2, 30, 1' + "0" * 300 + "]}", Failure.OUT_OF_RANGE),
@@ -225,11 +233,20 @@ def test_labels_of_broken_json_are_unescaped() -> None:
     assert INSTRUCT.parse(text, size=SIZE).boxes[0].label == "bad \\x escape"
 
 
-@pytest.mark.parametrize("text", ["Left.", "<think>\nLeft.", '[{"bbox_2d": [1, 2, 30, 40]}]'])
+@pytest.mark.parametrize("text", ["Left.", "<think>\nLeft.", 'It: [{"bbox_2d": [1, 2, 30, 40]}]'])
 def test_a_prefilled_thought_that_never_ends_is_all_thought(text: str) -> None:
     stopped = THINKING.parse(text, size=SIZE)
     assert (stopped.failure, stopped.boxes) == (Failure.NO_BOX, ())
     assert stopped.reasoning == text.removeprefix("<think>").strip()
+    assert THINKING.parse(text, size=SIZE, finish_reason="length").failure is Failure.TRUNCATED
+
+
+@pytest.mark.parametrize("text", [GOOD, f"[{GOOD}]", f"```json\n[{GOOD}]\n```"])
+def test_one_strict_answer_needs_no_end_of_thought(text: str) -> None:
+    """As an Instruct model gives it, or a server that keeps the reasoning to itself."""
+    grounding = THINKING.parse(text, size=SIZE)
+    assert (grounding.box, grounding.reasoning, grounding.repairs) == (BOX, "", ())
+    # Cut off, it may as well be a thought.
     assert THINKING.parse(text, size=SIZE, finish_reason="length").failure is Failure.TRUNCATED
 
 
@@ -317,12 +334,15 @@ def test_the_repairs_are_a_small_list() -> None:
         "bbox_key",
         "quoted_numbers",
         "spaces",
+        "punctuation",
+        "wrong_bracket",
         "nested_list",
         "quoted_json",
         "other_form",
         "broken_json",
         "corner_pairs",
         "bare_list",
+        "passed_over",
     ]
 
 

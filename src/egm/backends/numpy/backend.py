@@ -15,9 +15,9 @@ from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
 from egm.backends.tokens import stop_tokens, strip_stop
+from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
 from egm.errors import BackendError, ModelError
-from egm.images import smart_resize
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:

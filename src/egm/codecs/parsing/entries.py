@@ -12,17 +12,23 @@ _NUMBER = re.compile(r"[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?+[0
 _PLAIN = re.compile(r"[0-9., \t\r\n-]*+")
 _MOST_NUMBERS = 64
 _QUOTES = " \t\r\n\"'`\\"
+# JSON has no such numbers; what writes "[1,000, 200, 300]" means three.
+_LEADING_ZERO = re.compile(r"(?<![0-9.eE])0[0-9]")
 
 
 class Repair(StrEnum):
     """A lenience that reading a box took, in the order in which they are listed."""
 
     BBOX_KEY = "bbox_key"
-    """The key was `bbox`, not `bbox_2d`."""
+    """The key was `bbox` or `bounding_box`, not `bbox_2d`."""
     QUOTED_NUMBERS = "quoted_numbers"
     """The numbers, or the whole list, stood in a string."""
     SPACES = "spaces"
     """The numbers were parted by spaces, not commas."""
+    PUNCTUATION = "punctuation"
+    """Full-width or typographic punctuation, or no-break spaces, stood for the ASCII of JSON; digits must be ASCII."""
+    WRONG_BRACKET = "wrong_bracket"
+    """The list was closed by another bracket than it was opened by."""
     NESTED_LIST = "nested_list"
     """The list of numbers stood one list too deep."""
     QUOTED_JSON = "quoted_json"
@@ -35,6 +41,8 @@ class Repair(StrEnum):
     """Two corners stood in parentheses of their own, `(x1,y1),(x2,y2)`."""
     BARE_LIST = "bare_list"
     """Four numbers stood in brackets without a key or tags."""
+    PASSED_OVER = "passed_over"
+    """Four numbers under another family's key, such as `box_2d`, were passed over: their order is another."""
 
 
 _NO_REPAIRS: frozenset[Repair] = frozenset()
@@ -47,15 +55,17 @@ class Entry(NamedTuple):
         numbers: Its numbers in the order written, or None if it is not numbers at all.
         label: The label beside it, if any.
         repairs: What reading it took.
+        absent: Whether it says that there is no box: null, an empty list, "none".
     """
 
     numbers: tuple[float, ...] | None
     label: str | None = None
     repairs: frozenset[Repair] = _NO_REPAIRS
+    absent: bool = False
 
     def repaired(self, *repairs: Repair) -> Entry:
         """Return this entry with more repairs noted."""
-        return Entry(self.numbers, self.label, self.repairs.union(repairs))
+        return self._replace(repairs=self.repairs.union(repairs))
 
 
 def read_number(text: str) -> float | None:
@@ -68,6 +78,8 @@ def read_number(text: str) -> float | None:
 
 def read_numbers(text: str) -> Entry:
     """Read numbers parted by commas, or by spaces, each of them in quotes or not."""
+    if _LEADING_ZERO.search(text):
+        return Entry(None)
     if _PLAIN.fullmatch(text) and "," in text:
         # The common case, quickly: what float() takes of these characters is what `read_number` takes.
         try:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from egm.codecs.parsing.entries import Entry, Repair, read_numbers
-from egm.codecs.parsing.strict import coordinates, load_list
+from egm.codecs.parsing.strict import BOX_KEYS, coordinates, load_list
 
 # An innermost bracket with something in it, closed or not.
 _BRACKET = re.compile(r"([\[(])([^\[\](){}]++)([\])])?")
-_KEY = re.compile(r"(?<!\w)(bbox_2d|bbox)\Z")
+_KEY = re.compile(r"(?<!\w)(bbox_2d|bbox|bounding_box)\Z")
+_FOREIGN_KEY = re.compile(r"(?<!\w)(?:box_2d|box|boundingBox|bbox_normalized|box_coordinates)\Z")
+_KEY_LENGTH = 16  # characters, more than the longest key has
 _KEY_WINDOW = 48
 _NUMERIC = tuple("0123456789.-")
 _QUOTES = "\"'\\"
@@ -33,17 +35,27 @@ _BEFORE_BRACKET = frozenset(":" + _FILL)  # the last character before a bracket 
 _USUAL_IN_TAGS = frozenset([Repair.BARE_LIST, Repair.NESTED_LIST])  # tags name what is in them, so no repair is noted
 _BARE = frozenset([Repair.BARE_LIST])
 _PAIRED = frozenset([Repair.BARE_LIST, Repair.CORNER_PAIRS])
+_CLOSERS = {"[": "]", "(": ")"}
+FOREIGN = "box_2d"
+"""What `_key_before` calls the key of another family's box."""
 _HALF_PAIR = re.compile(r"[\s+-]*+[0-9][\s0-9.,+-]*+\Z")
 
 
-def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
+def read_brackets(text: str, *, words: Sequence[tuple[int, int]] = ()) -> tuple[list[Entry], list[Entry]]:
     """Read every bracket that stands where a box should.
+
+    Args:
+        text: The answer.
+        words: From where to where it quotes words, in order: lists in there, and without a key, are left out.
 
     Returns:
         Entries after a box key, and entries without one, each in order.
     """
     keyed: list[Entry] = []
     bare: list[Entry] = []
+    passed_over = False
+    quotes = iter(words)
+    quote = next(quotes, None)
     corner_end = -1  # where an unpaired `(x, y)` ended
     label_end = 0  # a label may itself hold brackets, which are words
     for match in _BRACKET.finditer(text):
@@ -51,6 +63,11 @@ def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
         start, end = match.span()
         if start < label_end:
             continue
+        while quote is not None and quote[1] <= start:
+            quote = next(quotes, None)
+        is_word = quote is not None and quote[0] <= start
+        if closer is None and text[end : end + 1] == "}" and content.count(",") == 3:
+            closer = "}"
         if closer is None:
             # Left open at the end, the text is cut off; left open before that, the list is broken off.
             if end < len(text) and content.lstrip()[:1] in _NUMERIC and not bare:
@@ -58,23 +75,25 @@ def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
             continue
         # Most brackets follow no key, which one character tells.
         key, nested = _key_before(text, start) if text[start - 1 : start] in _BEFORE_BRACKET else (None, False)
-        right = (opener == "[") == (closer == "]")
-        if key in ("bbox_2d", "bbox"):
-            entry = read_numbers(content) if right else Entry(None)
-            repairs = [Repair.BROKEN_JSON, *([Repair.BBOX_KEY] if key == "bbox" else [])]
+        wrong = [Repair.WRONG_BRACKET] if closer != _CLOSERS[opener] else []
+        if key in BOX_KEYS:
+            entry = read_numbers(content)
+            repairs = [Repair.BROKEN_JSON, *([Repair.BBOX_KEY] if key != BOX_KEYS[0] else []), *wrong]
             repairs += [Repair.NESTED_LIST] if nested else []
             label, label_end = _label_after(text, end)
             keyed.append(Entry(entry.numbers, label, entry.repairs.union(repairs)))
             continue
-        if "," not in content and " " not in content:
+        if is_word or ("," not in content and " " not in content):
             continue
-        entry = read_numbers(content) if right else Entry(None)
+        entry = read_numbers(content)
+        entry = entry.repaired(*wrong) if wrong else entry
         count = len(entry.numbers or ())
         if entry.numbers is None:
             # `[x1, y1, x2, y2]`: four of something, but no numbers.
             if content.count(",") == 3 and opener == "[":
                 bare.append(entry)
         elif key is not None:
+            passed_over = passed_over or (key == FOREIGN and count == 4)
             bare.append(Entry(None))
         elif count == 2 and opener == "(":
             if corner_end == start or (corner_end >= 0 and text[corner_end:start].strip() in ("", ",")):
@@ -88,7 +107,7 @@ def read_brackets(text: str) -> tuple[list[Entry], list[Entry]]:
         elif count > 1:
             bare.append(Entry(entry.numbers, None, entry.repairs | _BARE))
         corner_end = -1
-    return keyed, bare
+    return [entry.repaired(Repair.PASSED_OVER) for entry in keyed] if passed_over else keyed, bare
 
 
 def read_tags(answer: str) -> list[Entry]:
@@ -107,8 +126,16 @@ def ends_inside_box(answer: str) -> bool:
 
 
 def _tagged(answer: str, opener: str, closer: str, ref_opener: str, ref_closer: str) -> Iterator[Entry]:
-    position = 0
+    position, last = 0, answer.rfind(opener)
+    ref_end = -1  # where the first reference that ends after `position` does; looked for once, not once a box
     while (opened := answer.find(opener, position)) >= 0:
+        # A box's tag inside a reference is a word of the phrase.
+        named = answer.find(ref_opener, position, opened)
+        if 0 <= ref_end < named or (ref_end < 0 <= named):
+            closed_ref = answer.find(ref_closer, named)
+            ref_end = closed_ref if closed_ref >= 0 else len(answer)
+        if 0 <= named < opened < ref_end <= last:
+            opened = answer.find(opener, ref_end)
         before = answer[position:opened].rstrip()
         label = None
         named = before.rfind(ref_opener)
@@ -135,16 +162,21 @@ def _content(content: str, *, closed: bool) -> list[Entry]:
 
 
 def _key_before(text: str, start: int) -> tuple[str | None, bool]:
-    """Find the key before a bracket: a box key, "" for another key in quotes, None for no key; and if it is nested."""
+    """Find the key before a bracket, and tell whether the list is nested.
+
+    Returns:
+        A box key, `FOREIGN`, "" for another key in quotes, or None for no key; whether another bracket stands between.
+    """
     window = text[max(0, start - _KEY_WINDOW) : start]
     head = window.rstrip(_FILL)
     if head[-1:] != ":":
         return None, False
     name = head[:-1].rstrip()
     bare = name.rstrip(_QUOTES)
-    match = _KEY.search(bare, max(0, len(bare) - 8))
-    if match:
+    if match := _KEY.search(bare, max(0, len(bare) - _KEY_LENGTH)):
         return match.group(1), "[" in window[len(head) :]
+    if bare != name and _FOREIGN_KEY.search(bare, max(0, len(bare) - _KEY_LENGTH)):
+        return FOREIGN, False
     return ("" if bare != name else None), False
 
 

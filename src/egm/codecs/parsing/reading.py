@@ -2,10 +2,14 @@
 
 1. *Reasoning* is what stands before the last `</think>`, and from a `<think>` on that never closes. Nothing in it is
    read. Where the template has opened `<think>` already and the text holds no `</think>`, all of it is reasoning:
-   `truncated` if the token limit cut it off, else `no_box`. An `<answer>…</answer>` wrapper is read through (the last,
-   if there are several); what follows an end-of-turn token is not answer.
+   `truncated` if the token limit cut it off, else `no_box`; but a text that is one strict JSON answer, and not cut off,
+   is no reasoning: the model, or the server, has left that out. An `<answer>…</answer>` wrapper is read through (the
+   last, if there are several); other turns, tool calls and thoughts in tags of their own are not answer.
 2. *Strict first*: the family's own form, exactly. Then the lenient repairs of `Repair`: lists after a box key in broken
    JSON, the other form (tags or JSON), numbers in plain brackets. The first of these that finds anything decides.
+   Where ASCII finds no box, full-width and typographic punctuation is read as ASCII's; digits never are.
+   *Never answers*: outside the family's own form, the phrase's own numbers; in plain brackets, what stands in a quote
+   among words where something else stands outside, and what follows words that say there is no such thing.
 3. *Which one answers*: the first valid box of the answer. The others are listed in `Grounding.boxes`.
 4. *What is no box*: not exactly four numbers (a point has two, a 3-D box nine), or one that is not finite, is
    `malformed`. A coordinate beyond the scale is `out_of_range`. Then `x2 <= x1` or `y2 <= y1` is `degenerate`: corners
@@ -16,8 +20,10 @@
    An amodal box may leave the frame by a whole frame on each side. Nothing is clipped.
 6. *No guessing*: numbers mean what the codec's convention says. `[0.28, 0.5, 0.52, 0.7]` on 0-1000 is a tiny box in the
    corner, not a share of the image.
-7. *Without anything box-like*: a list, object or box left open at the end is `truncated`; words that say there is no
-   such thing, or decline, are `refused`; else `truncated` if the token limit cut the text off, or `no_box`.
+7. *No box is an answer*: null, an empty list or "none" where a box should be, an empty list at the head whatever
+   follows, and words that say there is no such thing, or decline, are `refused`.
+8. *Without anything box-like*: a list, object or box left open at the end is `truncated`; else `truncated` if the token
+   limit cut the text off, or `no_box`.
 """
 
 from __future__ import annotations
@@ -27,27 +33,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from egm.boxes import Box
+from egm.codecs.parsing.decoys import answer_of, quoted_words, without_echo
 from egm.codecs.parsing.entries import Entry, Repair
 from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
-from egm.codecs.parsing.strict import is_strict, read_json
+from egm.codecs.parsing.refusals import begins_empty, declines_before, refuses
+from egm.codecs.parsing.strict import is_strict, read_json, says_nothing
 from egm.errors import BoxError
 from egm.types import Failure, Grounding, LabelledBox
 
-_END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "</s>")
-_NEGATION = r"(?:no|not|none|nothing|never)"
-_SEEN = r"(?:contain|exist|show|depict|include|appear|match|present|visible|found)"
-_DONE = r"(?:see|find|locate|identify|determine|provide|answer|help)"
-_REFUSAL = re.compile(
-    rf"""\b(?:
-        there\s++(?:is|are|was|were|seems\s++to\s++be)\s++{_NEGATION}\b
-      | there['’]s\s++{_NEGATION}\b
-      | there\s++(?:isn|aren|wasn|weren)['’]t\b
-      | no\s++such\b | none\b | not\s++(?:present|visible|found|able|possible|in\s++the\s++(?:image|picture|photo))\b
-      | (?:does|do|did|is|are|can|could)(?:\s++not|n['’]t)\s++(?:be\s++)?+(?:{_SEEN}|{_DONE}) | cannot\b | can['’]t\b
-      | unable\s++to\b | sorry\b | {_NEGATION}\s++(?:object|region|thing)s?+\s++(?:match|fit|correspond)
-    ) | 没有|不存在|无法|抱歉""",
-    re.IGNORECASE | re.VERBOSE,
+# What stands for ASCII where a model writes Chinese, or a typesetter's text: never digits.
+_PUNCTUATION = str.maketrans(
+    "，：；（）［］｛｝【】“”„‟＂‘’\u00a0\u2002\u2003\u2005\u2009\u202f\u3000\ufeff", ',:;()[]{}[]"""""\'\'        '
 )
+_PUNCTUATED = re.compile(f"[{''.join(map(chr, _PUNCTUATION))}]")
+_FIRST_LIST = re.compile(r"[\[(]\s{0,8}+[-+.0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Scale:
         width, height = size
         try:
             return Box(x1 * width / across, y1 * height / down, x2 * width / across, y2 * height / down)
-        except BoxError:  # sides so short that they round to nothing
+        except (BoxError, OverflowError):  # sides so short that they round to nothing; sizes beyond any picture
             return Failure.DEGENERATE
 
 
@@ -89,7 +88,11 @@ def split_reasoning(text: str, *, thinking_prefilled: bool) -> tuple[str, str | 
         text: Everything generated.
         thinking_prefilled: Whether the chat template has opened `<think>` already.
     """
-    closed = text.rfind("</think>")
+    if is_strict(text):  # one answer and nothing else: what closes reasoning in it is part of a label
+        return "", text
+    closed, first = text.rfind("</think>"), text.find("</think>")
+    if first < closed and is_strict(text[first + len("</think>") :]):
+        closed = first
     if closed < 0 and thinking_prefilled:
         return _thought(text), None
     thought, answer = (text[:closed], text[closed + len("</think>") :]) if closed >= 0 else ("", text)
@@ -125,7 +128,10 @@ def read(
         phrase: What was asked, to be carried along.
     """
     cut_off = finish_reason == "length"
-    reasoning, answer = split_reasoning(text, thinking_prefilled=thinking_prefilled)
+    reasoning, answer = split_reasoning(text.removeprefix("\ufeff"), thinking_prefilled=thinking_prefilled)
+    if cut_off and thinking_prefilled and not reasoning and "</think>" not in text:
+        answer = None  # what was cut off while thinking was allowed is thinking, however it looks
+        reasoning = _thought(text)
     box: Box | None = None
     failure: Failure | None = None
     boxes: list[LabelledBox] = []
@@ -133,9 +139,9 @@ def read(
     if answer is None:
         failure = Failure.TRUNCATED if cut_off else Failure.NO_BOX
     else:
-        answer = answer if is_strict(answer) else _unwrap(answer)
-        for entry in find_entries(answer, tags_first=tags_first):
-            placed = scale.to_pixels(entry.numbers, size, amodal=amodal)
+        answer = answer if is_strict(answer) else answer_of(answer)
+        for entry in find_entries(answer, tags_first=tags_first, phrase=phrase):
+            placed = Failure.REFUSED if entry.absent else scale.to_pixels(entry.numbers, size, amodal=amodal)
             if isinstance(placed, Box):
                 boxes.append(LabelledBox(placed, entry.label))
                 repairs |= entry.repairs
@@ -154,42 +160,67 @@ def read(
     )
 
 
-def find_entries(answer: str, *, tags_first: bool) -> list[Entry]:
-    """Find what stands where boxes should: the family's own form first, then the repairs in their order."""
+def find_entries(answer: str, *, tags_first: bool, phrase: str = "") -> list[Entry]:
+    """Find what stands where boxes should: the family's own form first, then the repairs in their order.
+
+    Args:
+        answer: What a model answered, reasoning and wrappers taken off.
+        tags_first: Whether tags, not JSON, are the family's own form.
+        phrase: What was asked, whose own numbers are no answer.
+    """
+    entries, is_own = _find(answer, tags_first, phrase)
+    if is_own or not _PUNCTUATED.search(answer):
+        return entries
+    other, is_own = _find(answer.translate(_PUNCTUATION), tags_first, phrase)
+    if is_own or (_any_numbers(other) and not _any_numbers(entries)):
+        return [entry.repaired(Repair.PUNCTUATION) for entry in other]
+    return entries
+
+
+def _find(answer: str, tags_first: bool, phrase: str) -> tuple[list[Entry], bool]:
+    """Find entries, and tell whether they have a key or tags and four numbers, so that no other reading is better."""
     if tags_first and (tagged := read_tags(answer)):
-        return tagged
+        return tagged, _any_numbers(tagged)
     strict = read_json(answer)
     if strict is not None:
         # A list without a key is what InternVL's tags leave when a decoder strips them.
         foreign = [
             entry if Repair.BARE_LIST in entry.repairs else entry.repaired(Repair.OTHER_FORM) for entry in strict
         ]
-        return foreign if tags_first else strict
+        return foreign if tags_first else strict, True
+    if begins_empty(answer):
+        return [], True
+    echo = {entry.numbers for entries in read_brackets(phrase) for entry in entries if entry.numbers}
     # Without a box key in the text no bracket can have one: then tags come before brackets, which are read only once.
-    keyed, bare = read_brackets(answer) if "bbox" in answer else ([], None)
-    if keyed:
-        return keyed
+    has_key = "bbox" in answer or "bounding_box" in answer
+    keyed, bare = read_brackets(answer) if has_key else ([], None)
+    if keyed := without_echo(keyed, echo):
+        return keyed, _any_numbers(keyed)
     if not tags_first and (tagged := read_tags(answer)):
-        return [entry.repaired(Repair.OTHER_FORM) for entry in tagged]
-    return read_brackets(answer)[1] if bare is None else bare
+        return [entry.repaired(Repair.OTHER_FORM) for entry in tagged], _any_numbers(tagged)
+    first = _FIRST_LIST.search(answer)
+    if first is not None and declines_before(answer, first.start(), phrase):
+        return [], False
+    bare = without_echo(read_brackets(answer)[1] if bare is None else bare, echo)
+    if words := quoted_words(answer):
+        outside = without_echo(read_brackets(answer, words=words)[1], echo)
+        bare = outside if _any_numbers(outside) else bare
+    return bare, False
+
+
+def _any_numbers(entries: Sequence[Entry]) -> bool:
+    return any(len(entry.numbers or ()) == 4 for entry in entries)
 
 
 def _thought(text: str) -> str:
     return text.strip().removeprefix("<think>").strip()
 
 
-def _unwrap(answer: str) -> str:
-    for token in _END_OF_TURN:
-        answer = answer.partition(token)[0]
-    opened = answer.rfind("<answer>")
-    if opened >= 0:
-        answer = answer[opened + len("<answer>") :]
-    return answer.partition("</answer>")[0].strip()
-
-
 def _why_none(answer: str, *, cut_off: bool) -> Failure:
+    if begins_empty(answer) or says_nothing(answer):
+        return Failure.REFUSED
     if ends_inside_box(answer):
         return Failure.TRUNCATED
-    if _REFUSAL.search(answer):
+    if refuses(answer):
         return Failure.REFUSED
     return Failure.TRUNCATED if cut_off else Failure.NO_BOX

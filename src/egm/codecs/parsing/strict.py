@@ -10,7 +10,11 @@ from typing import Any
 
 from egm.codecs.parsing.entries import Entry, Repair, read_number, read_numbers
 
-BOX_KEYS = ("bbox_2d", "bbox")
+BOX_KEYS = ("bbox_2d", "bbox", "bounding_box")
+_FOREIGN_KEYS = frozenset(("box_2d", "box", "boundingBox", "bbox_normalized", "box_coordinates"))
+"""Keys of other families' boxes, which may mean other orders or scales: never read."""
+_THOUGHTS = frozenset(("analysis", "explanation", "rationale", "reasoning", "think", "thinking", "thought", "thoughts"))
+_NONE = frozenset(("", "none", "null", "n/a", "na", "nil", "not found", "not visible", "not present"))
 _NOT_JSON = object()
 
 
@@ -40,14 +44,22 @@ def read_json(answer: str) -> list[Entry] | None:
 
 def is_strict(answer: str) -> bool:
     """Tell whether an answer is one JSON value, bare or in one fence, and nothing else."""
-    body = answer.strip()
-    if body.startswith("```") and body.endswith("```") and len(body) > 6:
-        body = _body(body[3:-3])
+    body = _bare(answer)
     return body[:1] in ("[", "{") and _load(body) is not _NOT_JSON
 
 
+def says_nothing(answer: str) -> bool:
+    """Tell whether a strict JSON answer is empty: null, an empty list or object, or an object of these alone."""
+    value = _load(_bare(answer))
+    if isinstance(value, _Object):
+        return all(item is None or item == [] for _, item in value)
+    return value is None or value == []
+
+
 def coordinates(value: object) -> list[Entry]:
-    """Read what stands after a box key: four numbers, or lists of them one level deeper."""
+    """Read what stands after a box key: four numbers, lists of them one level deeper, or a word for no box."""
+    if value is None or value == [] or (isinstance(value, str) and value.strip().rstrip(".").lower() in _NONE):
+        return [Entry(None, absent=True)]
     plain = isinstance(value, list) and not isinstance(value, _Object)
     items: list[Any] = value if plain and isinstance(value, list) else []
     one_string = len(items) == 1 and isinstance(items[0], str)
@@ -75,6 +87,20 @@ def _load(text: str) -> object:
         return _NOT_JSON
 
 
+def _bare(answer: str) -> str:
+    """Take one fence around the whole answer away."""
+    body = answer.strip()
+    if body.startswith("```") and body.endswith("```") and len(body) > 6:
+        body = _body(body[3:-3])
+    return body
+
+
+def _is_tool_call(value: _Object) -> bool:
+    """Tell whether an object calls a tool, as Qwen's zoom does, or holds the arguments of such a call."""
+    keys = {key for key, _ in value}
+    return "img_idx" in keys or ("name" in keys and bool(keys & {"arguments", "parameters"}))
+
+
 def _body(fenced: str) -> str:
     """Drop the language word after an opening fence."""
     stripped = fenced.lstrip()
@@ -88,15 +114,24 @@ def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
         Entry
     ] = []  # numbers under a key that names no box, such as "point_2d": they speak only if no box does
     stack: list[tuple[object, bool]] = [(root, False)]
+    passed_over = False
     while stack:
         value, under_key = stack.pop()
         if isinstance(value, _Object):
+            if _is_tool_call(value):
+                continue
             label = next((item for key, item in value if key == "label" and isinstance(item, str)), None)
             for key, item in value:
                 if key in BOX_KEYS:
                     repairs = () if key == BOX_KEYS[0] else (Repair.BBOX_KEY,)
-                    found += [Entry(e.numbers, label, e.repairs.union(repairs)) for e in coordinates(item)]
-            stack += [(item, True) for key, item in reversed(value) if key not in BOX_KEYS and isinstance(item, list)]
+                    found += [e.repaired(*repairs)._replace(label=label) for e in coordinates(item)]
+                elif key in _FOREIGN_KEYS and isinstance(item, list) and len(item) == 4:
+                    passed_over = True
+            stack += [
+                (item, True)
+                for key, item in reversed(value)
+                if key not in BOX_KEYS and isinstance(item, list) and key.lower() not in _THOUGHTS
+            ]
         elif isinstance(value, list):
             # Numbers and lists mixed, as in [245, [234, 543, 542, 244]], are one malformed entry.
             numbers = _numbers(value)
@@ -107,7 +142,7 @@ def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
                 stack += [(item, under_key) for item in reversed(value) if isinstance(item, list | str)]
         elif isinstance(value, str) and not quoted and not under_key and "[" in value:
             found += _quoted(value)
-    return found or foreign
+    return [entry.repaired(Repair.PASSED_OVER) for entry in found] if passed_over and found else found or foreign
 
 
 def _quoted(text: str) -> Iterator[Entry]:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egm.codecs import Codec
+from egm.codecs.resize import smart_resize
 from egm.datasets.check import is_outside
 from egm.errors import DataError, EgmError, ModelError
-from egm.images import load_image, smart_resize
+from egm.images import load_image
 from egm.training.data import Rows
 from egm.types import Sample
 

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from egm.images import MAX_ASPECT, smart_resize
+from egm.codecs.resize import smart_resize
+from egm.images import MAX_ASPECT
 
 
 @pytest.mark.parametrize(

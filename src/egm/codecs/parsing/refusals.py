@@ -1,0 +1,60 @@
+"""Words that say there is no such thing, or decline: English and Chinese as models write them, a word of some others.
+
+They decide only what a missing box is called, and whether numbers in plain brackets that follow them are an answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NEGATION = r"(?:no|not|none|nothing|never)"
+_SEEN = r"(?:contain|exist|show|depict|include|appear|match|present|visible|found|detect)"
+_DONE = r"(?:see|find|locate|identify|determine|provide|answer|help|detect|spot)"
+_WORDS = re.compile(
+    rf"""\b(?:
+        there\s++(?:is|are|was|were|seems?\s++to\s++be|appears?\s++to\s++be)\s++{_NEGATION}\b
+      | there['’]s\s++{_NEGATION}\b
+      | there\s++(?:isn|aren|wasn|weren)['’]t\b
+      | no\s++such\b | none\b | nothing\s++(?:match|fit|correspond|like|here|there|of\s++the\s++(?:kind|sort))
+      | not\s++(?:present|visible|found|able|possible|detected|shown|depicted|applicable|there\b|here\b)
+      | not\s++in\s++(?:the|this)\s++(?:image|picture|photo|scene)\b
+      | (?:does|do|did|is|are|can|could|was|were)(?:\s++not|n['’]t)\s++(?:be\s++)?+(?:{_SEEN}|{_DONE})
+      | cannot\b | can['’]t\b | unable\s++to\b | sorry\b
+      | {_NEGATION}\s++(?:object|region|thing)s?+\s++(?:match|fit|correspond)
+      | no\s++(?:[\w'’-]++\s++){{1,6}}?(?:found|here|there|present|visible|detected|exists?|shown|seen)\b
+      | no\s++(?:[\w'’-]++\s++){{1,6}}?match(?:es|ing)?\b
+      | no\s++(?:[\w'’-]++\s++){{0,6}}?in\s++(?:the|this)\s++(?:image|picture|photo|scene)\b
+      | no\s++(?:match(?:es|ing)?|results?|detections?)\b
+      | no\s++(?:hay|se\s++(?:encuentra|ve|encontr[óo]))\b | ninguna?\b | aucune?\b | il\s++n['’]y\s++a\s++pas\b
+      | kein(?:e|en|er)?\s | nicht\s++(?:zu\s++sehen|gefunden|vorhanden|sichtbar)\b
+    )
+      | 没有|没找到|没看到|不存在|无法|抱歉|找不到|看不到|看不见|不包含|不包括|不可见|不在图
+      | 未(?:能|找到|检测|发现|看到|见|出现|包含|识别) | 并无|并未|查无|无此|无目标|无匹配|無法|沒有
+      | 見つかりま?せん|見当たりません|ありません|存在しません | 없습니다|찾을\s?수\s?없""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# A whole answer of a word or two.
+_ALONE = re.compile(r"\W*+(?:n/?a|none|null|nil|nothing|no|无|無|没有|なし|없음)\W*+", re.IGNORECASE)
+_SHORT = re.compile(r"\W*+no\s[^\d\[({<]{1,60}+", re.IGNORECASE)
+_EMPTY = re.compile(r"(?<![\w\])])\[\s*+\]")
+_EMPTY_HEAD = re.compile(r"\s*+(?:```(?:json)?+\s*+)?+\[\s*+\](?!\s*+[\[({])")
+
+
+def refuses(answer: str) -> bool:
+    """Tell whether an answer without a box says that there is none."""
+    bare = answer.strip()
+    if _ALONE.fullmatch(bare) or _SHORT.fullmatch(bare):
+        return True
+    return _WORDS.search(answer) is not None or _EMPTY.search(answer) is not None
+
+
+def begins_empty(answer: str) -> bool:
+    """Tell whether an answer begins with an empty list: what follows is a comment on it."""
+    return _EMPTY_HEAD.match(answer) is not None
+
+
+def declines_before(answer: str, end: int, phrase: str) -> bool:
+    """Tell whether an answer declines before `end`, in other words than the phrase's own."""
+    before = answer[:end].lower()
+    asked = phrase.strip().lower()
+    return _WORDS.search(before.replace(asked, "") if asked else before) is not None
