@@ -97,12 +97,11 @@ def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, q
     chosen = answers[consensus.chosen]
     replies = [answer.completion for answer in answers]
     firsts = [reply.first_token_seconds for reply in replies if reply.first_token_seconds is not None]
-    thought = [reply.reasoning_tokens for reply in replies if reply.reasoning_tokens is not None]
     completion = replace(
         chosen.completion,
-        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
-        completion_tokens=sum(reply.completion_tokens for reply in replies),
-        reasoning_tokens=sum(thought) if len(thought) == len(replies) else None,
+        prompt_tokens=_sum_if_all([reply.prompt_tokens for reply in replies]),
+        completion_tokens=_sum_if_all([reply.completion_tokens for reply in replies]),
+        reasoning_tokens=_sum_if_all([reply.reasoning_tokens for reply in replies]),
         seconds=seconds,
         first_token_seconds=min(firsts) if firsts else None,
         queue_seconds=queue_seconds,
@@ -115,3 +114,9 @@ def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, q
         confidence=consensus.agreement,
     )
     return Answer(grounding, completion, tuple(answers))
+
+
+def _sum_if_all(counts: Sequence[int | None]) -> int | None:
+    """Add counts up; of what is not counted everywhere there is no sum."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
