@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -198,3 +198,9 @@ class Score:
     def hit(self, threshold: float = HIT_IOU, *, strict: bool = False) -> bool:
         """Tell whether the box counts as right: `iou >= threshold`, or `iou > threshold` if strict."""
         return self.iou > threshold if strict else self.iou >= threshold
+
+
+def sum_if_all(counts: Sequence[int | None]) -> int | None:
+    """Add counts up; of what is not counted everywhere there is no sum."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -15,7 +15,7 @@ from typing import TypeVar
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.remote import Rounds
 from egm.consensus import Consensus, poll
-from egm.types import Completion, Grounding
+from egm.types import Completion, Grounding, sum_if_all
 
 R = TypeVar("R")
 
@@ -99,9 +99,9 @@ def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, q
     firsts = [reply.first_token_seconds for reply in replies if reply.first_token_seconds is not None]
     completion = replace(
         chosen.completion,
-        prompt_tokens=_sum_if_all([reply.prompt_tokens for reply in replies]),
-        completion_tokens=_sum_if_all([reply.completion_tokens for reply in replies]),
-        reasoning_tokens=_sum_if_all([reply.reasoning_tokens for reply in replies]),
+        prompt_tokens=sum_if_all([reply.prompt_tokens for reply in replies]),
+        completion_tokens=sum_if_all([reply.completion_tokens for reply in replies]),
+        reasoning_tokens=sum_if_all([reply.reasoning_tokens for reply in replies]),
         seconds=seconds,
         first_token_seconds=min(firsts) if firsts else None,
         queue_seconds=queue_seconds,
@@ -114,9 +114,3 @@ def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, q
         confidence=consensus.agreement,
     )
     return Answer(grounding, completion, tuple(answers))
-
-
-def _sum_if_all(counts: Sequence[int | None]) -> int | None:
-    """Add counts up; of what is not counted everywhere there is no sum."""
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None

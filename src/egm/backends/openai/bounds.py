@@ -46,30 +46,15 @@ def bound_wire(max_tokens: int, *, logprobs: bool) -> None:
 
 
 async def bounded_response(response: Any) -> None:
-    """Let a response end where its bytes pass the bound of its task: a hook of the HTTP client.
+    """Let a response end where its bytes, unpacked, pass the bound of its task: a hook of the HTTP client."""
+    read, limit = response.aiter_bytes, _most_wire_bytes.get()
 
-    Raises:
-        RefusedReplyError: If it is compressed, which it was asked not to be: what it unpacks to has no bound.
-    """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise RefusedReplyError(f"it is compressed ({encoding[:20]}), which it was asked not to be")
-    response.stream = _BoundedStream(response.stream, _most_wire_bytes.get())
-
-
-class _BoundedStream:
-    """A response's stream of bytes, up to a bound."""
-
-    def __init__(self, stream: Any, limit: int) -> None:
-        self._stream, self._limit = stream, limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = self._limit
-        async for chunk in self._stream:
+    async def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        left = limit
+        async for chunk in read(chunk_size):
             left -= len(chunk)
             if left < 0:
-                raise RefusedReplyError(f"it is longer than {self._limit} bytes")
+                raise RefusedReplyError(f"it is longer than {limit} bytes")
             yield chunk
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    response.aiter_bytes = aiter_bytes  # through this go streamed events and whole replies alike

@@ -125,19 +125,17 @@ class Reply:
         )
 
     def _without_text(self, counted: int | None) -> str:
-        """Say what stands for a text that is not there: a refusal is the model's answer, all else the server's fault."""
+        """Say what stands for a missing text: a refusal is the model's answer, all else the server's fault."""
         if refusal := "".join(self.refusal).strip():
             return f"Sorry: {refusal}" if not refuses(refusal) else refusal
         if self.finish_reason == "content_filter":
             raise RefusedReplyError("the server's content filter kept the answer back")
         if self.calls_tool or self.finish_reason in ("tool_calls", "function_call"):
             raise BrokenReplyError(
-                "it calls a tool in place of an answer, though none was offered: serve without tools"
+                "it calls a tool, though none was offered, in place of an answer: serve without tools"
             )
         if counted is not None and counted > 1 and self.finish_reason != "length":
-            raise BrokenReplyError(
-                f"it holds no text, though {counted} tokens were generated: does the server hide it?"
-            )
+            raise BrokenReplyError(f"it holds no text, though {counted} tokens were generated: where is it?")
         return self.text()
 
     def _answer_logprobs(self) -> list[float]:
