@@ -80,7 +80,7 @@ class Reply:
             value = None
         if not isinstance(value, dict):
             raise BrokenReplyError("not JSON, but " + repr(data[:80].decode("utf-8", "replace")))
-        if not isinstance(value.get("choices", []), list | tuple):
+        if not isinstance(value.get("choices") or [], list | tuple):
             raise BrokenReplyError("`choices` is no list")
         self.add(value)
 
