@@ -47,7 +47,7 @@ def test_a_line_counts_the_tokens_of_the_answer_apart(tmp_path: Path) -> None:
     write(tmp_path, known, record("2", completion_tokens=9))
     lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()[1:]]
     names = ("prompt_tokens", "reasoning_tokens", "answer_tokens", "completion_tokens")
-    assert [[line[name] for name in names] for line in lines] == [[70, 4, 5, 9], [0, None, None, 9]]
+    assert [[line[name] for name in names] for line in lines] == [[70, 4, 5, 9], [None, None, None, 9]]
     assert replace(known, completion_tokens=10).answer_tokens == 6
 
 

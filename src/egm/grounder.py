@@ -348,7 +348,8 @@ class Grounder:
             phrase=question.phrase,
         )
         if reply.reasoning_tokens is None and (count := self.backend.count_tokens(grounding.reasoning)) is not None:
-            reply = replace(reply, reasoning_tokens=min(count, reply.completion_tokens))
+            written = count if reply.completion_tokens is None else reply.completion_tokens
+            reply = replace(reply, reasoning_tokens=min(count, written))
         grounding = replace(
             grounding,
             tokens=reply.completion_tokens,

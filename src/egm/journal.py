@@ -47,10 +47,10 @@ class Record:
         error: What the engine said, where it failed.
         iou: IoU with the truth; 0 without a box.
         finish_reason: "stop" or "length"; None after an error.
-        prompt_tokens: Tokens read, image tokens included.
+        prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
         reasoning_tokens: Tokens before the last `</think>`, where known.
         answer_tokens: Tokens generated beside the reasoning, where that is known; always what the other two leave.
-        completion_tokens: Tokens generated, reasoning included, of all votes together.
+        completion_tokens: Tokens generated, reasoning included, of all votes together; None where not counted.
         seconds: From sending to the last token.
         first_token_seconds: From sending to the first token, where streamed.
         queue_seconds: How long it waited for its turn before it was sent.
@@ -75,10 +75,10 @@ class Record:
     error: str | None = None
     iou: float = 0.0
     finish_reason: str | None = "stop"
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = None
     reasoning_tokens: int | None = None
     answer_tokens: int | None = field(init=False)
-    completion_tokens: int = 0
+    completion_tokens: int | None = None
     seconds: float = 0.0
     first_token_seconds: float | None = None
     queue_seconds: float = 0.0
@@ -91,8 +91,8 @@ class Record:
 
     def __post_init__(self) -> None:
         """Count the answer's tokens."""
-        thought = self.reasoning_tokens
-        object.__setattr__(self, "answer_tokens", None if thought is None else self.completion_tokens - thought)
+        thought, written = self.reasoning_tokens, self.completion_tokens
+        object.__setattr__(self, "answer_tokens", None if thought is None or written is None else written - thought)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -70,8 +70,8 @@ class Completion:
     Attributes:
         text: Everything generated, reasoning included, without the prompt.
         finish_reason: "stop", or "length" if the token limit cut it off.
-        prompt_tokens: Tokens read, image tokens included.
-        completion_tokens: Tokens generated.
+        prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
+        completion_tokens: Tokens generated; None where the engine does not count them.
         seconds: Wall-clock time from sending to the last token.
         seen_size: Width and height in pixels of the picture after the processor's resize, if known.
         first_token_seconds: From sending to the first token, where streamed.
@@ -84,8 +84,8 @@ class Completion:
 
     text: str
     finish_reason: str = "stop"
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     seconds: float = 0.0
     seen_size: tuple[int, int] | None = None
     first_token_seconds: float | None = None
@@ -116,7 +116,7 @@ class Grounding:
         repairs: Names of the lenient repairs that reading the text took, if any.
         phrase: What was asked.
         size: Width and height of the upright image in pixels.
-        tokens: Tokens generated, those of all votes together.
+        tokens: Tokens generated, those of all votes together; None where the engine does not count them.
         seconds: Wall-clock time to the last token, of the last vote.
         votes: How many answers were sampled.
         confidence: Share of the votes that agree with the box (`egm.consensus`), 0 where there is none; None where only
@@ -134,7 +134,7 @@ class Grounding:
     repairs: tuple[str, ...] = ()
     phrase: str = ""
     size: tuple[int, int] | None = None
-    tokens: int = 0
+    tokens: int | None = None
     seconds: float = 0.0
     votes: int = 1
     confidence: float | None = None
@@ -198,3 +198,9 @@ class Score:
     def hit(self, threshold: float = HIT_IOU, *, strict: bool = False) -> bool:
         """Tell whether the box counts as right: `iou >= threshold`, or `iou > threshold` if strict."""
         return self.iou > threshold if strict else self.iou >= threshold
+
+
+def sum_if_all(counts: Sequence[int | None]) -> int | None:
+    """Add counts up; of what is not counted everywhere there is no sum."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

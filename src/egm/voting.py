@@ -15,7 +15,7 @@ from typing import TypeVar
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.remote import Rounds
 from egm.consensus import Consensus, poll
-from egm.types import Completion, Grounding
+from egm.types import Completion, Grounding, sum_if_all
 
 R = TypeVar("R")
 
@@ -97,12 +97,11 @@ def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, q
     chosen = answers[consensus.chosen]
     replies = [answer.completion for answer in answers]
     firsts = [reply.first_token_seconds for reply in replies if reply.first_token_seconds is not None]
-    thought = [reply.reasoning_tokens for reply in replies if reply.reasoning_tokens is not None]
     completion = replace(
         chosen.completion,
-        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
-        completion_tokens=sum(reply.completion_tokens for reply in replies),
-        reasoning_tokens=sum(thought) if len(thought) == len(replies) else None,
+        prompt_tokens=sum_if_all([reply.prompt_tokens for reply in replies]),
+        completion_tokens=sum_if_all([reply.completion_tokens for reply in replies]),
+        reasoning_tokens=sum_if_all([reply.reasoning_tokens for reply in replies]),
         seconds=seconds,
         first_token_seconds=min(firsts) if firsts else None,
         queue_seconds=queue_seconds,

@@ -268,7 +268,7 @@ def _run(
     summary = totals(records)
     spreads = summary["latency"]
     errors = [record.error for record in records if record.failure == ERROR]
-    tokens = sum(record.completion_tokens for record in records)
+    tokens = sum(record.completion_tokens or 0 for record in records)
     return {
         "loop": "closed" if load.rate is None else "open",
         "concurrency": load.at_once,

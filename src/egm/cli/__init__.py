@@ -80,5 +80,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    from egm.terminal import printable
+
+    print("error:", printable(message), file=sys.stderr)  # a server's words, or a file's name, may steer a terminal
     sys.exit(2)

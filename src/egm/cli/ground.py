@@ -140,7 +140,8 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         print(printable(grounding.phrase))
         if show_reasoning:
             print("  reasoning:", printable(grounding.reasoning) or "none")
-        cost = f"({grounding.seconds:.2f} s, {grounding.tokens} tokens)"
+        written = "" if grounding.tokens is None else f", {grounding.tokens} tokens"
+        cost = f"({grounding.seconds:.2f} s{written})"
         if grounding.confidence is not None:
             cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"
         if grounding.box is not None:

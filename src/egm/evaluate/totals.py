@@ -31,10 +31,10 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
         "errors": dict(sorted(errors.items())),
         "truncated": sum(record.finish_reason == "length" for record in answered),
         "tokens": {
-            "prompt": _mean([record.prompt_tokens for record in answered]),
+            "prompt": _mean([r.prompt_tokens for r in answered if r.prompt_tokens is not None]),
             "reasoning": _mean([r.reasoning_tokens for r in answered if r.reasoning_tokens is not None]),
             "answer": _mean([r.answer_tokens for r in answered if r.answer_tokens is not None]),
-            "completion": _mean([record.completion_tokens for record in answered]),
+            "completion": _mean([r.completion_tokens for r in answered if r.completion_tokens is not None]),
         },
         "latency": latency_totals(records),
     }
@@ -49,15 +49,15 @@ def latency_totals(records: Iterable[Record]) -> dict[str, Any]:
         none. `tokens_per_second`: tokens generated in a second of one request, all requests taken together.
     """
     answered = [record for record in records if record.failure != ERROR]
-    seconds = sum(record.seconds for record in answered)
-    tokens = sum(record.completion_tokens for record in answered)
+    counted = [(r.completion_tokens, r.seconds) for r in answered if r.completion_tokens is not None]
+    tokens, seconds = (sum(part) for part in zip(*counted, strict=True)) if counted else (0, 0.0)
     return {
         "seconds": _spread([record.seconds for record in answered]),
         "cold": _spread([record.seconds for record in answered if record.cold]),
         "warm": _spread([record.seconds for record in answered if not record.cold]),
         "first_token": _spread([r.first_token_seconds for r in answered if r.first_token_seconds is not None]),
         "queue": _spread([record.queue_seconds for record in answered]),
-        "tokens_per_second": tokens / seconds if seconds > 0 else None,
+        "tokens_per_second": tokens / seconds if tokens and seconds > 0 else None,
     }
 
 

@@ -49,7 +49,7 @@ class Result:
     @property
     def tokens(self) -> float:
         """Mean tokens of an answer."""
-        return sum(record.completion_tokens for record in self.records) / len(self.records)
+        return sum(record.completion_tokens or 0 for record in self.records) / len(self.records)
 
 
 @dataclass(frozen=True)

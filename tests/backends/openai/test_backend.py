@@ -49,7 +49,7 @@ def test_a_streamed_answer_with_its_cost() -> None:
 
 def test_usage_may_be_missing() -> None:
     reply = reply_to(say("one", usage=None))
-    assert (reply.text, reply.completion_tokens, reply.reasoning_tokens) == ("one", 0, None)
+    assert (reply.text, reply.completion_tokens, reply.reasoning_tokens) == ("one", None, None)
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
@@ -175,8 +175,8 @@ def test_hostile_phrases_are_data() -> None:
         (say("I think", finish="length"), Failure.TRUNCATED),
         (Play(({"reasoning": f"Is it {ANSWER}? No."}, {"content": None})), Failure.NO_BOX),
         (Play(({"reasoning": f"Is it {ANSWER}?"},), finish="length"), Failure.TRUNCATED),
-        (Play(({"reasoning": f"Is it {ANSWER}? No."}, {"content": "Nothing."})), Failure.NO_BOX),
-        (say(None), Failure.NO_BOX),
+        (Play(({"reasoning": f"Is it {ANSWER}? No."}, {"content": "On the left."})), Failure.NO_BOX),
+        (say(None, usage=None), Failure.NO_BOX),
         (say('</think> [{"bbox_2d": [NaN, 0, 5, 5]}]'), Failure.MALFORMED),
         (say('</think> [{"bbox_2d": [9, 0, 5, 5]}]'), Failure.DEGENERATE),
         (say('</think> [{"bbox_2d": [0, 0, 5, 1001]}]'), Failure.OUT_OF_RANGE),
@@ -202,13 +202,11 @@ def test_the_only_model_is_taken() -> None:
         OpenAIBackend(server.url)
     with FaultyServer({}, models=()) as server, pytest.raises(ModelError, match="lists no model"):
         OpenAIBackend(server.url)
-    with pytest.raises(BackendError, match=r"does not say which models .*; or name the model"):
+    with pytest.raises(BackendError, match=r"does not say which models .*; or name the model, as --model does"):
         OpenAIBackend(server.url)  # it has gone
 
 
-@pytest.mark.parametrize(
-    "url", ["", "localhost:30000", "ftp://a/v1", "http://", "http://a:x/", "http://a/?b", "file:///x"]
-)
+@pytest.mark.parametrize("url", ["", "localhost:30000", "ftp://a/v1", "http://", "http://a:x/", "file:///x"])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(EgmError, match="is no server's URL"):
         OpenAIBackend(url, "tiny")

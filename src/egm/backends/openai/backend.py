@@ -14,9 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from egm.backends.base import EngineInfo, GenerationSettings, Request
+from egm.backends.openai.bounds import TextBound, bound_wire, bounded_response
 from egm.backends.openai.budget import answer_within_budget
 from egm.backends.openai.connection import only_token, server_url, stop_loop
 from egm.backends.openai.faults import classify_exception
+from egm.backends.openai.key import read_key, without_key
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
 from egm.backends.openai.server_info import ask_server
@@ -84,7 +86,7 @@ class OpenAIBackend(RemoteBackend):
         self.concurrency, self._logprobs = concurrency, logprobs
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
-        self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
+        self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
         self._streams = stream
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._think_end_token: tuple[int | None] | None = None  # until it is asked for
@@ -140,7 +142,12 @@ class OpenAIBackend(RemoteBackend):
             max_retries=0,  # ours know the errors better
             timeout=openai.Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout)),
             # A proxy cannot reach this machine's own servers.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self._loopback),
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=not self._loopback,
+                follow_redirects=False,  # key and pictures are for the server that was named
+                headers={"Accept-Encoding": "identity"},
+                event_hooks={"response": [bounded_response]},
+            ),
         )
 
     def _only_model(self) -> str:
@@ -152,7 +159,9 @@ class OpenAIBackend(RemoteBackend):
             names = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
         except Exception as error:
             text = self._clean(classify_exception(error, now=time.time()).text)
-            raise BackendError(f"{self.url} does not say which models it serves: {text}; or name the model") from error
+            advice = "or name the model, as --model does"
+            # The cause may hold the key, in what the server said of it: a traceback would print that.
+            raise BackendError(f"{self.url} does not say which models it serves: {text}; {advice}") from None
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
         if len(names) > 1:
@@ -193,6 +202,7 @@ class OpenAIBackend(RemoteBackend):
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
             query |= {"logprobs": True} if self._logprobs else {}
+            bound_wire(settings.max_new_tokens, logprobs=self._logprobs)
             attempt = 0
             while True:
                 streamed, sent = self._streams, time.perf_counter()
@@ -208,13 +218,13 @@ class OpenAIBackend(RemoteBackend):
                     if not fault.retry or attempt >= self._retry.retries:
                         tries = f" after {attempt + 1} tries" if attempt else ""
                         text = self._clean(f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}")
-                        raise BackendError(text) from error
+                        raise BackendError(text) from None  # the cause may hold the key
                 await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 
     async def _stream(self, query: dict[str, Any]) -> Completion:
         start, first = time.perf_counter(), None
-        reply = Reply()
+        reply, bound = Reply(), TextBound(query["max_tokens"])
         try:
             async with asyncio.timeout(self._stall) as silence:
                 stream = await self._client.chat.completions.create(
@@ -226,8 +236,9 @@ class OpenAIBackend(RemoteBackend):
                     else:
                         async for chunk in stream:
                             silence.reschedule(asyncio.get_running_loop().time() + self._stall)
-                            if reply.add(chunk) and first is None:
-                                first = time.perf_counter() - start
+                            if brought := reply.add(chunk):
+                                first = time.perf_counter() - start if first is None else first
+                                bound.take(brought)
         except TimeoutError as error:
             if silence.expired():
                 raise TimeoutError(f"nothing came for {self._stall:g} s") from error
@@ -243,4 +254,4 @@ class OpenAIBackend(RemoteBackend):
 
     def _clean(self, text: str) -> str:
         """Take the key out of what a server said, on one line."""
-        return " ".join((text.replace(self._key, "***") if self._key else text).split())
+        return without_key(" ".join(text.split()), self._key)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.openai.messages import RemoteRequest
 from egm.errors import BackendError
-from egm.types import Completion
+from egm.types import Completion, sum_if_all
 
 _NEEDS = "a thinking budget needs a server that goes on with a begun answer (continue_final_message: vLLM, SGLang)"
 
@@ -78,8 +78,8 @@ async def answer_within_budget(
     return replace(
         second,
         text=prefill + second.text,
-        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
-        completion_tokens=first.completion_tokens + second.completion_tokens,
+        prompt_tokens=sum_if_all([first.prompt_tokens, second.prompt_tokens]),
+        completion_tokens=sum_if_all([first.completion_tokens, second.completion_tokens]),
         reasoning_tokens=None,  # what the server counted was not told where the reasoning ends
         seconds=first.seconds + second.seconds,
         first_token_seconds=first.first_token_seconds,
@@ -104,7 +104,7 @@ async def _continue(
 
 def _weighted(first: Completion, second: Completion) -> float | None:
     """Mean log-probability of all tokens of both, where both tell theirs."""
-    count = first.completion_tokens + second.completion_tokens
-    if first.logprob is None or second.logprob is None or not count:
+    ours, theirs = first.completion_tokens, second.completion_tokens
+    if first.logprob is None or second.logprob is None or ours is None or theirs is None:
         return None
-    return (first.logprob * first.completion_tokens + second.logprob * second.completion_tokens) / count
+    return (first.logprob * ours + second.logprob * theirs) / (ours + theirs) if ours + theirs else None

@@ -27,8 +27,13 @@ def server_url(url: str) -> tuple[str, bool]:
         host, _ = parts.hostname, parts.port
     except ValueError:
         parts, host = None, None
-    if parts is None or parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise EgmError(f"{url[:200]!r} is no server's URL: give one such as http://127.0.0.1:30000")
+    if parts is None or parts.scheme not in ("http", "https") or not host:
+        shown = url.partition("?")[0].rpartition("@")[2][:200]  # what follows, or goes before, may be a key
+        raise EgmError(f"{shown!r} is no server's URL: give one such as http://127.0.0.1:30000")
+    if parts.query or parts.fragment:
+        raise EgmError(
+            f"the URL of {host} goes on after its path: leave that out, and pass a key as api_key or OPENAI_API_KEY"
+        )
     if "@" in parts.netloc:
         raise EgmError(f"the URL of {host} holds a password: pass it as api_key, or set OPENAI_API_KEY")
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final
 
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE: Final = {
     401: "give the right api_key, or set OPENAI_API_KEY",
     403: "give an api_key that may use this model",
+    **dict.fromkeys((301, 302, 303, 307, 308), "redirects are not followed: give the URL that this one leads to"),
     404: "check the model's name and the server's URL, which mostly ends in /v1",
     429: "lower the concurrency, or try again later",
 }
@@ -17,6 +19,36 @@ _ADVICE: Final = {
 
 class BrokenReplyError(Exception):
     """A reply that is no answer: cut off without a finish reason, or not what the protocol says."""
+
+
+class RefusedReplyError(BrokenReplyError):
+    """A reply that would be the same the next time: kept back, or without an end."""
+
+
+class ServerError(Exception):
+    """An error that a server tells in a reply with status 200.
+
+    Attributes:
+        code: Its code where it is that of a status, or None.
+    """
+
+    def __init__(self, message: str, code: int | None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def error_in(value: Any) -> ServerError | None:
+    """Find the error in a reply, a chunk or a choice: an `error`, or an object that calls itself one, as SGLang's."""
+    get = value.get if isinstance(value, dict) else partial(getattr, value)
+    error = get("error", None)
+    if not error and get("object", None) == "error":
+        error = value
+    if not error:
+        return None
+    told = error if isinstance(error, dict) else getattr(error, "__dict__", {"message": error})
+    message = told.get("message") or told.get("detail") or told.get("type") or error
+    code = str(told.get("code") or told.get("status") or "")
+    return ServerError(_short(str(message)), int(code) if code.isdecimal() and len(code) == 3 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +77,13 @@ def classify_exception(error: Exception, *, now: float) -> Fault:
     """
     import openai
 
+    if isinstance(error.__cause__, BrokenReplyError):  # raised beneath the library, which calls it a connection's fault
+        error = error.__cause__
+    if isinstance(error, ServerError):
+        refused = error.code is not None and 400 <= error.code < 500 and error.code not in _RETRIED
+        return Fault(f"the server failed: {error}", retry=not refused)
+    if isinstance(error, RefusedReplyError):
+        return Fault(f"broken reply{_detail(error)}", retry=False)
     if isinstance(error, openai.APIStatusError):
         status, words = error.status_code, _words(error)
         text = f"HTTP {status}: {words}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
@@ -72,7 +111,11 @@ def classify_exception(error: Exception, *, now: float) -> Fault:
 def _words(error: Any) -> str:
     body = error.body
     message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
-    text = " ".join(str(message or error.message).split())
+    return _short(str(message or error.message))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 

@@ -14,6 +14,7 @@ from PIL import JpegImagePlugin
 from PIL.Image import Image
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.openai.jpeg import bare_jpeg
 from egm.backends.sampling import seed_of
 from egm.errors import BackendError
 from egm.images import ImageSource
@@ -40,7 +41,8 @@ class RemoteRequest(Request):
 def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
     """Return a source's bytes if they are a JPEG that any server decodes to upright RGB of the picture's size.
 
-    Such a file is a tenth of the PNG, and costs no time to encode.
+    Such a file is a tenth of the PNG, and costs no time to encode. What in it is not the picture, such as the place
+    that a camera noted, is left out.
 
     Args:
         source: Where the picture came from.
@@ -63,7 +65,7 @@ def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
     except Exception:  # damaged metadata makes anything of itself
         return None
     fits = (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", image.size)
-    return source if fits and upright else None
+    return bare_jpeg(source) if fits and upright else None
 
 
 def data_url(image: Image, file: bytes | None = None) -> str:
