@@ -16,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.usefixtures("warm_start")
 RECIPE: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
     "data": {"scenes": 16},
@@ -57,7 +58,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, warm_start: object) -> Path:
     folder = tmp_path_factory.mktemp("launch")
     run(command(folder, folder / "alone"))
     return folder / "alone"
