@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -33,9 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if sys.dont_write_bytecode and sys.pycache_prefix is None and config.pluginmanager.has_plugin("cacheprovider"):
         assert config.cache is not None
-        sys.dont_write_bytecode, sys.pycache_prefix = False, str(config.cache.mkdir("bytecode"))
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        folder = str(config.cache.mkdir("bytecode"))
+        shutil.rmtree(folder + tempfile.gettempdir(), ignore_errors=True)  # of environments that tests made
+        sys.dont_write_bytecode, sys.pycache_prefix = False, folder
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # -B sets none
 
 
 _HEAVY = (

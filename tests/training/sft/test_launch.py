@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.usefixtures("warm_start")
 RECIPE: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
-    "data": {"scenes": 16},
-    "optim": {"steps": 3, "batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 1},
+    "data": {"scenes": 16, "phrases": 2},
+    "optim": {"steps": 3, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1},
     "run": {"log_every": 1, "save_every": 2},
     "eval": {"data": "synthref/val", "every": 3, "samples": 3, "greedy": 2, "max_new_tokens": 4},
 }
