@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from egm.models.decode.decoder import BatchDecoder
-from egm.training.grpo.questions import Ahead
+from egm.training.grpo.questions import PromptPrefetcher
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
 from egm.training.grpo.run import run_grpo
 from egm.training.grpo.trainer import GroundingGRPOTrainer as Trainer
-from egm.training.recipe import load_recipe_as
+from egm.training.recipe import load_recipe
 
 SPENT: dict[str, float] = defaultdict(float)
 
@@ -54,10 +54,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--set", dest="settings", action="append", default=[])
     options = parser.parse_args()
-    recipe = load_recipe_as(
-        GRPORecipe, options.recipe, [*options.settings, f"optim.steps={options.steps}", "eval=null"]
-    )
-    timed(Ahead, "get", "prompts")
+    recipe = load_recipe(GRPORecipe, options.recipe, [*options.settings, f"optim.steps={options.steps}", "eval=null"])
+    timed(PromptPrefetcher, "get", "prompts")
     timed(BatchDecoder, "__call__", "generate")
     timed(Trainer, "_calculate_rewards", "reward")
     timed(RolloutWriter, "write", "rollouts to disk")

@@ -72,10 +72,9 @@ def rate(source: str, options: argparse.Namespace) -> float:
     from egm.models import build_config, build_processor, get_preset
     from egm.training.data import Order, open_rows
     from egm.training.data.collate import Collator
-    from egm.training.recipe import DataSection
 
     torch.set_num_threads(1)
-    rows = open_rows(DataSection(train=source, scenes=100_000), 0)
+    rows = open_rows(source, scenes=100_000, seed=0)
     processor = build_processor()
     processor.image_processor.size["longest_edge"] = options.max_pixels
     collator = Collator(rows, processor, get_codec("qwen3_vl"), build_config(get_preset("tiny-s")), max_length=4096)

@@ -38,7 +38,7 @@ from egm.datasets.synthetic import SynthRef
 from egm.models import build_config, build_processor, get_preset
 from egm.training.data import DatasetRows
 from egm.training.data.collate import IGNORED, Collator
-from egm.training.recipe import SFTRecipe
+from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import make_trainer
 from egm.training.shared.trainable import choose_parts, is_part
 from egm.types import Sample

@@ -71,7 +71,7 @@ def _summary(scores: list[egm.Score]) -> dict[str, float]:
     missing = sum(s.failure is not None for s in scores)
     return {
         "n": len(scores),
-        "acc": round(100 * float(np.mean(ious >= 0.5)), 2),
+        "acc": round(100 * float(np.mean([s.hit() for s in scores])), 2),
         "acc75": round(100 * float(np.mean(ious >= 0.75)), 2),
         "iou": round(float(ious.mean()), 4),
         "no_box": round(100 * missing / len(scores), 2),

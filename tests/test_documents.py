@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,19 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_files_that_are_named_exist(path: Path) -> None:
     named = re.findall(r"`((?:recipes|benchmarks|docs|examples|tests)/[\w./-]+\.\w+)`", path.read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_tables_of_rooms_are_the_contracts_that_are_held() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    tables = re.findall(r"^\| layer \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, flags=re.MULTILINE)
+    shown = [[re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()] for table in tables]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = [[re.split(r" [|:] ", layer) for layer in contract["layers"]] for contract in contracts]
+    assert shown[: len(held)] == held
+
+
+def test_modules_that_the_architecture_names_exist() -> None:
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", (ROOT / "ARCHITECTURE.md").read_text())
+    assert len(named) > 10
+    missing = [name for name in named if not list((ROOT / "src").glob(f"**/{name}"))]
+    assert not missing

@@ -75,6 +75,16 @@ def test_truth_has_its_own_colour_and_lets_an_equal_box_show() -> None:
         assert (both == colour).all(axis=2).sum() > 200
 
 
+def test_several_answers_are_drawn_alike() -> None:
+    near, far = Box(100, 120, 300, 360), Box(400, 20, 500, 100)
+    drawn = draw_boxes(plain(), box=[near, far])
+    found = extent(drawn, BOX_COLOUR)
+    assert found is not None
+    assert np.abs(np.array(found) - (100, 20, 500, 360)).max() <= 8
+    assert draw_boxes(plain(), box=[near]) == draw_boxes(plain(), box=near)
+    assert draw_boxes(plain(), box=[], truth=near) == draw_boxes(plain(), truth=near)
+
+
 def test_key_appears_with_two_boxes_only() -> None:
     box = Box(100, 120, 300, 360)
     assert draw_boxes(plain(), box=box).height == 480

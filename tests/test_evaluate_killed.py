@@ -15,7 +15,7 @@ from egm.journal import read_journal
 RUN = """
 import sys
 from PIL import Image
-from egm.backends import ScriptedBackend
+from egm.backends import Backend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.evaluate import evaluate
@@ -25,7 +25,7 @@ from egm.types import Completion, Sample
 pictures = [Image.new("RGB", (32 + i % 7, 16)) for i in range(300)]
 samples = [Sample(f"s{i}", pictures[i % 300], f"thing {i};", Box(0, 0, 8 + i % 9, 9)) for i in range(1500)]
 
-class Backend:
+class Indexed(Backend):
     model = "drawn"
     def generate(self, requests, settings):
         return [
@@ -33,7 +33,7 @@ class Backend:
             for r in (request.seed_index for request in requests)
         ]
 
-evaluate(samples, Grounder(Backend(), get_codec("qwen3_vl")), sys.argv[1], progress=False)
+evaluate(samples, Grounder(Indexed(), get_codec("qwen3_vl")), sys.argv[1], progress=False)
 """
 
 

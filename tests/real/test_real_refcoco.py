@@ -16,7 +16,6 @@ from egm.datasets.registry import evaluation_images
 from egm.errors import DataError
 from egm.images import load_image
 from egm.training.data import check_rows, open_rows
-from egm.training.recipe import DataSection
 from egm.types import Sample
 
 
@@ -88,7 +87,7 @@ def test_training_on_an_evaluation_file_is_refused(
 ) -> None:
     folder = real_data("refcoco")
     monkeypatch.setenv("EGM_DATA", str(folder))
-    rows = open_rows(DataSection(train=str(folder / "refcoco_testA.json")), 0)
+    rows = open_rows(str(folder / "refcoco_testA.json"), seed=0)
     with pytest.raises(DataError, match=r"5,657 samples show 750 images of evaluation .* and 745 more: drop"):
         check_rows(rows, thinking=False)
 

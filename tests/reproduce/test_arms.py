@@ -15,8 +15,9 @@ from egm.reproduce.folder import ArmFolder, settle
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.run import make_plan
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.recipe import SFTRecipe, load_recipe_as
+from egm.training.recipe import load_recipe
 from egm.training.rewards.reward import Term
+from egm.training.sft.recipe import SFTRecipe
 
 from .conftest import Write
 
@@ -25,7 +26,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("reproduce*.yaml")
 
 
 def load(path: Path, settings: list[str] | None = None) -> ReproduceRecipe:
-    return load_recipe_as(ReproduceRecipe, path, settings)
+    return load_recipe(ReproduceRecipe, path, settings)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

@@ -22,9 +22,9 @@ from egm.reproduce.latency import FILE_NAME, apart, read_timings, why_again
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.report import grids_of, write_report
 from egm.reproduce.results import complexity_gain, complexity_gap, load_results
-from egm.reproduce.run import Plan, make_plan
+from egm.reproduce.run import ReproductionPlan, make_plan
 from egm.stats import Estimate
-from egm.training.recipe import load_recipe_as
+from egm.training.recipe import load_recipe
 
 from .conftest import Write
 
@@ -94,7 +94,7 @@ class Made:
         (self.out / FILE_NAME).write_text(json.dumps(content))
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ReproductionPlan:
         return make_plan(self.recipe, self.out)
 
     def claims(self) -> dict[str, Claim]:
@@ -107,7 +107,7 @@ class Made:
 
 @pytest.fixture
 def made(write: Write, tmp_path: Path) -> Made:
-    return Made(load_recipe_as(ReproduceRecipe, write(evaluate__scenes=None)), tmp_path / "out")
+    return Made(load_recipe(ReproduceRecipe, write(evaluate__scenes=None)), tmp_path / "out")
 
 
 AS_THE_PAPER = {

@@ -10,7 +10,8 @@ import pytest
 from egm.errors import RecipeError
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.recipe import SFTRecipe, dump_recipe, load_recipe, load_recipe_as
+from egm.training.recipe import dump_recipe, load_recipe
+from egm.training.sft.recipe import SFTRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GOOD = "model: {name: tiny-s, from_scratch: true}\noptim: {steps: 10}\n"
@@ -26,26 +27,25 @@ def written(tmp_path: Path, text: str) -> Path:
     "path", sorted(set(RECIPES.glob("egm-*.yaml")) - set(RECIPES.glob("*grpo*"))), ids=lambda path: path.name
 )
 def test_shipped_recipes_are_right(path: Path) -> None:
-    assert load_recipe(path).stage == "sft"
+    assert load_recipe(SFTRecipe, path).stage == "sft"
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
-    recipe = load_recipe(written(tmp_path, GOOD))
-    assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
+    recipe = load_recipe(SFTRecipe, written(tmp_path, GOOD))
+    assert load_recipe(SFTRecipe, written(tmp_path, dump_recipe(recipe))) == recipe
 
 
 def test_one_source_or_several(tmp_path: Path) -> None:
     several = load_recipe(
-        written(tmp_path, GOOD + "data: {train: [{path: a.jsonl, weight: 3}, {name: synthref/train}]}")
+        SFTRecipe, written(tmp_path, GOOD + "data: {train: [{path: a.jsonl, weight: 3}, {name: synthref/train}]}")
     )
-    assert [(source.place, source.weight) for source in several.data.sources] == [("a.jsonl", 3), ("synthref/train", 1)]
-    assert load_recipe(written(tmp_path, dump_recipe(several))) == several
-    [one] = load_recipe(written(tmp_path, GOOD + "data: {train: a.jsonl}")).data.sources
-    assert one.place == "a.jsonl"
+    assert [(source.place, source.weight) for source in several.data.train] == [("a.jsonl", 3), ("synthref/train", 1)]
+    assert load_recipe(SFTRecipe, written(tmp_path, dump_recipe(several))) == several
+    assert load_recipe(SFTRecipe, written(tmp_path, GOOD + "data: {train: a.jsonl}")).data.train == "a.jsonl"
 
 
 def test_settings_take_precedence(tmp_path: Path) -> None:
-    recipe = load_recipe(written(tmp_path, GOOD), ["optim.steps=3", "data.thinking=false", "run.seed=7"])
+    recipe = load_recipe(SFTRecipe, written(tmp_path, GOOD), ["optim.steps=3", "data.thinking=false", "run.seed=7"])
     assert (recipe.optim.steps, recipe.data.thinking, recipe.run.seed) == (3, False, 7)
 
 
@@ -83,7 +83,7 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(written(tmp_path, text))
+        load_recipe(SFTRecipe, written(tmp_path, text))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "recipe.yaml" in str(caught.value)
@@ -101,24 +101,24 @@ def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> N
 def test_a_recipe_of_another_command_says_of_which(name: str, stage: str, kind: Any) -> None:
     path, own = RECIPES / f"{name}.yaml", kind.model_fields["stage"].default
     with pytest.raises(RecipeError) as caught:
-        load_recipe_as(kind, path, ["data.phrasez=1"])
+        load_recipe(kind, path, ["data.phrasez=1"])
     assert str(caught.value) == f"recipe {path} is one of egm {stage}, not of egm {own}: run egm {stage} {path}"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no recipe at"):
-        load_recipe(tmp_path / "none.yaml")
+        load_recipe(SFTRecipe, tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match="cannot be read"):
-        load_recipe(tmp_path)
+        load_recipe(SFTRecipe, tmp_path)
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(RecipeError, match="cannot be read"):
-        load_recipe(binary)
+        load_recipe(SFTRecipe, binary)
 
 
 def test_a_setting_can_open_a_section(tmp_path: Path) -> None:
     path = written(tmp_path, "model: {name: x, lora: null}\noptim: {steps: 10}\n")
-    recipe = load_recipe(path, ["model.lora.rank=8", "eval.data=synthref/val"])
+    recipe = load_recipe(SFTRecipe, path, ["model.lora.rank=8", "eval.data=synthref/val"])
     assert recipe.model.lora is not None
     assert recipe.model.lora.rank == 8
     assert recipe.eval is not None
@@ -127,4 +127,4 @@ def test_a_setting_can_open_a_section(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["steps", "model.name.x=1", "optim.steps=["])
 def test_wrong_settings(tmp_path: Path, setting: str) -> None:
     with pytest.raises(RecipeError, match="setting"):
-        load_recipe(written(tmp_path, GOOD), [setting])
+        load_recipe(SFTRecipe, written(tmp_path, GOOD), [setting])

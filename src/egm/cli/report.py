@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from egm.report.runs import Run
 
 
-class Format(StrEnum):
+class TableForm(StrEnum):
     """Forms of a table."""
 
     TERMINAL = "terminal"
@@ -33,7 +33,7 @@ def report(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders that egm eval wrote.", show_default=False)
     ],
-    form: Annotated[Format, typer.Option("--format", help="How the tables are printed.")] = Format.TERMINAL,
+    form: Annotated[TableForm, typer.Option("--format", help="How the tables are printed.")] = TableForm.TERMINAL,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write tables and figures there too.", show_default=False)
     ] = None,
@@ -65,7 +65,7 @@ def report(
 
     if paired and len(runs) != 2:
         raise EgmError(f"--paired compares two runs, not {len(runs)}: give two run folders")
-    if paired and form is Format.CSV:
+    if paired and form is TableForm.CSV:
         raise EgmError("a CSV file is one table, and --paired has more: give --out too, and another --format")
     if gallery is None and (gallery_items is not None or images is not None):
         raise EgmError("--gallery-items and --images are for a gallery: say where to write it with --gallery FILE")
@@ -151,13 +151,13 @@ def _write_figures(runs: Sequence[Run], out: Path) -> None:
             write_bytes(out / f"{stem}{suffix}", content)
 
 
-def _print(grids: Sequence[Grid], form: Format) -> None:
+def _print(grids: Sequence[Grid], form: TableForm) -> None:
     from egm.report import grid as forms
 
-    if form is Format.TERMINAL:
+    if form is TableForm.TERMINAL:
         console().print(forms.terminal(*grids))
-    elif form is Format.CSV:
+    elif form is TableForm.CSV:
         print(forms.csv_text(grids[0]), end="")  # a CSV file is one table
     else:
-        write = forms.markdown if form is Format.MARKDOWN else forms.latex
+        write = forms.markdown if form is TableForm.MARKDOWN else forms.latex
         print("\n".join(write(table) for table in grids), end="")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli.printing import console, plain_table
+from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from egm.reproduce.run import Plan
+    from egm.reproduce.run import ReproductionPlan
 
 
 def reproduce(
@@ -36,6 +37,7 @@ def reproduce(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as evaluate.scenes=100.")
     ] = None,
+    keys: Annotated[bool, keys_option("egm.reproduce.recipe", "ReproduceRecipe")] = False,  # noqa: ARG001 - eager
 ) -> None:
     """Train small and larger models at equal data, evaluate and time them, and hold the paper's claims against it.
 
@@ -45,9 +47,9 @@ def reproduce(
     from egm.reproduce.progress import Progress
     from egm.reproduce.recipe import ReproduceRecipe
     from egm.reproduce.run import make_plan, run
-    from egm.training.recipe import load_recipe_as
+    from egm.training.recipe import load_recipe
 
-    loaded = load_recipe_as(ReproduceRecipe, recipe, settings)
+    loaded = load_recipe(ReproduceRecipe, recipe, settings)
     folder = out if out is not None else Path("runs") / recipe.stem
     plan = make_plan(loaded, folder, only=only or (), ablations=ablation or (), until=until)
     if dry_run:
@@ -76,7 +78,8 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _report(plan: Plan) -> None:
+def _report(plan: ReproductionPlan) -> None:
+
     from egm.report.grid import terminal
     from egm.reproduce.report import write_report
 
@@ -87,7 +90,7 @@ def _report(plan: Plan) -> None:
     print(path)
 
 
-def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
+def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:
     from rich.text import Text
 
     from egm.reproduce.jobs import places_for
@@ -113,7 +116,7 @@ def _print_plan(plan: Plan, parallel: int, gpus: int) -> None:
         out.print(Text(line), soft_wrap=True)
 
 
-def _arms_table(plan: Plan) -> Table:
+def _arms_table(plan: ReproductionPlan) -> Table:
     from rich.text import Text
 
     from egm.models.presets import size_text

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from egm.cli.training import Out, Recipe, Resume, Settings, run_folder, say
+from egm.cli.training import Out, Recipe, Resume, Settings, keys_option, run_folder, say
 
 
 def sft(
@@ -17,10 +17,12 @@ def sft(
         bool, typer.Option("--allow-leak", help="Train on images of RefCOCO's evaluation splits all the same.")
     ] = False,
     settings: Settings = None,
+    keys: Annotated[bool, keys_option("egm.training.sft.recipe", "SFTRecipe")] = False,  # noqa: ARG001 - eager
 ) -> None:
     """Fine-tune a model on rationales, here or on each process of a launcher such as torchrun."""
     from egm.training.recipe import load_recipe
+    from egm.training.sft.recipe import SFTRecipe
     from egm.training.sft.run import run_sft
 
-    loaded, run = load_recipe(recipe, settings), run_folder(out, recipe)
+    loaded, run = load_recipe(SFTRecipe, recipe, settings), run_folder(out, recipe)
     say(run_sft(loaded, run, resume=resume, allow_leak=allow_leak), run)

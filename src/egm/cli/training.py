@@ -1,11 +1,13 @@
-"""What `egm sft` and `egm grpo` are told alike, and how they say where the model is."""
+"""What `egm sft` and `egm grpo` are told alike, the keys of their recipes, and how they say where the model is."""
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +17,27 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last chec
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as optim.steps=100.")
 ]
+
+
+def keys_option(module: str, recipe: str) -> Any:
+    """Make the option `--keys`, which prints the keys of a recipe and needs none.
+
+    Args:
+        module: Where the class is that reads the recipe; imported only when it is asked for.
+        recipe: Its name.
+    """
+
+    def show(wanted: bool) -> None:
+        if not wanted:
+            return
+        from egm.training.keys import text
+
+        columns = shutil.get_terminal_size().columns
+        print(text(getattr(importlib.import_module(module), recipe), width=max(40, min(columns, 100))), end="")
+        raise typer.Exit
+
+    meaning = "Print every key of a recipe with its type, default and meaning."
+    return typer.Option("--keys", callback=show, is_eager=True, help=meaning)
 
 
 def run_folder(out: Path | None, recipe: Path) -> Path:

@@ -1,15 +1,10 @@
 """A gallery of answers: one HTML file with pictures, boxes, phrases and reasoning, and filters, that needs no network.
 
-Phrases, names and the model's text come out of data. The template escapes all of them, and the page forbids itself
-everything by a content security policy but pictures that lie in it and the one style and the one script whose digests
-it names.
+What is shown is chosen here; `egm.pages` writes the page, and says what it may hold.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,18 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from egm.boxes import Box
 from egm.codecs.parsing.reading import split_reasoning
 from egm.datasets.synthetic import SPLITS, VERSION, SynthRef
-from egm.draw import draw_boxes
 from egm.errors import DataError, ImageError
 from egm.failures import phrase_facts
 from egm.images import load_image
 from egm.journal import Record
+from egm.pages.page import overlay_url, readable, render
 from egm.report.labels import MISS_TITLES
 from egm.report.runs import Run
 from egm.report.summary import misses_of
-from egm.terminal import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,9 +31,6 @@ GALLERY_ITEMS: Final = 200
 """Most answers in a gallery, unless another number is asked for."""
 
 _HIT: Final = "hit"
-_MOST_TEXT: Final = 6000  # characters; a model that repeats itself writes tens of thousands
-_LONG_SIDE: Final = 640
-_QUALITY: Final = 80
 _MADE: Final = re.compile(rf".+:synthref(\d{{1,3}})/({'|'.join(SPLITS)})/(-?\d{{1,18}})/(\d{{1,9}})/\d+")
 
 
@@ -76,24 +66,13 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
         DataError: If a picture was held in a dataset's own file, or is not the one that was asked about.
         ImageError: If a picture is missing or cannot be read.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     everything = [item for number, run in enumerate(runs) for item in items_of(number, run)]
     shown = draw_evenly(everything, items)
-    # The two files are parts of this package, so they are no more escaped than the template itself.
-    here = Path(__file__).parent
-    style, script = (Markup((here / f"gallery.{kind}").read_text("utf-8")) for kind in ("css", "js"))  # noqa: S704
-    environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["printable"] = printable
     totals, counts = (Counter(item.outcome for item in of) for of in (everything, shown))
     titles = {_HIT: "hit", **{str(miss): title for miss, title in MISS_TITLES.items()}}
-    return environment.get_template("gallery.html.j2").render(
-        style=style,
-        script=script,
-        digests={"style": _digest(style), "script": _digest(script)},
+    return render(
+        "gallery.html.j2",
+        script="gallery.js",
         runs=[run.name for run in runs],
         splits=list(dict.fromkeys(item.record.split for item in shown)),
         outcomes=[(key, title, counts[key], totals[key]) for key, title in titles.items() if totals[key]],
@@ -134,14 +113,7 @@ def texts_of(record: Record, run: Run) -> tuple[str, str]:
     """Reasoning and answer, printable and of bounded length."""
     prefilled = bool(run.header.codec.get("thinking_prefilled", False))
     reasoning, answer = split_reasoning(record.text, thinking_prefilled=prefilled)
-    return _shown(reasoning), _shown(answer or "")
-
-
-def _shown(text: str) -> str:
-    """A model's text, line by line printable, and not without end."""
-    text = text.strip()
-    lines = "\n".join(map(printable, text[:_MOST_TEXT].splitlines()))
-    return lines if len(text) <= _MOST_TEXT else f"{lines}… ({len(text) - _MOST_TEXT:,} more characters)"
+    return readable(reasoning), readable(answer or "")
 
 
 def _overlay(record: Record, run: Run, images: Path | None) -> str:
@@ -152,16 +124,8 @@ def _overlay(record: Record, run: Run, images: Path | None) -> str:
             f"the picture of {record.id!r}, {record.image!r}, is {picture.width} x {picture.height}, and the run's "
             f"was {record.size[0]} x {record.size[1]}: give the folder of the pictures that were asked about (--images)"
         )
-    scale = min(1.0, _LONG_SIDE / max(picture.size))
-    if scale < 1:
-        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    truth, box = (
-        None if corners is None else Box(*(scale * corner for corner in corners))
-        for corners in (record.truth, record.box)
-    )
-    stream = io.BytesIO()
-    draw_boxes(picture, box=box, truth=truth).save(stream, "WEBP", quality=_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    boxes = [] if record.box is None else [record.box]
+    return overlay_url(picture, boxes=boxes, truth=record.truth)
 
 
 def _picture(record: Record, run: Run, images: Path | None) -> Image:
@@ -192,8 +156,3 @@ def _drawn_again(split: str, seed: int, scene: int) -> Image:
     from PIL import Image
 
     return Image.fromarray(SynthRef(split, seed=seed).scene(scene).pixels)
-
-
-def _digest(text: str) -> str:
-    """Of a style or script, as a content security policy names it."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

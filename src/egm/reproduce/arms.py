@@ -14,7 +14,8 @@ from egm.errors import RecipeError, nearest
 from egm.models import PRESETS
 from egm.reproduce.recipe import ArmSection, ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.recipe import SFTRecipe, explain, override
+from egm.training.recipe import explain, override
+from egm.training.sft.recipe import SFTRecipe
 
 _EQUAL = (
     *("data.train", "data.images", "data.scenes", "data.phrases"),

@@ -113,9 +113,9 @@ def paragraph(claims: Sequence[Claim], results: Results) -> str:
     sizes = sorted({result.arm.parameters for result in results.arms.values() if result.arm.parameters})
     models = f"models of {size_text(sizes[0])} to {size_text(sizes[-1])} parameters" if sizes else "small models"
     counts = [(verdict, [claim for claim in claims if claim.verdict is verdict]) for verdict in Verdict]
-    told = ", ".join(f"{len(found)} {verdict}" for verdict, found in counts if found)
+    counted = ", ".join(f"{len(found)} {verdict}" for verdict, found in counts if found)
     parts = [
-        f"Of {len(claims)} claims of the paper, on SynthRef and with {models} trained from one recipe: {told} "
+        f"Of {len(claims)} claims of the paper, on SynthRef and with {models} trained from one recipe: {counted} "
         "(95 % intervals)."
     ]
     for verdict, found in counts:

@@ -29,7 +29,7 @@ from egm.files import lock, write_text
 from egm.reproduce.arms import Arm
 from egm.reproduce.recipe import EvaluateSection, ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.recipe import SFTRecipe
+from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.run_folder import differences, trained
 
 Stage = Literal["train", "evaluate"]

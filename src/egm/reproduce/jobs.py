@@ -35,6 +35,8 @@ class Job:
         finish: Called with the seconds that it took, once it has ended well.
         after: Names of jobs that must have ended well before it.
         folder: The arm that it works in, if it does.
+        work: How long it takes against other jobs, roughly: the parameters that are trained times the samples; an
+            evaluation is nothing beside that, and what is not known is taken for long.
         count: How far it is: so many of so many, for the progress line; None while unknown.
     """
 
@@ -44,6 +46,7 @@ class Job:
     finish: Callable[[float], None]
     after: tuple[str, ...] = ()
     folder: ArmFolder | None = None
+    work: float = 0.0
     count: Callable[[], tuple[int, int] | None] = field(default=lambda: None)
 
 
@@ -94,9 +97,9 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[str | None], progress: Progre
                 time.sleep(_POLL)
     finally:
         for each in running.values():
-            each.tell()
+            each.terminate()
         for each in running.values():
-            each.end()
+            each.wait()
     return failed
 
 
@@ -115,7 +118,7 @@ def _next(waiting: list[Job], running: dict[int, _Running], failed: dict[str, st
 
 
 class _Running:
-    """A process under way."""
+    """The process of a job."""
 
     def __init__(self, job: Job, devices: str | None, progress: Progress) -> None:
         self.job, self._progress, self._stack = job, progress, ExitStack()
@@ -130,24 +133,29 @@ class _Running:
                 environment["CUDA_VISIBLE_DEVICES"] = devices
             self._start = time.monotonic()
             self._process = subprocess.Popen(  # noqa: S603 - our own modules
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=passed,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=passed,  # the arm's lock lasts as long as the child
                 start_new_session=True,
-            )  # fmt: skip
+            )
         except BaseException:
             self._stack.close()
             raise
-        progress.begun(job.name, job.log)
+        progress.started(job.name, job.log)
 
     def has_ended(self) -> bool:
         """Whether it has; shows how far it is, if not."""
         if self._process.poll() is not None:
             return True
-        self._progress.at(self.job.name, self.job.count)
+        self._progress.update(self.job.name, self.job.count)
         return False
 
     def close(self) -> str | None:
         """Note that it has ended, and say why it failed, if it did."""
-        self._sweep()
+        self._kill_session()
         self._stack.close()
         code, seconds = self._process.returncode, time.monotonic() - self._start
         if code == 0:
@@ -166,24 +174,24 @@ class _Running:
             text = file.read().decode("utf-8", "replace").replace("\r", "\n")
         return [line for line in text.splitlines() if line.strip()][-_TAIL:]
 
-    def tell(self) -> None:
+    def terminate(self) -> None:
         """Ask it to end: a training finishes its step, and its loaders must live until then."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
-    def end(self) -> None:
-        """Wait until it has ended, and end it if it does not."""
+    def wait(self) -> None:
+        """Wait until it has ended, and kill it if it does not."""
         try:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             pass
         finally:
-            self._sweep()
+            self._kill_session()
             self._process.wait()
             self._stack.close()
 
-    def _sweep(self) -> None:
-        """End whatever it has left of its own session."""
+    def _kill_session(self) -> None:
+        """Kill whatever it has left of its own session."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):

@@ -37,56 +37,56 @@ class Progress:
             disable=not self.console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._looked: dict[str, float] = {}
+        self._last_update: dict[str, float] = {}
 
     def __enter__(self) -> Progress:
-        """Begin to show."""
+        """Start the bars."""
         self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Leave the lines as they are."""
+        """Stop the bars, and leave them as they are."""
         self._bars.stop()
 
-    def begun(self, name: str, log: Path) -> None:
-        """A job runs."""
+    def started(self, name: str, log: Path) -> None:
+        """Show that a job was started."""
         self._tasks[name] = self._bars.add_task(name, total=None)
-        self._say(f"{name}: begun, log in {log}")
+        self._print_without_bars(f"{name}: begun, log in {log}")
 
-    def at(self, name: str, count: Callable[[], tuple[int, int] | None]) -> None:
-        """A job runs still."""
+    def update(self, name: str, count: Callable[[], tuple[int, int] | None]) -> None:
+        """Show how far a job is, where there are bars; `count` is asked once a second at most."""
         now = time.monotonic()
-        if self._bars.disable or now - self._looked.get(name, 0.0) < _EVERY:
+        if self._bars.disable or now - self._last_update.get(name, 0.0) < _EVERY:
             return
-        self._looked[name] = now
+        self._last_update[name] = now
         if (so_far := count()) is not None:
             self._bars.update(self._tasks[name], completed=so_far[0], total=so_far[1])
 
     def ended(self, name: str, seconds: float) -> None:
-        """A job has ended well."""
+        """Show that a job has ended well."""
         total = self._bars.tasks[self._tasks[name]].total if name in self._tasks else None
         self._bars.update(self._tasks[name], completed=total or 1, total=total or 1)
-        self._say(f"{name}: done in {seconds:.0f} s")
+        self._print_without_bars(f"{name}: done in {seconds:.0f} s")
 
     def failed(self, name: str, tail: Sequence[str]) -> None:
-        """A job has failed; `tail` are the last lines that it printed."""
+        """Show that a job has failed; `tail` are the last lines that it printed."""
         self._bars.stop_task(self._tasks[name])
-        self._tell(f"{name}: failed")
+        self._print(f"{name}: failed")
         for line in tail:
-            self._tell(f"  | {line}")
+            self._print(f"  | {line}")
 
     def skipped(self, name: str, why: str) -> None:
-        """A job will not run."""
-        self._tell(f"{name}: {why}")
+        """Show that a job will not run."""
+        self._print(f"{name}: {why}")
 
-    def note(self, text: str) -> None:
-        """Say something."""
-        self._tell(text)
+    def message(self, text: str) -> None:
+        """Print a line, above the bars if there are any."""
+        self._print(text)
 
-    def _say(self, text: str) -> None:
-        """Say what the moving lines show already, where there are none."""
+    def _print_without_bars(self, text: str) -> None:
+        """Print what bars show already, where there are none."""
         if self._bars.disable:
-            self._tell(text)
+            self._print(text)
 
-    def _tell(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from egm.errors import nearest
-from egm.training.recipe import _Section as Section
+from egm.training.recipe import Section
 
 Split = Literal["synthref/val", "synthref/test-simple", "synthref/test-complex", "synthref/test-amodal"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]  # it becomes a folder
@@ -17,39 +17,35 @@ class DefaultsSection(Section):
     """What all arms of a stage share: recipes of `egm sft` and `egm grpo`, without what the arms set themselves."""
 
     sft: dict[str, Any] = Field(default_factory=dict)
+    """Keys of a recipe of `egm sft`."""
     grpo: dict[str, Any] = Field(default_factory=dict)
+    """Keys of a recipe of `egm grpo`."""
 
 
 class ArmSection(Section):
-    """One model to train.
-
-    Attributes:
-        stage: "sft" or "grpo".
-        parent: The arm whose trained model it starts from; without, `model` says.
-        set: Settings over the defaults, such as `data.thinking=false`.
-        against: For an ablation, the arm that it is compared with.
-    """
+    """One model to train."""
 
     stage: Literal["sft", "grpo"]
+    """How it is trained."""
     parent: str | None = None
+    """The arm whose trained model it starts from; without, `model` says."""
     set: tuple[str, ...] = ()
+    """Settings over the defaults, such as `data.thinking=false`."""
     against: str | None = None
+    """For an ablation, the arm that it is compared with."""
 
 
 class RolesSection(Section):
-    """Which arms play which part in the paper's claims.
-
-    Attributes:
-        direct: The small model that answers directly.
-        thinking: The small model that thinks, fine-tuned on rationales.
-        reinforced: The same after reinforcement.
-        large: Larger models that answer directly, the largest last.
-    """
+    """Which arms play which part in the paper's claims."""
 
     direct: str
+    """The small model that answers directly."""
     thinking: str
+    """The small model that thinks, fine-tuned on rationales."""
     reinforced: str
+    """The same after reinforcement."""
     large: tuple[str, ...] = Field(min_length=1)
+    """Larger models that answer directly, the largest last."""
 
     @property
     def names(self) -> dict[str, str]:
@@ -59,39 +55,33 @@ class RolesSection(Section):
 
 
 class EvaluateSection(Section):
-    """What every arm is asked.
-
-    Attributes:
-        splits: The frozen splits.
-        scenes: Only so many scenes of each split; all by default.
-        batch_size: Questions answered together.
-        max_new_tokens: Where an answer is cut off.
-    """
+    """What every arm is asked."""
 
     splits: tuple[Split, ...] = Field(
         default=("synthref/val", "synthref/test-simple", "synthref/test-complex", "synthref/test-amodal"), min_length=1
     )
+    """The frozen splits."""
     scenes: int | None = Field(default=None, ge=1, le=500)
+    """Only so many scenes of each split; all by default."""
     batch_size: int = Field(default=256, ge=1)
+    """Questions answered together."""
     max_new_tokens: int = Field(default=512, ge=1)
+    """Where an answer is cut off."""
 
 
 class LatencySection(Section):
-    """How latency is measured: the same pictures and phrases of SynthRef val for every arm.
-
-    Attributes:
-        requests: Questions asked one at a time.
-        warmup: Questions before those, not measured.
-        batch_size: Questions of a batch, for the load; as many are answered before, not measured.
-        batches: Batches of the load.
-        seed: Of the pictures.
-    """
+    """How latency is measured: the same pictures and phrases of SynthRef val for every arm."""
 
     requests: int = Field(default=48, ge=2)
+    """Questions asked one at a time."""
     warmup: int = Field(default=4, ge=0)
+    """Questions before those, not measured."""
     batch_size: int = Field(default=64, ge=1)
+    """Questions of a batch, for the load; as many are answered before, not measured."""
     batches: int = Field(default=3, ge=1)
+    """Batches of the load."""
     seed: int = 0
+    """Seed of the pictures."""
 
     @model_validator(mode="after")
     def _as_many_pictures(self) -> LatencySection:
@@ -102,28 +92,26 @@ class LatencySection(Section):
 
 
 class ReproduceRecipe(Section):
-    """A whole recipe for `egm reproduce`.
-
-    Attributes:
-        device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        preflight: Whether reinforcement looks at 16 rollouts before it trains.
-        defaults: What the arms share.
-        arms: The models to train, by name.
-        ablations: Further ones, trained only if asked for.
-        roles: Which arms the claims are about.
-        evaluate: What all are asked.
-        latency: How they are timed.
-    """
+    """A whole recipe for `egm reproduce`."""
 
     stage: Literal["reproduce"] = "reproduce"
+    """The command that the recipe is for."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; `auto` takes a GPU if there is one."""
     preflight: bool = True
+    """Whether reinforcement looks at 16 rollouts before it trains."""
     defaults: DefaultsSection = DefaultsSection()
+    """What the arms share."""
     arms: dict[Name, ArmSection] = Field(min_length=1)
+    """The models to train, by name."""
     ablations: dict[Name, ArmSection] = Field(default_factory=dict)
+    """Further ones, trained only if asked for."""
     roles: RolesSection
+    """Which arms the claims are about."""
     evaluate: EvaluateSection = EvaluateSection()
+    """What all are asked."""
     latency: LatencySection = LatencySection()
+    """How they are timed."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> ReproduceRecipe:

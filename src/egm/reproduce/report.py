@@ -18,7 +18,7 @@ from egm.report.run_tables import card_grid
 from egm.report.tables import p_value, signed
 from egm.reproduce.claims import Claim, judge, paragraph
 from egm.reproduce.results import Result, Results, load_results
-from egm.reproduce.run import Plan
+from egm.reproduce.run import ReproductionPlan
 from egm.stats import Estimate
 
 _FIGURES = {
@@ -27,7 +27,7 @@ _FIGURES = {
 }
 
 
-def write_report(plan: Plan) -> tuple[str, Grid, Path]:
+def write_report(plan: ReproductionPlan) -> tuple[str, Grid, Path]:
     """Write `report/` from the arms that are complete.
 
     Returns:

@@ -18,7 +18,7 @@ from egm.report.summary import cluster_numbers, values_of
 from egm.reproduce.arms import Arm
 from egm.reproduce.folder import ArmFolder
 from egm.reproduce.latency import Timing, apart, read_timings
-from egm.reproduce.run import Plan
+from egm.reproduce.run import ReproductionPlan
 from egm.stats import Estimate
 
 
@@ -63,7 +63,7 @@ class Results:
         untimed: Why latencies are not shown, if they are not.
     """
 
-    plan: Plan
+    plan: ReproductionPlan
     arms: Mapping[str, Result]
     missing: Mapping[str, str]
     untimed: str | None
@@ -99,7 +99,7 @@ class Results:
         ]
 
 
-def load_results(plan: Plan) -> Results:
+def load_results(plan: ReproductionPlan) -> Results:
     """Read the journals of the arms that are evaluated, and the latencies.
 
     Raises:

@@ -13,7 +13,6 @@ from egm.reproduce.arms import Arm, resolve
 from egm.reproduce.folder import ArmFolder, check_settled, settle, settled_ablations
 from egm.reproduce.jobs import Job, interruptible, places_for, run_jobs
 from egm.reproduce.latency import latency_job, why_again
-from egm.reproduce.order import soonest
 from egm.reproduce.progress import Progress
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.stages import evaluate_job, train_job
@@ -22,8 +21,8 @@ STAGES: Final = ("train", "evaluate", "latency", "report")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a call comes to.
+class ReproductionPlan:
+    """What a call of `egm reproduce` comes to.
 
     Attributes:
         recipe: The recipe.
@@ -55,7 +54,7 @@ def make_plan(
     only: Sequence[str] = (),
     ablations: Sequence[str] = (),
     until: str = "report",
-) -> Plan:
+) -> ReproductionPlan:
     """Check what is asked for; nothing is written.
 
     Args:
@@ -85,10 +84,10 @@ def make_plan(
         parent = arms[name].parent
         if parent is not None and parent.name not in chosen and ArmFolder(out, parent.name).model is None:
             raise EgmError(f"{name} starts from {parent.name}, which is not trained in {out}: add --only {parent.name}")
-    return Plan(recipe, out, arms, tuple(name for name in arms if name in chosen), until)
+    return ReproductionPlan(recipe, out, arms, tuple(name for name in arms if name in chosen), until)
 
 
-def run(plan: Plan, *, parallel: int = 1, gpus: int = 1, progress: Progress) -> dict[str, str]:
+def run(plan: ReproductionPlan, *, parallel: int = 1, gpus: int = 1, progress: Progress) -> dict[str, str]:
     """Do what is left to do. Call it again after whatever ended it.
 
     Args:
@@ -108,13 +107,13 @@ def run(plan: Plan, *, parallel: int = 1, gpus: int = 1, progress: Progress) -> 
     places = places_for(plan.recipe.device, parallel=parallel, gpus=gpus)
     settle(plan.out, plan.recipe, plan.arms)
     with interruptible():
-        failed = run_jobs(_jobs(plan, gpus, parallel), places, progress)
+        failed = run_jobs(jobs_left(plan, parallel=parallel, gpus=gpus), places, progress)
         if plan.reaches("latency"):
             failed |= _time(plan, places[:1], progress)
     return failed
 
 
-def _jobs(plan: Plan, gpus: int, parallel: int) -> list[Job]:
+def jobs_left(plan: ReproductionPlan, *, parallel: int = 1, gpus: int = 1) -> list[Job]:
     """List what is left to do: one at a time arm by arm, so that a call cut short leaves whole arms."""
     jobs = []
     for name in plan.chosen:
@@ -127,12 +126,12 @@ def _jobs(plan: Plan, gpus: int, parallel: int) -> list[Job]:
                 jobs.append(job)
         if plan.reaches("evaluate") and not folder.is_done("evaluate"):
             jobs.append(evaluate_job(plan.recipe, arm, plan.out))
-    if parallel > 1:
-        return soonest(jobs, [plan.arms[name] for name in plan.chosen], plan.recipe.evaluate)
+    if parallel > 1:  # several at once longest first, so that none is left to run alone at the end
+        jobs.sort(key=lambda job: job.work, reverse=True)
     return jobs
 
 
-def _time(plan: Plan, places: Sequence[str | None], progress: Progress) -> dict[str, str]:
+def _time(plan: ReproductionPlan, places: Sequence[str | None], progress: Progress) -> dict[str, str]:
     models = {}
     for name in plan.arms:
         folder = ArmFolder(plan.out, name)
@@ -140,5 +139,5 @@ def _time(plan: Plan, places: Sequence[str | None], progress: Progress) -> dict[
             models[name] = folder.model
     if not models or (why := why_again(plan.out, models, plan.recipe)) is None:
         return {}
-    progress.note(f"latency: {len(models)} arms, one after the other ({why})")
+    progress.message(f"latency: {len(models)} arms, one after the other ({why})")
     return run_jobs([latency_job(plan.recipe, models, plan.out)], places, progress)

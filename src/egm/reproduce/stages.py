@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -56,28 +57,29 @@ def train_job(recipe: ReproduceRecipe, arm: Arm, out: Path, *, gpus: int) -> Job
         finish=partial(folder.finish, "train", arm.recipe.model_dump(mode="json")),
         after=after,
         folder=folder,
+        work=math.inf if arm.parameters is None or arm.samples is None else arm.parameters * arm.samples,
         count=lambda: None if steps is None else (_last_step(folder.train / "log.jsonl"), steps),
     )
 
 
 def evaluate_job(recipe: ReproduceRecipe, arm: Arm, out: Path) -> Job:
     """Ask an arm all questions; those that its journal holds are not asked again."""
-    folder, asked = ArmFolder(out, arm.name), recipe.evaluate
+    folder, settings = ArmFolder(out, arm.name), recipe.evaluate
 
     def command() -> Sequence[str]:
         if folder.model is None:
             raise EgmError(f"the model of {arm.name} is not in {out}: train it first")
         options = ["--model", str(folder.model), "--out", str(folder.evaluate), "--device", recipe.device]
-        options += ["--concurrency", str(asked.batch_size), "--max-tokens", str(asked.max_new_tokens)]
-        if asked.scenes is not None:
-            options += ["--scenes", str(asked.scenes)]
-        return ["egm.cli", "eval", *asked.splits, *options]
+        options += ["--concurrency", str(settings.batch_size), "--max-tokens", str(settings.max_new_tokens)]
+        if settings.scenes is not None:
+            options += ["--scenes", str(settings.scenes)]
+        return ["egm.cli", "eval", *settings.splits, *options]
 
     return Job(
         name=job_name(arm.name, "evaluate"),
         command=command,
         log=folder.log("evaluate"),
-        finish=partial(folder.finish, "evaluate", asked.model_dump(mode="json")),
+        finish=partial(folder.finish, "evaluate", settings.model_dump(mode="json")),
         after=(job_name(arm.name, "train"),),
         folder=folder,
         count=partial(_answered, folder.evaluate / JOURNAL_NAME),

@@ -1,58 +1,58 @@
-"""Recipes: one YAML file a run, every key checked, the nearest right one named when a key is wrong."""
+"""Recipes: one YAML file a run, every key checked, the nearest right one named when a key is wrong.
+
+What a key means stands under it as a docstring, from where `egm sft --keys`, `egm grpo --keys` and docs/recipes.md have
+it (`egm.training.keys`). Here are the reader and the sections that several stages share; each stage has its own beside
+it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from egm.datasets.synthetic import Style
 from egm.errors import RecipeError, closest
 
 Part = Literal["vision_tower", "projector", "language_model", "embeddings"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class Section(BaseModel):
+    """A section of a recipe: frozen, no unknown keys, the docstring under a key is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class LoraSection(_Section):
-    """A low-rank adapter (Hu et al., 2021, arXiv 2106.09685) on frozen weights.
-
-    Attributes:
-        rank: Rank of the two factors.
-        alpha: The product of the factors is scaled by `alpha / rank`.
-        dropout: Dropout before the first factor.
-        modules: Names of the linear layers that get one; the default is every one of the language model.
-        full: Parts that are trained whole beside the adapter.
-    """
+class LoraSection(Section):
+    """A low-rank adapter (Hu et al., 2021, arXiv 2106.09685) on frozen weights."""
 
     rank: int = Field(default=64, ge=1)
+    """Rank of the two factors."""
     alpha: float = Field(default=128.0, gt=0)
+    """The product of the factors is scaled by `alpha / rank`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the first factor."""
     modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get one; the default is every one of the language model."""
     full: tuple[Literal["projector"], ...] = ()
+    """Parts that are trained whole beside the adapter."""
 
 
-class ModelSection(_Section):
-    """What is trained.
-
-    Attributes:
-        name: A size to build from scratch, a local folder, a hub name, or "egm-tiny".
-        from_scratch: Build `name` with random weights instead of loading it.
-        dtype: Type of the weights. "bfloat16" takes a quarter of the memory of "float32" with its optimiser's state.
-        freeze: Parts that stay as they are; "embeddings" are the language model's, with a head tied to them.
-        lora: Train an adapter, and leave all other weights as they are.
-    """
+class ModelSection(Section):
+    """What is trained."""
 
     name: str
+    """A size to build from scratch, a local folder, a hub name, or `egm-tiny`."""
     from_scratch: bool = False
+    """Build `name` with random weights instead of loading it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights. `bfloat16` takes half the memory of `float32`, with the optimiser's state too."""
     freeze: tuple[Part, ...] = ()
+    """Parts that stay as they are; `embeddings` are the language model's, with a head tied to them."""
     lora: LoraSection | None = None
+    """Train an adapter, and leave all other weights as they are."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> ModelSection:
@@ -67,20 +67,17 @@ class ModelSection(_Section):
         return self
 
 
-class SourceSection(_Section):
-    """One of several sources of training data.
-
-    Attributes:
-        name: `synthref/train`, `synthref/train-complex` or another split, such as `refcoco/train`; or give `path`.
-        path: A file of any format that `egm.datasets.open_dataset` reads.
-        weight: How often it is drawn from, relative to the other sources.
-        images: Folder that holds its images; by default that of the whole section.
-    """
+class SourceSection(Section):
+    """One of several sources of training data."""
 
     name: str | None = None
+    """`synthref/train`, `synthref/train-complex` or another split, such as `refcoco/train`; or give `path`."""
     path: Path | None = None
+    """A file of any format that `egm.datasets.open_dataset` reads."""
     weight: float = Field(default=1.0, gt=0)
+    """How often it is drawn from, relative to the other sources."""
     images: Path | None = None
+    """Folder that holds its images; by default that of the whole section."""
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceSection:
@@ -95,128 +92,33 @@ class SourceSection(_Section):
 
 
 _ONE, _SEVERAL = "one source", "several sources"
+Sources: TypeAlias = Annotated[
+    Annotated[str, Tag(_ONE)] | Annotated[tuple[SourceSection, ...], Field(min_length=1), Tag(_SEVERAL)],
+    Discriminator(lambda value: _SEVERAL if isinstance(value, list | tuple) else _ONE),
+]
+"""One source by its name or path, or several that are mixed by weight."""
 
 
-class DataSection(_Section):
-    """What it is trained on.
-
-    Attributes:
-        train: `synthref/train`, `synthref/train-complex` (more relations), or a file of any format that
-            `egm.datasets.open_dataset` reads; or a list of sources, which are mixed by weight.
-        images: Folder that holds the images; for a `.jsonl` file its own folder by default.
-        scenes: How many scenes of a training split of SynthRef, before they repeat.
-        phrases: Samples a scene of SynthRef, at most: fewer show more scenes, and take longer to make.
-        rationale: How SynthRef's rationales refer to objects: "candidates", "inventory" or "unboxed".
-        thinking: Train on the rationale and the box; without, on the box alone.
-        prompt: Prompt style of the codec; its own default if not given.
-        max_length: Longest sequence in tokens; a longer sample is an error that names it.
-    """
-
-    train: Annotated[
-        Annotated[str, Tag(_ONE)] | Annotated[tuple[SourceSection, ...], Field(min_length=1), Tag(_SEVERAL)],
-        Discriminator(lambda value: _SEVERAL if isinstance(value, list | tuple) else _ONE),
-    ] = "synthref/train"
-    images: Path | None = None
-    scenes: int = Field(default=1_000_000, ge=1)
-    phrases: int = Field(default=4, ge=1, le=4)
-    rationale: Style = "candidates"
-    thinking: bool = True
-    prompt: str | None = None
-    max_length: int = Field(default=1024, ge=64)
-
-    @property
-    def sources(self) -> tuple[SourceSection, ...]:
-        """The sources of `train`, also where it names one only."""
-        return (SourceSection(name=self.train),) if isinstance(self.train, str) else self.train
-
-
-class OptimSection(_Section):
-    """How it is trained.
-
-    Attributes:
-        steps: Optimiser steps; give these or `epochs`.
-        epochs: Passes over the data.
-        batch_size: Samples a step, over all processes.
-        accumulation: Forward passes a step; `batch_size` is split among processes and passes.
-        optimizer: "adamw", or "muon" for the inner matrices with AdamW for the rest, which learns faster from scratch;
-            Muon needs whole matrices, so not under FSDP or DeepSpeed.
-        learning_rate: Peak rate.
-        schedule: How the rate falls after the warm-up.
-        warmup_steps: Steps of linear warm-up; below 1, the share of all steps.
-        weight_decay: Decoupled weight decay.
-        beta2: AdamW's second moment decay.
-        max_grad_norm: Gradients are clipped to this norm.
-        precision: "bf16" computes in bfloat16 on a GPU.
-        rounding: How AdamW rounds bfloat16 weights. "nearest" loses steps that are smaller than a 512th of a weight;
-            "stochastic" keeps them on average.
-        recompute: Share of the layers that keep no activations and compute them again on the way back.
-    """
-
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=256, ge=1)
-    accumulation: int = Field(default=1, ge=1)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = Field(default=1e-5, gt=0)
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup_steps: float = Field(default=100, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    beta2: float = Field(default=0.999, gt=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    precision: Literal["bf16", "float32"] = "bf16"
-    rounding: Literal["nearest", "stochastic"] = "nearest"
-    recompute: float = Field(default=0.0, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _know_the_end(self) -> OptimSection:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"{'key steps is missing' if self.steps is None else 'two ends'}: give steps or epochs")
-        return self
-
-
-class EvalSection(_Section):
-    """What is measured on held-out samples while training, beside the training loss.
-
-    Attributes:
-        data: A named split such as `synthref/val`, or a file that `egm.datasets.open_dataset` reads.
-        images: Folder that holds the images.
-        every: Steps between two evaluations; there is one at the end too.
-        samples: How many of the first samples the loss is taken over; 0 takes none.
-        greedy: How many of the first samples are answered greedily, for Acc@0.5 and mean IoU; 0 answers none.
-        max_new_tokens: Where such an answer is cut off.
-    """
-
-    data: str
-    images: Path | None = None
-    every: int = Field(default=500, ge=1)
-    samples: int = Field(default=256, ge=0)
-    greedy: int = Field(default=0, ge=0)
-    max_new_tokens: int = Field(default=512, ge=1)
-
-
-class RunSection(_Section):
-    """How the run goes about it.
-
-    Attributes:
-        seed: Of weights, data order and everything else random.
-        workers: Processes that make batches; 0 makes them in the trainer.
-        fast_path: Use `egm.models.fast.enable`: the same arithmetic in fewer and larger kernels.
-        flatten: Lay the sequences of a batch end to end, so that nothing is padding, and compute the output layer for
-            the answers alone: right for models of a large vocabulary. Needs `fast_path`.
-        compile: Compile the layers, which takes half a minute and makes a small model several times faster on a GPU.
-        log_every: Steps between two lines of the log.
-        save_every: Steps between two checkpoints.
-        report_to: "none", "tensorboard" or "wandb".
-    """
+class RunSection(Section):
+    """How the run goes about it."""
 
     seed: int = 0
+    """Seed of weights, data order and everything else random."""
     workers: int = Field(default=0, ge=0)
+    """Processes that make batches; 0 makes them in the trainer."""
     fast_path: bool = True
+    """Use `egm.models.fast.enable`: the same arithmetic in fewer and larger kernels."""
     flatten: bool = False
+    """Lay the sequences of a batch end to end, so that nothing is padding, and compute the output layer for the answers
+    alone: right for models of a large vocabulary. Needs `fast_path`; `egm sft` only."""
     compile: bool = False
+    """Compile the layers, which takes half a minute and makes a small model several times faster on a GPU."""
     log_every: int = Field(default=50, ge=1)
+    """Steps between two lines of the log."""
     save_every: int = Field(default=1000, ge=1)
+    """Steps between two checkpoints."""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    """Where the log goes beside `log.jsonl`."""
 
     @model_validator(mode="after")
     def _flatten_on_the_fast_path(self) -> RunSection:
@@ -225,29 +127,13 @@ class RunSection(_Section):
         return self
 
 
-class SFTRecipe(_Section):
-    """A whole recipe for `egm sft`."""
-
-    stage: Literal["sft"] = "sft"
-    model: ModelSection
-    data: DataSection = DataSection()
-    optim: OptimSection
-    run: RunSection = RunSection()
-    eval: EvalSection | None = None
-
-
 _STAGES = ("sft", "grpo", "reproduce")
 """What a recipe may say it is of, each the name of a command."""
 
-AnyRecipe = TypeVar("AnyRecipe", bound=_Section)
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
 
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> SFTRecipe:
-    """Read a recipe of `egm sft`; see `load_recipe_as`."""
-    return load_recipe_as(SFTRecipe, path, overrides)
-
-
-def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
+def load_recipe(kind: type[AnyRecipe], path: str | Path, overrides: list[str] | None = None) -> AnyRecipe:
     """Read a recipe.
 
     Args:
@@ -283,7 +169,7 @@ def load_recipe_as(kind: type[AnyRecipe], path: str | Path, overrides: list[str]
         raise RecipeError(f"recipe {path}: {explain(error, kind)}") from None
 
 
-def dump_recipe(recipe: _Section) -> str:
+def dump_recipe(recipe: Section) -> str:
     """Write a recipe with every default filled in, as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError
+from egm.images import load_image
 from egm.models import build_config, build_processor, get_preset
-from egm.training.data import SynthRefRows
+from egm.training.data import SynthRefRows, open_rows
 from egm.training.data.collate import IGNORED, Collator, expand_pixels
 from egm.types import Sample
 
@@ -73,6 +76,33 @@ def test_rows_hold_all_phrases_of_a_scene(processor: Any) -> None:
     batch = collator(processor)([{"row": 3}, {"row": 5}])
     assert len(batch["input_ids"]) == len(rows[3]) + len(rows[5])
     assert batch["input_ids"].shape[1] % 32 == 0
+
+
+def test_each_picture_is_loaded_and_cut_once_however_many_phrases_it_has(
+    processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+
+    def counted(source: Any) -> Image.Image:
+        loaded.append(source)
+        return load_image(source)
+
+    monkeypatch.setattr("egm.training.data.collate.load_image", counted)
+    rows = []
+    for name, size in (("a.png", (64, 64)), ("b.png", (100, 75))):  # the second has to be resized
+        Image.effect_noise(size, 80).save(tmp_path / name)
+        row = {"image": name, "bbox": [1, 2, 30, 40], "width": size[0], "height": size[1], "rationale": "It is there."}
+        rows += [row | {"sent": f"phrase {n}"} for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = [sample for number in range(6) for sample in open_rows(str(tmp_path / "rows.jsonl"), seed=0)[number]]
+    batch = collator(processor).collate(samples)
+    assert [Path(source).name for source in loaded] == ["a.png", "b.png"]
+    assert len(batch["image_grid_thw"]) == 6
+    pixels = batch["pixels"].split([rows * columns for _, rows, columns in batch["image_grid_thw"]])
+    assert torch.equal(pixels[0], pixels[2])
+    alone = collator(processor).collate(samples[5:])
+    assert torch.equal(alone["pixels"], pixels[5])
+    assert not torch.equal(pixels[0], pixels[5])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from egm.errors import DataError
 from egm.models import build_config, build_processor, get_preset
 from egm.training.data import DatasetRows, MixedRows, Order, SynthRefRows, check_boxes, check_rows, open_rows
 from egm.training.data.collate import Collator
-from egm.training.recipe import DataSection
+from egm.training.recipe import SourceSection
 
 ROW = {"image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64, "rationale": "It is there."}
 
@@ -36,7 +36,7 @@ def write(folder: Path, *rows: Any, name: str = "rows.jsonl") -> Path:
 
 
 def check(path: Path, **options: Any) -> Any:
-    rows = open_rows(DataSection(train=str(path)), 0)
+    rows = open_rows(str(path), seed=0)
     return check_rows(rows, **{"held_out": {}} | options)
 
 
@@ -50,10 +50,10 @@ def test_sound_rows_pass(folder: Path) -> None:
     report = check(write(folder, ROW, amodal, {key: ROW[key] for key in ("image", "sent", "bbox", "rationale")}))
     assert (report.samples, report.leaks) == (3, "no image of the eight evaluation splits of RefCOCO")
     assert check_rows(SynthRefRows(10, 0)).samples == 0
-    mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows(DataSection(train="rows.jsonl"), 0)], [1, 1])
+    mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows("rows.jsonl", seed=0)], [1, 1])
     check_boxes(mixed)
     write(folder, ROW, ROW | {"bbox": None})
-    mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows(DataSection(train="rows.jsonl"), 0)], [1, 1])
+    mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows("rows.jsonl", seed=0)], [1, 1])
     with pytest.raises(DataError, match=r"1 without a box \(line 2\)"):
         check_boxes(mixed)
 
@@ -100,7 +100,7 @@ def test_several_faults_share_the_line_and_long_lists_are_cut(folder: Path) -> N
 
 def test_a_rationale_longer_than_the_window_is_found_before_training(folder: Path) -> None:
     path = write(folder, ROW, ROW | {"rationale": "It is there. " * 60}, ROW | {"rationale": "word " * 40})
-    rows = open_rows(DataSection(train=str(path)), 0)
+    rows = open_rows(str(path), seed=0)
     config = build_config(get_preset("tiny-s"))
     collator = Collator(rows, build_processor(), get_codec("qwen3_vl"), config, max_length=256)
     with pytest.raises(
@@ -116,7 +116,7 @@ def test_boxes_of_rows_without_a_size_are_held_against_the_picture(folder: Path)
     path = write(
         folder, {key: ROW[key] for key in ("image", "sent", "rationale")} | {"bbox": [1, 2, 70, 40], "id": "x"}
     )
-    rows = open_rows(DataSection(train=str(path)), 0)
+    rows = open_rows(str(path), seed=0)
     config = build_config(get_preset("tiny-s"))
     with pytest.raises(DataError, match="sample x has its box outside its image"):
         Collator(rows, build_processor(), get_codec("qwen3_vl"), config)([{"row": 0}])
@@ -173,7 +173,7 @@ def test_pictures_inside_parquet_are_looked_for_by_name_where_they_have_one(fold
 def test_sources_are_mixed_by_weight(folder: Path) -> None:
     write(folder, *[ROW | {"id": f"j{i}"} for i in range(10)])
     sources = [{"name": "synthref/train", "weight": 1}, {"path": "rows.jsonl", "weight": 3, "images": str(folder)}]
-    rows = open_rows(DataSection.model_validate({"train": sources, "scenes": 30}), 0)
+    rows = open_rows([SourceSection.model_validate(source) for source in sources], scenes=30, seed=0)
     assert isinstance(rows, MixedRows)
     assert rows.samples_per_row == 4
     drawn = [rows[row] for row in Order(rows, 0)]
@@ -185,9 +185,9 @@ def test_sources_are_mixed_by_weight(folder: Path) -> None:
 
 def test_one_string_is_one_source(folder: Path) -> None:
     path = write(folder, ROW, ROW)
-    rows = open_rows(DataSection(train=str(path)), 0)
+    rows = open_rows(str(path), seed=0)
     assert isinstance(rows, DatasetRows)
     assert (len(rows), rows.samples_per_row) == (2, 1)
-    assert isinstance(open_rows(DataSection(), 0), SynthRefRows)
+    assert isinstance(open_rows("synthref/train", seed=0), SynthRefRows)
     (folder / "rows.json").write_text(json.dumps([ROW]))
-    assert open_rows(DataSection(train="rows.json", images=folder), 0)[0][0].phrase == "it"
+    assert open_rows("rows.json", images=folder, seed=0)[0][0].phrase == "it"

@@ -11,7 +11,7 @@ import torch
 
 from egm.models import build_processor
 from egm.models.decode.prompt_batch import PromptBatch
-from egm.training.grpo.branching import GroupDrawer
+from egm.training.grpo.branching import GroupSampler
 from egm.training.grpo.questions import Prompts
 from egm.training.grpo.recipe import RolloutSection
 from egm.training.grpo.rollouts import read_rollouts
@@ -43,7 +43,7 @@ def test_groups_part_where_the_text_is_complete_and_never_after_the_end(text: st
         return [[*told, stop] if len(asked) == 1 else [7, stop] for _ in range(group * len(prompts.ids))]
 
     prompts = Prompts([[5]], [0], torch.zeros(0), [], samples=[], sizes=[])
-    draw = GroupDrawer(decoder, tokenizer, [stop], RolloutSection(group=2, branch=text))  # type: ignore[arg-type]
+    draw = GroupSampler(decoder, tokenizer, [stop], RolloutSection(group=2, branch=text))  # type: ignore[arg-type]
     completions, shared = draw(prompts)
     assert tokenizer.decode(completions[0][: shared[0]]) == ends
     assert [ids[shared[0] :] for ids in completions] == [[7, stop]] * 2

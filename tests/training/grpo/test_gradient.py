@@ -17,12 +17,12 @@ from transformers import TrainerCallback
 
 from egm.codecs import get_codec
 from egm.training.data import SynthRefRows
-from egm.training.grpo.questions import Asker, SampleTable
+from egm.training.grpo.questions import PromptCollator, SampleTable
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.grpo.run import _build
-from egm.training.recipe import ModelSection, dump_recipe, load_recipe_as
+from egm.training.grpo.run import make_trainer
+from egm.training.recipe import ModelSection, dump_recipe, load_recipe
 from egm.training.rewards.reward import Grades, Reward, RewardSection
-from egm.training.sft.run import open_model
+from egm.training.shared.model import open_model
 from egm.types import Sample
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -82,7 +82,7 @@ class Run(TrainerCallback):  # type: ignore[misc]
 
 
 def train(recipe: GRPORecipe, out: Path) -> Run:
-    trainer, _ = _build(recipe, out, check=False, reward=Digits())
+    trainer = make_trainer(recipe, out, reward=Digits())
     run, loss = Run(), trainer._compute_loss
 
     def noted(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -102,7 +102,7 @@ class Answer:
         assert sample.box is not None
         self.sample, self.tokens, self.shared = sample, tokens, shared
         self.own = len(tokens) - shared
-        alone = Asker(processor, CODEC, None)([sample])
+        alone = PromptCollator(processor, CODEC, None)([sample])
         assert alone.ids == [question]
         self.ids = torch.tensor([question + tokens])
         self.fields = {"pixel_values": alone.pixels, "image_grid_thw": torch.tensor(alone.grids)}
@@ -122,7 +122,7 @@ def read(recipe: GRPORecipe, passes: Sequence[Sequence[Batch]]) -> list[list[Ans
     """Find the sample of each row by the tokens of its question, and read the row, by pass."""
     processor = open_model(recipe.model, seed=0)[1]
     table = SampleTable(SynthRefRows(SCENES, 0))
-    asked = Asker(processor, CODEC, None)([table[number] for number in range(len(table))])
+    asked = PromptCollator(processor, CODEC, None)([table[number] for number in range(len(table))])
     samples = {tuple(ids): sample for ids, sample in zip(asked.ids, asked.samples, strict=True)}
     assert len(samples) == len(table)
     answers: list[list[Answer]] = []
@@ -302,5 +302,5 @@ def test_two_processes_take_the_step_of_one(model_folder: Path, tmp_path: Path, 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    done_here = train(load_recipe_as(GRPORecipe, folder / "recipe.yaml"), folder / "run")
+    done_here = train(load_recipe(GRPORecipe, folder / "recipe.yaml"), folder / "run")
     torch.save(vars(done_here), folder / f"{torch.distributed.get_rank()}.pt")

@@ -25,14 +25,16 @@ from egm.models import build_processor
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.publish.merge import load_merged
-from egm.training import grpo
-from egm.training.grpo.questions import Asker
+from egm.training.grpo import run as grpo
+from egm.training.grpo.questions import PromptCollator
 from egm.training.grpo.rollouts import read_rollouts
-from egm.training.grpo.run import _build, _rows, run_grpo
+from egm.training.grpo.run import make_trainer, rows_per_pass, run_grpo, trl_arguments
 from egm.training.grpo.trainer import make_decoder
-from egm.training.grpo.vllm import hold_to_prompts
-from egm.training.recipe import ModelSection, SFTRecipe, dump_recipe
-from egm.training.sft.run import open_model, run_sft
+from egm.training.grpo.vllm import checked_generate
+from egm.training.recipe import ModelSection, dump_recipe
+from egm.training.sft.recipe import SFTRecipe
+from egm.training.sft.run import run_sft
+from egm.training.shared.model import open_model
 
 from .test_run import CODEC, Digits, toy
 
@@ -65,7 +67,7 @@ from pathlib import Path
 from egm.codecs import get_codec
 from egm.training.grpo.run import run_grpo
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.recipe import load_recipe_as
+from egm.training.recipe import load_recipe
 from egm.training.rewards.reward import Reward, RewardSection
 
 class Kill(Reward):
@@ -75,7 +77,7 @@ class Kill(Reward):
         return super().grade(texts, **columns)
 
 recipe, out = sys.argv[1], Path(sys.argv[2])
-run_grpo(load_recipe_as(GRPORecipe, recipe), out, check=False, reward=Kill(RewardSection(), get_codec("qwen3_vl")))
+run_grpo(load_recipe(GRPORecipe, recipe), out, check=False, reward=Kill(RewardSection(), get_codec("qwen3_vl")))
 """
 
 
@@ -145,13 +147,13 @@ class Server:
 @pytest.mark.parametrize("mode", ["server", "colocate"])
 def test_vllm_is_shown_the_picture_of_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: name == "vllm" or find_spec(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "vllm" or find_spec(name))
     monkeypatch.setattr(
         "trl.trainer.grpo_trainer.VLLMGeneration",
         lambda *, mode, processing_class, **options: Server(mode, processing_class.image_token_id),
     )
     recipe = toy(rollout=LIVELY | {"engine": f"vllm-{mode}"})
-    trainer, _ = _build(recipe, tmp_path / "run", check=False, reward=Digits())
+    trainer = make_trainer(recipe, tmp_path / "run", reward=Digits())
     monkeypatch.undo()
     server = trainer.vllm_generation
     server.trainer = trainer
@@ -171,7 +173,7 @@ def test_other_prompts_than_were_sent_end_the_run() -> None:
         return [[*prompts[0], 7], *prompts[1:]], None, None, None
 
     with pytest.raises(BackendError, match="vLLM answered other prompts"):
-        hold_to_prompts(generate, None)(prompts=[[1], [2]])
+        checked_generate(generate, None)(prompts=[[1], [2]])
 
 
 def test_vllm_is_sent_one_placeholder_a_picture_where_it_writes_the_others_itself() -> None:
@@ -179,22 +181,23 @@ def test_vllm_is_sent_one_placeholder_a_picture_where_it_writes_the_others_itsel
         return [[own for token in ids for own in ([9] * 3 if token == 9 else [token])] for ids in prompts], None
 
     asked = [[1, 9, 9, 9, 2], [9, 9, 9, 2, 2, 9, 9, 9]]
-    assert hold_to_prompts(engine, 9)(prompts=asked)[0] == asked
+    assert checked_generate(engine, 9)(prompts=asked)[0] == asked
     with pytest.raises(BackendError, match="vLLM answered other prompts"):
-        hold_to_prompts(engine, None)(prompts=asked)
+        checked_generate(engine, None)(prompts=asked)
     with pytest.raises(BackendError, match="vLLM answered other prompts"):
-        hold_to_prompts(engine, 9)(prompts=[[1, 9, 9, 2]])
+        checked_generate(engine, 9)(prompts=[[1, 9, 9, 2]])
 
 
 def test_vllm_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find_spec(name))
     with pytest.raises(RecipeError, match=r"vllm-colocate needs vLLM, which is not installed"):
         run_grpo(toy(rollout={"engine": "vllm-colocate"}), tmp_path / "run")
 
 
 def test_a_colocated_vllm_makes_room_for_what_the_recipe_needs(tmp_path: Path) -> None:
     def room(**rollout: Any) -> int | None:
-        found: int | None = grpo._arguments(toy(rollout=rollout), tmp_path).vllm_max_model_length
+        found: int | None = trl_arguments(toy(rollout=rollout), tmp_path).vllm_max_model_length
         return found
 
     assert room(engine="vllm-colocate", max_prompt=300, max_new_tokens=50) == 350
@@ -208,7 +211,7 @@ def test_a_colocated_vllm_makes_room_for_what_the_recipe_needs(tmp_path: Path) -
 )
 def test_other_engines_are_told_not_to_sample_placeholders(tmp_path: Path, engine: str, key: str) -> None:
     ids = [build_processor().tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")]
-    told = grpo._arguments(toy(rollout={"engine": engine}), tmp_path).generation_kwargs
+    told = trl_arguments(toy(rollout={"engine": engine}), tmp_path).generation_kwargs
     assert told == {key: ids if key == "suppress_tokens" else dict.fromkeys(ids, -100.0)}
 
 
@@ -218,7 +221,7 @@ def test_the_batched_engine_never_draws_placeholders() -> None:
     enable_fast_path(model)
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
     model.lm_head.bias.data[list(ids)] = 1e4  # nothing else would be drawn
-    prompts = Asker(processor, CODEC, None)(SynthRef("val").samples(0)[:2])
+    prompts = PromptCollator(processor, CODEC, None)(SynthRef("val").samples(0)[:2])
     stops, pad = [processor.tokenizer.eos_token_id], processor.tokenizer.pad_token_id
     barred = make_decoder(model, processor, stops, toy(), bf16=False)
     free = BatchDecoder(model, dtype=None, stops=stops, pad=pad, banned=[], max_rows=None, graphs=False)
@@ -229,11 +232,11 @@ def test_the_batched_engine_never_draws_placeholders() -> None:
 
 def test_a_question_for_which_there_is_no_room_is_refused() -> None:
     processor, samples = build_processor(), SynthRef("val").samples(0)
-    [ids] = Asker(processor, CODEC, None, None)(samples[:1]).ids
-    assert Asker(processor, CODEC, None, len(ids))(samples[:1]).ids == [ids]
+    [ids] = PromptCollator(processor, CODEC, None, None)(samples[:1]).ids
+    assert PromptCollator(processor, CODEC, None, len(ids))(samples[:1]).ids == [ids]
     says = f"the question of sample {samples[0].id} takes {len(ids)} tokens, over rollout.max_prompt {len(ids) - 1}"
     with pytest.raises(DataError, match=re.escape(says)):
-        Asker(processor, CODEC, None, len(ids) - 1)(samples[:1])
+        PromptCollator(processor, CODEC, None, len(ids) - 1)(samples[:1])
 
 
 def test_small_steps_are_not_rounded_away() -> None:
@@ -254,8 +257,8 @@ def test_branching_needs_the_batched_engine() -> None:
 
 def test_shards_do_not_decode() -> None:
     with pytest.raises(RecipeError, match=r"^rollout.engine batched decode with the whole model"):
-        grpo._refuse_whole(toy())
-    grpo._refuse_whole(toy(rollout={"engine": "vllm-server"}))
+        grpo._refuse_sharded(toy())
+    grpo._refuse_sharded(toy(rollout={"engine": "vllm-server"}))
 
 
 @pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
@@ -292,12 +295,12 @@ def test_a_run_that_could_not_learn_is_refused_before_it_begins(tmp_path: Path) 
 
 def test_prompts_must_divide_among_the_processes() -> None:
     recipe = toy(optim={"prompts": 6, "accumulation": 2})  # 24 completions
-    assert [_rows(recipe, processes) for processes in (1, 2, 3, 6)] == [12, 6, 4, 2]
+    assert [rows_per_pass(recipe, processes) for processes in (1, 2, 3, 6)] == [12, 6, 4, 2]
     with pytest.raises(RecipeError, match=r"do not divide among 4 processes and .* = 2 passes: choose a multiple$"):
-        _rows(recipe, 4)
+        rows_per_pass(recipe, 4)
     halved = toy(optim={"prompts": 2, "accumulation": 4, "updates": 2})  # 8 completions in as many passes
     with pytest.raises(RecipeError, match=r"do not divide among 2 processes and .* = 8 passes: choose a multiple$"):
-        _rows(halved, 2)
+        rows_per_pass(halved, 2)
 
 
 def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

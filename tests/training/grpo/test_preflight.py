@@ -15,7 +15,7 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.models import build_processor
 from egm.training.grpo.preflight import preflight
-from egm.training.grpo.questions import Asker, Prompts
+from egm.training.grpo.questions import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.rewards.reward import Reward, RewardSection
 from egm.types import Sample
@@ -51,7 +51,7 @@ def look(
     preflight(
         recipe,
         samples,
-        asker=Asker(processor, CODEC, None),
+        collator=PromptCollator(processor, CODEC, None),
         decoder=Script(processor, text, ended=ended),  # type: ignore[arg-type]
         reward=Reward(RewardSection.model_validate(reward), CODEC),
         stops=[processor.tokenizer.eos_token_id],

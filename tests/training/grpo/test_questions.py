@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from egm.codecs import get_codec
 from egm.errors import DataError
+from egm.models import build_processor
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
-from egm.training.data import SynthRefRows
-from egm.training.grpo.questions import Ahead, Asker, SampleTable
+from egm.training.data import SynthRefRows, open_rows
+from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, SampleTable
 from egm.training.recipe import ModelSection
-from egm.training.sft.run import open_model
+from egm.training.shared.model import open_model
 
 CODEC = get_codec("qwen3_vl")
 
@@ -45,7 +51,7 @@ def test_greedy_decoding_is_that_of_generate(tiny: tuple[Any, Any]) -> None:
 
     table = SampleTable(SynthRefRows(4, 1))
     samples = [table[i] for i in (0, 1, 5, 9)]
-    prompts = Asker(tiny[1], CODEC, None)(samples)
+    prompts = PromptCollator(tiny[1], CODEC, None)(samples)
     answers = decoder(tiny)(prompts, 2, max_new_tokens=40, temperature=0.0)
     grounder = Grounder(TransformersBackend(*tiny), CODEC, settings=GenerationSettings(max_new_tokens=40))
     expected = [grounding.text for grounding in grounder.ground_many(samples) for _ in range(2)]
@@ -54,7 +60,7 @@ def test_greedy_decoding_is_that_of_generate(tiny: tuple[Any, Any]) -> None:
 
 def test_sampling_follows_the_models_probabilities(tiny: tuple[Any, Any]) -> None:
     model, processor = tiny
-    prompts = Asker(processor, CODEC, None)([SampleTable(SynthRefRows(1, 1))[0]])
+    prompts = PromptCollator(processor, CODEC, None)([SampleTable(SynthRefRows(1, 1))[0]])
     torch.manual_seed(0)
     answers = decoder(tiny)(prompts, 600, max_new_tokens=1, temperature=3.0)
     ids = torch.tensor(prompts.ids)
@@ -78,22 +84,53 @@ def test_sampling_follows_the_models_probabilities(tiny: tuple[Any, Any]) -> Non
 
 
 def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
-    table, asker = SampleTable(SynthRefRows(4, 1)), Asker(tiny[1], CODEC, None)
-    ahead = Ahead(table, asker, stride=4, workers=1)
+    table, collate = SampleTable(SynthRefRows(4, 1)), PromptCollator(tiny[1], CODEC, None)
+    prefetcher = PromptPrefetcher(table, collate, stride=4, workers=1)
     for first in (0, 4, 8, 2):
-        made = ahead.get([first, first + 1])
-        expected = asker([table[first], table[first + 1]])
+        made = prefetcher.get([first, first + 1])
+        expected = collate([table[first], table[first + 1]])
         assert made.ids == expected.ids
         assert torch.equal(made.pixels, expected.pixels)
 
 
 def test_questions_are_made_ahead_after_a_signal_to_all_processes(tiny: tuple[Any, Any]) -> None:
-    table, asker = SampleTable(SynthRefRows(20, 1)), Asker(tiny[1], CODEC, None)
-    ahead = Ahead(table, asker, stride=2, workers=1)
+    table, collate = SampleTable(SynthRefRows(20, 1)), PromptCollator(tiny[1], CODEC, None)
+    prefetcher = PromptPrefetcher(table, collate, stride=2, workers=1)
     for first in range(0, 12, 2):  # further than is prefetched
-        assert ahead.get([first]).ids == asker([table[first]]).ids
+        assert prefetcher.get([first]).ids == collate([table[first]]).ids
         for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGTERM)
+
+
+def write_rows(folder: Path, form: str) -> Path:
+    """Two pictures with three phrases each, as paths or inside the file, mixed up."""
+    row: dict[str, Any] = {"bbox": [1.0, 2.0, 30.0, 40.0], "height": 64, "width": 64}
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (64, 64), colour).save(folder / name)
+    rows = [row | {"image": name, "sent": f"phrase {n}"} for n in range(3) for name in ("a.png", "b.png")]
+    if form == "jsonl":
+        (folder / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        return folder / "rows.jsonl"
+    if form == "parquet with pictures":
+        held = {name: {"bytes": (folder / name).read_bytes(), "path": None} for name in ("a.png", "b.png")}
+        rows = [
+            {"question_id": str(n), "answer": [each["sent"]], "bbox": each["bbox"], "image": held[each["image"]]}
+            for n, each in enumerate(rows)
+        ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "parquet with pictures"])
+def test_each_picture_is_processed_once_however_many_phrases_it_has(tmp_path: Path, form: str) -> None:
+    table = SampleTable(open_rows(str(write_rows(tmp_path, form)), seed=0, images=tmp_path))
+    samples = [table[number] for number in range(len(table))]
+    assert len(samples) == 6
+    prompts = PromptCollator(build_processor(), CODEC, None)(samples)
+    assert len(prompts.grids) == len(prompts.sizes) == 2
+    assert prompts.pictures == [0, 1, 0, 1, 0, 1]
+    part = prompts.part([1, 5])
+    assert (len(part.grids), part.pictures) == (1, [0, 0])
 
 
 class Listed:

@@ -2,41 +2,135 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from egm.boxes import Box
 from egm.codecs import get_codec
-from egm.datasets.synthetic import SynthRef
+from egm.draw import BOX_COLOUR, TRUTH_COLOUR
 from egm.models import build_processor
-from egm.training.grpo.questions import Asker
+from egm.training.grpo.questions import PromptCollator
 from egm.training.grpo.rollouts import RolloutWriter, read_rollouts, write_page
 from egm.training.rewards.reward import IoU, Reward, RewardSection
+from egm.types import Sample
 
 CODEC = get_codec("qwen3_vl")
+SIZE = (200, 150)
+TRUTH, NEAR, FAR = Box(100, 60, 160, 120), Box(100, 60, 160, 105), Box(20, 30, 50, 60)
 
 
-def test_boxes_are_kept_and_drawn(tmp_path: Path) -> None:
-    sample = SynthRef("val").samples(0)[0]
-    assert sample.box is not None
-    assert sample.size is not None
-    left, top, right, bottom = sample.box
-    near = Box(left, top, right, top + 0.75 * (bottom - top))
-    texts = [CODEC.target("it", box, size=sample.size, rationale="There.") for box in (near, Box(0, 0, 3, 3))]
-    prompts = Asker(build_processor(), CODEC, None)([sample])
-    reward = Reward(RewardSection(terms=[IoU()]), CODEC)
-    grades = reward.grade(texts, truths=[sample.box] * 2, sizes=[sample.size] * 2)
-    RolloutWriter(tmp_path, keep=1, process=0).write(3, prompts, texts, grades, [0.7, -0.7])
-    hit, miss = read_rollouts(tmp_path)
-    assert hit["text"] == texts[0]
-    assert hit["box"] == pytest.approx(list(near), abs=1)  # whole numbers of thousandths
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two rollouts of one group, a hit and a miss."""
+    sample = Sample("the-sample", Image.new("RGB", SIZE, "white"), "it", TRUTH, SIZE)
+    texts = [CODEC.target("it", box, size=SIZE, rationale="There.") for box in (NEAR, FAR)]
+    prompts = PromptCollator(build_processor(), CODEC, None)([sample])
+    grades = Reward(RewardSection(terms=[IoU()]), CODEC).grade(texts, truths=[TRUTH] * 2, sizes=[SIZE] * 2)
+    RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(3, prompts, texts, grades, [0.7, -0.7])
+    return tmp_path / "rollouts"
+
+
+def test_boxes_are_kept(folder: Path) -> None:
+    hit, miss = read_rollouts(folder)
+    assert hit["text"] == CODEC.target("it", NEAR, size=SIZE, rationale="There.")
+    assert hit["box"] == pytest.approx(list(NEAR), abs=1)  # whole numbers of thousandths
     assert hit["iou"] == pytest.approx(0.75, abs=0.05)
     assert (hit["reward"], hit["parts"], hit["advantage"]) == (hit["iou"], {"iou": hit["iou"]}, 0.7)
     assert (miss["iou"], miss["advantage"], miss["failure"]) == (0.0, -0.7, None)
-    page = write_page(tmp_path, tmp_path / "page.html").read_text()
-    drawn = re.findall(r'<rect class="(\w+)" x="(.*?)" y="(.*?)" width="(.*?)" height="(.*?)"/>', page)
-    assert [kind for kind, *_ in drawn] == ["hit", "miss", "truth"]
-    for (_, *numbers), (x1, y1, x2, y2) in zip(drawn, (hit["box"], miss["box"], hit["truth"]), strict=True):
-        assert list(map(float, numbers)) == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=0.051)
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, and the text inside each kind of element."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self.elements[-1][0] if self.elements else "", []).append(data)
+
+
+def extent(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, ...]:
+    """The box around all pixels of about a colour: the page's pictures are compressed."""
+    ys, xs = np.nonzero(np.abs(np.asarray(picture, dtype=int) - colour).max(axis=2) < 50)
+    return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
+
+
+def test_a_card_shows_the_group_with_its_boxes_in_the_gallerys_colours(folder: Path, tmp_path: Path) -> None:
+    text = write_page(folder, tmp_path / "page.html").read_text()
+    assert "<p>1 of 1 groups." in text
+    page = Page(text)
+    assert page.texts["h2"][0] == "it"
+    assert text.count("the-sample") == 1  # a picture that was made has no other name
+    outcomes = re.findall(r'<b class="(\w+)">IoU (.*?)</b>\n<b>reward (.*?)</b>', text)
+    assert [outcome for outcome, *_ in outcomes] == ["hit", "miss"]
+    assert outcomes[1] == ("miss", "0.00", "0.000")
+    assert re.findall(r"<b>advantage (.*?)</b>", text) == ["+0.70", "-0.70"]
+    assert "There." in "".join(page.texts["div"])
+    [image] = [attributes for tag, attributes in page.elements if tag == "img"]
+    shown = Image.open(io.BytesIO(base64.b64decode(str(image["src"]).partition(",")[2]))).convert("RGB")
+    scale = 3  # until the longer side has 448 pixels
+    picture = shown.crop((0, 0, scale * SIZE[0], scale * SIZE[1]))  # without the key beneath
+    together = (FAR.x1, FAR.y1, NEAR.x2, NEAR.y2)
+    assert extent(picture, BOX_COLOUR) == pytest.approx([scale * corner for corner in together], abs=12)
+    assert extent(picture, TRUTH_COLOUR) == pytest.approx([scale * corner for corner in TRUTH], abs=12)
+
+
+def rewritten(folder: Path, **changes: Any) -> None:
+    path = folder / "step-000003.p0.jsonl"
+    rows = [json.loads(line) | changes for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_page_loads_nothing_and_data_stays_text(folder: Path, tmp_path: Path) -> None:
+    tame = Page(write_page(folder, tmp_path / "tame.html").read_text())
+    hostile = "</article><script>alert(1)</script>\"'& {{ 7 * 7 }}\x1b\ud800"
+    parts = {hostile: 1.0}
+    rewritten(folder, phrase=hostile, text=hostile, id=hostile, image=f"{hostile}.jpg", failure=hostile, parts=parts)
+    text = write_page(folder, tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert {tag for tag, _ in page.elements} == {tag for tag, _ in tame.elements}
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    shown = hostile.replace("\x1b", "�").replace("\ud800", "�")
+    assert "".join(page.texts["h2"]).startswith(shown)
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 1 + 2 + 2 * 3  # of both: parts, failure and text
+    [policy] = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    [style] = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'" in str(policy)
+    assert "script-src" not in str(policy)
+    assert not re.search(r"https?:|//|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+|sha256-\S+", "", text))
+
+
+def test_a_damaged_picture_leaves_the_texts(folder: Path, tmp_path: Path) -> None:
+    [picture] = (folder / "pictures").iterdir()
+    picture.write_bytes(b"\xff\xd8")
+    page = Page(write_page(folder, tmp_path / "page.html").read_text())
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert "There." in "".join(page.texts["div"])
+
+
+def test_the_small_picture_of_a_long_one_can_be_read_again(tmp_path: Path) -> None:
+    size = (1600, 20)
+    sample = Sample("long", Image.new("RGB", size, "white"), "it", Box(100, 2, 300, 18), size)
+    prompts = PromptCollator(build_processor(), CODEC, None)([sample])
+    texts = ["</think> what?"]
+    grades = Reward(RewardSection(), CODEC).grade(texts, truths=[Box(100, 2, 300, 18)], sizes=[size])
+    RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(1, prompts, texts, grades, [0.0])
+    assert "<img" in write_page(tmp_path / "rollouts", tmp_path / "page.html").read_text()

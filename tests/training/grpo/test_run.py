@@ -22,14 +22,14 @@ from egm.cli import app
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
-from egm.training import grpo
-from egm.training.grpo.questions import Asker
+from egm.training.grpo import run as grpo
+from egm.training.grpo.questions import PromptCollator
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.grpo.rollouts import read_rollouts, write_page
-from egm.training.grpo.run import _build, run_grpo
-from egm.training.recipe import ModelSection, dump_recipe, load_recipe_as
+from egm.training.grpo.rollouts import read_rollouts
+from egm.training.grpo.run import make_trainer, run_grpo
+from egm.training.recipe import ModelSection, dump_recipe, load_recipe
 from egm.training.rewards.reward import Grades, Reward, RewardSection
-from egm.training.sft.run import open_model
+from egm.training.shared.model import open_model
 
 CODEC = get_codec("qwen3_vl")
 TOY: dict[str, Any] = {
@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_folder_says_what_was_done(trained: Path) -> None:
-    assert load_recipe_as(GRPORecipe, trained / "recipe.yaml").optim.loss == "gspo"
+    assert load_recipe(GRPORecipe, trained / "recipe.yaml").optim.loss == "gspo"
     run = json.loads((trained / "run.json").read_text())
     assert run["steps"] == 2
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
@@ -105,21 +105,6 @@ def test_rollouts_are_kept(trained: Path) -> None:
     assert [r["advantage"] for r in rollouts] == pytest.approx((rewards - rewards.mean()) / spread, abs=1e-4)
 
 
-def test_the_page_loads_nothing_and_escapes_all(trained: Path, tmp_path: Path) -> None:
-    rollout = next(read_rollouts(trained / "rollouts"))
-    folder = tmp_path / "rollouts"
-    (folder / "pictures").mkdir(parents=True)
-    (folder / "pictures" / rollout["picture"]).write_bytes(b"\xff\xd8")
-    hostile = "<script>alert(1)</script>\"'&"
-    row = rollout | {"phrase": hostile, "text": hostile, "id": hostile, "image": hostile, "failure": hostile}
-    (folder / "step-000001.p0.jsonl").write_text(json.dumps(row) + "\n")
-    page = write_page(folder, tmp_path / "page.html").read_text()
-    assert "default-src 'none'" in page
-    assert "<script" not in page
-    assert "http" not in page.replace("http-equiv", "")
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
-
-
 def test_it_learns(tmp_path: Path) -> None:
     reward = Digits()
     recipe = toy(
@@ -135,7 +120,7 @@ def test_it_learns(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_cpu")
 def test_probabilities_are_those_of_the_plain_model(tmp_path: Path) -> None:
     recipe = toy(rollout={"temperature": 2.0, "max_new_tokens": 12, "keep": 0}, optim={"prompts": 4})
-    trainer, _ = _build(recipe, tmp_path / "run", check=False, reward=Digits())
+    trainer = make_trainer(recipe, tmp_path / "run", reward=Digits())
     numbers = [0, 1, 4, 9]
     batch = trainer._generate_and_score_completions([{"number": n} for n in numbers for _ in range(4)])
     order = torch.tensor([5, 2, 14, 9, 0, 7])  # as after TRL's shuffling: some pictures are missing, some come twice
@@ -150,7 +135,7 @@ def test_probabilities_are_those_of_the_plain_model(tmp_path: Path) -> None:
     model, processor = open_model(ModelSection(name="egm-tiny"), seed=0)
     prompts = trainer._prompts
     for place, row in enumerate(batch["rows"][order].tolist()):
-        alone = Asker(processor, CODEC, None)([prompts.samples[row]])
+        alone = PromptCollator(processor, CODEC, None)([prompts.samples[row]])
         answer = batch["completion_ids"][order[place]][: int(batch["completion_mask"][order[place]].sum())]
         whole = torch.cat([torch.tensor(alone.ids[0]), answer])[None]
         with torch.no_grad():
@@ -236,13 +221,6 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert "<p>2 of 2 groups." in (out / "rollouts.html").read_text()
 
 
-def test_groups_without_spread_are_masked(tmp_path: Path) -> None:
-    recipe = toy(optim={"steps": 1, "kl": 0.1, "weight_decay": 0.0})
-    run_grpo(recipe, tmp_path / "run", check=False)  # eight tokens hold no box: every reward is 0
-    entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
-    assert (entry["frac_reward_zero_std"], entry["loss"], entry["grad_norm"]) == (1.0, 0.0, 0.0)
-
-
 @pytest.mark.parametrize("gpus", [0, 2])
 def test_any_launcher_will_do(tmp_path: Path, gpus: int) -> None:
     if torch.cuda.device_count() < gpus:
@@ -303,7 +281,7 @@ def test_a_dataset_with_a_row_without_a_box_is_refused(tmp_path: Path) -> None:
 
     processor = open_model(ModelSection(name="egm-tiny"), seed=0)[1]
     with pytest.raises(DataError, match="has no box"):
-        Asker(processor, CODEC, None)([replace(sample, box=None)])
+        PromptCollator(processor, CODEC, None)([replace(sample, box=None)])
 
 
 @pytest.mark.parametrize(
@@ -332,7 +310,7 @@ def test_recipe_errors_are_one_line(tmp_path: Path, text: str, says: str) -> Non
     "path", sorted((Path(__file__).parents[3] / "recipes").glob("*grpo*.yaml")), ids=lambda p: p.name
 )
 def test_shipped_recipes_are_right(path: Path) -> None:
-    assert load_recipe_as(GRPORecipe, path).stage == "grpo"
+    assert load_recipe(GRPORecipe, path).stage == "grpo"
 
 
 class Noted(Digits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import random
@@ -234,6 +235,18 @@ def test_verl_gets_the_same_reward() -> None:
         assert theirs["acc"] == float(theirs["iou"] >= 0.5)
 
 
+def test_verl_finds_the_reward_under_the_path_that_clusters_name() -> None:
+    import egm.training.verl
+
+    # verl runs the file that its configuration names, as a module of another name.
+    spec = importlib.util.spec_from_file_location("custom_module", egm.training.verl.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.compute_score is compute_score
+
+
 def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
     tokenizer = build_processor().tokenizer
     tokenizer.save_pretrained(tmp_path)
@@ -252,7 +265,12 @@ def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
     [
         ({}, {}, DataError, "lacks width and height"),
         ({"width": 9, "height": 9}, {"reward": {"overlong": {"limit": 9}}}, DataError, "name a tokenizer"),
-        ({"width": 9, "height": 9}, {"reward": {"terms": [{"kind": "x"}]}}, RecipeError, "reward.terms.0"),
+        (
+            {"width": 9, "height": 9},
+            {"reward": {"terms": [{"kind": "x"}]}},
+            RecipeError,
+            "reward: terms.0: unknown kind",
+        ),
     ],
 )
 def test_verl_is_told_what_is_wrong(extra: Any, options: Any, error: type[Exception], says: str) -> None:

@@ -25,7 +25,8 @@ from egm.errors import DataError, EgmError, ImageError, ModelError, RecipeError
 from egm.grounder import Grounder
 from egm.models import build_model
 from egm.publish.merge import merge_adapter
-from egm.training.recipe import SFTRecipe, load_recipe
+from egm.training.recipe import load_recipe
+from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
 from egm.training.sft.trainer import GroundingTrainer
 from egm.training.shared.trainable import is_part
@@ -50,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_folder_says_what_was_done(trained: Path) -> None:
-    assert load_recipe(trained / "recipe.yaml") == toy()
+    assert load_recipe(SFTRecipe, trained / "recipe.yaml") == toy()
     run = json.loads((trained / "run.json").read_text())
     assert run["seed"] == 0
     assert run["steps"] == 2
@@ -150,10 +151,8 @@ def test_after_a_resume_the_rows_follow_that_would_have_followed(
     whole = {"data": {"train": sources, "scenes": 2}, "optim": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}}
     losses = []
     for workers, stop in ((0, None), (2, 4)):
-        recipe, out = (
-            toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers}),
-            tmp_path / f"run{workers}",
-        )
+        recipe = toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers})
+        out = tmp_path / f"run{workers}"
         if stop is not None:
             with monkeypatch.context() as patch:
                 patch.setattr(GroundingTrainer, "log", _stopping(stop))

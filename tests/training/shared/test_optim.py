@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from egm.training.shared.optim import Muon, RoundedAdamW, Together, muon, orthogonal, stochastic
+from egm.training.shared.optim import CompositeOptimizer, Muon, RoundedAdamW, muon, orthogonal, stochastic
 
 
 def model() -> torch.nn.Sequential:
@@ -70,7 +70,7 @@ def test_a_restored_state_goes_on_as_if_nothing_had_happened() -> None:
     for seed in range(3):
         step(net, optimizer, seed)
     other = copy.deepcopy(net)
-    restored: Together = muon(other, learning_rate=1.0, weight_decay=0.0, beta2=0.5)
+    restored: CompositeOptimizer = muon(other, learning_rate=1.0, weight_decay=0.0, beta2=0.5)
     restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for seed in range(3, 6):
         assert step(net, optimizer, seed) == step(other, restored, seed)

@@ -7,9 +7,9 @@ after it, so the padding cannot be seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from egm.codecs import Codec
 from egm.codecs.resize import smart_resize
 from egm.datasets.check import is_outside
 from egm.errors import DataError, EgmError, ModelError
-from egm.images import load_image
-from egm.training.data import Rows
+from egm.images import load_image, picture_key
+from egm.training.data.rows import Rows
 from egm.types import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 IGNORED = -100
 _UNIT = 32  # lengths are padded to its multiples: few shapes to compile for, all of them aligned
@@ -82,26 +85,28 @@ class Collator:
 
         from egm.models.fast.rope_index import position_ids
 
-        pixels, grids = zip(*(self._patches(sample) for sample in samples), strict=True)
+        pictures = self._pictures(samples)
+        # Patches of each sample's picture (rows * columns, 3 * patch * patch), the same array for those that share one.
+        pixels, grids = zip(*(pictures[picture_key(sample.image)] for sample in samples), strict=True)
         prompts = [self._prompt(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
         targets = [self._target(sample) + self.end for sample in samples]
         encoded = self.tokenizer([*prompts, *targets], add_special_tokens=False)["input_ids"]
         count = len(samples)
         longest = max(len(a) + len(b) for a, b in zip(encoded[:count], encoded[count:], strict=True))
         longest = -(-longest // _UNIT) * _UNIT
-        ids = np.full((count, longest), self.pad_id, dtype=np.int64)
+        ids = np.full((count, longest), self.pad_id, dtype=np.int64)  # (B, T), padded on the right
         labels = np.full((count, longest), IGNORED, dtype=np.int64)
         lengths = []
-        for i, (question, answer) in enumerate(zip(encoded[:count], encoded[count:], strict=True)):
-            length = len(question) + len(answer)
+        for i, (prompt, target) in enumerate(zip(encoded[:count], encoded[count:], strict=True)):
+            length = len(prompt) + len(target)
             if length > self.max_length:
                 raise DataError(
                     f"sample {samples[i].id} takes {length} tokens, over data.max_length {self.max_length}: "
                     "raise it, shorten the rationale, or lower the image size"
                 )
-            ids[i, : len(question)] = question
-            ids[i, len(question) : length] = answer
-            labels[i, len(question) : length] = answer
+            ids[i, : len(prompt)] = prompt
+            ids[i, len(prompt) : length] = target
+            labels[i, len(prompt) : length] = target  # the loss is over the target alone
             lengths.append(length)
         input_ids = torch.from_numpy(ids)
         mask = torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]
@@ -127,16 +132,27 @@ class Collator:
         bound = len(text.encode()) - images * (len(self.image_token) - 1)  # a token takes a byte at least
         return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _patches(self, sample: Sample) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    def _pictures(self, samples: Sequence[Sample]) -> dict[Hashable, tuple[NDArray[np.uint8], tuple[int, int, int]]]:
+        """Load and cut each picture once, by its key, and hold every sample against its own."""
+        sizes: dict[Hashable, tuple[int, int]] = {}
+        pictures = {}
+        for sample in samples:
+            key = picture_key(sample.image)
+            if key not in pictures:
+                try:
+                    image = load_image(sample.image)
+                except EgmError as error:
+                    raise type(error)(f"sample {sample.id}: {error}") from error
+                sizes[key], pictures[key] = image.size, self._patches(image)
+            size = sizes[key]
+            if sample.size is not None and size != sample.size:
+                raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
+            if sample.box is not None and is_outside(sample.box, size, amodal=sample.amodal):
+                raise DataError(f"sample {sample.id} has its box outside its image of {size} pixels")
+        return pictures
+
+    def _patches(self, image: Image) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
         """Cut a picture into uint8 patches in the processor's order, resized as the processor resizes."""
-        try:
-            image = load_image(sample.image)
-        except EgmError as error:
-            raise type(error)(f"sample {sample.id}: {error}") from error
-        if sample.size is not None and image.size != sample.size:
-            raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {image.size} pixels")
-        if sample.box is not None and is_outside(sample.box, image.size, amodal=sample.amodal):
-            raise DataError(f"sample {sample.id} has its box outside its image of {image.size} pixels")
         patch, merge = self.images.patch_size, self.images.merge_size
         rows, columns = self._grid(image.size)
         if (columns * patch, rows * patch) == image.size:

@@ -1,37 +1,55 @@
-"""From the data section of a recipe to rows."""
+"""From the sources that a recipe names to rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from egm.datasets import open_dataset
 from egm.datasets.indexed import open_indexed
-from egm.datasets.synthetic import TRAINING
+from egm.datasets.synthetic import TRAINING, Style
 from egm.training.data.rows import DatasetRows, MixedRows, Rows, SynthRefRows
-from egm.training.recipe import DataSection, SourceSection
+from egm.training.recipe import SourceSection
 
 SYNTHETIC = {f"synthref/{name}": name for name in TRAINING}
 """SynthRef's training splits by their names in a recipe: what is made while training, in no order."""
 
 
-def open_rows(section: DataSection, seed: int) -> Rows:
-    """Open what a recipe trains on.
+def open_rows(
+    train: str | Sequence[SourceSection],
+    *,
+    seed: int,
+    images: Path | None = None,
+    scenes: int = 1_000_000,
+    phrases: int = 4,
+    rationale: Style = "candidates",
+) -> Rows:
+    """Open what is trained on.
 
     Of .jsonl and .parquet files only an index is made: see `egm.datasets.indexed`. Other files, and splits by name, are
     read whole, once, before the data loader's processes are started.
 
+    Args:
+        train: A split or file, or several sources that are mixed by weight.
+        seed: Which draw of a training split of SynthRef.
+        images: Folder of the images; by default that of the file.
+        scenes: How many scenes of a training split of SynthRef.
+        phrases: Samples a scene of it, at most.
+        rationale: Style of its rationales.
+
     Raises:
         DataError: If there is no such dataset, or it is of no known format.
     """
-    sources = section.sources
-    per_row = max(section.phrases if source.place in SYNTHETIC else 1 for source in sources)
-    parts = [_open(source, section, seed, per_row) for source in sources]
+    sources = (SourceSection(name=train),) if isinstance(train, str) else train
+    samples_per_row = max(phrases if source.place in SYNTHETIC else 1 for source in sources)
+
+    def rows_of(source: SourceSection) -> Rows:
+        if source.place in SYNTHETIC:
+            return SynthRefRows(scenes, seed, rationale, phrases, SYNTHETIC[source.place])
+        folder, path = source.images or images, Path(source.place)
+        indexed = open_indexed(path, images=folder) if path.is_file() else None
+        dataset = open_dataset(source.place, images=folder) if indexed is None else indexed
+        return DatasetRows(dataset, samples_per_row)
+
+    parts = [rows_of(source) for source in sources]
     return parts[0] if len(parts) == 1 else MixedRows(parts, [source.weight for source in sources])
-
-
-def _open(source: SourceSection, section: DataSection, seed: int, per_row: int) -> Rows:
-    if source.place in SYNTHETIC:
-        return SynthRefRows(section.scenes, seed, section.rationale, section.phrases, SYNTHETIC[source.place])
-    images, path = source.images or section.images, Path(source.place)
-    indexed = open_indexed(path, images=images) if path.is_file() else None
-    return DatasetRows(open_dataset(source.place, images=images) if indexed is None else indexed, per_row)

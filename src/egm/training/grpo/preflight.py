@@ -13,14 +13,14 @@ from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
 from egm.models.decode.decoder import BatchDecoder
-from egm.training.grpo.questions import Asker, Prompts
+from egm.training.grpo.grading import grade
+from egm.training.grpo.questions import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.grpo.trainer import grade
 from egm.training.rewards.reward import Grades, Reward
 from egm.types import Sample
 
-PROMPTS, DRAWS = 4, 4
-"""What is asked, and how often each: 16 rollouts."""
+PROMPTS, COMPLETIONS = 4, 4
+"""How many samples are asked about, and how often each: 16 rollouts."""
 
 _LEAST_TOKENS = 4
 _LEAST_SHARE = 0.02
@@ -47,18 +47,18 @@ def preflight(
     recipe: GRPORecipe,
     samples: Sequence[Sample],
     *,
-    asker: Asker,
+    collator: PromptCollator,
     decoder: BatchDecoder,
     reward: Reward,
     stops: Sequence[int],
 ) -> Grades:
-    """Draw and score 16 rollouts.
+    """Sample and score 16 rollouts.
 
     Args:
         recipe: What is to be done.
         samples: The first samples.
-        asker: Makes questions of them.
-        decoder: Draws answers.
+        collator: Makes prompts of them.
+        decoder: Decodes completions.
         reward: What these are worth.
         stops: Tokens that end a completion.
 
@@ -69,30 +69,34 @@ def preflight(
         EgmError: If the terms of the reward are all equal, or no box overlaps the truth and it can be told why; the
             message says so.
     """
-    drawn = recipe.rollout
+    rollout = recipe.rollout
 
-    def draw(asked: Asker, count: int) -> tuple[Prompts, list[str], Grades]:
-        prompts = asked(samples[:PROMPTS])
-        answers = decoder(
-            prompts, count, max_new_tokens=drawn.max_new_tokens, temperature=drawn.temperature, top_p=drawn.top_p,
-            top_k=drawn.top_k,
-        )  # fmt: skip
+    def sample(collate: PromptCollator, count: int) -> tuple[Prompts, list[str], Grades]:
+        prompts = collate(samples[:PROMPTS])
+        completions = decoder(
+            prompts,
+            count,
+            max_new_tokens=rollout.max_new_tokens,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+        )
         rows = [row for row in range(len(prompts.samples)) for _ in range(count)]
-        return prompts, *grade(reward, prompts, rows, answers, asked.processor.tokenizer, stops)
+        return prompts, *grade(reward, prompts, rows, completions, collate.processor.tokenizer, stops)
 
-    prompts, texts, grades = draw(asker, DRAWS)
+    prompts, texts, grades = sample(collator, COMPLETIONS)
     differ = np.ptp(grades.terms) > 1e-8
     if differ and any(score.iou > 0 for score in grades.scores):
         return grades
 
-    def other(style: str) -> Grades:
-        return draw(Asker(asker.processor, asker.codec, style), 1)[2]
+    def in_style(style: str) -> Grades:
+        return sample(PromptCollator(collator.processor, collator.codec, style), 1)[2]
 
     reason = (
-        _shrunk(prompts, asker.processor.image_processor)
-        or _cut_off(grades, texts, drawn.max_new_tokens)
-        or _otherwise_asked(recipe, asker.codec, grades, other)
-        or _other_convention(prompts, texts, grades, DRAWS)
+        _shrunk(prompts, collator.processor.image_processor)
+        or _cut_off(grades, texts, rollout.max_new_tokens)
+        or _other_prompt_style(recipe, collator.codec, grades, in_style)
+        or _other_convention(prompts, texts, grades, COMPLETIONS)
         or _unreadable(grades, texts)
     )
     if differ and reason is None:  # honest misses, of which `giou_below` tells near from far
@@ -100,9 +104,9 @@ def preflight(
     reason = reason or (
         f"every answer earns the same, such as {_quote(texts[0])}: raise rollout.temperature, or give harder samples"
     )
-    trouble = "no box overlaps the truth" if differ else f"the rewards are all {_worth(grades)}"
+    symptom = "no box overlaps the truth" if differ else f"the rewards are all {_worth(grades)}"
     raise EgmError(
-        f"preflight: of {len(texts)} rollouts {trouble}, so no box could be learnt: {reason} (--skip-preflight trains "
+        f"preflight: of {len(texts)} rollouts {symptom}, so no box could be learnt: {reason} (--skip-preflight trains "
         "all the same)"
     )
 
@@ -136,17 +140,19 @@ def _cut_off(grades: Grades, texts: Sequence[str], limit: int) -> str | None:
     )
 
 
-def _otherwise_asked(recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Callable[[str], Grades]) -> str | None:
-    """Tell whether the fine-tuning asked in other words: by its recipe, or because those earn more."""
-    own = recipe.data.prompt or codec.prompts[0]
-    taught = _taught_prompt(Path(recipe.model.name).parent / "recipe.yaml")
-    if taught is not None and (taught or codec.prompts[0]) != own:
+def _other_prompt_style(
+    recipe: GRPORecipe, codec: Codec, grades: Grades, in_style: Callable[[str], Grades]
+) -> str | None:
+    """Tell whether the fine-tuning asked in another prompt style: by its recipe, or because that earns more."""
+    style_here = recipe.data.prompt or codec.prompts[0]
+    taught = _fine_tuning_prompt(Path(recipe.model.name).parent / "recipe.yaml")
+    if taught is not None and (taught or codec.prompts[0]) != style_here:
         return (
-            f"data.prompt is {own!r}, but the fine-tuning asked in the style {taught or codec.prompts[0]!r}: set "
-            "data.prompt to that"
+            f"data.prompt is {style_here!r}, but the fine-tuning asked in the style {taught or codec.prompts[0]!r}: "
+            "set data.prompt to that"
         )
     for style in codec.prompts:
-        if style != own and (better := draw(style)).totals.mean() > grades.totals.mean() + 0.1:
+        if style != style_here and (better := in_style(style)).totals.mean() > grades.totals.mean() + 0.1:
             return (
                 f"asked in the style {style!r} the model earns {better.totals.mean():.2f} on average: the fine-tuning "
                 f"seems to have used it, so set data.prompt to {style}"
@@ -154,7 +160,7 @@ def _otherwise_asked(recipe: GRPORecipe, codec: Codec, grades: Grades, draw: Cal
     return None
 
 
-def _taught_prompt(path: Path) -> str | None:
+def _fine_tuning_prompt(path: Path) -> str | None:
     """Return the prompt style of the run that a model folder lies in: "" for the default, None if unknown."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -163,16 +169,16 @@ def _taught_prompt(path: Path) -> str | None:
         return None
 
 
-def _other_convention(prompts: Prompts, texts: Sequence[str], grades: Grades, draws: int) -> str | None:
+def _other_convention(prompts: Prompts, texts: Sequence[str], grades: Grades, completions: int) -> str | None:
     """Tell whether the numbers would be right if they meant something else; this only words the refusal."""
     readings: dict[str, list[float]] = {}
     for i, text in enumerate(texts):
-        sample = prompts.samples[i // draws]
-        size = prompts.sizes[prompts.pictures[i // draws]]
+        sample = prompts.samples[i // completions]
+        size = prompts.sizes[prompts.pictures[i // completions]]
         for name, codec in (("pixels", "qwen2_5_vl"), ("another family's tags on 0-1000", "internvl")):
-            found = get_codec(codec).parse(text.rpartition("</think>")[2], size=size, seen_size=size)
-            right = found.box is not None and sample.box is not None
-            readings.setdefault(name, []).append(iou(found.box, sample.box) if right else 0.0)  # type: ignore[arg-type]
+            box = get_codec(codec).parse(text.rpartition("</think>")[2], size=size, seen_size=size).box
+            overlap = 0.0 if box is None or sample.box is None else iou(box, sample.box)
+            readings.setdefault(name, []).append(overlap)
     name, values = max(readings.items(), key=lambda item: float(np.mean(item[1])))
     as_read = float(np.mean([score.iou for score in grades.scores]))
     if np.mean(values) > as_read + 0.1:

@@ -1,4 +1,4 @@
-"""Questions for a generation: each phrase tokenised once, each picture processed once, made ahead by workers."""
+"""Prompts for a generation: each phrase tokenised once, each picture processed once, prefetched by workers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from egm.errors import DataError, EgmError
 from egm.images import load_image, picture_key
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.training.data import Rows
-from egm.training.shared.callbacks import leave_signals_to_the_trainer
+from egm.training.data.workers import ignore_signals, without_traceback
 from egm.types import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts(PromptBatch):
-    """Questions as a model takes them, and what they ask.
+    """Prompts as a model takes them, with the samples that they are of.
 
     Attributes:
-        samples: What is asked, in order.
+        samples: One a prompt, in order.
         sizes: Width and height of each picture in pixels, upright, as it was found.
     """
 
@@ -30,51 +30,51 @@ class Prompts(PromptBatch):
     sizes: list[tuple[int, int]]
 
     def part(self, chosen: Sequence[int]) -> Prompts:
-        """Return the questions with these numbers, with the pictures that they are about."""
-        shown = sorted({self.pictures[number] for number in chosen})
+        """Return the prompts with these numbers, with the pictures that they are about."""
+        left = sorted({self.pictures[number] for number in chosen})  # as `PromptBatch.part` numbers them anew
         part = PromptBatch.part(self, chosen)
-        samples, sizes = [self.samples[number] for number in chosen], [self.sizes[picture] for picture in shown]
+        samples, sizes = [self.samples[number] for number in chosen], [self.sizes[picture] for picture in left]
         return Prompts(part.ids, part.pictures, part.pixels, part.grids, samples=samples, sizes=sizes)
 
 
-class Asker:
-    """Makes `Prompts` of samples.
+class PromptCollator:
+    """Collates samples into `Prompts`: each phrase tokenised, each picture loaded and processed once.
 
     Args:
         processor: The model's processor, of the Qwen3-VL family.
         codec: The model's convention.
         prompt: Prompt style; None takes the codec's own.
-        longest: Most tokens of a question; None for no limit.
+        max_tokens: Most tokens of a prompt; None for no limit.
     """
 
-    def __init__(self, processor: Any, codec: Codec, prompt: str | None, longest: int | None = None) -> None:
-        self.processor, self.codec, self.prompt, self.longest = processor, codec, prompt, longest
+    def __init__(self, processor: Any, codec: Codec, prompt: str | None, max_tokens: int | None = None) -> None:
+        self.processor, self.codec, self.prompt, self.max_tokens = processor, codec, prompt, max_tokens
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
 
     def __call__(self, samples: Sequence[Sample]) -> Prompts:
-        """Make the questions.
+        """Make the prompts.
 
         Raises:
-            DataError: If a sample has no box, or another size than its picture, or its question is too long.
+            DataError: If a sample has no box, or another size than its picture, or its prompt is too long.
             ImageError: If a picture cannot be read.
         """
-        known: dict[object, int] = {}
+        numbers: dict[object, int] = {}
         images: list[Any] = []
         pictures = []
         for sample in samples:
             if sample.box is None:
                 raise DataError(f"sample {sample.id} has no box: a reward needs one in every row")
             key = picture_key(sample.image)
-            if key not in known:
-                known[key] = len(images)
+            if key not in numbers:
+                numbers[key] = len(images)
                 try:
                     images.append(load_image(sample.image))
                 except EgmError as error:
                     raise type(error)(f"sample {sample.id}: {error}") from error
-            size = images[known[key]].size
+            size = images[numbers[key]].size
             if sample.size is not None and tuple(sample.size) != size:
                 raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
-            pictures.append(known[key])
+            pictures.append(numbers[key])
         texts = [
             self.processor.apply_chat_template(
                 self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt),
@@ -83,15 +83,15 @@ class Asker:
             )
             for sample in samples
         ]
-        made = make_prompts(self.processor, texts, pictures, images)
-        for sample, ids in zip(samples, made.ids, strict=True):
-            if self.longest is not None and len(ids) > self.longest:
+        batch = make_prompts(self.processor, texts, pictures, images)
+        for sample, ids in zip(samples, batch.ids, strict=True):
+            if self.max_tokens is not None and len(ids) > self.max_tokens:
                 raise DataError(
                     f"the question of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
-                    f"{self.longest}: raise it, or lower the image size"
+                    f"{self.max_tokens}: raise it, or lower the image size"
                 )
         sizes = [image.size for image in images]
-        return Prompts(made.ids, made.pictures, made.pixels, made.grids, samples=list(samples), sizes=sizes)
+        return Prompts(batch.ids, batch.pictures, batch.pixels, batch.grids, samples=list(samples), sizes=sizes)
 
 
 class SampleTable(torch.utils.data.Dataset[Sample]):
@@ -128,44 +128,43 @@ class SampleTable(torch.utils.data.Dataset[Sample]):
         raise DataError("there is not one sample to ask about: check data.train")
 
 
-class Ahead:
-    """Makes the questions of the coming generations while the present one is worked on.
+class PromptPrefetcher:
+    """Prefetches the prompts of the coming generations while the present one is worked on.
 
     Args:
         table: All samples.
-        asker: Makes questions of them.
+        collator: Makes prompts of them.
         stride: How far apart the numbers of two generations are: the prompts of all processes.
-        workers: Processes that work ahead; 0 makes each when it is asked for.
+        workers: Processes that prefetch; 0 makes each generation's prompts when they are asked for.
     """
 
-    def __init__(self, table: SampleTable, asker: Asker, *, stride: int, workers: int) -> None:
-        self._table, self._asker, self._stride, self._workers = table, asker, stride, workers
-        self._coming: Iterator[Prompts] | None = None
+    def __init__(self, table: SampleTable, collator: PromptCollator, *, stride: int, workers: int) -> None:
+        self._table, self._collator, self._stride, self._workers = table, collator, stride, workers
+        self._batches: Iterator[Prompts] | None = None
         self._next: list[int] = []
 
     def get(self, numbers: Sequence[int]) -> Prompts:
-        """Return the questions of these numbers; quick if they follow the last ones by one stride."""
+        """Return the prompts of the samples with these numbers; quick if they follow the last ones by one stride."""
         if self._workers == 0:
-            return self._asker([self._table[number] for number in numbers])
-        if self._coming is None or list(numbers) != self._next:
-            self._coming = iter(
+            return self._collator([self._table[number] for number in numbers])
+        if self._batches is None or list(numbers) != self._next:
+            self._batches = iter(
                 torch.utils.data.DataLoader(
                     self._table,
                     batch_sampler=list(self._from(numbers)),
-                    collate_fn=self._asker,
+                    collate_fn=self._collator,
                     num_workers=self._workers,
                     prefetch_factor=2,
-                    worker_init_fn=leave_signals_to_the_trainer,
+                    worker_init_fn=ignore_signals,
                 )
             )
         try:
-            prompts = next(self._coming)
+            prompts = next(self._batches)
         except EgmError as error:
-            # What a worker raises comes with its traceback in the text; the last line is ours.
-            raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
+            raise without_traceback(error) from error
         self._next = [number + self._stride for number in numbers]
         if self._next[-1] >= len(self._table):
-            self._coming = None
+            self._batches = None
         return prompts
 
     def _from(self, numbers: Sequence[int]) -> Iterator[list[int]]:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import html
 import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from egm.errors import ImageError
 from egm.files import write_bytes, write_text
-from egm.images import load_image
+from egm.images import MIN_SIDE, load_image
+from egm.pages.page import overlay_url, render
 from egm.training.grpo.questions import Prompts
 from egm.training.rewards.reward import Grades
 from egm.types import Sample
 
 _THUMBNAIL = 320
 _GROUPS_SHOWN = 60
-_STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222; background: #fff; }
-section { display: flex; gap: 1.5rem; border-top: 1px solid #ccc; padding: 1rem 0; align-items: flex-start; }
-svg { flex: none; } table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #eee; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 12px; } small { color: #666; }
-rect { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
-.truth { stroke: #1a7f37; } .hit { stroke: #0969da; } .miss { stroke: #cf222e; }
-"""
 
 
 class RolloutWriter:
@@ -69,8 +60,11 @@ class RolloutWriter:
         write_text(self._folder / f"step-{step:06}.p{self._process}.jsonl", "".join(line + "\n" for line in lines))
 
     def _picture(self, sample: Sample) -> str:
-        image = load_image(sample.image).copy()
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        image = load_image(sample.image)
+        scale = min(1.0, _THUMBNAIL / max(image.size))
+        # At least as large as `load_image` reads, also where a picture is long and narrow.
+        width, height = (max(MIN_SIDE, round(scale * side)) for side in image.size)
+        image = image.resize((width, height)) if scale < 1 else image
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=85)
         name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.jpg"
@@ -117,42 +111,29 @@ def write_page(folder: Path, out: Path) -> Path:
     for rollout in read_rollouts(folder):
         if rollout["group"] in groups:
             groups[rollout["group"]].append(rollout)
-    body = "".join(_group(group, folder) for group in groups.values())
-    write_text(
-        out,
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n<title>Rollouts</title>\n"
-        f"<style>{_STYLE}</style>\n<h1>Rollouts</h1>\n<p>{len(shown)} of {len(names)} groups. The true box is green, "
-        f"hits at IoU 0.5 are blue, misses red.</p>\n{body}</html>\n",
+    page = render(
+        "rollouts.html.j2",
+        styles=("page.css", "rollouts.css"),
+        shown=len(shown),
+        total=len(names),
+        groups=[(group, _overlay(group, folder / "pictures")) for group in groups.values()],
     )
+    write_text(out, page)
     return out
 
 
-def _group(rollouts: Sequence[dict[str, Any]], folder: Path) -> str:
-    first = rollouts[0]
-    width, height = first["size"]
-    scale = min(1.0, _THUMBNAIL / max(width, height))
-    picture = base64.b64encode((folder / "pictures" / Path(first["picture"]).name).read_bytes()).decode("ascii")
-    boxes = [(r["box"], "hit" if r["iou"] >= 0.5 else "miss") for r in rollouts if r["box"]]
-    rects = "".join(_rect(box, kind) for box, kind in [*boxes, (first["truth"], "truth")])
-    rows = "".join(
-        f"<tr><td>{r['reward']:.3f}<br><small>{_parts(r['parts'])}</small><td>{r['advantage']:+.2f}<td>{r['iou']:.2f}"
-        f"<td><pre>{html.escape(r['text'])}</pre><small>{html.escape(r['failure'] or '')}</small></tr>"
-        for r in rollouts
-    )
-    return (
-        f'<section><svg width="{width * scale:.0f}" height="{height * scale:.0f}" viewBox="0 0 {width} {height}">'
-        f'<image href="data:image/jpeg;base64,{picture}" width="{width}" height="{height}"/>{rects}</svg><div>'
-        f"<h2>{html.escape(first['phrase'])}</h2><p><small>step {first['step']}, {html.escape(first['id'])}, "
-        f"{html.escape(first['image'])}</small></p><table><tr><th>reward<th>advantage<th>IoU<th>text</tr>{rows}</table>"
-        "</div></section>\n"
-    )
+def _overlay(group: Sequence[dict[str, Any]], pictures: Path) -> str | None:
+    """The small picture of a group with all of its boxes; None if it is damaged, which should not end a run."""
+    first = group[0]
+    try:
+        picture = load_image(first["picture"], root=pictures)
+    except ImageError:
+        return None
+    across, down = picture.width / first["size"][0], picture.height / first["size"][1]
 
+    def shrunk(corners: Sequence[float]) -> tuple[float, ...]:
+        x1, y1, x2, y2 = corners
+        return across * x1, down * y1, across * x2, down * y2
 
-def _rect(box: Sequence[float], kind: str) -> str:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return f'<rect class="{kind}" x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"/>'
-
-
-def _parts(parts: dict[str, float]) -> str:
-    return html.escape(", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
+    boxes = dict.fromkeys(shrunk(rollout["box"]) for rollout in group if rollout["box"])
+    return overlay_url(picture, boxes=list(boxes), truth=shrunk(first["truth"]))

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,19 +16,33 @@ from egm.datasets import open_dataset
 from egm.errors import DataError, EgmError, RecipeError
 from egm.extras import TRAINING, need
 from egm.training.grpo.recipe import GreedySection, GRPORecipe
-from egm.training.recipe import DataSection
 from egm.training.rewards.reward import Reward
 from egm.types import Sample
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
     from trl import GRPOConfig
 
+    from egm.training.grpo.questions import SampleTable
     from egm.training.grpo.trainer import GroundingGRPOTrainer
-    from egm.training.shared.callbacks import StopOnSignal
 
-_SHOWN = ("reward", "accuracy", "no_box", "frac_reward_zero_std", "completions/mean_length", "entropy", "kl",
-          "grad_norm", "step_time", "eval_accuracy", "eval_mean_iou")  # fmt: skip
+_MAIN_FIGURES = (
+    "reward",
+    "accuracy",
+    "no_box",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "entropy",
+    "kl",
+    "grad_norm",
+    "step_time",
+    "eval_accuracy",
+    "eval_mean_iou",
+)
+"""What standard error shows of a line of the log."""
+
 _LOSSES = {"grpo": "grpo", "dapo": "dapo", "dr_grpo": "dr_grpo", "gspo": "grpo"}
+"""TRL's names; gspo is its grpo with one ratio a completion."""
 
 
 def run_grpo(
@@ -55,19 +70,21 @@ def run_grpo(
     """
     need("egm grpo", *TRAINING)
     from egm.training.grpo.rollouts import write_page
-    from egm.training.sft.run import save_trained
-    from egm.training.shared.callbacks import AtCheckpoints
-    from egm.training.shared.run_folder import last_checkpoint, note, ran_out, start_run, train_from
+    from egm.training.shared.callbacks import AfterCheckpoint, StopOnSignal
+    from egm.training.shared.driver import ran_out, train_from
+    from egm.training.shared.model import save_trained
+    from egm.training.shared.run_folder import last_checkpoint, note, start_run
 
-    trainer, stop = _build(recipe, out, check=check and not resume, reward=reward)
+    stop = StopOnSignal()
+    trainer = make_trainer(recipe, out, check=check and not resume, reward=reward, callbacks=[stop])
     checkpoint = last_checkpoint(recipe, out) if resume else None
     main = trainer.is_world_process_zero()
     if not resume and main:
-        start_run(recipe, out)
+        start_run(recipe, out, seed=recipe.run.seed)
     trainer.accelerator.wait_for_everyone()
     page = partial(write_page, out / "rollouts", out / "rollouts.html")
     if main and recipe.rollout.keep:  # a run that is killed has one too
-        trainer.add_callback(AtCheckpoints(page))
+        trainer.add_callback(AfterCheckpoint(page))
     started = time.perf_counter()
     try:
         loss = train_from(trainer, checkpoint)
@@ -93,25 +110,91 @@ def run_grpo(
     return folder
 
 
-def _build(
-    recipe: GRPORecipe, out: Path, *, check: bool, reward: Reward | None
-) -> tuple[GroundingGRPOTrainer, StopOnSignal]:
-    """Load all there is to load, check it, and put it together; nothing is written yet."""
+def make_trainer(
+    recipe: GRPORecipe,
+    out: Path,
+    *,
+    check: bool = False,
+    reward: Reward | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> GroundingGRPOTrainer:
+    """Make the trainer of a recipe: all that it needs is loaded and checked, and nothing is written yet.
+
+    Args:
+        recipe: What to train, on what, and how.
+        out: Run folder.
+        check: Refuse a folder that holds a run, and a run that could not learn by 16 rollouts.
+        reward: What completions are worth, in place of what the recipe says.
+        callbacks: Called before the trainer's own.
+
+    Raises:
+        EgmError: As `run_grpo` does.
+    """
     import torch
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback
 
     from egm.backends.tokens import stop_tokens
-    from egm.training.data import SYNTHETIC, check_boxes, open_rows
+    from egm.models.fast.enable import enable_fast_path
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
-    from egm.training.grpo.questions import Ahead, Asker, SampleTable
+    from egm.training.grpo.questions import PromptCollator, PromptPrefetcher
     from egm.training.grpo.rollouts import RolloutWriter
     from egm.training.grpo.trainer import GroundingGRPOTrainer, make_decoder
-    from egm.training.sft.run import make_codec, open_model
-    from egm.training.shared.callbacks import LogFile, Measure, StopOnSignal
+    from egm.training.shared.callbacks import LogFile, PeriodicEvaluation
+    from egm.training.shared.model import make_codec, open_model
     from egm.training.shared.run_folder import check_free
     from egm.training.shared.trainable import choose_parts
 
+    _check_settings(recipe)
+    if check:
+        check_free(out)
+    args, rollout = trl_arguments(recipe, out), recipe.rollout
+    table, held_out = _open_table(recipe), _held_out(recipe.eval)
+    model, processor = open_model(recipe.model, seed=recipe.run.seed)
+    codec = make_codec(model.config, processor)
+    check_digits(processor.tokenizer, recipe.model.name)
+    model = choose_parts(model, recipe.model, seed=recipe.run.seed)
+    enable_fast_path(model)
+    reward = reward or Reward(recipe.reward, codec)
+    max_tokens = rollout.max_prompt if rollout.engine == "vllm-colocate" else None
+    collator = PromptCollator(processor, codec, recipe.data.prompt, max_tokens)
+    if check:
+        model = model.to(args.device)
+        stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
+        torch.manual_seed(recipe.run.seed)
+        first = [table[number] for number in range(min(PROMPTS, len(table)))]
+        decoder = make_decoder(model, processor, stops, recipe, bf16=args.bf16)
+        preflight(recipe, first, collator=collator, decoder=decoder, reward=reward, stops=stops)
+        del decoder
+    if recipe.run.compile:
+        from egm.models.fast.compiled import compile_layers
+
+        compile_layers(model)
+    stride = recipe.optim.prompts * rollout.candidates
+    trainer = GroundingGRPOTrainer(
+        recipe=recipe,
+        prefetcher=PromptPrefetcher(table, collator, stride=stride, workers=recipe.run.workers),
+        collator=PromptCollator(processor, codec, recipe.data.prompt),  # held-out samples are answered in this process
+        reward=reward,
+        rollouts=RolloutWriter(out / "rollouts", keep=rollout.keep, process=args.process_index),
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict({"number": range(len(table) // rollout.candidates)}),
+        processing_class=processor,
+    )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        _refuse_sharded(recipe)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    for callback in (*callbacks, LogFile(out / "log.jsonl", _MAIN_FIGURES)):
+        trainer.add_callback(callback)
+    if recipe.eval is not None:
+        trainer.add_callback(PeriodicEvaluation(recipe.eval.every, partial(trainer.measure, held_out)))
+    return trainer
+
+
+def _check_settings(recipe: GRPORecipe) -> None:
+    """Refuse what the shared sections allow and reinforcement does not, and an engine that is not installed."""
     if not recipe.run.fast_path:
         raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
     if recipe.run.flatten:
@@ -121,70 +204,32 @@ def _build(
             f"rollout.engine {recipe.rollout.engine} needs vLLM, which is not installed here: pip install 'trl[vllm]', "
             "or set rollout.engine to batched"
         )
-    if check:
-        check_free(out)
-    args = _arguments(recipe, out)
-    rows = open_rows(
-        DataSection(train=recipe.data.train, images=recipe.data.images, scenes=recipe.data.scenes), recipe.run.seed
-    )
+
+
+def _open_table(recipe: GRPORecipe) -> SampleTable:
+    """Open the samples in the order in which they are asked about."""
+    import torch
+
+    from egm.training.data import SYNTHETIC, check_boxes, open_rows
+    from egm.training.grpo.questions import SampleTable
+
+    data = recipe.data
+    rows = open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes)
     check_boxes(rows)
-    held_out = _held_out(recipe.eval)
-    model, processor = open_model(recipe.model, seed=recipe.run.seed)
-    codec = make_codec(model.config, processor)
-    check_digits(processor.tokenizer, recipe.model.name)
-    model = choose_parts(model, recipe.model, seed=recipe.run.seed)
-
-    from egm.models.fast.enable import enable_fast_path
-
-    enable_fast_path(model)
     generator = torch.Generator().manual_seed(recipe.run.seed)
-    made = recipe.data.train in SYNTHETIC  # scenes come in no order already
+    made = data.train in SYNTHETIC  # scenes come in no order already
     table = SampleTable(rows, None if made else torch.randperm(len(rows), generator=generator).tolist())
-    asked = recipe.optim.prompts * recipe.rollout.candidates
-    if len(table) < asked:
+    needed = recipe.optim.prompts * recipe.rollout.candidates
+    if len(table) < needed:
         raise DataError(
-            f"{recipe.data.train} has {len(table)} samples, fewer than a step asks: {asked} (optim.prompts x "
+            f"{data.train} has {len(table)} samples, fewer than a step asks: {needed} (optim.prompts x "
             "rollout.candidates)"
         )
-    longest = recipe.rollout.max_prompt if recipe.rollout.engine == "vllm-colocate" else None
-    asker, reward = Asker(processor, codec, recipe.data.prompt, longest), reward or Reward(recipe.reward, codec)
-    if check:
-        model = model.to(args.device)
-        stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
-        torch.manual_seed(recipe.run.seed)
-        first = [table[number] for number in range(min(PROMPTS, len(table)))]
-        decoder = make_decoder(model, processor, stops, recipe, bf16=args.bf16)
-        preflight(recipe, first, asker=asker, decoder=decoder, reward=reward, stops=stops)
-        del decoder
-    if recipe.run.compile:
-        from egm.models.fast.compiled import compile_layers
-
-        compile_layers(model)
-    trainer = GroundingGRPOTrainer(
-        recipe=recipe,
-        ahead=Ahead(table, asker, stride=asked, workers=recipe.run.workers),
-        asker=Asker(processor, codec, recipe.data.prompt),  # held-out samples are answered in this process
-        reward=reward,
-        rollouts=RolloutWriter(out / "rollouts", keep=recipe.rollout.keep, process=args.process_index),
-        model=model,
-        args=args,
-        train_dataset=Dataset.from_dict({"number": range(len(table) // recipe.rollout.candidates)}),
-        processing_class=processor,
-    )
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        _refuse_whole(recipe)
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    stop = StopOnSignal()
-    for callback in (stop, LogFile(out / "log.jsonl", _SHOWN)):
-        trainer.add_callback(callback)
-    if recipe.eval is not None:
-        trainer.add_callback(Measure(recipe.eval.every, partial(trainer.measure, held_out)))
-    return trainer, stop
+    return table
 
 
-def _refuse_whole(recipe: GRPORecipe) -> None:
-    """Refuse what needs whole weights, where each process has a share of them."""
+def _refuse_sharded(recipe: GRPORecipe) -> None:
+    """Refuse what needs whole weights, where each process has a shard of them."""
     whole = [] if recipe.eval is None else ["eval"]
     whole += [] if recipe.rollout.engine.startswith("vllm") else [f"rollout.engine {recipe.rollout.engine}"]
     if whole:
@@ -203,8 +248,12 @@ def _held_out(section: GreedySection | None) -> list[Sample]:
     return samples
 
 
-def _rows(recipe: GRPORecipe, processes: int) -> int:
-    """Return the completions of one pass on one of so many processes."""
+def rows_per_pass(recipe: GRPORecipe, processes: int) -> int:
+    """Return the completions of one forward pass on one of so many processes.
+
+    Raises:
+        RecipeError: If the prompts do not divide among processes and passes.
+    """
     prompts, group = recipe.optim.prompts, recipe.rollout.group
     passes = recipe.optim.updates * recipe.optim.accumulation
     rows, rest = divmod(prompts * group, processes * passes)
@@ -216,14 +265,19 @@ def _rows(recipe: GRPORecipe, processes: int) -> int:
     return rows
 
 
-def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
+def trl_arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
+    """Word the recipe for TRL's trainer.
+
+    Raises:
+        RecipeError: If the prompts do not divide among the processes.
+    """
     import torch
     from accelerate import PartialState
     from trl import GRPOConfig
 
-    optim, drawn, run = recipe.optim, recipe.rollout, recipe.run
+    optim, rollout, run = recipe.optim, recipe.rollout, recipe.run
     on_gpu = torch.cuda.is_available()
-    rows = _rows(recipe, PartialState(cpu=not on_gpu).num_processes)
+    rows = rows_per_pass(recipe, PartialState(cpu=not on_gpu).num_processes)
     scale = optim.scale or ("none" if optim.loss == "dr_grpo" else "group")
     return GRPOConfig(
         output_dir=str(out / "checkpoints"),
@@ -231,7 +285,7 @@ def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=optim.accumulation,
         steps_per_generation=optim.updates * optim.accumulation,
-        num_generations=drawn.group,
+        num_generations=rollout.group,
         num_iterations=optim.iterations,
         loss_type=_LOSSES[optim.loss],
         importance_sampling_level="sequence" if optim.loss == "gspo" else "token",
@@ -240,10 +294,10 @@ def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         epsilon=optim.clip_low,
         epsilon_high=optim.clip_high,
         scale_rewards=scale,
-        max_completion_length=drawn.max_new_tokens,
-        temperature=drawn.temperature,
-        top_p=drawn.top_p,
-        top_k=drawn.top_k,
+        max_completion_length=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
         learning_rate=optim.learning_rate,
         lr_scheduler_type=optim.schedule,
         warmup_steps=optim.warmup_steps,
@@ -268,31 +322,34 @@ def _arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
 
 
 def _engine(recipe: GRPORecipe) -> dict[str, Any]:
-    """Word the engine for TRL; placeholders of pictures are never sampled, which each engine is told in its own way."""
+    """Word the engine for TRL.
+
+    Placeholders of pictures are never sampled, for which transformers has `suppress_tokens` and vLLM a `logit_bias`.
+    """
     from egm.backends.checkpoint import find_checkpoint
 
     config = find_checkpoint(recipe.model.name).config
     banned = [int(config[name]) for name in ("image_token_id", "video_token_id") if name in config]
-    drawn = recipe.rollout
-    if not drawn.engine.startswith("vllm"):
+    rollout = recipe.rollout
+    if not rollout.engine.startswith("vllm"):
         return {"generation_kwargs": {"suppress_tokens": banned}}
     options: dict[str, Any] = {
         "use_vllm": True,
-        "vllm_mode": drawn.engine.removeprefix("vllm-"),
+        "vllm_mode": rollout.engine.removeprefix("vllm-"),
         "generation_kwargs": {"logit_bias": dict.fromkeys(banned, -100.0)},
     }
-    if drawn.engine == "vllm-server":
-        return options | {"vllm_server_base_url": drawn.url}
+    if rollout.engine == "vllm-server":
+        return options | {"vllm_server_base_url": rollout.url}
     # vLLM's own choice is the model's context: hundreds of thousands of tokens, whose cache would have to fit.
-    room = drawn.max_prompt + drawn.max_new_tokens
-    context = config.get("text_config", config).get("max_position_embeddings", room)
+    needed = rollout.max_prompt + rollout.max_new_tokens
+    context = config.get("text_config", config).get("max_position_embeddings", needed)
     return options | {
-        "vllm_gpu_memory_utilization": drawn.gpu_memory,
-        "vllm_max_model_length": min(room, int(context)),
+        "vllm_gpu_memory_utilization": rollout.gpu_memory,
+        "vllm_max_model_length": min(needed, int(context)),
     }
 
 
 def _recomputing(config: Any, *, recompute: bool) -> dict[str, bool]:
-    from egm.training.sft.run import checkpointing_name
+    from egm.training.shared.model import checkpointing_name
 
     return {checkpointing_name(config): recompute}

@@ -5,7 +5,7 @@ This is the one place that overrides private methods of TRL. What is replaced, a
 - `_tokenize_prompts`, `_generate_single_turn`: each prompt and picture is processed once, not once a completion, and
   completions are decoded side by side (`egm.models.decode.decoder`), or by vLLM, which alone is shown the pictures.
 - `_calculate_rewards`: texts are decoded as evaluation decodes them, and the parts of rewards are kept.
-- `_get_per_token_logps_and_entropies`: sequences are packed to the left, so that no attention mask is needed, and the
+- `_get_per_token_logps_and_entropies`: rows are packed (`packing.py`), so that no attention mask is needed, and the
   tower sees each picture once.
 - `_generate_and_score_completions`, `_compute_loss`: of several candidates those groups are taken whose rewards differ
   most; groups without spread are counted and, as what all of a group share, masked; rollouts are kept.
@@ -25,18 +25,19 @@ import torch
 from numpy.typing import NDArray
 from trl import GRPOTrainer
 
-from egm.backends.tokens import strip_stop
 from egm.images import load_image
 from egm.models.decode.decoder import BatchDecoder
-from egm.models.fast.rope_index import position_ids
-from egm.training.grpo.branching import GroupDrawer
-from egm.training.grpo.questions import Ahead, Asker, Prompts
+from egm.training.data.collate import IGNORED
+from egm.training.grpo.branching import GroupSampler
+from egm.training.grpo.grading import grade
+from egm.training.grpo.packing import PromptPositions, completion_values, pack
+from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
-from egm.training.grpo.vllm import hold_to_prompts
+from egm.training.grpo.vllm import checked_generate
 from egm.training.rewards.reward import Grades, Reward
+from egm.training.shared.driver import written_whole
 from egm.training.shared.processes import is_first
-from egm.training.shared.run_folder import written_whole
 from egm.types import Sample
 
 TESTED: Final = ("1.16",)
@@ -50,67 +51,79 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     Args:
         recipe: What to do.
-        ahead: Makes questions of numbers.
-        asker: Makes questions of samples.
+        prefetcher: Makes prompts of the numbers of samples.
+        collator: Makes prompts of held-out samples.
         reward: What completions are worth.
         rollouts: Keeps some of them.
         **kwargs: GRPOTrainer's own.
     """
 
+    # Of the present generation: U prompts with G completions each, B = U * G rows.
     _prompts: Prompts
-    _completions: list[list[int]]
-    _shared: list[int]
-    _grades: Grades
-    _texts: list[str]
-    _rows: torch.Tensor
-    _positions: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    _positions: PromptPositions
+    _completions: list[list[int]]  # B, where this process decodes
+    _shared_tokens: list[int]  # U: how many tokens each group has in common
+    _texts: list[str]  # B
+    _grades: Grades  # of B completions
+    _rows: torch.Tensor  # the number of its prompt for each row; in a pass, for the rows of that pass
 
     def __init__(
-        self, *, recipe: GRPORecipe, ahead: Ahead, asker: Asker, reward: Reward, rollouts: RolloutWriter, **kwargs: Any
+        self,
+        *,
+        recipe: GRPORecipe,
+        prefetcher: PromptPrefetcher,
+        collator: PromptCollator,
+        reward: Reward,
+        rollouts: RolloutWriter,
+        **kwargs: Any,
     ) -> None:
         check_version()
-        self._recipe, self._ahead, self._asker = recipe, ahead, asker
+        self._recipe, self._prefetcher, self._collator = recipe, prefetcher, collator
         self._reward, self._rollouts = reward, rollouts
         self._batched = recipe.rollout.engine == "batched"
-        self._scale = 1.0
+        self._loss_scale = 1.0
         super().__init__(reward_funcs=[reward], **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
-        self._draw = GroupDrawer(self.decoder, self._tokenizer, self.eos_token_ids, recipe.rollout)
+        self._sample_groups = GroupSampler(self.decoder, self._tokenizer, self.eos_token_ids, recipe.rollout)
         if self.ref_model is not None:
             from egm.models.fast.enable import enable_fast_path
 
             enable_fast_path(self.accelerator.unwrap_model(self.ref_model))
         if self.use_vllm:
-            # the server is sent pictures apart, and takes prompts as they are
-            alone = self.processing_class.image_token_id if self.vllm_mode == "colocate" else None
-            self.vllm_generation.generate = hold_to_prompts(self.vllm_generation.generate, alone)
+            # The server is sent pictures apart, and takes prompts as they are.
+            placeholder = self.processing_class.image_token_id if self.vllm_mode == "colocate" else None
+            self.vllm_generation.generate = checked_generate(self.vllm_generation.generate, placeholder)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        group = self.num_generations
-        several = self._recipe.rollout.candidates
-        numbers = [several * example["number"] + turn for example in inputs[::group] for turn in range(several)]
-        self._prompts = prompts = self._ahead.get(numbers)
-        self._scale = 1.0
+        group, candidates = self.num_generations, self._recipe.rollout.candidates
+        # TRL's sampler repeats each number once a completion. Of several candidates each number stands for a run of
+        # samples, all of which are asked about, and a share of which is kept.
+        numbers = [candidates * example["number"] + turn for example in inputs[::group] for turn in range(candidates)]
+        self._prompts = prompts = self._prefetcher.get(numbers)
+        self._loss_scale = 1.0
         if self._batched:
-            self._completions, self._shared = self._draw(prompts)
+            self._completions, self._shared_tokens = self._sample_groups(prompts)
             if self._recipe.rollout.branch is not None:
-                parted = np.array(self._shared)
-                self._note({"branch/parted": np.mean(parted > 0), "branch/shared_tokens": parted.mean()})
-            if several > 1:
-                self._prompts = prompts = self._choose(prompts, len(numbers) // several)
+                shared = np.array(self._shared_tokens)
+                self._note({"branch/parted": np.mean(shared > 0), "branch/shared_tokens": shared.mean()})
+            if candidates > 1:
+                self._prompts = prompts = self._choose(prompts, len(numbers) // candidates)
         self._rows = torch.arange(len(prompts.samples)).repeat_interleave(group)
-        self._positions = self._prompt_positions(prompts)
+        self._positions = PromptPositions.of(
+            prompts, self.model.config, pad=self._tokenizer.pad_token_id, device=self.accelerator.device
+        )
         examples = [
             {"prompt": [{"role": "user", "content": sample.phrase}]} for sample in prompts.samples for _ in range(group)
         ]
         output: dict[str, Any] = super()._generate_and_score_completions(examples)
+        # TRL shuffles the rows and splits them among passes; by this each pass finds the prompts of its rows.
         output["rows"] = self._rows
         if "importance_sampling_ratio" in output:  # TRL leaves out whom vLLM thinks too different, and says nothing
             left_out = (output["importance_sampling_ratio"] == 0).float().mean()
             self._metrics["train"]["sampling/left_out"].append(self.accelerator.gather(left_out).mean().item())
-        self._mask_what_teaches_nothing(output)
-        # TRL's own is of the whole batch where it scales by that
+        self._mask_loss(output)
+        # TRL's own is of the whole batch where it scales by that.
         self._metrics["train" if self.model.training else "eval"]["frac_reward_zero_std"].pop()
         self._note_grades(self._grades)
         step = self.state.global_step + 1
@@ -118,7 +131,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return output
 
     def _choose(self, prompts: Prompts, count: int) -> Prompts:
-        """Take the questions whose rewards differ most, and their completions."""
+        """Take the prompts whose rewards differ most, and their completions."""
         group = self.num_generations
         rows = [row for row in range(len(prompts.samples)) for _ in range(group)]
         grades = grade(self._reward, prompts, rows, self._completions, self._tokenizer, self.eos_token_ids)[1]
@@ -126,41 +139,47 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         spread = grades.totals.reshape(-1, group).std(axis=1)
         chosen = sorted(np.argsort(-spread, kind="stable")[:count].tolist())
         self._completions = [ids for row in chosen for ids in self._completions[group * row : group * (row + 1)]]
-        self._shared = [self._shared[row] for row in chosen]
+        self._shared_tokens = [self._shared_tokens[row] for row in chosen]
         return prompts.part(chosen)
 
-    def _mask_what_teaches_nothing(self, output: dict[str, Any]) -> None:
-        """Leave groups without spread, and what a group shares, out of the loss and of what it is averaged over."""
-        mask, branched = output["completion_mask"], self._recipe.rollout.branch is not None
-        kept = torch.ones_like(mask)
+    def _mask_loss(self, output: dict[str, Any]) -> None:
+        """Mask groups without spread, and the tokens that a group shares, out of the loss and its denominators."""
+        completion_mask, branched = output["completion_mask"], self._recipe.rollout.branch is not None  # (B, C)
+        target_mask = torch.ones_like(completion_mask)
         if self._recipe.optim.zero_spread == "mask":
             spread = torch.from_numpy(self._have_spread(self._grades)).repeat_interleave(self.num_generations)
-            kept *= spread.to(mask.device)[:, None]
+            target_mask *= spread.to(completion_mask.device)[:, None]
         elif not branched:
             return
-        told = kept[:, 0].sum()
+        # Rows are counted before shared tokens go, since those may stand in any row's first column.
+        counted_rows = target_mask[:, 0].sum()
         if branched:
-            shared = torch.tensor(self._shared)[self._rows].to(mask.device)
-            kept *= torch.arange(mask.shape[1], device=mask.device) >= shared[:, None]
-        counts = torch.stack([(mask * kept).sum().float(), told.float(), torch.ones_like(kept[:, 0]).sum().float()])
-        tokens, rows, all_rows = self.accelerator.gather(counts[None]).sum(0)
-        output["tool_mask"] = kept
+            shared = torch.tensor(self._shared_tokens)[self._rows].to(completion_mask.device)
+            columns = torch.arange(completion_mask.shape[1], device=completion_mask.device)
+            target_mask *= columns >= shared[:, None]
+        counts = [(completion_mask * target_mask).sum(), counted_rows, len(target_mask)]
+        own = torch.tensor([list(map(float, counts))], device=self.accelerator.device)
+        tokens, rows, all_rows = self.accelerator.gather(own).sum(0)
+        output["tool_mask"] = target_mask  # what TRL calls a mask over the completion mask
         output["num_items_in_batch"] = tokens
-        # dapo divides by the tokens above, the others by the number of rows
-        self._scale = 1.0 if self.loss_type == "dapo" else float(all_rows / rows.clamp(min=1))
+        # dapo divides by the tokens above. The others divide by the number of rows, so that what they give is scaled to
+        # the rows that count.
+        self._loss_scale = 1.0 if self.loss_type == "dapo" else float(all_rows / rows.clamp(min=1))
 
     def _have_spread(self, grades: Grades) -> NDArray[np.bool_]:
         """Tell of each group whether its rewards differ, shape (groups,)."""
         return np.ptp(grades.totals.reshape(-1, self.num_generations), axis=1) > 1e-8  # type: ignore[no-any-return]
 
     def _note_grades(self, grades: Grades, kind: str = "") -> None:
-        hits = [score.hit() for score in grades.scores]
-        found = [score.failure is None for score in grades.scores]
-        ious = [score.iou for score in grades.scores]
-        own = {"accuracy": np.mean(hits), "mean_iou": np.mean(ious), "no_box": 1 - np.mean(found)}
-        own["frac_reward_zero_std"] = 1 - np.mean(self._have_spread(grades))
-        own |= {f"reward/{name}": values.mean() for name, values in grades.parts.items()}
-        self._note({kind + name: value for name, value in own.items()})
+        """Note what completions were worth, under names that begin with `kind`."""
+        figures = {
+            "accuracy": np.mean([score.hit() for score in grades.scores]),
+            "mean_iou": np.mean([score.iou for score in grades.scores]),
+            "no_box": np.mean([score.failure is not None for score in grades.scores]),
+            "frac_reward_zero_std": 1 - np.mean(self._have_spread(grades)),
+        }
+        figures |= {f"reward/{name}": values.mean() for name, values in grades.parts.items()}
+        self._note({kind + name: value for name, value in figures.items()})
 
     def _note(self, means: Mapping[str, Any]) -> None:
         """Note figures for the log, as means over the processes."""
@@ -170,15 +189,15 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         del prompts
-        asked, rows = self._prompts, self._rows.tolist()
-        ids = [asked.ids[row] for row in rows]
+        prompts_once, rows = self._prompts, self._rows.tolist()
+        ids = [prompts_once.ids[row] for row in rows]
         if self._batched or self.use_vllm:
             return ids, None, {}
-        pictures = [asked.pictures[row] for row in rows]
+        pictures = [prompts_once.pictures[row] for row in rows]
         token = self.processing_class.image_token_id
         fields = {
             "pixel_values": self._pixels(pictures),
-            "image_grid_thw": torch.tensor([asked.grids[picture] for picture in pictures]),
+            "image_grid_thw": torch.tensor([prompts_once.grids[picture] for picture in pictures]),
             "mm_token_type_ids": [[int(i == token) for i in row] for row in ids],
         }
         return ids, None, fields
@@ -187,11 +206,10 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._batched:
             return self._completions, None
         if self.use_vllm:
-            asked = self._prompts
-            shown = {
-                picture: load_image(sample.image) for picture, sample in zip(asked.pictures, asked.samples, strict=True)
-            }
-            images = [[shown[asked.pictures[row]]] for row in self._rows.tolist()]
+            prompts = self._prompts
+            by_number = dict(zip(prompts.pictures, (sample.image for sample in prompts.samples), strict=True))
+            loaded = {number: load_image(image) for number, image in by_number.items()}
+            images = [[loaded[prompts.pictures[row]]] for row in self._rows.tolist()]
         return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)  # type: ignore[no-any-return]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
@@ -201,18 +219,6 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         totals = torch.from_numpy(self._grades.totals).to(self.accelerator.device, torch.float32)
         return self.accelerator.gather(totals[:, None])  # type: ignore[no-any-return]
-
-    def _prompt_positions(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Positions of each question (3, U, P), its length (U,), and the position that comes after it (U,)."""
-        lengths = torch.tensor([len(ids) for ids in prompts.ids])
-        table = torch.full((len(prompts.ids), int(lengths.max())), self._tokenizer.pad_token_id)
-        for row, ids in enumerate(prompts.ids):
-            table[row, : len(ids)] = torch.tensor(ids)
-        mask = torch.arange(table.shape[1]) < lengths[:, None]
-        grids = [prompts.grids[picture] for picture in prompts.pictures]
-        positions = position_ids(table, grids, mask, self.model.config)
-        device = self.accelerator.device
-        return positions.to(device), lengths.to(device), (positions.amax(dim=(0, 2)) + 1).to(device)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -228,12 +234,16 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         del kwargs
         size = batch_size or len(input_ids)
         parts = [
-            self._pass(
-                model, input_ids[i : i + size], attention_mask[i : i + size], self._rows[i : i + size], logits_to_keep,
+            self._forward(
+                model,
+                input_ids[first : first + size],
+                attention_mask[first : first + size],
+                self._rows[first : first + size],
+                logits_to_keep,
                 aux_loss=compute_aux_loss,
             )
-            for i in range(0, len(input_ids), size)
-        ]  # fmt: skip
+            for first in range(0, len(input_ids), size)
+        ]
         logps, entropies, aux = zip(*parts, strict=True)
         return (
             torch.cat(logps),
@@ -241,45 +251,50 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             torch.stack(aux).mean() if compute_aux_loss else None,
         )
 
-    def _pass(
-        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, keep: int, *, aux_loss: bool
+    def _forward(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, columns: int, *, aux_loss: bool
     ) -> tuple[torch.Tensor, Any, Any]:
-        device, total = ids.device, ids.shape[1]
-        positions, prompt_lengths, starts = (tensor[..., rows.to(device), :] if tensor.ndim == 3 else
-                                             tensor[rows.to(device)] for tensor in self._positions)  # fmt: skip
-        lengths = mask.sum(1)
-        places = torch.arange(total, device=device)
-        left = (mask.cumsum(1) == 0).sum(1)
-        ids = ids.gather(1, (places + left[:, None]).clamp(max=total - 1))
-        inside = places < lengths[:, None]
-        ids = ids.where(inside, torch.full_like(ids, self._tokenizer.pad_token_id))
-        answer = inside & (places >= prompt_lengths[:, None])
-        after = (places + (starts - prompt_lengths)[:, None]).expand(3, -1, -1)
-        wide = torch.nn.functional.pad(positions, (0, max(0, total - positions.shape[2])))[..., :total]
+        """Run the model over rows as TRL lays them, see `packing.py`.
+
+        Args:
+            model: The policy, or the model at the start.
+            ids: Tokens, shape (B, T).
+            mask: 1 on tokens and 0 on padding, shape (B, T).
+            rows: The number of its prompt for each row, shape (B,).
+            columns: C, the columns that completions take: the last ones.
+            aux_loss: Whether a mixture of experts gives its load balancing loss.
+
+        Returns:
+            Log-probabilities and entropies, each of shape (B, C), 0 after a completion's end; the loss, or None.
+        """
+        prompts = self._positions.of_rows(rows)
+        packed, lengths = pack(ids, mask, self._tokenizer.pad_token_id)
+        place = torch.arange(packed.shape[1], device=packed.device)
+        # The output layer is computed where a label stands: at the completions.
+        is_target = (place >= prompts.lengths[:, None]) & (place < lengths[:, None])
+        # Each picture goes through the tower once, however many of the rows ask about it.
         pictures = [self._prompts.pictures[row] for row in rows.tolist()]
-        shown = sorted(set(pictures))
+        once = sorted(set(pictures))
         extra = {"output_router_logits": True} if aux_loss else {}
         with self.accelerator.autocast():
             outputs = model(
-                input_ids=ids,
-                position_ids=torch.where(places < prompt_lengths[:, None], wide, after),
-                pixel_values=self._pixels(shown).to(device),
-                image_grid_thw=[self._prompts.grids[picture] for picture in shown],
-                pictures=[shown.index(picture) for picture in pictures],
-                labels=ids.masked_fill(~answer, -100),
+                input_ids=packed,
+                position_ids=prompts.extended(packed.shape[1]),
+                pixel_values=self._pixels(once).to(packed.device),
+                image_grid_thw=[self._prompts.grids[picture] for picture in once],
+                pictures=[once.index(picture) for picture in pictures],
+                labels=packed.masked_fill(~is_target, IGNORED),
                 fused_lm_head=True,
                 **extra,
             )
-        # The value of token t stands at t - 1; back to where TRL has completions, all beginning in one column.
-        column = torch.arange(keep, device=device)
-        where = (column + prompt_lengths[:, None] - 1).clamp(max=total - 2)
-        told = column < (lengths - prompt_lengths)[:, None]
-        logps, entropy = (
-            value.gather(1, where).where(told, value.new_zeros(())) for value in (outputs.log_probs, _or_zeros(outputs))
+        logps, entropies = (
+            completion_values(values, prompts.lengths, lengths, columns)
+            for values in (outputs.log_probs, _or_zeros(outputs))
         )
-        return logps, entropy, outputs.aux_loss
+        return logps, entropies, outputs.aux_loss
 
     def _pixels(self, pictures: Sequence[int]) -> torch.Tensor:
+        """The patches of some pictures, one picture after the other."""
         counts = [int(np.prod(grid)) for grid in self._prompts.grids]
         if list(pictures) == list(range(len(counts))):
             return self._prompts.pixels
@@ -288,14 +303,14 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         self._rows = inputs["rows"]
-        return super()._compute_loss(model, inputs) * self._scale  # type: ignore[no-any-return]
+        return super()._compute_loss(model, inputs) * self._loss_scale  # type: ignore[no-any-return]
 
     def measure(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Answer held-out samples greedily: `eval_accuracy` (Acc@0.5), `eval_mean_iou` and `eval_tokens`, logged."""
         own = list(samples[self.args.process_index :: self.args.world_size])
-        sums = np.zeros(4)
+        sums = np.zeros(4)  # hits, IoUs, tokens, answers
         for start in range(0, len(own), _EVAL_PROMPTS):
-            prompts = self._asker(own[start : start + _EVAL_PROMPTS])
+            prompts = self._collator(own[start : start + _EVAL_PROMPTS])
             limit = self._recipe.rollout.max_new_tokens
             answers = self.decoder(prompts, 1, max_new_tokens=limit, temperature=0.0)
             numbers = range(len(prompts.samples))
@@ -339,48 +354,12 @@ def check_version() -> None:
 
 def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> BatchDecoder:
     """Make what decodes in this process."""
-    own = next(model.parameters()).dtype
     return BatchDecoder(
         model,
-        dtype=torch.bfloat16 if bf16 else own,
+        dtype=torch.bfloat16 if bf16 else next(model.parameters()).dtype,
         stops=stops,
         pad=processor.tokenizer.pad_token_id,
         banned=[model.config.image_token_id, model.config.video_token_id],
         max_rows=recipe.rollout.rows,
         graphs=recipe.rollout.cuda_graphs,
     )
-
-
-def grade(
-    reward: Reward,
-    prompts: Prompts,
-    rows: Sequence[int],
-    completion_ids: Sequence[Sequence[int]],
-    tokenizer: Any,
-    stops: Sequence[int],
-) -> tuple[list[str], Grades]:
-    """Decode completions as evaluation does, and reward them.
-
-    Args:
-        reward: What completions are worth.
-        prompts: What was asked.
-        rows: Which question each completion answers.
-        completion_ids: Their tokens.
-        tokenizer: What they are tokens of.
-        stops: Tokens that end a completion.
-
-    Returns:
-        The texts, and what they are worth.
-    """
-    stripped = [strip_stop(ids, stops) for ids in completion_ids]
-    texts = tokenizer.batch_decode([ids for ids, _ in stripped], skip_special_tokens=False)
-    samples = [prompts.samples[row] for row in rows]
-    grades = reward.grade(
-        texts,
-        truths=[sample.box for sample in samples if sample.box is not None],
-        sizes=[prompts.sizes[prompts.pictures[row]] for row in rows],
-        amodal=[sample.amodal for sample in samples],
-        tokens=[len(ids) for ids in completion_ids],
-        finish_reasons=[finish_reason for _, finish_reason in stripped],
-    )
-    return texts, grades

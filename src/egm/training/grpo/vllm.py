@@ -1,4 +1,4 @@
-"""Prompts as vLLM takes them, and whether it answered those that it was sent."""
+"""Prompts as vLLM takes them, and a check that it answered those that it was sent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from egm.errors import BackendError
 
 
-def hold_to_prompts(generate: Callable[..., Any], placeholder: int | None) -> Callable[..., Any]:
-    """Send vLLM prompts in its own form, and hold it to them.
+def checked_generate(generate: Callable[..., Any], placeholder: int | None) -> Callable[..., Any]:
+    """Wrap vLLM's `generate`: prompts go in its own form, and the prompt ids that come back are compared.
 
     vLLM's engine takes one placeholder a picture and puts as many in its place as the picture has tokens. TRL sends it
     as many at once, of which it replaces one, so that it would answer a longer prompt (TRL #6294).
@@ -23,7 +23,7 @@ def hold_to_prompts(generate: Callable[..., Any], placeholder: int | None) -> Ca
     """
 
     def checked(*, prompts: Sequence[Sequence[int]], **kwargs: Any) -> Any:
-        output = generate(prompts=[_once(ids, placeholder) for ids in prompts], **kwargs)
+        output = generate(prompts=[_collapse(ids, placeholder) for ids in prompts], **kwargs)
         if [list(ids) for ids in output[0]] != [list(ids) for ids in prompts]:
             raise BackendError(
                 "vLLM answered other prompts than it was sent: use rollout.engine batched or transformers"
@@ -33,6 +33,7 @@ def hold_to_prompts(generate: Callable[..., Any], placeholder: int | None) -> Ca
     return checked
 
 
-def _once(ids: Sequence[int], token: int | None) -> list[int]:
+def _collapse(ids: Sequence[int], token: int | None) -> list[int]:
     """Leave one of each run of a token."""
-    return [own for own, before in zip(ids, [None, *ids], strict=False) if own != token or before != token]
+    before = [None, *ids]
+    return [current for current, last in zip(ids, before, strict=False) if current != token or last != token]

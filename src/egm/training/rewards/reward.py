@@ -34,7 +34,7 @@ from egm.boxes import Box, giou_array
 from egm.codecs import Codec
 from egm.errors import DataError
 from egm.scoring import score_all
-from egm.training.recipe import _Section as Section
+from egm.training.recipe import Section
 from egm.types import Grounding, Score
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -42,42 +42,50 @@ _MODIFIERS = ("format_gate", "overlong", "repetition")
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)  # no box: its IoU is 0 and its GIoU -1
 
 
-class Mix(Section):
+class TermSection(Section):
+    """A term of the overlap, of one of several kinds."""
+
+    kind: str
+    """Which term."""
+    weight: float = 1.0
+    """Factor of the term in the sum."""
+
+
+class Mix(TermSection):
     """`alpha * [IoU >= threshold] + (1 - alpha) * IoU`: EGM's own (arXiv 2601.13633, both constants 0.5)."""
 
     kind: Literal["mix"] = "mix"
-    weight: float = 1.0
     alpha: float = Field(default=0.5, ge=0, le=1)
+    """Share of the hit in the term."""
     threshold: float = Field(default=0.5, ge=0, le=1)
+    """The IoU from which on a box is a hit."""
 
     def values(self, iou: FloatArray, giou: FloatArray) -> FloatArray:  # noqa: ARG002
         """Return the term of each completion, shape (N,)."""
         return self.alpha * (iou >= self.threshold) + (1.0 - self.alpha) * iou
 
 
-class IoU(Section):
+class IoU(TermSection):
     """`IoU`: the plain overlap (VLM-R1, arXiv 2504.07615)."""
 
     kind: Literal["iou"] = "iou"
-    weight: float = 1.0
 
     def values(self, iou: FloatArray, giou: FloatArray) -> FloatArray:  # noqa: ARG002
         """Return the term of each completion, shape (N,)."""
         return iou
 
 
-class IoUSquared(Section):
+class IoUSquared(TermSection):
     """`IoU ** 2`: rewards the last pixels more than the first (Perception-R1, arXiv 2504.07954)."""
 
     kind: Literal["iou_squared"] = "iou_squared"
-    weight: float = 1.0
 
     def values(self, iou: FloatArray, giou: FloatArray) -> FloatArray:  # noqa: ARG002
         """Return the term of each completion, shape (N,)."""
         return iou**2
 
 
-class GIoUBelow(Section):
+class GIoUBelow(TermSection):
     """`IoU` from the threshold on, `GIoU` below it, so that a miss still tells near from far.
 
     NeMo-RL's (github.com/NVIDIA-NeMo/RL, `bbox_giou_reward` in `nemo_rl/environments/rewards.py`); there an answer that
@@ -86,36 +94,37 @@ class GIoUBelow(Section):
     """
 
     kind: Literal["giou_below"] = "giou_below"
-    weight: float = 1.0
     threshold: float = Field(default=0.5, ge=0, le=1)
+    """The IoU below which GIoU counts."""
 
     def values(self, iou: FloatArray, giou: FloatArray) -> FloatArray:
         """Return the term of each completion, shape (N,)."""
         return np.where(iou >= self.threshold, iou, giou)
 
 
-class Sigmoid(Section):
+class Sigmoid(TermSection):
     """`1 / (1 + exp(-slope * (IoU - threshold)))`: a soft hit (`sigmoid` in EGM's own code, slope 8)."""
 
     kind: Literal["sigmoid"] = "sigmoid"
-    weight: float = 1.0
     slope: float = Field(default=8.0, gt=0)
+    """How steeply the term rises around the threshold."""
     threshold: float = Field(default=0.5, ge=0, le=1)
+    """The IoU that earns one half."""
 
     def values(self, iou: FloatArray, giou: FloatArray) -> FloatArray:  # noqa: ARG002
         """Return the term of each completion, shape (N,)."""
         return 1.0 / (1.0 + np.exp(-self.slope * (iou - self.threshold)))
 
 
-class NormalisedExp(Section):
+class NormalisedExp(TermSection):
     """`(1 - base ** -IoU) / (1 - 1 / base)`: rewards the first pixels more than the last.
 
     `normalized_exp` in EGM's own code, base 16.
     """
 
     kind: Literal["normalised_exp"] = "normalised_exp"
-    weight: float = 1.0
     base: float = Field(default=16.0, gt=1)
+    """The larger, the more the first pixels earn."""
 
     def values(self, iou: FloatArray, giou: FloatArray) -> FloatArray:  # noqa: ARG002
         """Return the term of each completion, shape (N,)."""
@@ -131,14 +140,12 @@ class FormatGate(Section):
     Others add a reward for the form (DeepSeek-R1, arXiv 2501.12948), which a text with a wrong box earns as well. In
     form is a text that holds exactly one box, read without any repair. Only what is above 0 is multiplied, so that
     breaking the form never makes a penalty smaller.
-
-    Attributes:
-        factor: 1 never minds the form, 0 pays nothing without it.
-        reasoning: Whether a text must also hold some reasoning, against its collapse to nothing.
     """
 
     factor: float = Field(default=0.5, ge=0, le=1)
+    """1 never minds the form, 0 pays nothing without it."""
     reasoning: bool = False
+    """Whether a text must also hold some reasoning, against its collapse to nothing."""
 
     def passes(self, grounding: Grounding) -> bool:
         """Tell whether a text is in form."""
@@ -150,16 +157,14 @@ class Overlong(Section):
     """Soft overlong punishment in tokens (DAPO, arXiv 2503.14476, equation 13), times `weight`.
 
     0 up to `limit - buffer` tokens, then falling linearly to -1 at `limit`, and -1 beyond.
-
-    Attributes:
-        limit: Tokens from which the whole penalty applies.
-        buffer: Over how many tokens before that it grows.
-        weight: Its size.
     """
 
     limit: int = Field(ge=1)
+    """Tokens from which the whole penalty applies."""
     buffer: int = Field(default=64, ge=1)
+    """Over how many tokens before the limit the penalty grows."""
     weight: float = Field(default=1.0, ge=0)
+    """Size of the whole penalty."""
 
     def values(self, tokens: NDArray[np.int64]) -> FloatArray:
         """Return the penalty of each completion, shape (N,), from its length in tokens."""
@@ -170,14 +175,12 @@ class Repetition(Section):
     """`-penalty` for a text in which one word stands `run` times in a row.
 
     Part of `penalty` in EGM's own code, 0.3 for 7.
-
-    Attributes:
-        run: How many times.
-        penalty: Its size.
     """
 
     run: int = Field(default=7, ge=2)
+    """How many times in a row the word must stand."""
     penalty: float = Field(default=0.3, ge=0)
+    """Size of the penalty."""
 
     def values(self, texts: Sequence[str]) -> FloatArray:
         """Return the penalty of each completion, shape (N,)."""
@@ -192,19 +195,16 @@ def _repeated(run: int) -> re.Pattern[str]:
 
 
 class RewardSection(Section):
-    """What a recipe says of the reward.
-
-    Attributes:
-        terms: Terms of the overlap; their weighted sum is the base.
-        format_gate: Multiplies the base of texts out of form.
-        overlong: Penalty for length, added.
-        repetition: Penalty for repeated words, added.
-    """
+    """What a recipe says of the reward."""
 
     terms: tuple[Term, ...] = Field(default=(Mix(),), min_length=1)
+    """Terms of the overlap; their weighted sum is the base."""
     format_gate: FormatGate | None = None
+    """Multiplies the base of texts out of form."""
     overlong: Overlong | None = None
+    """Penalty for length, added."""
     repetition: Repetition | None = None
+    """Penalty for repeated words, added."""
 
 
 @dataclass(frozen=True, slots=True)

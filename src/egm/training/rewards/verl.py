@@ -21,6 +21,7 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import DataError, RecipeError
 from egm.extras import need
+from egm.training.recipe import explain
 from egm.training.rewards.reward import Reward, RewardSection
 
 
@@ -80,8 +81,7 @@ def _reward(section: str, codec: str) -> Reward:
     try:
         return Reward(RewardSection.model_validate_json(section), get_codec(codec))
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise RecipeError(f"reward.{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        raise RecipeError(f"reward: {explain(error, RewardSection)}") from None
 
 
 def _count(tokenizer: str, text: str) -> int:

@@ -50,16 +50,19 @@ def flatten(batch: dict[str, Any]) -> dict[str, Any]:
         `cu_seq_lens_q`, the lengths as numbers of the host, and `logits_to_keep`, the positions before an answer's
         tokens.
     """
-    labels = batch["labels"]
-    last = (labels != IGNORED).int() * torch.arange(1, labels.shape[1] + 1)
-    lengths = last.amax(1)
-    real = torch.arange(labels.shape[1])[None] < lengths[:, None]
-    flat = labels[real][None]
+    labels = batch["labels"]  # (B, T)
+    # A sequence ends with the last token of its answer, so its length is the place of its last label, from 1. The token
+    # of the padding may occur in a text, and tells nothing.
+    places = (labels != IGNORED).int() * torch.arange(1, labels.shape[1] + 1)
+    lengths = places.amax(1)  # (B,)
+    real = torch.arange(labels.shape[1])[None] < lengths[:, None]  # (B, T), N of them true
+    flat = labels[real][None]  # (1, N)
     return batch | {
         "input_ids": batch["input_ids"][real][None],
         "labels": flat,
         "position_ids": batch["position_ids"][:, real][:, None],
         "cu_seq_lens_q": functional.pad(lengths.cumsum(0), (1, 0)).int(),
+        # The first token of a sequence is never a target, so none is predicted from the sequence before.
         "logits_to_keep": (flat[0, 1:] != IGNORED).nonzero()[:, 0],
         _LENGTHS: lengths.tolist(),
     }
@@ -112,6 +115,7 @@ def flat_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if one_call(value.device, value.dtype, value.shape[-1]):
+        # The kernel takes (N, heads, D); rotary embeddings in float32 may have widened queries and keys.
         q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
         longest = max(egm_lengths)
         kernel, shares_heads = _varlen()
@@ -119,8 +123,10 @@ def flat_attention(
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         options = {"enable_gqa": True} if shares_heads else {}
         starts = cu_seq_lens_q
+        # A window that is open to the left and closed to the right is causal attention.
         mixed = kernel(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0), **options)
         return mixed[None], None
+    # Elsewhere sequence by sequence: (1, heads, length, D) each.
     pieces = [
         functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
         for q, k, v in zip(*(torch.split(x, list(egm_lengths), dim=2) for x in (query, key, value)), strict=True)

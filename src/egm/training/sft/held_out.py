@@ -13,7 +13,7 @@ from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
 from egm.scoring import score
 from egm.training.data import Rows
-from egm.training.recipe import EvalSection
+from egm.training.sft.recipe import EvalSection
 from egm.types import Sample
 
 
@@ -23,18 +23,18 @@ class HeldOut:
 
     Attributes:
         losses: Samples whose loss is taken.
-        asked: Samples that are answered greedily.
+        greedy: Samples that are answered greedily.
         prompt: Prompt style of the codec.
         max_new_tokens: Where an answer is cut off.
     """
 
     losses: Sequence[Sample]
-    asked: Sequence[Sample]
+    greedy: Sequence[Sample]
     prompt: str | None
     max_new_tokens: int
 
 
-def choose(rows: Rows, section: EvalSection, *, thinking: bool, prompt: str | None) -> HeldOut:
+def choose_held_out(rows: Rows, section: EvalSection, *, thinking: bool, prompt: str | None) -> HeldOut:
     """Take the first samples of the held-out rows.
 
     Raises:
@@ -42,7 +42,7 @@ def choose(rows: Rows, section: EvalSection, *, thinking: bool, prompt: str | No
     """
     wanted = max(section.samples, section.greedy)
     samples = list(islice((sample for index in range(len(rows)) for sample in rows[index]), wanted))
-    losses, asked = samples[: section.samples], samples[: section.greedy]
+    losses, greedy = samples[: section.samples], samples[: section.greedy]
     if thinking and (bare := next((sample for sample in losses if not sample.rationale), None)):
         raise DataError(
             f"sample {bare.id} of eval.data {section.data} has no rationale to take the loss of: set eval.samples to "
@@ -50,11 +50,11 @@ def choose(rows: Rows, section: EvalSection, *, thinking: bool, prompt: str | No
         )
     if bare := next((sample for sample in samples if sample.box is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
-    return HeldOut(losses, asked, prompt, section.max_new_tokens)
+    return HeldOut(losses, greedy, prompt, section.max_new_tokens)
 
 
-def answer(
-    model: Any, processor: Any, codec: Codec, held_out: HeldOut, asked: Sequence[Sample], *, batch_size: int
+def answer_greedily(
+    model: Any, processor: Any, codec: Codec, held_out: HeldOut, samples: Sequence[Sample], *, batch_size: int
 ) -> tuple[int, float]:
     """Answer samples greedily and score them; an answer without a box scores 0.
 
@@ -63,7 +63,7 @@ def answer(
         processor: Its processor.
         codec: Its convention.
         held_out: How to ask.
-        asked: The samples.
+        samples: Which of its samples.
         batch_size: Samples answered together.
 
     Returns:
@@ -75,10 +75,10 @@ def answer(
     backend = TransformersBackend(model, processor)
     grounder = Grounder(backend, codec, settings=settings, prompt=held_out.prompt, batch_size=batch_size)
     hits, total = 0, 0.0
-    for sample, grounding in zip(asked, grounder.ground_each(asked), strict=True):
+    for sample, grounding in zip(samples, grounder.ground_each(samples), strict=True):
         if isinstance(grounding, EgmError):
             raise grounding
-        assert sample.box is not None  # checked by `choose`
+        assert sample.box is not None  # checked by `choose_held_out`
         result = score(grounding, sample.box)
         hits, total = hits + result.hit(), total + result.iou
     return hits, total

@@ -9,18 +9,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egm.codecs import Codec
-from egm.errors import EgmError, ModelError, RecipeError
+from egm.errors import EgmError, RecipeError
 from egm.extras import TRAINING, need
-from egm.grounder import codec_for
 from egm.training.data import Rows, open_rows
-from egm.training.recipe import DataSection, ModelSection, SFTRecipe
-from egm.training.shared.run_folder import last_checkpoint, note, ran_out, start_run, train_from, written_whole
+from egm.training.data.workers import without_traceback
+from egm.training.sft.recipe import SFTRecipe
+from egm.training.shared.driver import ran_out, train_from
+from egm.training.shared.model import checkpointing_name, make_codec, open_model, save_trained
+from egm.training.shared.run_folder import last_checkpoint, note, start_run
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -29,11 +29,17 @@ if TYPE_CHECKING:
     from egm.training.sft.held_out import HeldOut
     from egm.training.sft.trainer import GroundingTrainer
 
-FAMILY = ("qwen3_vl", "qwen3_vl_moe")
-"""The architectures that are trained, as `config.json` calls them."""
-
-_SHOWN = ("loss", "mean_token_accuracy", "grad_norm", "samples_per_second", "eval_loss", "eval_accuracy",
-          "eval_mean_iou", "train_samples_per_second")  # fmt: skip
+_MAIN_FIGURES = (
+    "loss",
+    "mean_token_accuracy",
+    "grad_norm",
+    "samples_per_second",
+    "eval_loss",
+    "eval_accuracy",
+    "eval_mean_iou",
+    "train_samples_per_second",
+)
+"""What standard error shows of a line of the log."""
 
 
 def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: bool = False) -> Path | None:
@@ -61,9 +67,9 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     from egm.training.data import check_rows
     from egm.training.shared.callbacks import StopOnSignal
 
-    rows = open_rows(recipe.data, recipe.run.seed)
+    rows = _rows(recipe)
     held_out = _held_out(recipe)
-    _passes(recipe, rows)  # a wrong batch size should not wait for the model
+    _rows_per_pass(recipe, rows)  # a wrong batch size should not wait for the model
     _check_report(recipe.run.report_to)
     checkpoint = last_checkpoint(recipe, out) if resume else None
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
@@ -81,7 +87,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
-                start_run(recipe, out)
+                start_run(recipe, out, seed=recipe.run.seed)
                 note(out, data=asdict(report))
     started = time.perf_counter()
     with _one_line(recipe, trainer):
@@ -100,35 +106,6 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder
-
-
-def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
-    """Build a model from scratch, or load it, with its processor.
-
-    Raises:
-        ModelError: If there is no such model, it is of another family than Qwen3-VL, or it does not load.
-    """
-    from egm.models import build_model, build_processor, get_preset
-
-    if section.from_scratch:
-        preset = get_preset(section.name)
-        if not preset.name.startswith("tiny"):
-            raise ModelError(
-                f"{preset.name} cannot be built from scratch: only tiny-s, tiny-m and tiny-l have a tokenizer"
-            )
-        return build_model(preset.name, seed=seed, dtype=section.dtype), build_processor()
-    from egm.backends.checkpoint import find_checkpoint
-
-    checkpoint = find_checkpoint(section.name)
-    if checkpoint.model_type not in FAMILY:  # by its configuration, before anything of it is loaded
-        raise ModelError(
-            f"{section.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL models "
-            "only: set model.name to one"
-        )
-    from egm.backends.transformers import TransformersBackend
-
-    backend = TransformersBackend.load(checkpoint, device="cpu", dtype=section.dtype, fast=False)
-    return backend.module, backend.processor
 
 
 def make_trainer(
@@ -153,7 +130,7 @@ def make_trainer(
     from egm.training.shared.callbacks import LogFile
     from egm.training.shared.trainable import choose_parts, recompute_layers
 
-    micro, run = _passes(recipe, rows), recipe.run
+    micro, run = _rows_per_pass(recipe, rows), recipe.run
     collator = _collator(recipe, model, processor, rows)
     if run.fast_path:
         from egm.models.fast.enable import enable_fast_path
@@ -179,23 +156,35 @@ def make_trainer(
         eval_dataset=None if held_out is None else Dataset.from_dict({"row": [0]}),  # `evaluate` has its own samples
         data_collator=Flattening(collator) if run.flatten else collator,
         processing_class=processor,
-        callbacks=[LogFile(out / "log.jsonl", _SHOWN)],
+        callbacks=[LogFile(out / "log.jsonl", _MAIN_FIGURES)],
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        _refuse_whole(recipe)
+        _refuse_sharded(recipe)
     return trainer
 
 
-def _refuse_whole(recipe: SFTRecipe) -> None:
-    """Refuse what needs whole weights, where each process has a share of them."""
+def _refuse_sharded(recipe: SFTRecipe) -> None:
+    """Refuse what needs whole weights, where each process has a shard of them."""
     if recipe.optim.optimizer == "muon":  # AdamW steps each number by itself, and so does its rounding
         raise RecipeError(
             "optim.optimizer muon needs whole matrices on each process: set it to adamw under FSDP and DeepSpeed"
         )
     if recipe.eval is not None and recipe.eval.greedy:
         raise RecipeError("eval.greedy needs the whole model on each process: set it to 0 under FSDP and DeepSpeed")
+
+
+def _rows(recipe: SFTRecipe) -> Rows:
+    data = recipe.data
+    return open_rows(
+        data.train,
+        seed=recipe.run.seed,
+        images=data.images,
+        scenes=data.scenes,
+        phrases=data.phrases,
+        rationale=data.rationale,
+    )
 
 
 def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Collator:
@@ -207,7 +196,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
     return Collator(rows, processor, make_codec(model.config, processor), model.config, **options)
 
 
-def _passes(recipe: SFTRecipe, rows: Rows) -> int:
+def _rows_per_pass(recipe: SFTRecipe, rows: Rows) -> int:
     """Return the rows of one pass on one process."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     unit = processes * recipe.optim.accumulation * rows.samples_per_row
@@ -223,21 +212,15 @@ def _passes(recipe: SFTRecipe, rows: Rows) -> int:
 def _held_out(recipe: SFTRecipe) -> HeldOut | None:
     if recipe.eval is None:
         return None
-    from egm.training.sft.held_out import choose
+    from egm.training.sft.held_out import choose_held_out
 
-    rows = open_rows(DataSection(train=recipe.eval.data, images=recipe.eval.images), recipe.run.seed)
-    return choose(rows, recipe.eval, thinking=recipe.data.thinking, prompt=recipe.data.prompt)
+    rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed)
+    return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=recipe.data.prompt)
 
 
 def _check_report(report_to: str) -> None:
     if report_to != "none" and importlib.util.find_spec(report_to) is None:
         raise RecipeError(f"run.report_to {report_to}: it is not installed; pip install {report_to}")
-
-
-def make_codec(config: Any, processor: Any) -> Codec:
-    """Return the codec of what is trained, as `Grounder.load` will choose it."""
-    render = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
-    return codec_for(config.model_type, render)
 
 
 def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFTConfig:
@@ -288,27 +271,21 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
     )
 
 
-def checkpointing_name(config: Any) -> str:
-    """Return what this version of transformers calls the recomputing of activations."""
-    names = {field.name for field in fields(config)}
-    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-
-
 @contextmanager
 def _one_line(recipe: SFTRecipe, trainer: GroundingTrainer | None = None) -> Iterator[None]:
     """Say in one line what ends a training run, or before there is a trainer the making of one."""
     try:
         yield
     except EgmError as error:
-        # What a data loader's worker raises comes with the worker's traceback in its text; its last line is ours.
-        raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error)) from error
+        raise without_traceback(error) from error
     except RuntimeError as error:
         if not ran_out(error):
             raise
-        raise EgmError(_what_to_lower(recipe, trainer)) from error
+        raise EgmError(_out_of_memory(recipe, trainer)) from error
 
 
-def _what_to_lower(recipe: SFTRecipe, trainer: GroundingTrainer | None) -> str:
+def _out_of_memory(recipe: SFTRecipe, trainer: GroundingTrainer | None) -> str:
+    """Say where a GPU's memory ran out, and which settings take less."""
     where, advice = "out of GPU memory while the model is moved there", []
     if trainer is not None:
         samples = math.ceil(recipe.optim.batch_size / recipe.optim.accumulation / trainer.args.world_size)
@@ -323,38 +300,3 @@ def _what_to_lower(recipe: SFTRecipe, trainer: GroundingTrainer | None) -> str:
     advice.append("share it among several GPUs with a file of recipes/accelerate")
     after = "; with another optim.accumulation or optim.recompute alone, --resume goes on from a checkpoint"
     return f"{where}: {'; '.join(advice)}{after if trainer is not None else ''}"
-
-
-def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
-    """Save in bfloat16, the precision that a model is served in; an adapter as it was trained. Every process calls it.
-
-    Args:
-        trainer: A transformers `Trainer`.
-        processor: The model's processor.
-        folder: Where to.
-
-    Raises:
-        EgmError: If it cannot be written; nothing is left of it.
-    """
-    from egm.models.fast.enable import disable_fast_path
-    from egm.publish.model_folder import save_weights
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    state = None
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # every process gives its share
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if not trainer.is_world_process_zero():
-        return
-    disable_fast_path(model)
-    with written_whole(trainer, folder):
-        if hasattr(model, "peft_config"):
-            # and not what KL is taken from
-            model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
-        else:
-            if state is not None and model.config.tie_word_embeddings:
-                state.pop("lm_head.weight", None)
-            save_weights(model, folder, dtype="bfloat16", state=state)
-        processor.save_pretrained(folder)
-
-
-__all__ = ["FAMILY", "checkpointing_name", "make_codec", "make_trainer", "open_model", "run_sft", "save_trained"]

@@ -14,12 +14,12 @@ from trl import SFTTrainer
 from egm.codecs import Codec
 from egm.training.data import Order
 from egm.training.data.collate import IGNORED, expand_pixels
-from egm.training.recipe import OptimSection
-from egm.training.sft.held_out import HeldOut, answer
-from egm.training.shared.callbacks import leave_signals_to_the_trainer
+from egm.training.data.workers import ignore_signals
+from egm.training.sft.held_out import HeldOut, answer_greedily
+from egm.training.sft.recipe import OptimSection
+from egm.training.shared.driver import written_whole
 from egm.training.shared.loss_watch import LossWatch, check_weights
 from egm.training.shared.optim import RoundedAdamW, muon
-from egm.training.shared.run_folder import written_whole
 from egm.types import Sample
 
 _SMALL_VOCABULARY = 16_384
@@ -42,9 +42,9 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     optimizer: Any
     control: Any
-    _first: tuple[int, float] | None = None
-    _since: tuple[int, float] | None = None
-    """Steps, and when they began: the first of this process, and the one after the last line of the log."""
+    _run_start: tuple[int, float] | None = None
+    _line_start: tuple[int, float] | None = None
+    """Steps done and the clock: as this process began, and as the last line of the log was written."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         """Make the loader of the training's batches."""
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)  # what accelerate wraps
-        inner.worker_init_fn = partial(leave_signals_to_the_trainer, then=inner.worker_init_fn)
+        inner.worker_init_fn = partial(ignore_signals, then=inner.worker_init_fn)
         return loader
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,8 +100,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run one pass, and end the run if its loss is no number."""
-        if self._first is None:
-            self._first = self._since = self.state.global_step, time.perf_counter()
+        if self._run_start is None:
+            self._run_start = self._line_start = self.state.global_step, time.perf_counter()
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.watch.add(self.state.global_step + 1, inputs["samples"], loss)
         return loss
@@ -117,26 +117,28 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         small = self.model.config.get_text_config().vocab_size <= _SMALL_VOCABULARY
         if not small and "logits_to_keep" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        total, right, count, outputs = self._told(model, inputs)
+        total, right, count, outputs = self._target_loss(model, inputs)
+        # `num_items_in_batch` counts the targets of the whole step, over all passes and processes.
         loss = total / torch.as_tensor(count if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes
+            loss = loss * self.accelerator.num_processes  # DDP takes the mean of the gradients, and this is a sum
         self._metrics["train"]["mean_token_accuracy"].append(right / count.clamp(min=1))
         return (loss, outputs) if return_outputs else loss
 
-    def _told(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
-        """Return the summed loss over the answers' tokens, how many were foreseen, and how many there are."""
+    def _target_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
+        """Return the summed loss over the targets' tokens, how many were foreseen, and how many there are."""
+        # The logits at t are for the token at t + 1, so labels move up by one: (B, T) to (B, T - 1).
         labels = inputs["labels"][:, 1:]
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
-        if "logits_to_keep" in inputs:
+        if "logits_to_keep" in inputs:  # K positions of one flattened row: logits (1, K, V), labels (1, K)
             logits, labels = outputs.logits, labels[:, inputs["logits_to_keep"]]
-        else:
+        else:  # (B, T - 1, V): nothing follows the last token
             logits = outputs.logits[:, :-1]
         total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        told = labels != IGNORED
+        target_mask = labels != IGNORED
         with torch.no_grad():
-            right = ((logits.argmax(-1) == labels) & told).sum()
-        return total, right, told.sum(), outputs
+            right = ((logits.argmax(-1) == labels) & target_mask).sum()
+        return total, right, target_mask.sum(), outputs
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the held-out samples: `eval_loss` by token, and `eval_accuracy` (Acc@0.5) and `eval_mean_iou`."""
@@ -149,34 +151,35 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
             if self._held_out.losses:
                 total, right, count = self._summed(self._held_out_losses(self._held_out.losses))
                 metrics |= {"eval_loss": total / count, "eval_mean_token_accuracy": right / count}
-        if self._held_out.asked:
+        if self._held_out.greedy:
             hits, iou = self._summed(self._held_out_answers(self._held_out))
-            count = len(self._held_out.asked)
+            count = len(self._held_out.greedy)
             metrics |= {"eval_accuracy": hits / count, "eval_mean_iou": iou / count}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self._since is not None:
-            self._since = self.state.global_step, time.perf_counter()
+        if self._line_start is not None:  # evaluation does not count as training
+            self._line_start = self.state.global_step, time.perf_counter()
         return metrics
 
     def _held_out_losses(self, samples: Sequence[Sample]) -> list[float]:
         """Sum over this process's share; all make as many passes, since sharded weights are gathered in step."""
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64)  # loss, tokens foreseen, tokens
         size = self.args.per_device_eval_batch_size
         for first in range(0, len(samples), size * self.args.world_size):
             start = first + size * self.args.process_index
             own = samples[start : start + size]
-            batch = self._prepare_inputs(self._collate(own or samples[:1]))
-            told = self._told(self.model_wrapped, batch)[:3]
+            batch = self._prepare_inputs(self._collate(own or samples[:1]))  # a process without samples runs along
+            figures = self._target_loss(self.model_wrapped, batch)[:3]
             if own:
-                sums += torch.stack([value.double().cpu() for value in told])
+                sums += torch.stack([value.double().cpu() for value in figures])
         return sums.tolist()
 
     def _held_out_answers(self, held_out: HeldOut) -> list[float]:
         model = self.accelerator.unwrap_model(self.model)
-        own = held_out.asked[self.args.process_index :: self.args.world_size]
+        own = held_out.greedy[self.args.process_index :: self.args.world_size]
         size = self.args.per_device_eval_batch_size
-        return list(map(float, answer(model, self.processing_class, self._codec, held_out, own, batch_size=size)))
+        hits, iou = answer_greedily(model, self.processing_class, self._codec, held_out, own, batch_size=size)
+        return [float(hits), iou]
 
     def _summed(self, values: Sequence[float]) -> list[float]:
         own = torch.tensor([list(values)], dtype=torch.float64, device=self.args.device)
@@ -207,11 +210,11 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         """
         for values in self._metrics["train"].values():
             values[:] = [float(value) for value in values]
-        if "loss" in logs and self._since is not None:
-            logs["samples_per_second"] = self._optim.batch_size * self._speed(self._since)
-            self._since = self.state.global_step, time.perf_counter()
-        if "train_runtime" in logs and self._first is not None:
-            speed = self._speed(self._first)
+        if "loss" in logs and self._line_start is not None:
+            logs["samples_per_second"] = self._optim.batch_size * self._speed(self._line_start)
+            self._line_start = self.state.global_step, time.perf_counter()
+        if "train_runtime" in logs and self._run_start is not None:
+            speed = self._speed(self._run_start)
             logs |= {"train_steps_per_second": speed, "train_samples_per_second": self._optim.batch_size * speed}
         super().log(logs, start_time)
 

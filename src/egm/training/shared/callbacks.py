@@ -1,4 +1,4 @@
-"""Callbacks of a run: stopping when told to, measuring, what is done at checkpoints, and the log on disk."""
+"""Callbacks of a trainer: stopping on a signal, periodic evaluation, what follows a checkpoint, and the log on disk."""
 
 from __future__ import annotations
 
@@ -27,88 +27,72 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
     def __init__(self, every: int = 1) -> None:
         self.stopped = False
         self._every = every
-        self._told = False
-        self._before: Any = None
+        self._signalled = False
+        self._handler_before: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Listen, where signals can be heard."""
+        """Install the handler; Python takes one in the main thread only."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._handler_before = signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         del number, frame
-        self._told = True
+        self._signalled = True
         print("SIGTERM: the step is finished, then a checkpoint is written", file=sys.stderr)  # noqa: T201
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint and the end, once any process was told."""
-        told = self._told
+        """Ask for a checkpoint and the end, once any process got the signal."""
+        signalled = self._signalled
         if args.world_size > 1:
             if state.global_step % self._every:
                 return
-            heard = torch.tensor(int(told), device=args.device)
-            torch.distributed.all_reduce(heard, op=torch.distributed.ReduceOp.MAX)
-            told = bool(heard)
-        if told:
+            anywhere = torch.tensor(int(signalled), device=args.device)
+            torch.distributed.all_reduce(anywhere, op=torch.distributed.ReduceOp.MAX)
+            signalled = bool(anywhere)
+        if signalled:
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Listen no more."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        """Put the handler back that was there before."""
+        if self._handler_before is not None:
+            signal.signal(signal.SIGTERM, self._handler_before)
 
 
-def leave_signals_to_the_trainer(worker: int, then: Callable[[int], None] | None = None) -> None:
-    """Let a data loader's worker outlive a SIGTERM or Ctrl-C that is sent to all processes of a run.
-
-    `timeout`, job schedulers and terminals send it so. The trainer still needs the worker for the step that it
-    finishes, and a worker ends with its trainer in any case. Meant as `worker_init_fn`.
+class PeriodicEvaluation(TrainerCallback):  # type: ignore[misc]
+    """Evaluates before the first step, every so many steps, and after the last.
 
     Args:
-        worker: Number of the worker.
-        then: Another `worker_init_fn` to call.
-    """
-    if then is not None:
-        then(worker)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class Measure(TrainerCallback):  # type: ignore[misc]
-    """Measures before the first step, every so many steps, and after the last.
-
-    Args:
-        every: Steps between two measurements.
-        measure: What measures and logs.
+        every: Steps between two evaluations.
+        evaluate: What measures and logs.
     """
 
-    def __init__(self, every: int, measure: Callable[[], Any]) -> None:
-        self._every, self._measure = every, measure
+    def __init__(self, every: int, evaluate: Callable[[], Any]) -> None:
+        self._every, self._evaluate = every, evaluate
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure where the run starts; one that goes on was measured before."""
+        """Evaluate where the run starts; one that goes on was evaluated before."""
         if state.global_step == 0:
-            self._measure()
+            self._evaluate()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure if it is time."""
+        """Evaluate after every so many steps, and after the last."""
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
-            self._measure()
+            self._evaluate()
 
 
-class AtCheckpoints(TrainerCallback):  # type: ignore[misc]
-    """Does something after each checkpoint.
+class AfterCheckpoint(TrainerCallback):  # type: ignore[misc]
+    """Calls a function after each checkpoint.
 
     Args:
-        do: What to do.
+        function: What to call.
     """
 
-    def __init__(self, do: Callable[[], Any]) -> None:
-        self._do = do
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Do it; the checkpoint is there."""
-        self._do()
+        """Call the function; the checkpoint is written by now."""
+        self._function()
 
 
 class LogFile(TrainerCallback):  # type: ignore[misc]
@@ -118,11 +102,11 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
 
     Args:
         path: The file.
-        shown: Names of the main figures.
+        main_figures: Names of those that standard error shows.
     """
 
-    def __init__(self, path: Path, shown: Sequence[str]) -> None:
-        self._path, self._shown = path, shown
+    def __init__(self, path: Path, main_figures: Sequence[str]) -> None:
+        self._path, self._main_figures = path, main_figures
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the file with what was logged before the checkpoint, if there is one."""
@@ -135,7 +119,8 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(map(_line, state.log_history[-1:]))
-        shown = [f"{name} {logs[name]:.4g}" for name in self._shown if logs and isinstance(logs.get(name), float | int)]
+        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, float | int)}
+        shown = [f"{name} {numbers[name]:.4g}" for name in self._main_figures if name in numbers]
         if shown:
             print(f"step {state.global_step}/{state.max_steps}: {', '.join(shown)}", file=sys.stderr)  # noqa: T201
 

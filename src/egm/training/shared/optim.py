@@ -76,8 +76,8 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     return x.mT if tall else x
 
 
-class Together(torch.optim.Optimizer):
-    """Several optimisers, each with parameters of its own, that step as one.
+class CompositeOptimizer(torch.optim.Optimizer):
+    """A composite of several optimisers, each with parameters of its own, that step as one.
 
     Args:
         parts: The optimisers.
@@ -110,7 +110,7 @@ class Together(torch.optim.Optimizer):
         self._share_groups()
 
 
-def muon(model: torch.nn.Module, *, learning_rate: float, weight_decay: float, beta2: float) -> Together:
+def muon(model: torch.nn.Module, *, learning_rate: float, weight_decay: float, beta2: float) -> CompositeOptimizer:
     """Make Muon for the inner matrices, and AdamW for embeddings, norms, biases and convolutions.
 
     Args:
@@ -124,7 +124,7 @@ def muon(model: torch.nn.Module, *, learning_rate: float, weight_decay: float, b
     inside = {id(p) for p in matrices}
     rest = [p for p in trained.values() if id(p) not in inside]
     fused = all(p.is_cuda for p in rest)
-    return Together(
+    return CompositeOptimizer(
         [
             Muon(matrices, lr=learning_rate, weight_decay=weight_decay),
             torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, beta2), weight_decay=0.0, fused=fused),

@@ -1,0 +1,33 @@
+"""The worker processes of a data loader: how they begin, and what their errors say."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from egm.errors import EgmError
+
+
+def ignore_signals(worker: int, then: Callable[[int], None] | None = None) -> None:
+    """Let a worker outlive a SIGTERM or Ctrl-C that is sent to all processes of a run: a `worker_init_fn`.
+
+    `timeout`, job schedulers and terminals send it so. The trainer still needs the worker for the step that it
+    finishes, and a worker ends with its trainer in any case.
+
+    Args:
+        worker: Number of the worker.
+        then: Another `worker_init_fn` to call.
+    """
+    if then is not None:
+        then(worker)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def without_traceback(error: EgmError) -> EgmError:
+    """Make the error that a worker raised from the one that the loader raises in its place.
+
+    The loader's has the worker's whole traceback in its text, of which the last line is ours.
+    """
+    last_line = str(error).strip().splitlines()[-1]
+    return type(error)(last_line.partition("Error: ")[2] or str(error))

@@ -1,0 +1,45 @@
+"""Completions as tokens, decoded as evaluation decodes them, and rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from egm.backends.tokens import strip_stop
+from egm.training.grpo.questions import Prompts
+from egm.training.rewards.reward import Grades, Reward
+
+
+def grade(
+    reward: Reward,
+    prompts: Prompts,
+    rows: Sequence[int],
+    completion_ids: Sequence[Sequence[int]],
+    tokenizer: Any,
+    stops: Sequence[int],
+) -> tuple[list[str], Grades]:
+    """Decode completions as evaluation does, and reward them.
+
+    Args:
+        reward: What completions are worth.
+        prompts: What was asked.
+        rows: Which question each completion answers.
+        completion_ids: Their tokens.
+        tokenizer: What they are tokens of.
+        stops: Tokens that end a completion.
+
+    Returns:
+        The texts, and what they are worth.
+    """
+    stripped = [strip_stop(ids, stops) for ids in completion_ids]
+    texts = tokenizer.batch_decode([ids for ids, _ in stripped], skip_special_tokens=False)
+    samples = [prompts.samples[row] for row in rows]
+    grades = reward.grade(
+        texts,
+        truths=[sample.box for sample in samples if sample.box is not None],
+        sizes=[prompts.sizes[prompts.pictures[row]] for row in rows],
+        amodal=[sample.amodal for sample in samples],
+        tokens=[len(ids) for ids in completion_ids],
+        finish_reasons=[finish_reason for _, finish_reason in stripped],
+    )
+    return texts, grades

@@ -1,0 +1,75 @@
+"""Driving a transformers `Trainer`: from a checkpoint or the start, with checkpoints that are whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from egm.backends.library_noise import quiet, without_false_alarms
+from egm.errors import EgmError
+from egm.training.shared.run_folder import STATE, checkpoints_in, is_whole
+
+
+def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
+    """Train a transformers `Trainer` from a checkpoint, or from the start.
+
+    Where no step is left after the checkpoint, its weights are loaded and nothing is trained: the run was ended between
+    its last checkpoint and its model, and `Trainer.train` would do one step too many.
+
+    Returns:
+        The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
+    """
+    with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
+        if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            from transformers import TrainerState
+
+            state = TrainerState.load_from_json(str(checkpoint / STATE))
+            if state.global_step >= state.max_steps:
+                trainer._load_from_checkpoint(str(checkpoint))
+                trainer.state = state
+                losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+                return losses[-1] if losses else None
+        return float(
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss
+        )
+
+
+@contextmanager
+def written_whole(trainer: Any, model: Path | None = None) -> Iterator[None]:
+    """Let a trainer write a checkpoint, and leave nothing of one that cannot be written.
+
+    Args:
+        trainer: A transformers `Trainer`.
+        model: The folder that is written, where it is not a checkpoint's but that of the model a run ends with.
+
+    Raises:
+        EgmError: If it cannot.
+    """
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
+        step, checkpoints = trainer.state.global_step, Path(trainer.args.output_dir)
+        folder = model or checkpoints / f"checkpoint-{step}"
+        kept = any(is_whole(other) for other in checkpoints_in(checkpoints.parent) if other != folder)
+        if trainer.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            advice = "run again without --resume: there is no checkpoint to go on from"
+        elif model is None:
+            advice = "go on with --resume from the checkpoint before"
+        else:
+            advice = "end the run with --resume from its last checkpoint"
+        what = f"the checkpoint of step {step}" if model is None else f"the trained model in {model}"
+        reason = " ".join(str(error).split())[:200]
+        raise EgmError(
+            f"{what} could not be written ({reason}): make room on the disk of {folder.parent}, and {advice}"
+        ) from error
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Tell whether a GPU's memory ran out: only torch's allocator has an error of its own."""
+    return any(words in str(error) for words in ("out of memory", "ALLOC_FAILED"))

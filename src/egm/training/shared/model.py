@@ -1,0 +1,90 @@
+"""The model that a stage trains: opened or built, its codec, and saved at the end."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from egm.codecs import Codec
+from egm.errors import ModelError
+from egm.grounder import codec_for
+from egm.training.recipe import ModelSection
+from egm.training.shared.driver import written_whole
+
+FAMILY = ("qwen3_vl", "qwen3_vl_moe")
+"""The architectures that are trained, as `config.json` calls them."""
+
+
+def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
+    """Build a model from scratch, or load it, with its processor.
+
+    Raises:
+        ModelError: If there is no such model, it is of another family than Qwen3-VL, or it does not load.
+    """
+    from egm.models import build_model, build_processor, get_preset
+
+    if section.from_scratch:
+        preset = get_preset(section.name)
+        if not preset.name.startswith("tiny"):
+            raise ModelError(
+                f"{preset.name} cannot be built from scratch: only tiny-s, tiny-m and tiny-l have a tokenizer"
+            )
+        return build_model(preset.name, seed=seed, dtype=section.dtype), build_processor()
+    from egm.backends.checkpoint import find_checkpoint
+
+    checkpoint = find_checkpoint(section.name)
+    if checkpoint.model_type not in FAMILY:  # by its configuration, before anything of it is loaded
+        raise ModelError(
+            f"{section.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL models "
+            "only: set model.name to one"
+        )
+    from egm.backends.transformers import TransformersBackend
+
+    backend = TransformersBackend.load(checkpoint, device="cpu", dtype=section.dtype, fast=False)
+    return backend.module, backend.processor
+
+
+def make_codec(config: Any, processor: Any) -> Codec:
+    """Return the codec of what is trained, as `Grounder.load` will choose it."""
+    render = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    return codec_for(config.model_type, render)
+
+
+def checkpointing_name(config: Any) -> str:
+    """Return what this version of transformers calls the recomputing of activations."""
+    names = {field.name for field in fields(config)}
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+
+
+def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
+    """Save in bfloat16, the precision that a model is served in; an adapter as it was trained. Every process calls it.
+
+    Args:
+        trainer: A transformers `Trainer`.
+        processor: The model's processor.
+        folder: Where to.
+
+    Raises:
+        EgmError: If it cannot be written; nothing is left of it.
+    """
+    from egm.models.fast.enable import disable_fast_path
+    from egm.publish.model_folder import save_weights
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = None
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # every process gives its share
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
+    disable_fast_path(model)
+    with written_whole(trainer, folder):
+        if hasattr(model, "peft_config"):
+            # and not what KL is taken from
+            model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
+        else:
+            if state is not None and model.config.tie_word_embeddings:
+                state.pop("lm_head.weight", None)
+            save_weights(model, folder, dtype="bfloat16", state=state)
+        processor.save_pretrained(folder)
