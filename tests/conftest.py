@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from . import warm
 
 # Two test processes with as many threads as cores each would wait for one another; what they start inherits this.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -18,6 +25,52 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the bytecode of what is imported, also where none may be left beside the sources.
+
+    Two processes and all that they start would compile torch, transformers and TRL anew, each for longer than it takes
+    to import them.
+    """
+    if sys.dont_write_bytecode and sys.pycache_prefix is None and config.pluginmanager.has_plugin("cacheprovider"):
+        assert config.cache is not None
+        folder = str(config.cache.mkdir("bytecode"))
+        shutil.rmtree(folder + tempfile.gettempdir(), ignore_errors=True)  # of environments that tests made
+        sys.dont_write_bytecode, sys.pycache_prefix = False, folder
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # -B sets none
+
+
+_HEAVY = (
+    *("trl:SFTTrainer", "trl:GRPOTrainer", "transformers.models.qwen3_vl.modeling_qwen3_vl"),
+    *("torch.distributed.launcher.api", "egm.cli"),
+)
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[warm.Template | None]:
+    """A process that has imported what training takes; None where none can be forked, or where a GPU is in use."""
+    import torch
+
+    if not warm.supported() or torch.cuda.is_available():
+        yield None
+        return
+    template = warm.Template(_HEAVY)
+    yield template
+    template.close()
+
+
+@pytest.fixture(scope="module")
+def warm_start(template: warm.Template | None) -> Iterator[dict[str, str]]:
+    """Let the processes of the interpreter that a module starts be forked, if their environment holds what this gives.
+
+    Not for what a fresh process is to show: what is imported, and how launchers are launched.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", warm.Popen)
+        patch.setattr(warm.Popen, "template", template)
+        yield warm.ENVIRONMENT
 
 
 _LONG = (

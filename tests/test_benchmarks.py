@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -11,10 +12,10 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "test_time_compute.py"
 
 
-def test_votes_stops_and_budgets_are_compared_on_the_same_phrases(tmp_path: Path) -> None:
+def test_votes_stops_and_budgets_are_compared_on_the_same_phrases(tmp_path: Path, warm_start: dict[str, str]) -> None:
     asked = ["--split", "val", "--scenes", "1", "--votes", "1", "2", "--stop", "0.95", "--budgets", "8"]
     command = [sys.executable, SCRIPT, "egm-tiny", "--device", "cpu", *asked, "--out", tmp_path]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, env=os.environ | warm_start, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     written = json.loads((tmp_path / "results.json").read_text())
     rows = {row["name"]: row for row in written["rows"]}

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from egm.backends import GenerationSettings
 from egm.grounder import Grounder
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "egm-8b.yaml"
 
 
+@pytest.mark.usefixtures("warm_start")
 def test_official_rows_become_a_model_that_grounds(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     images = real_data("coco_images")
     rows = []

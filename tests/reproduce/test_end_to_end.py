@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from egm.cli import app
@@ -19,6 +20,7 @@ from egm.journal import read_journal
 
 from .conftest import Write
 
+pytestmark = pytest.mark.usefixtures("warm_start")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_both_reach_the_same_loss() -> None:
+def test_both_reach_the_same_loss(warm_start: dict[str, str]) -> None:
     options = ["--preset", "tiny-s", "--batch", "2", "--steps", "2", "--warmup", "1", "--rank", "4"]
     result = subprocess.run(
-        [sys.executable, FOLDER / "sft_8b.py", *options], capture_output=True, text=True, timeout=300
+        [sys.executable, FOLDER / "sft_8b.py", *options],
+        env=os.environ | warm_start,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     rows = [line.split() for line in result.stdout.splitlines()[-4:]]
@@ -22,11 +27,15 @@ def test_both_reach_the_same_loss() -> None:
         assert all(abs(float(stock[i]) - float(ours[i])) < 2e-4 for i in (-3, -1))
 
 
-def test_loading_prints_a_table_with_what_it_was_measured_on() -> None:
+def test_loading_prints_a_table_with_what_it_was_measured_on(warm_start: dict[str, str]) -> None:
     options = ["--samples", "8", "--pictures", "8", "--batch", "4", "--workers", "1"]
     options += ["--size", "64", "64", "--size", "64", "85"]
     result = subprocess.run(
-        [sys.executable, FOLDER / "loading.py", *options], capture_output=True, text=True, timeout=300
+        [sys.executable, FOLDER / "loading.py", *options],
+        env=os.environ | warm_start,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     machine, what, *table = [line for line in result.stdout.splitlines() if line]

@@ -285,11 +285,11 @@ def test_later_steps_weigh_by_the_policy_that_answered(
     assert max(entry.get("clip_ratio/region_mean", 0) for entry in run.log) > 0
 
 
-def test_two_processes_take_the_step_of_one(model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_take_the_step_of_one(model_folder: Path, tmp_path: Path, warm_start: dict[str, str]) -> None:
     recipe = recipe_of(model_folder, optim={"loss": "dapo", "accumulation": 2})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    hidden = os.environ | warm_start | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, *launch, __file__, str(tmp_path)], env=hidden, capture_output=True, text=True
     )

@@ -82,13 +82,13 @@ run_grpo(load_recipe(GRPORecipe, recipe), out, check=False, reward=Kill(RewardSe
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, warm_start: dict[str, str]) -> None:
     recipe = toy(rollout={"keep": 2, "temperature": 3.0})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     out, whole = tmp_path / "killed", tmp_path / "whole"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "recipe.yaml"), str(out)],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | warm_start | {"CUDA_VISIBLE_DEVICES": ""},
         stderr=subprocess.PIPE,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]

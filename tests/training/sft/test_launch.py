@@ -16,10 +16,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.usefixtures("warm_start")
 RECIPE: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
-    "data": {"scenes": 16},
-    "optim": {"steps": 3, "batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 1},
+    "data": {"scenes": 16, "phrases": 2},
+    "optim": {"steps": 3, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1},
     "run": {"log_every": 1, "save_every": 2},
     "eval": {"data": "synthref/val", "every": 3, "samples": 3, "greedy": 2, "max_new_tokens": 4},
 }
@@ -57,7 +58,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, warm_start: object) -> Path:
     folder = tmp_path_factory.mktemp("launch")
     run(command(folder, folder / "alone"))
     return folder / "alone"
