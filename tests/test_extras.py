@@ -147,11 +147,10 @@ def test_the_command_line_explains_what_nobody_asked_for(
 
 
 def _calls(folder: Path) -> dict[str, tuple[tuple[str, ...], Callable[[], Any]]]:
-    from egm.report.formats import read_predictions
-
     from egm.backends.checkpoint import find_checkpoint
     from egm.datasets import open_dataset, write_dataset
     from egm.models import build_config, build_model, build_processor, train_tokenizer
+    from egm.report.prediction_files import read_predictions
 
     parquet, saved = folder / "rows.parquet", folder / "saved"
     saved.mkdir()

@@ -6,6 +6,8 @@ import json
 import pickle
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from egm.datasets import Malformed, check_dataset, open_dataset
@@ -69,8 +71,6 @@ def test_annotations_of_coco(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_to_each_row_its_picture(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
     rows = [
         {"question_id": str(n), "answer": answer, "bbox": [1.0, 2.0, 3.0, 4.0], "image": {"bytes": picture}}
         for n, (answer, picture) in enumerate(((["x"], b"0"), ([], b"1"), (["y", "z"], b"2"), ([" "], b"3")))
@@ -84,8 +84,6 @@ def test_parquet_keeps_to_each_row_its_picture(tmp_path: Path) -> None:
 
 
 def test_a_row_without_its_picture_is_a_finding(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
     rows = [
         {"question_id": str(n), "answer": ["x"], "bbox": [1.0, 2.0, 3.0, 4.0], "image": {"bytes": picture}}
         for n, picture in enumerate((None, b"no picture"))

@@ -135,7 +135,8 @@ def test_lmms_eval(tmp_path: Path) -> None:
 
 
 def test_the_official_output_as_rows_and_as_a_folder(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    from datasets import Dataset
+
     row = {
         "image": f"train2014/{IMAGE}",
         "sent": "left bowl",
@@ -146,7 +147,7 @@ def test_the_official_output_as_rows_and_as_a_folder(tmp_path: Path) -> None:
         "scaled_bbox": [1.0, 1.0, 2.0, 2.0],
         "iou": 0.0,
     }
-    datasets.Dataset.from_list([row, {**row, "generated_result": None}]).save_to_disk(str(tmp_path / "out"))
+    Dataset.from_list([row, {**row, "generated_result": None}]).save_to_disk(str(tmp_path / "out"))
     for path in (write(tmp_path / "p.jsonl", row, {**row, "generated_result": None}), tmp_path / "out"):
         good, empty = read_records(path, reading=QWEN3)
         assert (good.iou, good.image, good.size, good.phrase) == (1.0, f"train2014/{IMAGE}", (640, 480), "left bowl")

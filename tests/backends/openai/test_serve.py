@@ -30,8 +30,6 @@ GREEDY = GenerationSettings(max_new_tokens=210)
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("uvicorn", reason="transformers serve needs transformers[serving]")
-    pytest.importorskip("fastapi", reason="transformers serve needs transformers[serving]")
     with three["serve"](MODEL, tmp_path_factory.mktemp("serve")) as url:
         yield url
 
@@ -118,7 +116,6 @@ def test_three_backends_give_the_same_accuracy(url: str, tmp_path: Path, capsys:
 
 
 def test_shards_are_the_whole_and_go_on(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
     command = [sys.executable, str(SCRIPT), "--only", "here", "--splits", "val", "--scenes", "3", "--max-tokens", "3"]
     shares = [tmp_path / "a", tmp_path / "b"]
     for number, folder in enumerate(shares, 1):
