@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable
+from functools import cache
 
 from egm.errors import EgmError
 
@@ -12,7 +15,7 @@ def ignore_signals(worker: int, then: Callable[[int], None] | None = None) -> No
     """Let a worker outlive a SIGTERM or Ctrl-C that is sent to all processes of a run: a `worker_init_fn`.
 
     `timeout`, job schedulers and terminals send it so. The trainer still needs the worker for the step that it
-    finishes, and a worker ends with its trainer in any case.
+    finishes. The trainer's process calls `end_workers_at_exit`, for a worker does not end by itself then.
 
     Args:
         worker: Number of the worker.
@@ -22,6 +25,22 @@ def ignore_signals(worker: int, then: Callable[[int], None] | None = None) -> No
         then(worker)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+@cache
+def end_workers_at_exit() -> None:
+    """Let this process end its workers as it ends: a worker that ignores SIGTERM would be waited for without end.
+
+    Python ends daemons by SIGTERM and waits for them, where a loader is still referred to, as by a traceback. What is
+    registered last is called first, so this comes before it.
+    """
+    atexit.register(_kill_workers)
+
+
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def without_traceback(error: EgmError) -> EgmError:

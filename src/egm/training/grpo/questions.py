@@ -13,7 +13,7 @@ from egm.errors import DataError, EgmError
 from egm.images import load_image, picture_key
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.training.data import Rows
-from egm.training.data.workers import ignore_signals, without_traceback
+from egm.training.data.workers import end_workers_at_exit, ignore_signals, without_traceback
 from egm.types import Sample
 
 
@@ -148,6 +148,7 @@ class PromptPrefetcher:
         if self._workers == 0:
             return self._collator([self._table[number] for number in numbers])
         if self._batches is None or list(numbers) != self._next:
+            end_workers_at_exit()
             self._batches = iter(
                 torch.utils.data.DataLoader(
                     self._table,

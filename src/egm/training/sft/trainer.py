@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from egm.codecs import Codec
 from egm.training.data import Order
 from egm.training.data.collate import IGNORED, expand_pixels
-from egm.training.data.workers import ignore_signals
+from egm.training.data.workers import end_workers_at_exit, ignore_signals
 from egm.training.sft.held_out import HeldOut, answer_greedily
 from egm.training.sft.recipe import OptimSection
 from egm.training.shared.driver import written_whole
@@ -70,6 +70,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)  # what accelerate wraps
         inner.worker_init_fn = partial(ignore_signals, then=inner.worker_init_fn)
+        end_workers_at_exit()
         return loader
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
