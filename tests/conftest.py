@@ -74,8 +74,9 @@ def warm_start(template: warm.Template | None) -> Iterator[dict[str, str]]:
 
 
 _LONG = (
-    *("reproduce/test_end_to_end", "sft/test_launch", "training/grpo", "sft/test_run"),
-    *("openai/test_serve", "real/test_real_kills", "cli/test_embedded", "training/test_benchmark"),
+    *("grpo/test_gradient", "real/test_real_kills", "openai/test_serve", "grpo/test_run", "grpo/test_kinds"),
+    *("sft/test_launch", "sft/test_run", "sft/test_flattened", "cli/test_eval", "training/test_benchmark"),
+    *("cli/test_embedded", "reproduce/test_end_to_end", "grpo/", "tests/test_benchmarks", "real/test_real_sft"),
 )
 """Files that take longest, which are begun first, so that no process is left with one of them at the end."""
 
