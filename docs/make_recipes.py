@@ -9,7 +9,7 @@ from pathlib import Path
 
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.keys import markdown
+from egm.training.keys import key_tables
 from egm.training.sft.recipe import SFTRecipe
 
 HEAD = """# Keys of recipes
@@ -25,7 +25,7 @@ This page is written by `docs/make_recipes.py`; do not edit it.
 def page() -> str:
     """The whole page."""
     stages = (("sft", SFTRecipe), ("grpo", GRPORecipe), ("reproduce", ReproduceRecipe))
-    return "\n".join([HEAD, *(f"## `egm {name}`\n\n{markdown(kind)}" for name, kind in stages)])
+    return "\n".join([HEAD, *(f"## `egm {name}`\n\n{key_tables(kind)}" for name, kind in stages)])
 
 
 if __name__ == "__main__":

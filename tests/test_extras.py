@@ -134,7 +134,7 @@ def test_the_command_line_explains_what_nobody_asked_for(
         import trl  # noqa: F401
 
     hidden("trl")
-    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr("egm.cli.commands.app", app)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

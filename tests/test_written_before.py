@@ -140,7 +140,9 @@ def test_of_a_complete_evaluation_nothing_is_asked_again(
     scripted = (*EVAL, *arguments, "--script", "script.txt", "--concurrency", 8)
     assert counted(command(*scripted, "--out", run)) == expected
     assert journal.read_bytes() == before
-    assert counted(command(*scripted, "--out", "anew")) == expected
+    # A script counts no prompt's tokens, which was 0 once and is unknown now.
+    anew = {**expected, "tokens": {**expected["tokens"], "prompt": None}}
+    assert counted(command(*scripted, "--out", "anew")) == anew
 
 
 def test_a_journal_is_replayed(command: Command) -> None:

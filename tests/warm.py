@@ -12,6 +12,7 @@ be the template's, and in the seed of `hash()`. Linux alone gives children away;
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -92,8 +93,15 @@ class Template:
 
     def close(self) -> None:
         """End it; what was forked from it goes on."""
+        # Closing alone would not be seen: a data loader's worker that is forked from here holds the connection too.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
-        self.process.wait()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class Popen(subprocess.Popen[Any]):

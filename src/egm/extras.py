@@ -26,7 +26,7 @@ EXTRAS: Final = {
 """The extra that installs each optional package; `train` installs what `torch` and `data` do too."""
 CHECKPOINTS: Final = ("torch", "torchvision", "transformers", "accelerate")
 """What running any checkpoint in this process takes."""
-TRAINING: Final = (*CHECKPOINTS, "datasets", "peft", "trl")
+TRAINING_PACKAGES: Final = (*CHECKPOINTS, "datasets", "peft", "trl")
 """What training takes."""
 
 

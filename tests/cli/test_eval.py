@@ -264,7 +264,7 @@ def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
 
 
 def test_what_a_model_without_thoughts_says_is_an_answer(egm: Egm, tmp_path: Path) -> None:
-    (tmp_path / "script.txt").write_text('[{"bbox_2d": [0, 0, 500, 500]}]')
+    (tmp_path / "script.txt").write_text('Here: [{"bbox_2d": [0, 0, 500, 500]}]')
     command = ("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--json", "--out")
     assert json.loads(egm(*command, "a").out)["all"]["failures"]
     assert json.loads(egm(*command, "b", "--codec", "qwen3_vl_instruct").out)["all"]["failures"] == {}

@@ -64,7 +64,7 @@ def test_two_files_as_json(egm: Egm, data: Path, tmp_path: Path) -> None:
 
 
 def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> None:
-    text = '{"bbox_2d": [0, 0, 500, 1000]}'
+    text = 'Here: {"bbox_2d": [0, 0, 500, 1000]}'
     path = lines(tmp_path / "p.jsonl", [{"image": "b.jpg", "phrase": "dog", "text": text}])
     rest = ("--data", data, "--allow-partial", "--json")
 

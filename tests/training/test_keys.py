@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from egm.cli import app
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
-from egm.training.keys import Key, keys_of, markdown, text
+from egm.training.keys import Key, key_listing, key_tables, keys_of
 from egm.training.recipe import Section
 from egm.training.sft.recipe import SFTRecipe
 
@@ -54,11 +54,11 @@ def test_types_defaults_and_meanings_are_those_of_the_class() -> None:
         Key("named", "section with names of one's own", "{}", "By name | or not."),
         Key("named.NAME.size", *how_many),
     ]
-    assert "name\n    text; required\n    What it is called.\n\ninner\n    section\n    Fixed.\n" in text(Outer)
-    assert "maybe\n    section, or null; default null\n" in text(Outer)
-    assert "| `name` | text | required | What it is called. |" in markdown(Outer)
-    assert "| `inner.size` | whole number, at least 1, below 9 | `2` | How many. |" in markdown(Outer)
-    assert r"By name \| or not." in markdown(Outer)
+    assert "name\n    text; required\n    What it is called.\n\ninner\n    section\n    Fixed.\n" in key_listing(Outer)
+    assert "maybe\n    section, or null; default null\n" in key_listing(Outer)
+    assert "| `name` | text | required | What it is called. |" in key_tables(Outer)
+    assert "| `inner.size` | whole number, at least 1, below 9 | `2` | How many. |" in key_tables(Outer)
+    assert r"By name \| or not." in key_tables(Outer)
 
 
 def _paths(content: Any, prefix: str = "") -> Iterator[str]:
@@ -87,7 +87,7 @@ def test_the_command_prints_them_without_a_recipe(stage: str, columns: int, monk
     monkeypatch.setenv("COLUMNS", str(columns))
     result = CliRunner().invoke(app, [stage, "--keys"])
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == text(STAGES[stage], width=columns)
+    assert result.stdout == key_listing(STAGES[stage], width=columns)
     assert max(map(len, result.stdout.splitlines())) <= columns
     assert [line for line in result.stdout.splitlines() if line and not line.startswith(" ")] == [
         key.name for key in keys_of(STAGES[stage])

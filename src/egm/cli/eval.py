@@ -39,7 +39,7 @@ _TIMES = {
     ("--instruct", bool, "--codec qwen3_vl_instruct says it"),
 )
 @options.with_settings
-def evaluate(
+def eval_command(
     datasets: Annotated[
         list[str],
         typer.Argument(
@@ -84,7 +84,7 @@ def evaluate(
     samples ended in an error, 2 if the input is bad.
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
-    from egm.evaluate import evaluate as run
+    from egm.evaluate import evaluate
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
@@ -103,7 +103,7 @@ def evaluate(
         grounder, engine = _here(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
     with grounder:
-        result = run(
+        result = evaluate(
             splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
         )
     summary = result.summary()

@@ -30,10 +30,10 @@ def keys_option(module: str, recipe: str) -> Any:
     def show(wanted: bool) -> None:
         if not wanted:
             return
-        from egm.training.keys import text
+        from egm.training.keys import key_listing
 
         columns = shutil.get_terminal_size().columns
-        print(text(getattr(importlib.import_module(module), recipe), width=max(40, min(columns, 100))), end="")
+        print(key_listing(getattr(importlib.import_module(module), recipe), width=max(40, min(columns, 100))), end="")
         raise typer.Exit
 
     meaning = "Print every key of a recipe with its type, default and meaning."

@@ -16,7 +16,7 @@ PARENT = "EGM_REPRODUCE_PARENT"
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
+def run_child() -> None:
     """Run the module that the first argument names."""
     if sys.platform == "linux":
         import ctypes
@@ -29,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_child()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from egm.errors import EgmError, nearest
-from egm.extras import TRAINING, need
+from egm.extras import TRAINING_PACKAGES, need
 from egm.reproduce.arms import Arm, resolve
 from egm.reproduce.folder import ArmFolder, check_settled, settle, settled_ablations
 from egm.reproduce.jobs import Job, interruptible, places_for, run_jobs
@@ -103,7 +103,7 @@ def run(plan: ReproductionPlan, *, parallel: int = 1, gpus: int = 1, progress: P
         RecipeError: If the folder holds another reproduction.
         EgmError: If there are not so many GPUs.
     """
-    need("egm reproduce", *TRAINING, "matplotlib")
+    need("egm reproduce", *TRAINING_PACKAGES, "matplotlib")
     places = places_for(plan.recipe.device, parallel=parallel, gpus=gpus)
     settle(plan.out, plan.recipe, plan.arms)
     with interruptible():

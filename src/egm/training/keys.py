@@ -15,7 +15,6 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from egm.training.recipe import Section
 
@@ -63,7 +62,7 @@ def keys_of(kind: type[Section], prefix: str = "") -> Iterator[Key]:
             yield from others
 
 
-def text(kind: type[Section], *, width: int = 80) -> str:
+def key_listing(kind: type[Section], *, width: int = 80) -> str:
     """List the keys of a recipe for a terminal.
 
     Args:
@@ -90,7 +89,7 @@ def text(kind: type[Section], *, width: int = 80) -> str:
     return "\n\n".join(entries) + "\n"
 
 
-def markdown(kind: type[Section]) -> str:
+def key_tables(kind: type[Section]) -> str:
     """Write the keys of a recipe as one table a section."""
     tables: dict[str, list[str]] = {}
     for key in keys_of(kind):
@@ -143,7 +142,7 @@ def _plural(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
-    if field.default is PydanticUndefined:  # a factory of empty containers
+    if field.default_factory is not None:  # of empty containers
         return "{}"
     return "" if isinstance(field.default, Section) else _yaml(field.default)
 

@@ -57,7 +57,7 @@ def test_a_server_that_refuses(ground: Ground) -> None:
 
 
 def test_a_model_that_does_not_think_is_asked_by_its_own_codec(ground: Ground) -> None:
-    reply = '```json\n[\n\t{"bbox_2d": [100, 200, 300, 400], "label": "the red mug"}\n]\n```'
+    reply = 'Here: ```json\n[\n\t{"bbox_2d": [100, 200, 300, 400], "label": "the red mug"}\n]\n```'
     with FaultyServer({"": [say(reply)]}) as server:
         code, out, _ = ground("the red mug", "--json", "--server", server.url, "--codec", "qwen3_vl_instruct")
         assert (code, json.loads(out)["box"]) == (0, [6.4, 6.4, 19.2, 12.8])

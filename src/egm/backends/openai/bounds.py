@@ -12,8 +12,8 @@ _TEXT_BYTES: Final = 64
 """Most bytes of text a token: the longest of any vocabulary, with room for what a server adds."""
 _WIRE_BYTES: Final = 2048
 """Most bytes a token on the wire, where each may come as an event of its own; with log-probabilities twice that."""
-_ROOM: Final = 1 << 20
-_most_wire_bytes: ContextVar[int] = ContextVar("most_wire_bytes", default=16 * _ROOM)
+_OVERHEAD_BYTES: Final = 1 << 20
+_most_wire_bytes: ContextVar[int] = ContextVar("most_wire_bytes", default=16 * _OVERHEAD_BYTES)
 
 
 class TextBound:
@@ -24,8 +24,8 @@ class TextBound:
     """
 
     def __init__(self, max_tokens: int) -> None:
-        self._left = max_tokens * _TEXT_BYTES + _ROOM
-        self._limit, self._tokens = self._left, max_tokens
+        self._remaining = max_tokens * _TEXT_BYTES + _OVERHEAD_BYTES
+        self._limit, self._tokens = self._remaining, max_tokens
 
     def take(self, characters: int) -> None:
         """Count text that came.
@@ -33,8 +33,8 @@ class TextBound:
         Raises:
             RefusedReplyError: If it is more than so many tokens can be.
         """
-        self._left -= characters
-        if self._left < 0:
+        self._remaining -= characters
+        if self._remaining < 0:
             raise RefusedReplyError(
                 f"it is longer than {self._limit} bytes, more than the {self._tokens} tokens that it may have"
             )
@@ -42,7 +42,7 @@ class TextBound:
 
 def bound_wire(max_tokens: int, *, logprobs: bool) -> None:
     """Bound the bytes of the replies that the running task reads from now on."""
-    _most_wire_bytes.set((2 if logprobs else 1) * max_tokens * _WIRE_BYTES + 4 * _ROOM)
+    _most_wire_bytes.set((2 if logprobs else 1) * max_tokens * _WIRE_BYTES + 4 * _OVERHEAD_BYTES)
 
 
 async def bounded_response(response: Any) -> None:

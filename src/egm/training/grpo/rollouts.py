@@ -15,7 +15,7 @@ from egm.images import MIN_SIDE, load_image
 from egm.pages.page import overlay_url, render
 from egm.training.grpo.questions import Prompts
 from egm.training.rewards.reward import Grades
-from egm.types import Sample
+from egm.types import HIT_IOU, Sample
 
 _THUMBNAIL = 320
 _GROUPS_SHOWN = 60
@@ -116,6 +116,7 @@ def write_page(folder: Path, out: Path) -> Path:
         styles=("page.css", "rollouts.css"),
         shown=len(shown),
         total=len(names),
+        hit_iou=HIT_IOU,
         groups=[(group, _overlay(group, folder / "pictures")) for group in groups.values()],
     )
     write_text(out, page)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from egm.datasets import open_dataset
 from egm.errors import DataError, EgmError, RecipeError
-from egm.extras import TRAINING, need
+from egm.extras import TRAINING_PACKAGES, need
 from egm.training.grpo.recipe import GreedySection, GRPORecipe
 from egm.training.rewards.reward import Reward
 from egm.types import Sample
@@ -68,7 +68,7 @@ def run_grpo(
         EgmError: If the preflight fails, a checkpoint or the model cannot be written, memory runs out, or the loss is
             no longer a number.
     """
-    need("egm grpo", *TRAINING)
+    need("egm grpo", *TRAINING_PACKAGES)
     from egm.training.grpo.rollouts import write_page
     from egm.training.shared.callbacks import AfterCheckpoint, StopOnSignal
     from egm.training.shared.driver import ran_out, train_from

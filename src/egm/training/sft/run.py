@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.errors import EgmError, RecipeError
-from egm.extras import TRAINING, need
+from egm.extras import TRAINING_PACKAGES, need
 from egm.training.data import Rows, open_rows
 from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
@@ -63,7 +63,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         DataError: If the data cannot be used.
         EgmError: If a checkpoint or the model cannot be written, memory runs out, or the loss is no longer a number.
     """
-    need("egm sft", *TRAINING)
+    need("egm sft", *TRAINING_PACKAGES)
     from egm.training.data import check_rows
     from egm.training.shared.callbacks import StopOnSignal
 

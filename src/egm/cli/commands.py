@@ -1,0 +1,83 @@
+"""All commands under one name, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from egm._version import __version__
+from egm.cli.bench import app as bench
+from egm.cli.data import app as data
+from egm.cli.demo import demo
+from egm.cli.eval import eval_command
+from egm.cli.ground import ground
+from egm.cli.grpo import grpo
+from egm.cli.models import app as models
+from egm.cli.report import report
+from egm.cli.reproduce import reproduce
+from egm.cli.score import score_command
+from egm.cli.sft import sft
+from egm.errors import EgmError
+from egm.extras import explained
+
+app = typer.Typer(
+    name="egm",
+    help="Ground phrases in images: an image and a phrase in, a box out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing what draws frames around help takes as long as all the rest of it
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+app.command("ground")(ground)
+app.command("demo")(demo)
+app.add_typer(data, name="data")
+app.command("sft")(sft)
+app.command("grpo")(grpo)
+app.command("eval")(eval_command)
+app.add_typer(bench, name="bench")
+app.command("score")(score_command)
+app.command("report")(report)
+app.command("reproduce")(reproduce)
+app.add_typer(models, name="models")
+
+
+def main() -> None:
+    """Run the command line: what a user can mend is one line on standard error and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a phrase may hold what the terminal's encoding lacks
+    try:
+        with explained("this command"):
+            app()
+    except EgmError as error:
+        _fail(str(error))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}: check the path, its permissions and the free space")
+
+
+def _fail(message: str) -> None:
+    from egm.terminal import printable
+
+    print("error:", printable(message), file=sys.stderr)  # a server's words, or a file's name, may steer a terminal
+    sys.exit(2)
