@@ -67,6 +67,9 @@ def warm_start(template: warm.Template | None) -> Iterator[dict[str, str]]:
 
     Not for what a fresh process is to show: what is imported, and how launchers are launched.
     """
+    if template is None:
+        yield {}
+        return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", warm.Popen)
         patch.setattr(warm.Popen, "template", template)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import fcntl
 import gc
 import importlib
 import io
@@ -89,7 +88,9 @@ class Template:
             _adopt_orphans(False)
         if not answer:
             raise ChildProcessError("the template process has ended")
-        return int(answer)
+        child = int(answer)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # which fails if it was not given away
+        return child
 
     def close(self) -> None:
         """End it; what was forked from it goes on."""
@@ -174,7 +175,8 @@ def serve(connection: socket.socket) -> tuple[Request, list[int]]:
             connection.close()
             os.read(await_parent, 1)
             os.close(await_parent)
-            ours, connection = (_above(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, connection = (socket.socket(fileno=_above(end.detach())) for end in pair)
             if os.fork():
                 connection.close()
                 assert Popen.template is not None
@@ -191,9 +193,12 @@ def serve(connection: socket.socket) -> tuple[Request, list[int]]:
             os.close(descriptor)
 
 
-def _above(end: socket.socket) -> socket.socket:
-    with end:
-        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+def _above(descriptor: int) -> int:
+    import fcntl  # not everywhere, and this module is imported everywhere
+
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    os.close(descriptor)
+    return moved
 
 
 def run(request: Request, files: list[int]) -> NoReturn:
@@ -231,9 +236,7 @@ def _become(request: Request, files: list[int]) -> None:
     os.environ.update(request.environment)
     if request.folder is not None:
         os.chdir(request.folder)
-    held = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for file in files]
-    for file in files:
-        os.close(file)
+    held = [_above(file) for file in files]
     for file, descriptor in zip(held, request.descriptors, strict=True):
         os.dup2(file, descriptor)
         os.close(file)
@@ -271,7 +274,7 @@ def _writer(before: Any, descriptor: int, *, unbuffered: bool) -> io.TextIOWrapp
 def main() -> None:
     """Import, and wait for requests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for those who ask; this ends with them
-    connection = _above(socket.socket(fileno=int(sys.argv[1])))
+    connection = socket.socket(fileno=_above(int(sys.argv[1])))
     del sys.path[0]
     subprocess.Popen = Popen  # type: ignore[misc]
     for name in sys.argv[2:]:
