@@ -42,9 +42,12 @@ ECHOES = [KEY, repr(KEY), json.dumps(KEY), KEY.replace("/", "\\/"), KEY.replace(
 
 @pytest.mark.parametrize("echo", ECHOES)
 def test_no_form_of_it_is_shown(echo: str) -> None:
-    with FaultyServer({"": [fail(401, f"bad key  {echo} here")]}) as server:
-        with Grounder.connect(server.url, "tiny", api_key=KEY) as grounder, pytest.raises(BackendError) as caught:
-            grounder.ground(Image.new("RGB", (64, 32)), "the cup")
+    with (
+        FaultyServer({"": [fail(401, f"bad key  {echo} here")]}) as server,
+        Grounder.connect(server.url, "tiny", api_key=KEY) as grounder,
+        pytest.raises(BackendError) as caught,
+    ):
+        grounder.ground(Image.new("RGB", (64, 32)), "the cup")
     shown = "".join(traceback.format_exception(caught.value))
     assert "bad key" in shown
     assert "SECRET" not in shown

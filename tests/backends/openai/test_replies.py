@@ -144,7 +144,7 @@ def test_a_long_answer_within_the_tokens_is_read() -> None:
 def test_no_redirect_is_followed() -> None:
     with FaultyServer({"": [say("</think>" + ANSWER)]}) as elsewhere:
         away = Play(status=307, raw=b"", headers=(("Location", elsewhere.url + "/v1/chat/completions"),))
-        with FaultyServer({"": [away]}) as server, pytest.raises(BackendError, match="HTTP 307: .*not followed"):
+        with FaultyServer({"": [away]}) as server, pytest.raises(BackendError, match=r"HTTP 307: .*not followed"):
             Grounder.connect(server.url, "tiny").ground(PICTURE, "the cup")
         assert elsewhere.asked == []
 
