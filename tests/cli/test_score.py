@@ -188,3 +188,17 @@ def test_a_judge_beside_the_rules(egm: Egm, data: Path, tmp_path: Path) -> None:
     assert (result["model"], result["judged"], result["failed"]) == ("big", 1, 1)
     assert (result["agreement"]["value"], result["complex_by_judge"]["value"]) == (0.0, 1.0)
     assert "judge" not in json.loads(egm("score", path, "--data", data, "--json").out)["scores"][0]
+
+
+def test_a_codec_is_for_texts_and_not_for_journals_alone(egm: Egm, tmp_path: Path) -> None:
+    (tmp_path / "script.txt").write_text("</think> [0, 0, 500, 500]")
+    assert egm("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--out", "run").code == 0
+    alone = egm("score", "run", "--codec", "internvl")
+    assert (alone.code, "leave --codec out" in alone.err) == (2, True)
+    records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[1:]]
+    keys = ("id", "image", "phrase", "truth", "size", "text")
+    others = lines(tmp_path / "p.jsonl", [{key: record[key] for key in keys} for record in records])
+    both = egm("score", "run", others, "--codec", "qwen3_vl", "--data", "synthref/val", "--allow-partial", "--json")
+    assert both.err == ""
+    first, second = json.loads(both.out)["scores"]
+    assert first["pooled"]["mean_iou"]["value"] == second["pooled"]["mean_iou"]["value"]

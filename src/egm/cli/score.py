@@ -61,6 +61,7 @@ def score_command(
     """
     import json
 
+    from egm.journal import is_journal
     from egm.report import compare, interval_summary, read_records
     from egm.report.grid import terminal
     from egm.report.predictions import neighbours_in
@@ -71,6 +72,8 @@ def score_command(
     if judge is None and (judge_model is not None or images is not None):
         raise EgmError("--judge-model and --images are for a judge: give its server with --judge URL")
     reading = _reading(codec, pixels_of)
+    if reading is not None and all(path.exists() and is_journal(path) for path in predictions):
+        raise EgmError("a journal's answers are read already, by the codec that it names: leave --codec out")
     samples = _samples(data, data_root, allow_partial) if data else None
     neighbours = neighbours_in(samples) if samples is not None else None
     files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]

@@ -64,10 +64,6 @@ def read_records(
     if not path.exists():
         raise DataError(f"there are no predictions at {path}: check the path")
     if is_journal(path):
-        if reading is not None:
-            raise DataError(
-                f"{path} is a journal, whose answers are read already, by the codec that it names: leave --codec out"
-            )
         return _read_journal(path, samples, partial=partial)
     predictions = read_predictions(path)
     answered = _without_samples(predictions) if samples is None else _match(predictions, samples)
