@@ -1,4 +1,4 @@
-"""Seconds from starting a process to its first answer, and to each one after that.
+"""Seconds from starting a process to its first answer, and to each one after that; and to the end of each `--help`.
 
     python benchmarks/cold_start.py [--model egm-tiny] [--answers 6] [--runs 3]
 
@@ -25,6 +25,10 @@ for _ in range(int(sys.argv[2])):
     result = grounder.ground(sample.image, sample.phrase, amodal=sample.amodal)
     print(result.tokens, flush=True)
 """
+COMMANDS = (
+    *("", "ground", "demo", "eval", "score", "report", "sft", "grpo", "reproduce", "bench latency"),
+    *("data check", "data convert", "data synthetic", "models export"),
+)
 
 
 def measure(model: str, answers: int) -> tuple[list[float], list[int]]:
@@ -45,6 +49,13 @@ def measure(model: str, answers: int) -> tuple[list[float], list[int]]:
     return seconds, tokens
 
 
+def help_seconds(command: str) -> float:
+    """Return the seconds that a command's `--help` takes, from starting its process."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "egm.cli", *command.split(), "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="egm-tiny")
@@ -59,6 +70,8 @@ def main() -> None:
             f"{run + 1:3d}  {seconds[0]:10.2f} s  {statistics.median(further):18.2f} s  {max(further):7.2f} s"
             f"  {statistics.median(tokens):17.0f}"
         )
+    seconds_of = {command: min(help_seconds(command) for _ in range(options.runs)) for command in COMMANDS}
+    print("--help (fastest of the runs): " + ", ".join(f"{name or 'egm'} {s:.2f} s" for name, s in seconds_of.items()))
 
 
 if __name__ == "__main__":

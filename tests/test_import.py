@@ -25,6 +25,15 @@ def test_light_names_load_neither_torch_nor_transformers(name: str) -> None:
     assert not loaded & {"torch", "torchvision", "transformers", "trl", "datasets"}
 
 
+@pytest.mark.parametrize("command", ["", "eval", "data", "data convert", "bench latency", "sft"])
+def test_help_loads_nothing_that_it_does_not_need(command: str) -> None:
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from egm.cli import main; main()"
+    asked = [sys.executable, "-c", code, *command.split(), "--help"]
+    loaded = set(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split())
+    assert "egm.cli.commands" in loaded
+    assert not loaded & {"torch", "transformers", "numpy", "PIL", "rich", "pydantic"}
+
+
 def test_all_is_sorted_and_without_repeats() -> None:
     assert egm.__all__ == sorted(set(egm.__all__))
 

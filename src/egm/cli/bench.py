@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from egm.cli import options
+from egm.cli.group import Group
 from egm.cli.printing import console, figure, plain_table
 from egm.errors import EgmError
 
-app = typer.Typer(help="Measure how fast a model answers.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Measure how fast a model answers.", no_args_is_help=True)
 
 
 @app.callback()

@@ -14,6 +14,7 @@ from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.eval import eval_command
 from egm.cli.ground import ground
+from egm.cli.group import Group
 from egm.cli.grpo import grpo
 from egm.cli.models import app as models
 from egm.cli.report import report
@@ -25,6 +26,7 @@ from egm.extras import explained
 
 app = typer.Typer(
     name="egm",
+    cls=Group,
     help="Ground phrases in images: an image and a phrase in, a box out.",
     no_args_is_help=True,
     add_completion=False,

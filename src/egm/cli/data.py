@@ -11,12 +11,13 @@ import typer
 
 from egm.cli.data_files import check, convert
 from egm.cli.embedded import SIGNATURE
+from egm.cli.group import Group
 from egm.errors import DataError
 
 if TYPE_CHECKING:
     from egm.types import Sample
 
-app = typer.Typer(help="Make, check and convert datasets.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Make, check and convert datasets.", no_args_is_help=True)
 app.command("check")(check)
 app.command("convert")(convert)
 

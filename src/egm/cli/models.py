@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List the model sizes; merge, average, export and publish models.")
+from egm.cli.group import Group
+
+app = typer.Typer(cls=Group, help="List the model sizes; merge, average, export and publish models.")
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
 _Base = Annotated[
