@@ -31,9 +31,10 @@ from egm.training.recipe import ModelSection, dump_recipe, load_recipe
 from egm.training.rewards.reward import Grades, Reward, RewardSection
 from egm.training.shared.model import open_model
 
+from ..shallow import shallow_model
+
 CODEC = get_codec("qwen3_vl")
 TOY: dict[str, Any] = {
-    "model": {"name": "egm-tiny"},
     "data": {"scenes": 4},
     "rollout": {"group": 4, "max_new_tokens": 8, "keep": 1},
     "optim": {"steps": 2, "prompts": 2, "learning_rate": 1e-5, "warmup_steps": 0},
@@ -42,7 +43,8 @@ TOY: dict[str, Any] = {
 
 
 def toy(**changes: Any) -> GRPORecipe:
-    return GRPORecipe.model_validate({**TOY, **{k: TOY.get(k, {}) | v for k, v in changes.items()}})
+    base = TOY | {"model": {"name": str(shallow_model())}}
+    return GRPORecipe.model_validate({**base, **{k: base.get(k, {}) | v for k, v in changes.items()}})
 
 
 class Digits(Reward):
@@ -132,7 +134,7 @@ def test_probabilities_are_those_of_the_plain_model(tmp_path: Path) -> None:
         found, entropies, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, keep, batch_size=4, compute_entropy=True
         )
-    model, processor = open_model(ModelSection(name="egm-tiny"), seed=0)
+    model, processor = open_model(recipe.model, seed=0)
     prompts = trainer._prompts
     for place, row in enumerate(batch["rows"][order].tolist()):
         alone = PromptCollator(processor, CODEC, None)([prompts.samples[row]])
