@@ -259,25 +259,30 @@ class Grounder:
 
         Yields:
             For each item, in the same order, its answer, or the error of its image, its phrase or the engine. Where a
-            batch fails, its questions are asked once more, one by one, so that each fails for itself alone.
+            batch fails, its questions are asked once more, one by one, so that each fails for itself alone. In this
+            process batches are taken as the items come, so that what is answered is yielded as its batch ends, and
+            whoever keeps it loses no more than the batch that is under way.
         """
-        yield from self._each(items, self._answer_alone)
+        yield from self._each(items, self._answer_alone, sort_by_size=False)
 
     def _each(
         self,
         numbered: Iterable[tuple[int, Item]],
         answer: Callable[[Sequence[LoadedQuestion]], Sequence[Answer | EgmError]],
+        *,
+        sort_by_size: bool = True,
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
         if isinstance(self.backend, RemoteBackend):
             yield from self._each_submitted(numbered, self.backend)
             return
-        cache = ImageCache()
+        cache, step = ImageCache(), max(1, self.batch_size // self.settings.votes)
+        window = _WINDOW * self.batch_size if sort_by_size else step
         while True:
             results: dict[int, Answer | EgmError] = {}
             order, questions = list[int](), list[LoadedQuestion]()
             cache = cache.unless_over(_WINDOW_PIXELS // 4)
-            for index, item in islice(numbered, _WINDOW * self.batch_size):
+            for index, item in islice(numbered, window):
                 order.append(index)
                 try:
                     questions.append(load_question(index, item, cache))
@@ -287,8 +292,8 @@ class Grounder:
                     break
             if not order:
                 return
-            questions.sort(key=lambda question: question.image.width * question.image.height)
-            step = max(1, self.batch_size // self.settings.votes)
+            if sort_by_size:
+                questions.sort(key=lambda question: question.image.width * question.image.height)
             for start in range(0, len(questions), step):
                 batch = questions[start : start + step]
                 results |= zip((question.index for question in batch), answer(batch), strict=True)

@@ -237,7 +237,8 @@ def _request(grounder: Grounder, sample: Sample) -> Request:
 def _run(
     grounder: Grounder, load: _Load, batch: Sequence[tuple[Sample, Request]], *, cold: bool, seed: int
 ) -> dict[str, Any]:
-    from egm.evaluate.totals import ERROR, totals
+    from egm.evaluate.totals import totals
+    from egm.journal import ERROR
 
     queries = [request for _, request in batch]
     late = [0.0] * len(batch)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from egm.evaluate.totals import ERROR
-from egm.journal import Record
+from egm.journal import ERROR, Record
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
-from egm.journal import Record
-
-ERROR: Final = "error"
-"""`Record.failure` where the engine, the picture or the phrase gave an error in place of an answer."""
+from egm.journal import ERROR, Record
 
 
 def totals(records: Sequence[Record]) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import numpy as np
 from egm import stats
 from egm.datasets import EVALUATION, SIZES
 from egm.errors import DataError
-from egm.evaluate import ERROR
-from egm.journal import Header, Record, read_journal
+from egm.journal import ERROR, Header, Record, read_whole_run
 from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
@@ -127,9 +126,8 @@ def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _load(folder: Path, name: str) -> Run:
-    header, records = read_journal(folder)
-    sizes = {split: int(facts["n"]) for split, facts in header.datasets.items()}
-    return Run(name, header, [record for record in records if record.split in sizes], sizes)
+    header, records = read_whole_run(folder)
+    return Run(name, header, records, {split: facts["n"] for split, facts in header.datasets.items()})
 
 
 def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
