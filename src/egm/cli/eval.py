@@ -197,14 +197,15 @@ def _here(
     settings: GenerationSettings,
     prompt: str | None,
 ) -> tuple[Grounder, dict[str, Any]]:
-    from egm.backends.checkpoint import find_checkpoint, weights_digest
+    from egm.backends.checkpoint import find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
 
-    weights = weights_digest(find_checkpoint(model).path)
+    path = find_checkpoint(model).path
+    digests = {"weights": weights_digest(path), "tensors": tensors_digest(path)}
     grounder = Grounder.load(
         model, codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
     )
-    return grounder, {"device": device, "dtype": dtype, "weights": weights}
+    return grounder, {"device": device, "dtype": dtype, **digests}
 
 
 def _slug(*names: str) -> str:

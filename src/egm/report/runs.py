@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from egm import stats
-from egm.datasets import EVALUATION, SIZES
+from egm.datasets import EVALUATION, split_size
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, read_whole_run
 from egm.report.summary import cluster_numbers, values_of
@@ -50,7 +50,7 @@ class Run:
                 f"incomplete: {sum(missing.values()):,} of {sum(self.split_sizes.values()):,} samples are missing"
             )
         for split, n in self.split_sizes.items():
-            whole = SIZES[split].expressions if split in SIZES else n
+            whole = split_size(split) or n
             if n != whole:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
         if errors := sum(record.failure == ERROR for record in self.records):
