@@ -165,6 +165,15 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     return header, list(records.values())
 
 
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read the first line of a journal alone; arguments and errors as of `read_journal`."""
+    file = _file_of(path)
+    _refuse_no_file(file)
+    for _, row in _rows(file):
+        return Header.from_dict(row)
+    raise DataError(f"{str(file)!r} is empty: the run ended before it began; start it again")
+
+
 def read_whole_run(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     """Read a journal whose figures are to be told: its records must be of its own samples, and agree with themselves.
 

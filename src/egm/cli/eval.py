@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console, figure, plain_table
+from egm.cli.printing import console, figure, note, plain_table
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def eval_command(
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate
+    from egm.failures import run_notes
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
@@ -111,6 +112,8 @@ def eval_command(
         print(json.dumps({"folder": str(folder), **summary}))
     else:
         _print(summary, folder)
+    for line in run_notes(result.records, result.header.codec["name"]):
+        note(line)
     if result.stopped is not None:
         print("error:", result.stopped, "(--retry-errors, --max-errors)", file=sys.stderr)
         raise typer.Exit(1)

@@ -86,7 +86,7 @@ def evaluate(
             those asked so far.
         retry_errors: Ask the samples again that ended in an error before.
         engine: What else decides the answers or their latency, such as device or server, to be kept and compared.
-        progress: Whether to show a progress bar on standard error, if that is a terminal.
+        progress: Whether to show progress on standard error: a bar, or lines where that is no terminal.
 
     Returns:
         The run, read back from its journal.
