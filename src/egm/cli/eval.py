@@ -99,9 +99,9 @@ def eval_command(
         options.refuse_placement(device, dtype)
         reader = get_codec(codec or DEFAULT_CODEC)
         keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
-        grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
+        grounder, engine = _connect_or_replay(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
-        grounder, engine = _here(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
     with grounder:
         result = evaluate(
@@ -166,7 +166,7 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     return samples.annotations() if isinstance(samples, Dataset) else samples
 
 
-def _elsewhere(
+def _connect_or_replay(
     server: str | None,
     script: Path | None,
     keys: Sequence[tuple[str, str]],
@@ -178,20 +178,22 @@ def _elsewhere(
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.grounder import Grounder
 
-    together = 8 if concurrency is None else concurrency
+    most_at_once = 8 if concurrency is None else concurrency
     if server is not None:
-        return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
+        return Grounder.connect(
+            server, model, codec=codec, concurrency=most_at_once, settings=settings, prompt=prompt
+        ), {}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
     backend = read_script(script, keys, votes=settings.votes, model=model or "scripted")
-    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
+    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=most_at_once)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
-def _here(
+def _load(
     model: str,
     codec: str | None,
     device: str,

@@ -37,9 +37,7 @@ def score_command(
         str,
         typer.Option(help="With a codec of pixels: those of the picture as the model saw it (seen), or original."),
     ] = "seen",
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Score what is answered, though a split has more samples.")
-    ] = False,
+    allow_partial: options.AllowPartial = False,
     as_json: options.AsJson = False,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,

@@ -23,7 +23,7 @@ from egm.evaluate.plan import PlannedSample, image_order, make_header, plan_samp
 from egm.evaluate.progress import RunningCounts, progress_bar
 from egm.evaluate.totals import totals
 from egm.files import write_text
-from egm.grounder import Answer, Grounder
+from egm.grounder import GroundedCompletion, Grounder
 from egm.journal import ERROR, Header, Journal, Record, read_whole_run
 from egm.scoring import score
 from egm.types import Sample
@@ -146,7 +146,7 @@ def _check_asked(path: Path, record: Record, sample: Sample | None) -> None:
     )
 
 
-def _record(item: PlannedSample, answer: Answer | EgmError, *, cold: bool) -> Record:
+def _record(item: PlannedSample, answer: GroundedCompletion | EgmError, *, cold: bool) -> Record:
     sample = item.sample
     assert sample.box is not None
     facts: dict[str, Any] = {
@@ -160,7 +160,7 @@ def _record(item: PlannedSample, answer: Answer | EgmError, *, cold: bool) -> Re
         "cold": cold,
         "meta": dict(sample.meta),
     }
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, GroundedCompletion):
         said = " ".join(str(answer).split())
         return Record(**facts, failure=ERROR, error=f"{type(answer).__name__}: {said}", finish_reason=None)
     grounding, reply = answer.grounding, answer.completion
