@@ -85,6 +85,18 @@ def test_without_a_folder_of_images_links_out_of_the_current_one_are_refused(egm
     assert read_journal(tmp_path / "run")[1][0].iou == 1.0
 
 
+def test_a_limit_takes_the_first_of_each_dataset_and_says_how_many(egm: Egm, rows: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        Image.new("RGB", (10, 10)).save(tmp_path / f"{number}.png")
+    (tmp_path / "script.txt").write_text(ANSWER)
+    outcome = egm("eval", rows, "synthref/train", "--limit", 3, "--script", "script.txt", "--out", "run")
+    assert outcome.code == 0
+    header, records = read_journal(tmp_path / "run")
+    assert {split: facts["n"] for split, facts in header.datasets.items()} == {"rows": 3, "synthref/train": 3}
+    assert [record.id for record in records if record.split == "rows"] == ["0", "1", "2"]
+    assert egm("eval", rows, "--limit", 0, "--script", "script.txt").code == 2
+
+
 def test_several_datasets_have_a_folder_named_after_them(egm: Egm, script: Path, tmp_path: Path) -> None:
     outcome = egm("eval", "synthref/val", "synthref/test-simple", "--scenes", 3, "--script", script)
     assert outcome.code == 0

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,9 @@ def eval_command(
     data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
     scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first samples of each dataset.", show_default=False)
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
     ] = None,
@@ -91,7 +95,9 @@ def eval_command(
         raise EgmError("--server and --script are two sources of answers: give one")
     splits: dict[str, Iterable[Sample]] = {}
     for name in datasets:
-        split, samples = _open(name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes)
+        split, samples = _open(
+            name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes, limit=limit
+        )
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
@@ -120,21 +126,22 @@ def eval_command(
 
 
 def _open(
-    name: str, *, images: Path | None, data: Path | None, allow_partial: bool, scenes: int | None
+    name: str, *, images: Path | None, data: Path | None, allow_partial: bool, scenes: int | None, limit: int | None
 ) -> tuple[str, Iterable[Sample]]:
     if name.startswith("synthref/") and not Path(name).exists():
         from egm.datasets.synthetic import SynthRef
 
         source = SynthRef(name.partition("/")[2], scenes=scenes)
-        if source.scenes is None:
+        if source.scenes is None and limit is None:
             raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, list(_packed(source))
+        return name, list(_packed(islice(source, limit)))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
 
     options.refuse_no_folder(images)
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
+    dataset = dataset if limit is None else dataset.first(limit)
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
         if not any(picture.is_file() for picture in pictures):
