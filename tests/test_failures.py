@@ -250,7 +250,9 @@ def test_a_run_in_which_no_answer_ends_its_thinking_is_told_the_codec(
     texts: list[str], codec: str | None, said: bool
 ) -> None:
     records = [record(number, text) for number, text in enumerate(texts)]
-    assert ["give --codec qwen3_vl_instruct" in note for note in run_notes(records, codec)] == [True] * said
+    assert ["--codec qwen3_vl_instruct asks and reads it" in note for note in run_notes(records, codec)] == [
+        True
+    ] * said
     # Those that the token limit cut off may have been about to end it.
     cut = [record(number, "I think", "truncated", "length") for number in range(len(texts))]
-    assert not any("give --codec" in note for note in run_notes([*records[:1], *cut], codec))
+    assert not any("asks and reads it" in note for note in run_notes([*records[:1], *cut], codec))

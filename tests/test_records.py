@@ -108,6 +108,26 @@ def test_a_bad_value_of_the_header_too(tmp_path: Path, change: dict[str, Any]) -
             read(folder)
 
 
+@pytest.mark.parametrize("key", ["id", "image", "phrase", "truth"])
+def test_a_record_lacks_nothing_that_has_no_default(tmp_path: Path, key: str) -> None:
+    row = record("1").to_dict()
+    del row[key]
+    folder = written(tmp_path, [HEADER.to_dict(), row])
+    for read in READERS:
+        with pytest.raises(DataError, match=rf"line 2: not a line of a journal \(.*'{key}'"):
+            read(folder)
+
+
+@pytest.mark.parametrize("key", ["model", "codec", "prompt", "settings", "datasets", "command"])
+def test_a_header_neither(tmp_path: Path, key: str) -> None:
+    row = HEADER.to_dict()
+    del row[key]
+    folder = written(tmp_path, [row, record("1").to_dict()])
+    for read in READERS:
+        with pytest.raises(DataError, match=f"line 1: its header is not one that this version reads .*{key}"):
+            read(folder)
+
+
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"id": ' + "9" * 5000 + "}", "\0" * 40, "{", "5", ""])
 def test_a_line_that_is_none(tmp_path: Path, line: str) -> None:
     for lines, number in ([HEADER.to_dict(), line, record("1").to_dict()], 2), ([line, record("1").to_dict()], 1):

@@ -274,7 +274,7 @@ def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
     if instead is not None and 2 * len(ended) > len(kept) and not any("</think>" in text for text in ended):
         notes.append(
             f"none of the {len(ended):,} answers holds the </think> that codec {codec} expects: if the model does not "
-            f"think first, give --codec {instead}; if it does, the server hides its reasoning"
+            f"think first, --codec {instead} asks and reads it; if it does, the server hides its reasoning"
         )
     cause = usual_cause(answers)
     return [*notes, cause[1]] if cause else notes

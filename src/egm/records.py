@@ -210,7 +210,8 @@ class Record:
         values.pop("answer_tokens", None)  # follows from the others, and older journals have none
         _check(values, _RECORD)
         for name in ("truth", "box", "size"):
-            values[name] = None if values.get(name) is None else tuple(values[name])
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
         try:
             return cls(**values)
         except TypeError as error:

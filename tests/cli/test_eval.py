@@ -283,7 +283,10 @@ def test_what_a_model_without_thoughts_says_is_an_answer(egm: Egm, tmp_path: Pat
     assert json.loads(mistaken.out)["all"]["failures"] == {"no_box": n}
     missing, cause = mistaken.err.splitlines()
     assert missing.startswith(f"note: none of the {n} answers holds the </think> that codec qwen3_vl expects")
-    assert "give --codec qwen3_vl_instruct; if it does, the server hides its reasoning" in missing
+    assert (
+        "think first, --codec qwen3_vl_instruct asks and reads it; if it does, the server hides its reasoning"
+        in missing
+    )
     assert cause.startswith(f"note: {n} of {n} answers are no_box, which usually means: ")
     right = egm(*command, "b", "--codec", "qwen3_vl_instruct")
     assert (json.loads(right.out)["all"]["failures"], right.err) == ({}, "")
