@@ -195,7 +195,12 @@ def test_grounding_draws_itself() -> None:
     assert extent(drawn, BOX_COLOUR) is not None
     assert extent(drawn, TRUTH_COLOUR) is not None
     assert drawn.height > 480
-    assert Grounding(box=None, failure=Failure.NO_BOX, phrase="the cup", image=plain()).draw().height > 480
+    for failure, caption in (
+        (Failure.NO_BOX, "the cup (no box)"),
+        (Failure.OUT_OF_RANGE, "the cup (no box, out of range)"),
+    ):
+        without = Grounding(box=None, failure=failure, phrase="the cup", image=plain())
+        assert without.draw().tobytes() == draw_boxes(plain(), caption=caption).tobytes()
 
 
 def test_side_by_side() -> None:

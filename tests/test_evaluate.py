@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -233,7 +234,28 @@ def test_the_bar_shows_what_is_known_so_far(
     for shown in ("evaluating", "10/10", "Acc@0.5 80.00"):
         assert shown in err
     evaluate(samples(10), failing(), tmp_path / "run", max_errors=1.0)
-    assert "10/10" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "10 of 10 answers were there already" in err
+    assert "10/10" in err
+
+
+def test_off_a_terminal_there_is_a_line_now_and_then_and_what_was_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("egm.evaluate.progress.LINE_SECONDS", 0.0)
+    evaluate(samples(4), failing(1, batch_size=2), tmp_path, max_errors=1.0)
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [re.sub(r", [\d.]+/s, ", ", RATE, ", line) for line in err.splitlines()]
+    assert lines[0] == "1 of 4, Acc@0.5 100.00, 0 errors, RATE, 0:00:00 to go"
+    assert lines[-1] == "4 of 4, Acc@0.5 75.00, 1 errors, RATE, 0:00:00 to go"
+    assert len(lines) == 4
+    journal = tmp_path / "journal.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3]))
+    evaluate(samples(4), failing(batch_size=2), tmp_path, max_errors=1.0)
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == "2 of 4 answers were there already"
+    assert said[1].startswith("3 of 4, ")
 
 
 # ---- errors

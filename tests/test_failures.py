@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egm.boxes import Box, iou
-from egm.failures import Miss, Neighbour, classify_miss, phrase_facts
+from egm.failures import Answered, Miss, Neighbour, classify_miss, phrase_facts, run_notes, usual_cause
+from egm.journal import Record
+from egm.types import Failure
 
 SIZE = (200, 100)
 TRUTH = Box(20, 20, 60, 80)  # 40 x 60
@@ -196,3 +198,61 @@ def test_phrases(phrase: str, relations: int, ordinals: int, superlatives: int, 
 @pytest.mark.parametrize("phrase", ["left " * 20_000, "left and " * 20_000, "a" * 50_000 + "es", "on the " * 20_000])
 def test_long_phrases_are_counted_too(phrase: str) -> None:
     phrase_facts(phrase)
+
+
+# ---- what a run of failures usually means
+
+
+def record(
+    number: int, text: str = "</think> [1, 2]", failure: str | None = None, finish: str | None = "stop"
+) -> Record:
+    return Record(f"s{number}", "i", "p", (0, 0, 1, 1), text=text, failure=failure, finish_reason=finish)
+
+
+@pytest.mark.parametrize("kind", list(Failure))
+def test_a_kind_of_more_than_half_is_explained_with_an_example(kind: Failure) -> None:
+    text = "x" * 5000 + " \x1b]0;title\x07\nSorry,\n\u202eno."
+    failed = [Answered(f"s\x1b[2J{number}", text, str(kind)) for number in range(3)]
+    right = [Answered("right", "", None)] * 2
+    found = usual_cause([*right, *failed], "rollouts")
+    assert found is not None
+    assert found[0] == kind
+    assert found[1].startswith(f"3 of 5 rollouts are {kind}, which usually means: ")
+    assert found[1].isprintable()
+    assert found[1].endswith("Sorry, \N{REPLACEMENT CHARACTER}no.'")
+    assert len(found[1]) < 500
+    assert usual_cause([*right, *failed[:2]]) is None  # half is not more than half
+    assert usual_cause([]) is None
+    assert "s1: an empty text" in str(usual_cause([Answered("s1", "", str(kind))]))
+
+
+def test_errors_of_the_engine_are_no_answers() -> None:
+    errors = [record(number, "", "error", None) for number in range(9)]
+    assert run_notes(errors, "qwen3_vl") == []
+    [note] = run_notes([*errors, record(9, failure="refused")], None)
+    assert note.startswith("1 of 1 answers are refused")
+
+
+@pytest.mark.parametrize(
+    ("texts", "codec", "said"),
+    [
+        (['[{"bbox_2d": [1, 2, 3, 4]}]'] * 3, "qwen3_vl", True),  # which are read as answers, strict as they are
+        (["I think"] * 3, "qwen3_vl", True),
+        (["I think"] * 2 + ["So </think> it is"], "qwen3_vl", False),
+        (["I think"] * 3, "qwen3_vl_instruct", False),
+        (["I think"] * 3, "internvl", False),
+        (["I think"] * 3, "a codec of their own", False),
+        (["I think"] * 3, None, False),
+        (["", " "], "qwen3_vl", False),
+    ],
+)
+def test_a_run_in_which_no_answer_ends_its_thinking_is_told_the_codec(
+    texts: list[str], codec: str | None, said: bool
+) -> None:
+    records = [record(number, text) for number, text in enumerate(texts)]
+    assert ["--codec qwen3_vl_instruct asks and reads it" in note for note in run_notes(records, codec)] == [
+        True
+    ] * said
+    # Those that the token limit cut off may have been about to end it.
+    cut = [record(number, "I think", "truncated", "length") for number in range(len(texts))]
+    assert not any("asks and reads it" in note for note in run_notes([*records[:1], *cut], codec))

@@ -258,9 +258,12 @@ def test_a_reinforcement_goes_on(command: Command) -> None:
 def test_a_run_is_exported_and_its_model_answers(
     command: Command, run: str, box: tuple[float, ...], logprob: float
 ) -> None:
+    journal = Path("eval/scripted/journal.jsonl")
+    served = journal.read_text().replace('"ReplayBackend"', '"OpenAIBackend"').replace('"scripted"', f'"{run}"', 1)
+    journal.write_text(served)  # as if a server had answered
     assert command("models", "export", run, "--out", "exported", "--scores", "eval/scripted") == "exported\n"
     card = Path("exported/README.md").read_text()
-    assert "| synthref/val | 12 | 50.0 | 0.502 | 25.0 | 10 |" in card
+    assert f"| {run} (served) | synthref/val | 12 of 1,983 | 50.0 | 0.502 | 25.0 | 10 |" in card
     assert f"| command | `egm sft {run.removesuffix('-ended')}.yaml --out {run}` |" in card
     settings, picture = egm.GenerationSettings(max_new_tokens=100), Image.new("RGB", (320, 224), "orange")
     for model in ("exported", *(["sft-ended/model"] if run == "sft-ended" else [])):

@@ -57,7 +57,12 @@ class Box:
 
     def __iter__(self) -> Iterator[float]:
         """Yield `x1, y1, x2, y2`."""
-        return iter((self.x1, self.y1, self.x2, self.y2))
+        return iter(self.corners)
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """The numbers `x1, y1, x2, y2`."""
+        return self.x1, self.y1, self.x2, self.y2
 
     @classmethod
     def from_xywh(cls, xywh: Iterable[float]) -> Box:

@@ -1,4 +1,4 @@
-"""Why a box missed, by rule, and how complex its phrase was.
+"""Why a box missed, by rule, how complex its phrase was, and what a run of failures usually means.
 
 *Misses.* A miss has an IoU below 0.5. The first rule that fits names it:
 
@@ -27,13 +27,18 @@ counted: mostly they bind attributes ("man in red with hat"), and no list of wor
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from egm.boxes import Box, iou, pairwise_iou
+from egm.codecs.registry import codec_without_thinking
+from egm.journal import ERROR, Record
+from egm.terminal import printable
 from egm.types import HIT_IOU
 
 COMPLEX_AT = 2
@@ -198,3 +203,84 @@ def _other_object(box: Box, truth: Box, others: Sequence[Neighbour]) -> Neighbou
     fit = np.where(fits[1] < _SAME_OBJECT, fits[0], 0.0)
     best = int(fit.argmax())
     return others[best] if fit[best] >= HIT_IOU else None
+
+
+_USUALLY: Final[Mapping[str, str]] = {
+    "no_box": "the model answers in words, never ends its reasoning, or is of another family than the codec (--codec)",
+    "truncated": "the token limit cut them off, which can be raised (--max-tokens; rollout.max_new_tokens in a recipe)",
+    "repeated": "the model is outside of what it was trained on, and says the same again and again",
+    "malformed": "other than four numbers stand where a box should, such as points: the model may be of another family "
+    "than the codec (--codec)",
+    "refused": "the model sees no such thing: look whether phrases and pictures belong together, and whether the "
+    "prompt is the model's own (--prompt)",
+    "out_of_range": "coordinates are on another scale than the codec's, such as pixels in place of 0-1000 (--codec)",
+    "degenerate": "numbers are in another order than x1, y1, x2, y2, such as x, y, width, height",
+}
+_CUT_OFF = ("length", "repeated")
+_EXAMPLE = 160  # characters of an example, of its end: there the answer stands
+
+
+class Answered(NamedTuple):
+    """What a sample was answered, as far as notes are made of it.
+
+    Attributes:
+        name: The sample's id.
+        text: What the model wrote.
+        failure: Why there is no box, or None.
+    """
+
+    name: str
+    text: str
+    failure: str | None
+
+
+def usual_cause(answers: Sequence[Answered], what: str = "answers") -> tuple[str, str] | None:
+    """Say what it usually means that one kind of failure is more than half of some answers.
+
+    Args:
+        answers: All of a run or a step, without errors of the engine.
+        what: What to call them.
+
+    Returns:
+        The kind, and one line with an example; None where no kind is that frequent.
+    """
+    kinds = Counter(answer.failure for answer in answers if answer.failure is not None)
+    for kind, count in kinds.most_common(1):
+        if 2 * count > len(answers):
+            example = next(answer for answer in answers if answer.failure == kind)
+            return kind, (
+                f"{count:,} of {len(answers):,} {what} are {kind}, which usually means: {_USUALLY[kind]}; such as "
+                f"{printable(example.name)}: {_shortened(example.text)}"
+            )
+    return None
+
+
+def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
+    """Say what is odd about the answers of a whole run: that none ends its reasoning, or most fail in one way.
+
+    Args:
+        records: The run's, errors of the engine included.
+        codec: Name of the codec that read the texts, if there was one.
+
+    Returns:
+        One line each.
+    """
+    kept = [record for record in records if record.failure != ERROR]
+    answers = [Answered(record.id, record.text, record.failure) for record in kept]
+    notes = []
+    ended = [record.text for record in kept if record.text.strip() and record.finish_reason not in _CUT_OFF]
+    instead = None if codec is None else codec_without_thinking(codec)
+    # Where most were cut off, that is why they lack it.
+    if instead is not None and 2 * len(ended) > len(kept) and not any("</think>" in text for text in ended):
+        notes.append(
+            f"none of the {len(ended):,} answers holds the </think> that codec {codec} expects: if the model does not "
+            f"think first, --codec {instead} asks and reads it; if it does, the server hides its reasoning"
+        )
+    cause = usual_cause(answers)
+    return [*notes, cause[1]] if cause else notes
+
+
+def _shortened(text: str) -> str:
+    shown = printable(text[-8 * _EXAMPLE :])
+    cut = len(shown) > _EXAMPLE or len(text) > 8 * _EXAMPLE
+    return repr(("…" if cut else "") + shown[-_EXAMPLE:]) if shown else "an empty text"

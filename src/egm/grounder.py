@@ -21,7 +21,7 @@ from egm.questions import MAX_PHRASE as MAX_PHRASE
 from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question
 from egm.questions import check_phrase as check_phrase
 from egm.types import Completion, Grounding
-from egm.voting import Answer as Answer
+from egm.voting import GroundedCompletion as GroundedCompletion
 from egm.voting import run_rounds, vote
 
 if TYPE_CHECKING:
@@ -249,9 +249,9 @@ class Grounder:
             BackendError: If an engine in this process fails.
         """
         for result in self._each(enumerate(items), self._answer):
-            yield result.grounding if isinstance(result, Answer) else result
+            yield result.grounding if isinstance(result, GroundedCompletion) else result
 
-    def answer_each(self, items: Iterable[tuple[int, Item]]) -> Generator[Answer | EgmError, None, None]:
+    def answer_each(self, items: Iterable[tuple[int, Item]]) -> Generator[GroundedCompletion | EgmError, None, None]:
         """Ground phrases as `ground_each` does, keep the replies, and go on after failures of the engine too.
 
         Args:
@@ -259,25 +259,30 @@ class Grounder:
 
         Yields:
             For each item, in the same order, its answer, or the error of its image, its phrase or the engine. Where a
-            batch fails, its questions are asked once more, one by one, so that each fails for itself alone.
+            batch fails, its questions are asked once more, one by one, so that each fails for itself alone. In this
+            process batches are taken as the items come, so that what is answered is yielded as its batch ends, and
+            whoever keeps it loses no more than the batch that is under way.
         """
-        yield from self._each(items, self._answer_alone)
+        yield from self._each(items, self._answer_alone, sort_by_size=False)
 
     def _each(
         self,
         numbered: Iterable[tuple[int, Item]],
-        answer: Callable[[Sequence[LoadedQuestion]], Sequence[Answer | EgmError]],
-    ) -> Iterator[Answer | EgmError]:
+        answer: Callable[[Sequence[LoadedQuestion]], Sequence[GroundedCompletion | EgmError]],
+        *,
+        sort_by_size: bool = True,
+    ) -> Iterator[GroundedCompletion | EgmError]:
         numbered = iter(numbered)
         if isinstance(self.backend, RemoteBackend):
             yield from self._each_submitted(numbered, self.backend)
             return
-        cache = ImageCache()
+        cache, step = ImageCache(), max(1, self.batch_size // self.settings.votes)
+        window = _WINDOW * self.batch_size if sort_by_size else step
         while True:
-            results: dict[int, Answer | EgmError] = {}
+            results: dict[int, GroundedCompletion | EgmError] = {}
             order, questions = list[int](), list[LoadedQuestion]()
             cache = cache.unless_over(_WINDOW_PIXELS // 4)
-            for index, item in islice(numbered, _WINDOW * self.batch_size):
+            for index, item in islice(numbered, window):
                 order.append(index)
                 try:
                     questions.append(load_question(index, item, cache))
@@ -287,8 +292,8 @@ class Grounder:
                     break
             if not order:
                 return
-            questions.sort(key=lambda question: question.image.width * question.image.height)
-            step = max(1, self.batch_size // self.settings.votes)
+            if sort_by_size:
+                questions.sort(key=lambda question: question.image.width * question.image.height)
             for start in range(0, len(questions), step):
                 batch = questions[start : start + step]
                 results |= zip((question.index for question in batch), answer(batch), strict=True)
@@ -296,10 +301,10 @@ class Grounder:
 
     def _each_submitted(
         self, numbered: Iterator[tuple[int, Item]], backend: RemoteBackend
-    ) -> Iterator[Answer | EgmError]:
+    ) -> Iterator[GroundedCompletion | EgmError]:
         cache, step = ImageCache(), max(1, self.batch_size // self.settings.votes)
 
-        def start(item: tuple[int, Item]) -> tuple[LoadedQuestion, Future[Answer]] | EgmError:
+        def start(item: tuple[int, Item]) -> tuple[LoadedQuestion, Future[GroundedCompletion]] | EgmError:
             nonlocal cache
             cache = cache.unless_over(_WINDOW_PIXELS // 4)
             try:
@@ -315,7 +320,7 @@ class Grounder:
         for result in in_order(map(start, numbered), may_start):
             yield result if isinstance(result, EgmError) else result[1]
 
-    def _answer_alone(self, questions: Sequence[LoadedQuestion]) -> Sequence[Answer | EgmError]:
+    def _answer_alone(self, questions: Sequence[LoadedQuestion]) -> Sequence[GroundedCompletion | EgmError]:
         try:
             return self._answer(questions)
         except BackendError as error:
@@ -323,11 +328,11 @@ class Grounder:
                 return [error]
         return [result for question in questions for result in self._answer_alone([question])]
 
-    def _answer(self, questions: Sequence[LoadedQuestion]) -> list[Answer]:
+    def _answer(self, questions: Sequence[LoadedQuestion]) -> list[GroundedCompletion]:
         rounds = [self._rounds(question) for question in questions]
         return run_rounds(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
-    def _rounds(self, question: LoadedQuestion) -> Rounds[Answer]:
+    def _rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
         return vote(self._request(question), self.settings, partial(self._read, question))
 
     def _request(self, question: LoadedQuestion) -> Request:
@@ -338,7 +343,7 @@ class Grounder:
             messages, question.image, source=question.source, seed_index=question.index, cut=cut
         )
 
-    def _read(self, question: LoadedQuestion, reply: Completion) -> Answer:
+    def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:
         grounding = self.codec.parse(
             reply.text,
             size=question.image.size,
@@ -358,7 +363,7 @@ class Grounder:
             answer_logprob=reply.answer_logprob,
             image=question.image,
         )
-        return Answer(grounding, reply)
+        return GroundedCompletion(grounding, reply)
 
 
 @contextmanager

@@ -11,189 +11,26 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+import numpy as np
+
+from egm.boxes import iou_array
 from egm.errors import DataError
 from egm.files import lock
-from egm.types import HIT_IOU
+from egm.records import ERROR as ERROR
+from egm.records import Header as Header
+from egm.records import Record as Record
 
 JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
 SYNC_SECONDS: Final = 1.0
 """How long a line may wait for the disk while others follow it."""
-_FORMAT: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One sample as it was asked and answered; a line of a journal.
-
-    Attributes:
-        id: The sample's id.
-        image: Which picture, as a stable text (a path relative to the image root, or the id of a made one): samples of
-            one image share it, and intervals are clustered by it.
-        phrase: What was asked.
-        truth: The true box in pixels, `x1, y1, x2, y2`.
-        size: Width and height of the upright image in pixels, if known.
-        amodal: Whether the whole object was asked for.
-        split: Name of the dataset's split, such as `refcoco/val`.
-        text: All that the model wrote.
-        box: The box that answers in pixels, or None.
-        failure: Why there is no box (see `egm.types.Failure`), "error" if the engine failed, or None.
-        error: What the engine said, where it failed.
-        iou: IoU with the truth; 0 without a box.
-        finish_reason: "stop" or "length"; None after an error.
-        prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
-        reasoning_tokens: Tokens before the last `</think>`, where known.
-        answer_tokens: Tokens generated beside the reasoning, where that is known; always what the other two leave.
-        completion_tokens: Tokens generated, reasoning included, of all votes together; None where not counted.
-        seconds: From sending to the last token.
-        first_token_seconds: From sending to the first token, where streamed.
-        queue_seconds: How long it waited for its turn before it was sent.
-        votes: How many answers were sampled.
-        confidence: Share of them that agree with the box; None where only one was asked for.
-        logprob: Mean log-probability of the text's tokens, where known.
-        answer_logprob: The same of what stands after the reasoning.
-        cold: Whether it was the first question about its picture in this run.
-        meta: The sample's own facts, such as `kind` and `complexity`.
-    """
-
-    id: str
-    image: str
-    phrase: str
-    truth: tuple[float, float, float, float]
-    size: tuple[int, int] | None = None
-    amodal: bool = False
-    split: str = ""
-    text: str = ""
-    box: tuple[float, float, float, float] | None = None
-    failure: str | None = None
-    error: str | None = None
-    iou: float = 0.0
-    finish_reason: str | None = "stop"
-    prompt_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    answer_tokens: int | None = field(init=False)
-    completion_tokens: int | None = None
-    seconds: float = 0.0
-    first_token_seconds: float | None = None
-    queue_seconds: float = 0.0
-    votes: int = 1
-    confidence: float | None = None
-    logprob: float | None = None
-    answer_logprob: float | None = None
-    cold: bool = False
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Count the answer's tokens."""
-        thought, written = self.reasoning_tokens, self.completion_tokens
-        object.__setattr__(self, "answer_tokens", None if thought is None or written is None else written - thought)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the line."""
-        return {name: getattr(self, name) for name in self.__slots__}  # `asdict` copies everything, which takes longer
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Record:
-        """Make a record from the JSON object of a line.
-
-        Raises:
-            DataError: If a key is missing or unknown.
-        """
-        try:
-            values = dict(row)
-            values.pop("answer_tokens", None)  # follows from the others, and older journals have none
-            values["truth"] = tuple(values["truth"])
-            for name in ("box", "size"):
-                values[name] = None if values.get(name) is None else tuple(values[name])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"not a line of a journal ({error}): it may come from another version") from None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What no other sample of the run shares: split and id."""
-        return self.split, self.id
-
-    def hit(self) -> bool:
-        """Tell whether the box counts as right, as `egm.types.Score.hit` does."""
-        return self.iou >= HIT_IOU
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a journal is about; its first line.
-
-    Attributes:
-        model: What answered: a name, a folder or a hub id.
-        codec: Name of the codec, and its options.
-        prompt: Prompt style, and an example of its wording.
-        settings: How text was generated, with the seed.
-        datasets: For each split its number of samples `n` and a `digest` of ids, phrases, pictures and boxes.
-        concurrency: Most requests that were answered together.
-        engine: What else decides the answers or their latency, such as device, dtype or server.
-        images: Folder that the records' `image` is relative to; empty if no picture is a file.
-        versions: Versions of Python and of the packages that matter.
-        command: The command line that started the run.
-        started: When that was, in ISO 8601.
-    """
-
-    model: str
-    codec: Mapping[str, Any]
-    prompt: Mapping[str, str]
-    settings: Mapping[str, Any]
-    datasets: Mapping[str, Mapping[str, Any]]
-    concurrency: int = 1
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    images: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    command: tuple[str, ...] = ()
-    started: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the line."""
-        return {"journal": _FORMAT, **asdict(self), "command": list(self.command)}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Header:
-        """Make a header from the JSON object of the line.
-
-        Raises:
-            DataError: If it is not one, or of another version.
-        """
-        values = dict(row)
-        if values.pop("journal", None) != _FORMAT:
-            raise DataError("its first line is not the header of a journal that this version reads")
-        if values.get("codec") == {"name": "qwen3_vl", "thinking_prefilled": False}:  # written before it had a name
-            values["codec"] = {"name": "qwen3_vl_instruct"}
-        try:
-            return cls(**{**values, "command": tuple(values["command"])})
-        except (KeyError, TypeError) as error:
-            raise DataError(f"its header is not one that this version reads ({error})") from None
-
-    def differences(self, other: Header) -> list[str]:
-        """Name what makes another run of this one, as "settings.seed is 1, was 0".
-
-        Versions other than EGM's own, the command, the time and the place of the images may differ.
-        """
-        mine, theirs = _flat(self._identity()), _flat(other._identity())
-        return [
-            f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
-            for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name)
-        ]
-
-    def _identity(self) -> dict[str, Any]:
-        may_differ = ("images", "versions", "command", "started")
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in may_differ}
-        # As JSON gives it back: a tuple among the settings is a list there.
-        plain: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
-        return plain
+_ROUNDING: Final = 1e-6  # how far an IoU may be from that of its boxes
 
 
 class Journal:
@@ -208,12 +45,13 @@ class Journal:
         records: What was answered before, one record a sample.
 
     Raises:
-        DataError: If the folder holds another run, a damaged journal, or one that is being written.
+        DataError: If the folder holds another run, a damaged journal, one that is being written, or no plain file.
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
         self.path = folder / JOURNAL_NAME
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_no_file(self.path)
         self._file = self.path.open("ab")
         try:
             if not lock(self._file.fileno()):
@@ -228,6 +66,7 @@ class Journal:
         whole = _whole_bytes(self.path)
         if whole < self.path.stat().st_size:
             self._file.truncate(whole)
+        self._size = whole
         if whole == 0:
             self._write(header.to_dict())
             self._sync()
@@ -241,14 +80,39 @@ class Journal:
         return existing, records
 
     def append(self, record: Record) -> None:
-        """Append one record as a line; it outlives the process from here on."""
+        """Append one record as a line; it outlives the process from here on.
+
+        Raises:
+            DataError: If the file of that name is no longer the one that lines are appended to, or others wrote to it.
+        """
         self._write(record.to_dict())
+        self._check_in_place()
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync()
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(row).encode("ascii") + b"\n")
+        line = json.dumps(row).encode("ascii") + b"\n"
+        self._file.write(line)
         self._file.flush()
+        self._size += len(line)
+
+    def _check_in_place(self) -> None:
+        """Refuse to go on with a file that is deleted, moved away or emptied: what is appended to it nobody reads."""
+        ours = os.fstat(self._file.fileno())
+        try:
+            there = self.path.stat()
+        except OSError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            what = "is gone" if there is None else "was replaced by another file"
+        elif ours.st_size != self._size:
+            what = "was written to by something else"
+        else:
+            return
+        raise DataError(
+            f"{str(self.path)!r} {what} while the run was writing it: put it back if you can, and start the same "
+            "command again, which asks what the file does not hold"
+        )
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -281,10 +145,10 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     Raises:
         DataError: If there is none, or a line is damaged; the message names file and line.
     """
-    file = Path(path)
-    file = file / JOURNAL_NAME if file.is_dir() else file
+    file = _file_of(path)
     if not file.exists():
         raise DataError(f"there is no journal at {str(file)!r}: give a folder that `egm eval` wrote")
+    _refuse_no_file(file)
     header: Header | None = None
     records: dict[tuple[str, str], Record] = {}
     for number, row in _rows(file):
@@ -295,21 +159,82 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
                 record = Record.from_dict(row)
                 records[record.key] = record
         except DataError as error:
-            raise DataError(f"{str(file)!r} line {number}: {error}") from None
+            raise DataError(f"{str(file)!r} line {number}: {error}: restore the file, or start elsewhere") from None
     if header is None:
         raise DataError(f"{str(file)!r} is empty: the run ended before it began; start it again")
     return header, list(records.values())
 
 
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read the first line of a journal alone; arguments and errors as of `read_journal`."""
+    file = _file_of(path)
+    _refuse_no_file(file)
+    for _, row in _rows(file):
+        return Header.from_dict(row)
+    raise DataError(f"{str(file)!r} is empty: the run ended before it began; start it again")
+
+
+def read_whole_run(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
+    """Read a journal whose figures are to be told: its records must be of its own samples, and agree with themselves.
+
+    Args:
+        path: As of `read_journal`.
+
+    Raises:
+        DataError: As `read_journal` raises; or if a record is of a split that the header does not name, there are more
+            of a split than it has samples, or an IoU is not that of the two boxes.
+    """
+    header, records = read_journal(path)
+    file = _file_of(path)
+    counts = Counter(record.split for record in records)
+    for record in records:
+        if record.split not in header.datasets:
+            raise _damaged(file, record, f"is of split {record.split!r}, which its header does not name")
+    for split, count in counts.items():
+        if count > (n := header.datasets[split]["n"]):
+            raise DataError(
+                f"{str(file)!r} holds {count} samples of {split}, and its header says that there are {n}: restore the "
+                "file, or start in another folder"
+            )
+    _check_overlaps(file, records)
+    return header, records
+
+
+def _check_overlaps(file: Path, records: Sequence[Record]) -> None:
+    for record in records:
+        if record.box is None and record.iou > 0:
+            raise _damaged(file, record, f"has an IoU of {record.iou:g} and no box")
+        if record.box is not None and record.failure is not None:
+            raise _damaged(file, record, f"has a box, and the failure {record.failure!r}")
+    boxed = [(record, record.box) for record in records if record.box is not None]
+    if not boxed:
+        return
+    with np.errstate(all="ignore"):  # of boxes whose areas are no floats: their IoU is then no number, and fits none
+        overlaps = iou_array([box for _, box in boxed], [record.truth for record, _ in boxed])
+    for (record, _), overlap in zip(boxed, overlaps.tolist(), strict=True):
+        if not abs(record.iou - overlap) <= _ROUNDING:
+            raise _damaged(file, record, f"has an IoU of {record.iou:g}, and its boxes one of {overlap:g}")
+
+
+def _damaged(file: Path, record: Record, how: str) -> DataError:
+    name = f"sample {record.id!r} of {record.split}" if record.split else f"sample {record.id!r}"
+    return DataError(f"{str(file)!r}: {name} {how}: restore the file, or start in another folder")
+
+
 def is_journal(path: Path) -> bool:
-    """Tell a journal, or a run folder that holds one, from anything else."""
+    """Tell a journal, or a run folder that holds one, from anything else.
+
+    Raises:
+        DataError: If it is neither a file nor a folder, such as a pipe, from which nothing can be read twice.
+    """
     if path.is_dir():
         return (path / JOURNAL_NAME).exists()
+    _refuse_no_file(path)
     with path.open("rb") as file:
         start = file.readline(1_000_000)
     try:
         row = json.loads(start)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and "journal" in row
 
@@ -321,11 +246,22 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise DataError(f"{str(file)!r} line {number} is damaged: restore the file, or start in another folder")
             yield number, row
+
+
+def _file_of(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    return file / JOURNAL_NAME if file.is_dir() else file
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Refuse what opening would wait for, or cannot be read twice: pipes, devices, sockets."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{str(path)!r} is no plain file: give one, or move this away")
 
 
 def _whole_bytes(file: Path) -> int:
@@ -340,15 +276,3 @@ def _whole_bytes(file: Path) -> int:
                 return start + line_feed + 1
             end = start
     return 0
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -148,7 +148,7 @@ class Grounding:
             raise ValueError("a Grounding holds either a box or the failure that explains why there is none")
 
     def draw(self, *, truth: Box | None = None) -> Image:
-        """Return a copy of the picture with the box drawn on it.
+        """Return a copy of the picture with the box drawn on it, or the caption saying that there is none.
 
         Args:
             truth: The true box, drawn beside the answer if given.
@@ -161,7 +161,11 @@ class Grounding:
 
         if self.image is None:
             raise ImageError("this Grounding holds no picture: draw on one that Grounder.ground returned")
-        return draw_boxes(self.image, box=self.box, truth=truth, caption=self.phrase)
+        caption = self.phrase
+        if self.failure is not None:
+            why = "" if self.failure is Failure.NO_BOX else f", {str(self.failure).replace('_', ' ')}"
+            caption = f"{caption} (no box{why})"
+        return draw_boxes(self.image, box=self.box, truth=truth, caption=caption)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, without the picture."""
@@ -198,6 +202,11 @@ class Score:
     def hit(self, threshold: float = HIT_IOU, *, strict: bool = False) -> bool:
         """Tell whether the box counts as right: `iou >= threshold`, or `iou > threshold` if strict."""
         return self.iou > threshold if strict else self.iou >= threshold
+
+
+def mean_if_any(values: Sequence[float]) -> float | None:
+    """Return the mean; of no values there is none."""
+    return float(sum(values) / len(values)) if len(values) else None
 
 
 def sum_if_all(counts: Sequence[int | None]) -> int | None:

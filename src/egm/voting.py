@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GroundedCompletion:
     """A grounding, and the reply that it was read from.
 
     Attributes:
@@ -33,10 +33,12 @@ class Answer:
 
     grounding: Grounding
     completion: Completion
-    votes: tuple[Answer, ...] = ()
+    votes: tuple[GroundedCompletion, ...] = ()
 
 
-def vote(request: Request, settings: GenerationSettings, read: Callable[[Completion], Answer]) -> Rounds[Answer]:
+def vote(
+    request: Request, settings: GenerationSettings, read: Callable[[Completion], GroundedCompletion]
+) -> Rounds[GroundedCompletion]:
     """Sample answers to one question until they agree or there are enough (self-consistency; see `egm.consensus`).
 
     Args:
@@ -45,7 +47,7 @@ def vote(request: Request, settings: GenerationSettings, read: Callable[[Complet
         read: Reads one reply.
     """
     ballot = poll(settings.votes, settings.stop_confidence)
-    answers: list[Answer] = []
+    answers: list[GroundedCompletion] = []
     more, first = next(ballot), time.perf_counter()
     while True:
         sent = time.perf_counter()
@@ -93,7 +95,9 @@ def run_rounds(rounds: Sequence[Rounds[R]], generate: Callable[[list[Request]], 
     return [results[number] for number in range(len(rounds))]
 
 
-def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, queue_seconds: float) -> Answer:
+def _merge(
+    answers: Sequence[GroundedCompletion], consensus: Consensus, *, seconds: float, queue_seconds: float
+) -> GroundedCompletion:
     chosen = answers[consensus.chosen]
     replies = [answer.completion for answer in answers]
     firsts = [reply.first_token_seconds for reply in replies if reply.first_token_seconds is not None]
@@ -113,4 +117,4 @@ def _merge(answers: Sequence[Answer], consensus: Consensus, *, seconds: float, q
         votes=len(answers),
         confidence=consensus.agreement,
     )
-    return Answer(grounding, completion, tuple(answers))
+    return GroundedCompletion(grounding, completion, tuple(answers))

@@ -54,7 +54,7 @@ def test_numbers_for_people_and_for_programs(egm: Egm, script: Path, tmp_path: P
     assert re.search(rf"synthref/val +{n} +{100 * (n - 1) / n:.2f} +0\.\d+ +1 +0 ", outcome.out)
     assert "no box: refused 1\n" in outcome.out
     again = egm(*command, "--json")
-    assert (again.code, again.err) == (0, "")
+    assert (again.code, again.err) == (0, f"{n} of {n} answers were there already\n")
     numbers = json.loads(again.out)
     assert numbers["folder"] == str(tmp_path / "run")
     assert (numbers["samples"], numbers["stopped"]) == (n, None)
@@ -83,6 +83,18 @@ def test_without_a_folder_of_images_links_out_of_the_current_one_are_refused(egm
         (tmp_path / "secret.png").rename(here / "0.png")
         assert egm(*command).code == 0
     assert read_journal(tmp_path / "run")[1][0].iou == 1.0
+
+
+def test_a_limit_takes_the_first_of_each_dataset_and_says_how_many(egm: Egm, rows: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        Image.new("RGB", (10, 10)).save(tmp_path / f"{number}.png")
+    (tmp_path / "script.txt").write_text(ANSWER)
+    outcome = egm("eval", rows, "synthref/train", "--limit", 3, "--script", "script.txt", "--out", "run")
+    assert outcome.code == 0
+    header, records = read_journal(tmp_path / "run")
+    assert {split: facts["n"] for split, facts in header.datasets.items()} == {"rows": 3, "synthref/train": 3}
+    assert [record.id for record in records if record.split == "rows"] == ["0", "1", "2"]
+    assert egm("eval", rows, "--limit", 0, "--script", "script.txt").code == 2
 
 
 def test_several_datasets_have_a_folder_named_after_them(egm: Egm, script: Path, tmp_path: Path) -> None:
@@ -115,7 +127,7 @@ def test_another_script_or_dataset_is_refused(egm: Egm, script: Path, tmp_path: 
 
 def test_missing_pictures_are_errors_by_kind(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:
     outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--max-errors", 1)
-    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.code == 0
     assert "errors: ImageError 4\n" in outcome.out
 
 
@@ -266,8 +278,18 @@ def test_a_server_that_refuses_some(egm: Egm, tmp_path: Path) -> None:
 def test_what_a_model_without_thoughts_says_is_an_answer(egm: Egm, tmp_path: Path) -> None:
     (tmp_path / "script.txt").write_text('Here: [{"bbox_2d": [0, 0, 500, 500]}]')
     command = ("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--json", "--out")
-    assert json.loads(egm(*command, "a").out)["all"]["failures"]
-    assert json.loads(egm(*command, "b", "--codec", "qwen3_vl_instruct").out)["all"]["failures"] == {}
+    mistaken = egm(*command, "a")
+    n = json.loads(mistaken.out)["samples"]
+    assert json.loads(mistaken.out)["all"]["failures"] == {"no_box": n}
+    missing, cause = mistaken.err.splitlines()
+    assert missing.startswith(f"note: none of the {n} answers holds the </think> that codec qwen3_vl expects")
+    assert (
+        "think first, --codec qwen3_vl_instruct asks and reads it; if it does, the server hides its reasoning"
+        in missing
+    )
+    assert cause.startswith(f"note: {n} of {n} answers are no_box, which usually means: ")
+    right = egm(*command, "b", "--codec", "qwen3_vl_instruct")
+    assert (json.loads(right.out)["all"]["failures"], right.err) == ({}, "")
 
 
 def test_a_codec_that_is_named_asks_and_reads_a_model_in_this_process_too(egm: Egm, tmp_path: Path) -> None:

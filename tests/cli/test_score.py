@@ -72,6 +72,7 @@ def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> Non
         return float(json.loads(egm("score", path, *rest, *options).out)["scores"][0]["pooled"]["mean_iou"]["value"])
 
     assert iou("--codec", "qwen3_vl_instruct") == 1.0
+    assert "--codec qwen3_vl_instruct asks and reads it" in egm("score", path, *rest, "--codec", "qwen3_vl").err
     assert iou("--codec", "qwen3_vl") == 0.0  # the thinking never ended
     assert iou("--codec", "internvl") == 1.0
     # In pixels it lies far outside the picture.

@@ -13,9 +13,8 @@ import torch
 from egm.backends import GenerationSettings
 from egm.cli import app
 from egm.datasets.synthetic import SynthRef
-from egm.errors import DataError, ModelError
+from egm.errors import ModelError
 from egm.grounder import Grounder
-from egm.journal import Header, Journal, Record
 from egm.models import build_model, build_processor
 from egm.publish.average import average_models
 from egm.publish.export import export_model
@@ -193,20 +192,6 @@ def test_weights_gathered_from_shards_are_told_by_their_own_type(tmp_path: Path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
     assert {weight.dtype for weight in loaded.parameters()} == {torch.bfloat16}
     assert model.dtype == torch.float32
-
-
-def test_scores_come_from_journals(base: Path, tmp_path: Path) -> None:
-    journal = tmp_path / "eval"
-    header = Header("m", codec={}, prompt={}, settings={}, datasets={"synthref/val": {"n": 2}})
-    known: dict[str, Any] = {"image": "a", "phrase": "it", "truth": (0.0, 0.0, 1.0, 1.0), "split": "synthref/val"}
-    with Journal(journal, header) as writer:
-        writer.append(Record("1", **known, box=(0.0, 0.0, 1.0, 1.0), iou=0.75, completion_tokens=10))
-        writer.append(Record("2", **known, failure="no_box", completion_tokens=20))
-    out = export_model(base, tmp_path / "out", scores=[journal])
-    assert "| synthref/val | 2 | 50.0 | 0.375 | 50.0 | 15 |" in (out / "README.md").read_text()
-    with pytest.raises(DataError, match="no journal at"):
-        export_model(base, tmp_path / "other", scores=[tmp_path / "none"])
-    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_merged_or_exported(adapted: tuple[Path, torch.Tensor], base: Path, tmp_path: Path) -> None:

@@ -67,3 +67,12 @@ def test_the_legend_hides_no_interval(milliseconds: float, accuracy: float) -> N
     beside = any(x < min(p[0] for p in frame) or x > max(p[0] for p in frame) for x, _ in ends)
     above = all(y < min(p[1] for p in frame) for _, y in ends) or all(y > max(p[1] for p in frame) for _, y in ends)
     assert beside or above
+
+
+def test_a_bubble_at_the_edge_is_whole() -> None:
+    perfect = Point("m", 100.0, 99.0, 100.0, 10.0, 10.0, 200_000_000, 9, False)
+    published = Point("8B", 100.0, None, None, 737.0, 101.0, 8_800_000_000, None, True)
+    chart = latency_figure([perfect, published], ("refcoco/val",))[".svg"].decode("utf-8")
+    bubbles = re.findall(r'id="PathCollection_\d+">(.*?)(?=<g id=)', chart, re.DOTALL)
+    assert len(bubbles) >= 2
+    assert not any("clip-path" in bubble for bubble in bubbles)

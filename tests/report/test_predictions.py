@@ -211,7 +211,9 @@ def test_what_is_not_there_and_what_carries_no_truth(tmp_path: Path) -> None:
 
 def test_a_journal_is_taken_as_it_is_by_file_or_folder(tmp_path: Path) -> None:
     record = Record(id="1", image="a.jpg", phrase="cup", truth=(0, 0, 9, 9), box=(0, 0, 9, 9), iou=1.0, split="x/val")
-    header = Header(model="m", codec={"name": "qwen3_vl"}, prompt={"style": "qwen3"}, settings={}, datasets={})
+    header = Header(
+        model="m", codec={"name": "qwen3_vl"}, prompt={"style": "qwen3"}, settings={}, datasets={"x/val": {"n": 1}}
+    )
     with Journal(tmp_path / "run", header) as journal:
         journal.append(record)
     for path in (tmp_path / "run", tmp_path / "run" / "journal.jsonl"):

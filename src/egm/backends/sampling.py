@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from egm.backends.base import GenerationSettings, Request
+from egm.types import mean_if_any
 
 
 def seed_of(settings: GenerationSettings, request: Request) -> int:
@@ -95,11 +96,7 @@ def mean_logprobs(
     starts = (at for at in range(len(ids) - width, -1, -1) if list(ids[at : at + width]) == list(think_end))
     answer = max(next((at + width for at in starts), 0), forced[1])
     chosen = [*logprobs[: forced[0]], *logprobs[forced[1] :]]
-    return _mean(chosen), _mean(logprobs[answer:])
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(sum(values) / len(values)) if len(values) else None
+    return mean_if_any(chosen), mean_if_any(logprobs[answer:])
 
 
 def row_uniforms(settings: GenerationSettings, requests: Sequence[Request], count: int) -> Any:

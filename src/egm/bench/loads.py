@@ -237,7 +237,9 @@ def _request(grounder: Grounder, sample: Sample) -> Request:
 def _run(
     grounder: Grounder, load: _Load, batch: Sequence[tuple[Sample, Request]], *, cold: bool, seed: int
 ) -> dict[str, Any]:
-    from egm.evaluate.totals import ERROR, totals
+    from egm.evaluate.totals import totals
+    from egm.journal import ERROR
+    from egm.types import sum_if_all
 
     queries = [request for _, request in batch]
     late = [0.0] * len(batch)
@@ -268,7 +270,7 @@ def _run(
     summary = totals(records)
     spreads = summary["latency"]
     errors = [record.error for record in records if record.failure == ERROR]
-    tokens = sum(record.completion_tokens or 0 for record in records)
+    tokens = sum_if_all([record.completion_tokens for record in records if record.failure != ERROR])
     return {
         "loop": "closed" if load.rate is None else "open",
         "concurrency": load.at_once,

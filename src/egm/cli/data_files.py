@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
+from egm.cli.printing import console, note
 from egm.errors import DataError
 from egm.files import write_text
 
@@ -59,7 +60,7 @@ def check(
     from egm.datasets.registry import evaluation_images
     from egm.datasets.scale_check import scale_notes
 
-    console = Console(stderr=True)
+    errors = Console(stderr=True)
     options.refuse_no_folder(images)
     if listing is not None and listing.exists():
         raise DataError(f"{str(listing)!r} is there already: give --list another name")
@@ -69,7 +70,7 @@ def check(
     except DataError as error:
         if not malformed:
             raise
-        print(f"note: nothing else was looked at: {error}", file=console.file)  # such as that no other rows are there
+        note(f"nothing else was looked at: {error}")  # such as that no other rows are there
         _report(dataset, 0, malformed_rows(malformed), listing)
         raise typer.Exit(1) from None
     notes, held_out = [], None
@@ -85,7 +86,7 @@ def check(
         notes.append("images were not opened: give --images")
 
     def progress(items: list[Sample]) -> Iterable[Sample]:
-        return track(items, "images", console=console, transient=True, disable=not console.is_terminal)
+        return track(items, "images", console=errors, transient=True, disable=not errors.is_terminal)
 
     published = opened.name in SIZES  # which repeat some rows, and stay as published
     if published:
@@ -94,24 +95,23 @@ def check(
         opened, malformed=malformed, images=look, held_out=held_out, repeats=not published, progress=progress
     )
     notes += scale_notes(opened)
-    for note in notes:
-        print(f"note: {note}", file=console.file)
+    for line in notes:
+        note(line)
     _report(opened.name, len(opened), found, listing)
     if found:
         raise typer.Exit(1)
 
 
 def _report(name: str, rows: int, found: list[Finding], listing: Path | None) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    out = console()
     if listing is not None:
         lines = ("\t".join(" ".join(part.split()) for part in astuple(finding)) for finding in found)
         write_text(listing, "".join(f"{line}\n" for line in lines))
     if not found:
-        console.print(Text(f"{name}: {rows:,} samples, no problems"))
+        out.print(Text(f"{name}: {rows:,} samples, no problems"))
         return
     table = Table(title=Text(f"{name}: {rows:,} samples, problems: {len(found):,}"), title_justify="left")
     for heading in ("problem", "count", "sample", "detail"):
@@ -128,7 +128,7 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
         elif shown[finding.kind] == limit + 1:
             hint = "--list FILE writes all" if listing is None else f"all are in {listing}"
             table.add_row("", "", "...", Text(f"{counts[finding.kind] - limit:,} more: {hint}"))
-    console.print(table)
+    out.print(table)
 
 
 @options.without(_NO_DATA)

@@ -9,13 +9,14 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console, figure, plain_table
+from egm.cli.printing import console, figure, note, plain_table
 from egm.errors import DataError, EgmError
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def eval_command(
     data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
     scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first samples of each dataset.", show_default=False)
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
     ] = None,
@@ -85,12 +89,15 @@ def eval_command(
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate
+    from egm.failures import run_notes
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
     splits: dict[str, Iterable[Sample]] = {}
     for name in datasets:
-        split, samples = _open(name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes)
+        split, samples = _open(
+            name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes, limit=limit
+        )
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
@@ -98,9 +105,9 @@ def eval_command(
         options.refuse_placement(device, dtype)
         reader = get_codec(codec or DEFAULT_CODEC)
         keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
-        grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
+        grounder, engine = _connect_or_replay(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
-        grounder, engine = _here(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
     with grounder:
         result = evaluate(
@@ -111,27 +118,30 @@ def eval_command(
         print(json.dumps({"folder": str(folder), **summary}))
     else:
         _print(summary, folder)
+    for line in run_notes(result.records, result.header.codec["name"]):
+        note(line)
     if result.stopped is not None:
         print("error:", result.stopped, "(--retry-errors, --max-errors)", file=sys.stderr)
         raise typer.Exit(1)
 
 
 def _open(
-    name: str, *, images: Path | None, data: Path | None, allow_partial: bool, scenes: int | None
+    name: str, *, images: Path | None, data: Path | None, allow_partial: bool, scenes: int | None, limit: int | None
 ) -> tuple[str, Iterable[Sample]]:
     if name.startswith("synthref/") and not Path(name).exists():
         from egm.datasets.synthetic import SynthRef
 
         source = SynthRef(name.partition("/")[2], scenes=scenes)
-        if source.scenes is None:
+        if source.scenes is None and limit is None:
             raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, list(_packed(source))
+        return name, list(_packed(islice(source, limit)))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset
 
     options.refuse_no_folder(images)
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
+    dataset = dataset if limit is None else dataset.first(limit)
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
         if not any(picture.is_file() for picture in pictures):
@@ -163,7 +173,7 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     return samples.annotations() if isinstance(samples, Dataset) else samples
 
 
-def _elsewhere(
+def _connect_or_replay(
     server: str | None,
     script: Path | None,
     keys: Sequence[tuple[str, str]],
@@ -175,20 +185,22 @@ def _elsewhere(
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.grounder import Grounder
 
-    together = 8 if concurrency is None else concurrency
+    most_at_once = 8 if concurrency is None else concurrency
     if server is not None:
-        return Grounder.connect(server, model, codec=codec, concurrency=together, settings=settings, prompt=prompt), {}
+        return Grounder.connect(
+            server, model, codec=codec, concurrency=most_at_once, settings=settings, prompt=prompt
+        ), {}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
     backend = read_script(script, keys, votes=settings.votes, model=model or "scripted")
-    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=together)
+    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=most_at_once)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
-def _here(
+def _load(
     model: str,
     codec: str | None,
     device: str,
@@ -197,14 +209,15 @@ def _here(
     settings: GenerationSettings,
     prompt: str | None,
 ) -> tuple[Grounder, dict[str, Any]]:
-    from egm.backends.checkpoint import find_checkpoint, weights_digest
+    from egm.backends.checkpoint import find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
 
-    weights = weights_digest(find_checkpoint(model).path)
+    path = find_checkpoint(model).path
+    digests = {"weights": weights_digest(path), "tensors": tensors_digest(path)}
     grounder = Grounder.load(
         model, codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
     )
-    return grounder, {"device": device, "dtype": dtype, "weights": weights}
+    return grounder, {"device": device, "dtype": dtype, **digests}
 
 
 def _slug(*names: str) -> str:

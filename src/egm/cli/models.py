@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from egm.cli.group import Group
+from egm.cli.printing import console, plain_table
 
 app = typer.Typer(cls=Group, help="List the model sizes; merge, average, export and publish models.")
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
+_Exported = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A run, a model or an adapter; or egm-tiny.", show_default=False)
+]
 _Base = Annotated[
     str | None,
     typer.Option(help="Model of the adapter; by default what it names.", show_default=False),
@@ -27,21 +31,16 @@ def _models(context: typer.Context) -> None:
 
 
 def models() -> None:
-    """List the model sizes: architecture family, parameters, context and published checkpoints."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """List the model sizes: architecture family, models that are known by name, parameters and context."""
+    from egm.backends.checkpoint import EMBEDDED
+    from egm.models.presets import EMBEDDED_SIZE, PRESETS, size_text
 
-    from egm.models.presets import PRESETS, size_text
-
-    table = Table("Name", "Family", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, header_style="bold")
-    table.add_column("Parameters", justify="right")
-    table.add_column("Context", justify="right")
-    table.add_column("Hub ids", overflow="fold")
+    table = plain_table("name", "family", "models", "parameters", "context", names=3)
     for preset in PRESETS.values():
-        hub_ids = "\n".join(preset.hub_ids) or "made from scratch"
-        table.add_row(preset.name, preset.family, size_text(preset.parameters), f"{preset.context // 1024}K", hub_ids)
-    Console().print(table)
+        known = "\n".join((*((EMBEDDED,) if preset.name == EMBEDDED_SIZE else ()), *preset.hub_ids))
+        size = size_text(preset.parameters)
+        table.add_row(preset.name, preset.family, known or "made from scratch", size, f"{preset.context // 1024}K")
+    console().print(table)
 
 
 @app.command("merge")
@@ -73,10 +72,10 @@ def average(
 
 @app.command("export")
 def export(
-    source: _Source,
+    source: _Exported,
     out: Annotated[Path | None, typer.Option(help="Folder to write; else DIR/export.", show_default=False)] = None,
     scores: Annotated[
-        list[Path] | None, typer.Option(help="Journal of egm eval for the card; may be repeated.", show_default=False)
+        list[Path] | None, typer.Option(help="Journal of this model, for the card; repeatable.", show_default=False)
     ] = None,
     base: _Base = None,
     dtype: _Dtype = "bfloat16",

@@ -63,7 +63,7 @@ Images = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder that the pictures lie in.", show_default=False)
 ]
 AllowPartial = Annotated[
-    bool, typer.Option("--allow-partial", help="Take a split whose size is not the published one.")
+    bool, typer.Option("--allow-partial", help="Take splits that are not whole: of another size, or not all answered.")
 ]
 Prompt = Annotated[str | None, typer.Option(help=f"Prompt style: {' or '.join(PROMPTS)}.", show_default=False)]
 Device = Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")]

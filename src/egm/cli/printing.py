@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+from egm.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +22,11 @@ def console() -> Console:
     if not made.is_terminal:
         made.width = max(made.width, _FILE_WIDTH)
     return made
+
+
+def note(text: str) -> None:
+    """Say on standard error, in one line, what the reader of the figures should know."""
+    print("note:", printable(text), file=sys.stderr)
 
 
 def plain_table(*columns: str, names: int = 1) -> Table:

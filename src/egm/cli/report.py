@@ -41,9 +41,7 @@ def report(
     name: Annotated[
         list[str] | None, typer.Option(help="What to call a run, one for each in order; else the model's name.")
     ] = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Report runs in which samples are missing.")
-    ] = False,
+    allow_partial: options.AllowPartial = False,
     gallery: Annotated[
         Path | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console
+from egm.cli.printing import console, note
 from egm.errors import EgmError
 from egm.terminal import printable
 
@@ -37,9 +37,7 @@ def score_command(
         str,
         typer.Option(help="With a codec of pixels: those of the picture as the model saw it (seen), or original."),
     ] = "seen",
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Score what is answered, though a split has more samples.")
-    ] = False,
+    allow_partial: options.AllowPartial = False,
     as_json: options.AsJson = False,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
@@ -61,7 +59,8 @@ def score_command(
     """
     import json
 
-    from egm.journal import is_journal
+    from egm.failures import run_notes
+    from egm.journal import is_journal, read_header
     from egm.report import compare, interval_summary, read_records
     from egm.report.grid import terminal
     from egm.report.predictions import neighbours_in
@@ -80,6 +79,11 @@ def score_command(
     summaries = [interval_summary(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
     comparison = compare(*files, neighbours=neighbours, draws=draws, seed=seed) if len(files) == 2 else None
     judgements = _judge(judge, judge_model, files, images, neighbours) if judge is not None else []
+    for path, records in zip(predictions, files, strict=True):
+        declared = None if reading is None else reading.codec.name
+        named = read_header(path).codec["name"] if is_journal(path) else declared
+        for line in run_notes(records, named):
+            note(f"{path}: {line}" if len(files) > 1 else line)
     if as_json:
         scores = [
             {"predictions": str(path), **summary.to_dict()}

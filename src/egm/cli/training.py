@@ -46,7 +46,7 @@ def run_folder(out: Path | None, recipe: Path) -> Path:
 
 
 def say(model: Path | None, run: Path) -> None:
-    """Print the model's folder, or that SIGTERM ended the run before its time; of several processes the first speaks.
+    """Print the model's folder and the next step, or that SIGTERM ended the run early; of several processes the first.
 
     Raises:
         Exit: With 143, as a shell has it, in the latter case.
@@ -56,6 +56,9 @@ def say(model: Path | None, run: Path) -> None:
     if model is not None:
         if is_first():
             print(model)
+            asked = model if model.name == "model" else run / "export"
+            steps = [f"egm models export {run}", f"egm eval DATASET --model {asked}"]
+            print("next:", ", then ".join(steps if asked != model else steps[::-1]), file=sys.stderr)
         return
     if is_first():
         print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {run}", file=sys.stderr)

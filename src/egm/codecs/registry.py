@@ -88,6 +88,20 @@ def get_codec(name: str, **options: Any) -> Codec:
     return codec(**options)
 
 
+def codec_without_thinking(name: str) -> str | None:
+    """Name the codec for those models of a family that do not think first, where this one is for those that do.
+
+    Returns:
+        Its name; None where `name` is not for models that think first, or is unknown, or there is no other.
+    """
+    codec = _CODECS.get(name)
+    if codec is None or not codec.thinking_prefilled:
+        return None
+    served = set(codec.model_types)
+    others = (other for other in _CODECS.values() if not other.thinking_prefilled and served & set(other.model_types))
+    return next((other.name for other in others), None)
+
+
 def check_family(model_type: str, name: str) -> None:
     """Refuse a model whose family no codec knows.
 

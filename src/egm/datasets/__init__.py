@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from egm.datasets.jsonl import JsonlDataset
     from egm.datasets.read_rows import Malformed
     from egm.datasets.refcoco import EVALUATION, SIZES
-    from egm.datasets.registry import dataset_names, open_dataset
+    from egm.datasets.registry import dataset_names, open_dataset, split_size
     from egm.datasets.sizes import with_sizes
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "flip_sample",
     "open_dataset",
     "row_of",
+    "split_size",
     "with_sizes",
     "write_dataset",
 ]
@@ -45,7 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "flip": ("Flipped", "flip_phrase", "flip_sample"),
         "jsonl": ("JsonlDataset",),
         "refcoco": ("EVALUATION", "SIZES"),
-        "registry": ("dataset_names", "open_dataset"),
+        "registry": ("dataset_names", "open_dataset", "split_size"),
         "sizes": ("with_sizes",),
     },
 )

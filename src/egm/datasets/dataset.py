@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from egm.datasets.fields import BoxScale
 from egm.errors import DataError
@@ -81,6 +82,12 @@ class Dataset(Sequence[Sample]):
         for sample in self._samples:
             assert isinstance(sample.meta, dict)
             sample.meta.setdefault(key, value)
+
+    def first(self, count: int) -> Self:
+        """The dataset of its first samples, under the same name."""
+        part = copy.copy(self)
+        part._samples = self._samples[:count]
+        return part
 
     def annotations(self) -> Sequence[Sample]:
         """The samples without their pictures where those lie inside the file; cheap to go through."""

@@ -25,6 +25,16 @@ def dataset_names() -> tuple[str, ...]:
     return (*SIZES, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split not in TRAINING))
 
 
+def split_size(name: str) -> int | None:
+    """Return how many samples the split of a name has, None where nothing says."""
+    from egm.datasets.synthetic import SPLITS
+
+    if name in SIZES:
+        return SIZES[name].expressions
+    family, _, split = name.partition("/")
+    return SPLITS[split].samples if family == _SYNTHREF and split in SPLITS else None
+
+
 def open_dataset(
     name_or_path: str | Path,
     *,

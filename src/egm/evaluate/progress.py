@@ -1,4 +1,4 @@
-"""Progress of a run: running counts, the early stop for too many errors, and the bar that shows them."""
+"""Progress of a run: running counts, the early stop for too many errors, and the bar or the lines that show them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
-from egm.evaluate.totals import ERROR
-from egm.journal import Record
+from egm.journal import ERROR, Record
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
 EARLY = 200
 """Samples after which a run may end for its share of errors; before, errors count as a share of so many."""
+
+
+LINE_SECONDS: Final = 30.0
+"""Seconds between two lines of progress where standard error is no terminal."""
 
 
 class RunningCounts:
@@ -48,12 +52,20 @@ class RunningCounts:
 
 @contextmanager
 def progress_bar(counts: RunningCounts, *, enabled: bool) -> Iterator[Callable[[], None]]:
-    """Progress bar on standard error: how far a run is, how good, how fast, how long to go; yields what updates it."""
+    """Progress on standard error: how far a run is, how good, how fast, how long to go; yields what updates it.
+
+    A terminal gets a bar, all else a line every `LINE_SECONDS`. What an interrupted run had answered is said first.
+    """
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if not (enabled and console.is_terminal):
+    if not enabled:
         yield lambda: None
+        return
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if counts.done:
+        console.print(f"{counts.done:,} of {counts.total:,} answers were there already")
+    if not console.is_terminal:
+        yield _lines(counts, console)
         return
     bar = _columns(console)
     task = bar.add_task("evaluating", total=counts.total, completed=counts.done, accuracy="")
@@ -68,6 +80,27 @@ def progress_bar(counts: RunningCounts, *, enabled: bool) -> Iterator[Callable[[
 
     with bar:
         yield update
+
+
+def _lines(counts: RunningCounts, console: Any) -> Callable[[], None]:
+    """What prints a line of progress, if it is time."""
+    start = last = time.monotonic()
+    before = counts.done
+
+    def update() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINE_SECONDS:
+            return
+        last = now
+        rate = (counts.done - before) / max(now - start, 1e-9)
+        left = (counts.total - counts.done) / rate
+        console.print(
+            f"{counts.done:,} of {counts.total:,}, Acc@0.5 {100 * counts.hits / counts.done:.2f}, "
+            f"{counts.errors.total():,} errors, {rate:.1f}/s, {timedelta(seconds=round(left))} to go"
+        )
+
+    return update
 
 
 def _columns(console: Any) -> Progress:

@@ -8,8 +8,7 @@ from pathlib import Path
 from egm.backends.replay import ReplayBackend
 from egm.errors import BackendError, DataError
 from egm.evaluate.plan import seed_index_of
-from egm.evaluate.totals import ERROR
-from egm.journal import is_journal, read_journal
+from egm.journal import ERROR, is_journal, read_whole_run
 from egm.types import Completion
 
 
@@ -58,5 +57,5 @@ def _recorded(path: Path) -> dict[int, list[Completion | BackendError]]:
                 reasoning_tokens=record.reasoning_tokens,
             )
         ]
-        for record in read_journal(path)[1]
+        for record in read_whole_run(path)[1]
     }

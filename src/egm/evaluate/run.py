@@ -10,6 +10,7 @@ is asked.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -17,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egm.boxes import Box
-from egm.errors import EgmError
+from egm.errors import DataError, EgmError
 from egm.evaluate.plan import PlannedSample, image_order, make_header, plan_samples
 from egm.evaluate.progress import RunningCounts, progress_bar
-from egm.evaluate.totals import ERROR, totals
+from egm.evaluate.totals import totals
 from egm.files import write_text
-from egm.grounder import Answer, Grounder
-from egm.journal import Header, Journal, Record, read_journal
+from egm.grounder import GroundedCompletion, Grounder
+from egm.journal import ERROR, Header, Journal, Record, read_whole_run
 from egm.scoring import score
 from egm.types import Sample
 
@@ -86,7 +86,7 @@ def evaluate(
             those asked so far.
         retry_errors: Ask the samples again that ended in an error before.
         engine: What else decides the answers or their latency, such as device or server, to be kept and compared.
-        progress: Whether to show a progress bar on standard error, if that is a terminal.
+        progress: Whether to show progress on standard error: a bar, or lines where that is no terminal.
 
     Returns:
         The run, read back from its journal.
@@ -105,8 +105,10 @@ def evaluate(
     with Journal(folder, header) as journal:
         write_text(folder / "run.json", json.dumps(journal.header.to_dict(), indent=2) + "\n")
         counts, done = RunningCounts(len(order), max_errors), set()
+        known = {item.key: item.sample for item in planned}
         while journal.records:  # each is let go as it is counted; at the end the file is read whole
             record = journal.records.pop()
+            _check_asked(journal.path, record, known.get(record.key))
             if not (retry_errors and record.failure == ERROR):
                 counts.add(record)
                 done.add(record.key)
@@ -123,35 +125,50 @@ def evaluate(
                         update()
                         if counts.too_many_errors():
                             break
-    header, records = read_journal(folder)
+    header, records = read_whole_run(folder)
     result = Evaluation(header, records, len(order), counts.stop_reason() if counts.too_many_errors() else None)
     write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
     return result
 
 
-def _record(item: PlannedSample, answer: Answer | EgmError, *, cold: bool) -> Record:
+def _check_asked(path: Path, record: Record, sample: Sample | None) -> None:
+    """Refuse a record of a sample that the run does not have, though its header is that of the run."""
+    if sample is None or sample.box is None:
+        how = "is none of the samples that are evaluated"
+    elif (record.phrase, record.truth) != (sample.phrase, sample.box.corners):
+        how = (
+            f"is {sample.phrase!r} at {sample.box.corners} in the dataset and {record.phrase!r} at {record.truth} here"
+        )
+    else:
+        return
+    raise DataError(
+        f"{str(path)!r}: sample {record.id!r} of {record.split} {how}: restore the file, or start in another folder"
+    )
+
+
+def _record(item: PlannedSample, answer: GroundedCompletion | EgmError, *, cold: bool) -> Record:
     sample = item.sample
     assert sample.box is not None
     facts: dict[str, Any] = {
         "id": sample.id,
         "image": item.image,
         "phrase": sample.phrase,
-        "truth": _corners(sample.box),
+        "truth": sample.box.corners,
         "size": sample.size,
         "amodal": sample.amodal,
         "split": item.split,
         "cold": cold,
         "meta": dict(sample.meta),
     }
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, GroundedCompletion):
         said = " ".join(str(answer).split())
         return Record(**facts, failure=ERROR, error=f"{type(answer).__name__}: {said}", finish_reason=None)
     grounding, reply = answer.grounding, answer.completion
     facts["size"] = grounding.size or sample.size
-    return Record(
+    record = Record(
         **facts,
         text=reply.text,
-        box=None if grounding.box is None else _corners(grounding.box),
+        box=None if grounding.box is None else grounding.box.corners,
         failure=None if grounding.failure is None else str(grounding.failure),
         iou=score(grounding, sample.box).iou,
         finish_reason=reply.finish_reason,
@@ -163,10 +180,18 @@ def _record(item: PlannedSample, answer: Answer | EgmError, *, cold: bool) -> Re
         queue_seconds=reply.queue_seconds,
         votes=grounding.votes,
         confidence=grounding.confidence,
-        logprob=grounding.logprob,
-        answer_logprob=grounding.answer_logprob,
+        logprob=_finite(grounding.logprob),
+        answer_logprob=_finite(grounding.answer_logprob),
     )
+    try:
+        record.check()
+    except DataError as error:  # what a server counted may be no number of anything
+        return Record(
+            **facts, failure=ERROR, error=f"BackendError: the reply cannot be kept: {error}", finish_reason=None
+        )
+    return record
 
 
-def _corners(box: Box) -> tuple[float, float, float, float]:
-    return box.x1, box.y1, box.x2, box.y2
+def _finite(value: float | None) -> float | None:
+    """A log-probability, or None where a server made it infinite or no number, which JSON does not know."""
+    return value if value is None or math.isfinite(value) else None

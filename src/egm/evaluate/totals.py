@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
-from egm.journal import Record
-
-ERROR: Final = "error"
-"""`Record.failure` where the engine, the picture or the phrase gave an error in place of an answer."""
+from egm.journal import ERROR, Record
+from egm.types import mean_if_any
 
 
 def totals(records: Sequence[Record]) -> dict[str, Any]:
@@ -25,16 +23,16 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
     errors = Counter((record.error or "").partition(":")[0] for record in records if record.failure == ERROR)
     return {
         "n": len(records),
-        "accuracy": _mean([float(record.hit()) for record in records]),
-        "mean_iou": _mean([record.iou for record in records]),
+        "accuracy": mean_if_any([float(record.hit()) for record in records]),
+        "mean_iou": mean_if_any([record.iou for record in records]),
         "failures": dict(sorted(kinds.items())),
         "errors": dict(sorted(errors.items())),
         "truncated": sum(record.finish_reason == "length" for record in answered),
         "tokens": {
-            "prompt": _mean([r.prompt_tokens for r in answered if r.prompt_tokens is not None]),
-            "reasoning": _mean([r.reasoning_tokens for r in answered if r.reasoning_tokens is not None]),
-            "answer": _mean([r.answer_tokens for r in answered if r.answer_tokens is not None]),
-            "completion": _mean([r.completion_tokens for r in answered if r.completion_tokens is not None]),
+            "prompt": mean_if_any([r.prompt_tokens for r in answered if r.prompt_tokens is not None]),
+            "reasoning": mean_if_any([r.reasoning_tokens for r in answered if r.reasoning_tokens is not None]),
+            "answer": mean_if_any([r.answer_tokens for r in answered if r.answer_tokens is not None]),
+            "completion": mean_if_any([r.completion_tokens for r in answered if r.completion_tokens is not None]),
         },
         "latency": latency_totals(records),
     }
@@ -59,10 +57,6 @@ def latency_totals(records: Iterable[Record]) -> dict[str, Any]:
         "queue": _spread([record.queue_seconds for record in answered]),
         "tokens_per_second": tokens / seconds if tokens and seconds > 0 else None,
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -112,10 +112,12 @@ def _tiny(name: str, parameters: int, text: Text, vision: Vision) -> Preset:
     return Preset(name, "egm-tiny", parameters, 4096, text, vision, tied=True)
 
 
-def _qwen(name: str, parameters: int, text: Text, vision: Vision, *, tied: bool = False, egm: str = "") -> Preset:
+def _qwen(
+    name: str, parameters: int, text: Text, vision: Vision, *, tied: bool = False, egm: tuple[str, ...] = ()
+) -> Preset:
     hub_ids = tuple(f"Qwen/Qwen3-VL-{name}-{edition}" for edition in ("Thinking", "Instruct"))
     family = "qwen3-vl-moe" if text.experts else "qwen3-vl"
-    return Preset(name, family, parameters, 262_144, text, vision, tied, hub_ids + ((egm,) if egm else ()))
+    return Preset(name, family, parameters, 262_144, text, vision, tied, hub_ids + egm)
 
 
 def _tiny_text(
@@ -125,6 +127,7 @@ def _tiny_text(
 
 
 _SMALL_TOWER: Final = Vision(hidden=1024, depth=24, heads=16, intermediate=4096, deepstack=(5, 11, 17))
+_EGM_8B: Final = ("nvidia/EGM-8B-SFT", "nvidia/EGM-8B")  # after the first stage, and after both
 _LARGE_TOWER: Final = Vision(hidden=1152, depth=27, heads=16, intermediate=4304, deepstack=(8, 16, 24))
 
 PRESETS: Final[dict[str, Preset]] = {
@@ -150,7 +153,7 @@ PRESETS: Final[dict[str, Preset]] = {
         ),
         _qwen("2B", 2_127_532_032, Text(2048, 28, 16, 8, 6144), _SMALL_TOWER, tied=True),
         _qwen("4B", 4_437_815_808, Text(2560, 36, 32, 8, 9728), _SMALL_TOWER, tied=True),
-        _qwen("8B", 8_767_123_696, Text(4096, 36, 32, 8, 12_288), _LARGE_TOWER, egm="nvidia/EGM-8B"),
+        _qwen("8B", 8_767_123_696, Text(4096, 36, 32, 8, 12_288), _LARGE_TOWER, egm=_EGM_8B),
         _qwen("32B", 33_357_390_064, Text(5120, 64, 64, 8, 25_600), _LARGE_TOWER),
         _qwen(
             "30B-A3B",
@@ -167,6 +170,8 @@ PRESETS: Final[dict[str, Preset]] = {
     )
 }
 """Every size by its name, small to large within a family."""
+EMBEDDED_SIZE: Final = "tiny-s"
+"""The size of egm-tiny, the model that comes with the package."""
 
 
 def get_preset(name: str) -> Preset:

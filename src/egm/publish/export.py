@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from egm.backends.checkpoint import check_folder
+from egm.backends.checkpoint import EMBEDDED, check_folder
+from egm.codecs import Codec
+from egm.codecs.registry import codec_for
 from egm.errors import ModelError
 from egm.files import write_text
+from egm.models import embedded_path
 from egm.publish.merge import ADAPTER, load_merged
 from egm.publish.model_card import model_card
 from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
+from egm.publish.scores import check_scores, read_scores
+from egm.types import Message
 
 
 def export_model(
@@ -27,9 +32,9 @@ def export_model(
     """Write a model with all its pieces and a model card.
 
     Args:
-        source: A run folder of `egm sft`, a model folder, or an adapter, which is folded in.
+        source: A run folder of `egm sft`, a model folder, an adapter, which is folded in, or "egm-tiny".
         out: Folder to write: new or empty.
-        scores: Journals of `egm eval`, or its folders, for the card.
+        scores: Journals of `egm eval`, or its folders, for the card: of this model, from before or after its export.
         base: The model that an adapter was trained on; by default the one that it names.
         dtype: Type of the saved weights: "bfloat16", "float16" or "float32".
         title: Name of the model on its card; by default the run's.
@@ -39,7 +44,7 @@ def export_model(
         `out`.
 
     Raises:
-        ModelError: If there is no model in `source`, or `out` holds something.
+        ModelError: If there is no model in `source`, `out` holds something, or a journal is of another model.
         DataError: If a journal cannot be read.
     """
     check_dtype(dtype)
@@ -47,19 +52,36 @@ def export_model(
     name = title or (source.resolve().name if run is None else run.resolve().name)
     with new_folder(out) as folder:
         # The card first: a journal that cannot be read should not wait for the weights.
-        card = model_card(name, run, scores=scores, license_id=license_id)
+        runs = read_scores(scores)
+        card = model_card(name, run, scores=runs, license_id=license_id)
         model, processor = _load(model_folder, base)
         save_model(model, processor, folder, dtype=dtype)
+        names = (name, *(path.resolve().name for path in (source, out)), *map(str, (source, out)))
+        check_scores(runs, (model_folder, folder), names)
         parameters = sum(weight.numel() for weight in model.parameters())
         facts = {"architecture": type(model).__name__, "parameters": f"{parameters:,}", "weights": dtype}
-        write_text(folder / "README.md", card.render(facts))
+        write_text(folder / "README.md", card.render(facts, _codec(model, processor)))
     return out
+
+
+def _codec(model: Any, processor: Any) -> Codec | None:
+    """The codec of the family, by which the card says how it is asked; None where there is none."""
+
+    def prompt(messages: list[Message]) -> str:
+        return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    try:
+        return codec_for(model.config.model_type, prompt)
+    except ModelError:
+        return None
 
 
 def _places(source: Path) -> tuple[Path, Path | None]:
     """Find the model, and the run folder that it is from, if that is known."""
+    if str(source) == EMBEDDED:
+        return embedded_path(), None
     if not source.is_dir():
-        raise ModelError(f"there is no folder {str(source)!r}: give a run, a model or an adapter")
+        raise ModelError(f"there is no folder {str(source)!r}: give a run, a model, an adapter or {EMBEDDED}")
     if (source / "recipe.yaml").is_file():
         for name in ("model", "adapter"):
             if (source / name).is_dir():

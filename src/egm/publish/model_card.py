@@ -11,11 +11,50 @@ from typing import Any
 
 import yaml
 
+from egm.codecs import Codec
 from egm.errors import ModelError
-from egm.evaluate.totals import totals
-from egm.journal import read_journal
+from egm.publish.scores import ScoredRun, score_table
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_USE_EGM = """\
+```python
+import egm
+
+grounder = egm.Grounder.load(PATH_OR_HUB_NAME)
+grounder.ground("picture.jpg", "the phrase").box  # x1, y1, x2, y2 in pixels
+```"""
+_USE_ELSEWHERE = """
+
+Served by any of these, it is asked by EGM or by any OpenAI client:
+
+```console
+$ vllm serve PATH_OR_HUB_NAME  # port 8000
+$ transformers serve PATH_OR_HUB_NAME  # port 8000
+$ python -m sglang.launch_server --model-path PATH_OR_HUB_NAME  # port 30000
+$ egm ground picture.jpg "the phrase" --server http://127.0.0.1:8000 --codec CODEC
+```
+
+Without EGM, the answer is text, and its box on the scale that the model's family uses:
+
+```python
+from transformers import pipeline
+
+ask = "PROMPT"
+content = [{"type": "image", "path": "picture.jpg"}, {"type": "text", "text": ask}]
+pipe = pipeline("image-text-to-text", model=PATH_OR_HUB_NAME)
+print(pipe(text=[{"role": "user", "content": content}], max_new_tokens=4096, return_full_text=False))
+```
+
+```python
+import base64
+from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+data = base64.b64encode(open("picture.jpg", "rb").read()).decode()
+url = {"url": f"data:image/jpeg;base64,{data}"}
+content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": ask}]
+reply = client.chat.completions.create(model=PATH_OR_HUB_NAME, messages=[{"role": "user", "content": content}])
+```"""
 _TAGS = ["visual-grounding", "referring-expression-comprehension", "egm"]
 
 
@@ -37,15 +76,14 @@ class Card:
     recipe: str
     scores: Sequence[str]
 
-    def render(self, facts: Mapping[str, str]) -> str:
-        """Write the card as Markdown, with facts of the weights."""
+    def render(self, facts: Mapping[str, str], codec: Codec | None = None) -> str:
+        """Write the card as Markdown, with facts of the weights, and how the family is asked where a codec knows it."""
         table = [f"| {_cell(key)} | {_cell(value)} |" for key, value in {**facts, **self.rows}.items()]
         parts = [
             f"---\n{yaml.safe_dump(dict(self.head), sort_keys=False)}---\n\n# {self.title}",
             "A model for visual grounding: an image and a phrase in, a box out.",
             "\n".join(["| | |", "|---|---|", *table]),
-            "## Use\n\n```python\nimport egm\n\ngrounder = egm.Grounder.load(PATH_OR_HUB_NAME)\n"
-            'grounder.ground("picture.jpg", "the phrase").box  # x1, y1, x2, y2 in pixels\n```',
+            "## Use\n\n" + _USE_EGM + ("" if codec is None else _use_elsewhere(codec)),
         ]
         if self.scores:
             parts.append(
@@ -59,18 +97,19 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
 
-def model_card(title: str, run: Path | None, *, scores: Sequence[Path] = (), license_id: str | None = None) -> Card:
+def model_card(
+    title: str, run: Path | None, *, scores: Sequence[ScoredRun] = (), license_id: str | None = None
+) -> Card:
     """Gather what is known of a model.
 
     Args:
         title: Its name.
         run: Run folder with `recipe.yaml` and `run.json`, if there is one.
-        scores: Journals of `egm eval`, or its folders.
+        scores: Journals of this model.
         license_id: Identifier of the licence, such as "apache-2.0".
 
     Raises:
         ModelError: If the run folder's files cannot be read.
-        DataError: If a journal cannot be read.
     """
     facts = {} if run is None or not (run / "run.json").is_file() else _object(json.loads, run / "run.json")
     resolved = {} if run is None else _object(yaml.safe_load, run / "recipe.yaml")
@@ -82,7 +121,12 @@ def model_card(title: str, run: Path | None, *, scores: Sequence[Path] = (), lic
     if not base.get("from_scratch") and _HUB_NAME.fullmatch(name) and not Path(name).exists():
         head["base_model"] = name
     recipe = yaml.safe_dump(sections, sort_keys=False) if sections else ""
-    return Card(title, head, _training(sections, facts), recipe, _scores(scores))
+    return Card(title, head, _training(sections, facts), recipe, score_table(scores))
+
+
+def _use_elsewhere(codec: Codec) -> str:
+    prompt = str(codec.messages("the phrase")[0]["content"][-1]["text"])
+    return _USE_ELSEWHERE.replace("CODEC", codec.name).replace('"PROMPT"', json.dumps(prompt))
 
 
 def _public(value: Any) -> Any:
@@ -118,22 +162,6 @@ def _training(recipe: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, st
     if run.get("versions"):
         rows["versions"] = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     return rows
-
-
-def _scores(journals: Sequence[Path]) -> list[str]:
-    lines = []
-    for path in journals:
-        _, records = read_journal(path)
-        for split in sorted({record.split for record in records}):
-            numbers = totals([record for record in records if record.split == split])
-            missing = sum(numbers["failures"].values()) + sum(numbers["errors"].values())
-            tokens = numbers["tokens"]["completion"]
-            lines.append(
-                f"| {split} | {numbers['n']:,} | {100 * numbers['accuracy']:.1f} | {numbers['mean_iou']:.3f} "
-                f"| {100 * missing / numbers['n']:.1f} | {'' if tokens is None else f'{tokens:.0f}'} |"
-            )
-    head = ["| data | questions | Acc@0.5, % | mean IoU | no box, % | tokens |", "|---|---|---|---|---|---|"]
-    return [*head, *lines] if lines else []
 
 
 def _read(path: Path) -> str:

@@ -113,6 +113,9 @@ def save_weights(model: Any, folder: Path, *, dtype: str, state: Mapping[str, An
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         part.dtype = dtype
     config.save_pretrained(folder)
+    usual = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):  # which safetensors makes for its owner alone
+        path.chmod(usual)
 
 
 def publishable(folder: Path) -> list[Path]:

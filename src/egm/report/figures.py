@@ -174,10 +174,17 @@ def _scale(axes: Axes, points: Sequence[Point], xs: Sequence[float]) -> None:
 
 
 def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tuple[str, Any]:
-    """Draw a point; returns its name in the legend and what stands for it there."""
+    """Draw a point, whole at the edge of the axes too; returns its name in the legend and what stands for it there."""
     if point.is_published:
         mark = axes.scatter(
-            [x], [point.accuracy], s=area, facecolors="#6b6b6b22", edgecolors=_THEIRS, linewidths=1.2, linestyles="--"
+            [x],
+            [point.accuracy],
+            s=area,
+            facecolors="#6b6b6b22",
+            edgecolors=_THEIRS,
+            linewidths=1.2,
+            linestyles="--",
+            clip_on=False,
         )
         key = axes.scatter([], [], s=60, facecolors="#6b6b6b22", edgecolors=_THEIRS, linewidths=1.2, linestyles="--")
         return "as published, measured elsewhere", key
@@ -187,7 +194,7 @@ def _mark(axes: Axes, point: Point, x: float, area: float, *, sized: bool) -> tu
     axes.errorbar([x], [point.accuracy], yerr=ends, fmt="none", ecolor=_OURS, elinewidth=1.1, capsize=_CAP, zorder=3)
     unknown = sized and point.parameters is None
     mark = axes.scatter(
-        [x], [point.accuracy], s=area, marker="X" if unknown else "o", color=_OURS, alpha=0.75, zorder=4
+        [x], [point.accuracy], s=area, marker="X" if unknown else "o", color=_OURS, alpha=0.75, zorder=4, clip_on=False
     )
     mark.set_edgecolor("white")
     return "measured here, 95 % interval", axes.scatter([], [], s=60, color=_OURS, alpha=0.75)

@@ -55,7 +55,7 @@ class Item:
 
 
 def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GALLERY_ITEMS) -> str:
-    """Write the page.
+    """Write the gallery as one HTML page.
 
     Args:
         runs: Whose answers to show.

@@ -19,7 +19,7 @@ from egm.codecs import Codec, codec_names
 from egm.datasets.coco_names import coco_number
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, is_journal, read_journal
+from egm.journal import Record, is_journal, read_whole_run
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
@@ -76,8 +76,8 @@ def read_records(
 
 
 def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list[Record]:
-    header, records = read_journal(path)
-    expected = sum(int(facts["n"]) for facts in header.datasets.values())
+    header, records = read_whole_run(path)
+    expected = sum(facts["n"] for facts in header.datasets.values())
     if samples is not None:
         by_key = {(split, sample.id): sample for split, sample in samples}
         for record in records:
@@ -127,21 +127,17 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
         id=sample.id,
         image=image_of(sample),
         phrase=sample.phrase,
-        truth=_numbers(truth),
+        truth=truth.corners,
         size=sample.size or prediction.size,
         amodal=sample.amodal,
         split=split,
         text=prediction.text or "",
-        box=None if grounding.box is None else _numbers(grounding.box),
+        box=None if grounding.box is None else grounding.box.corners,
         failure=None if result.failure is None else str(result.failure),
         iou=result.iou,
         finish_reason=prediction.finish_reason,
         meta=sample.meta,
     )
-
-
-def _numbers(box: Box) -> tuple[float, float, float, float]:
-    return box.x1, box.y1, box.x2, box.y2
 
 
 def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:

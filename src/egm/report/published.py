@@ -66,7 +66,7 @@ class Published:
 
 @cache
 def published() -> Published:
-    """Read the file."""
+    """Read `published.yaml`, once."""
     content = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
     sources = {key: f"{source['title']}, {source['url']}" for key, source in content["sources"].items()}
     latencies = {row["model"]: row.get("latency_ms") for row in content["rows"]}

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from egm import stats
-from egm.datasets import EVALUATION, SIZES
+from egm.datasets import EVALUATION, split_size
 from egm.errors import DataError
-from egm.evaluate import ERROR
-from egm.journal import Header, Record, read_journal
+from egm.journal import ERROR, Header, Record, read_whole_run
 from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
@@ -51,7 +50,7 @@ class Run:
                 f"incomplete: {sum(missing.values()):,} of {sum(self.split_sizes.values()):,} samples are missing"
             )
         for split, n in self.split_sizes.items():
-            whole = SIZES[split].expressions if split in SIZES else n
+            whole = split_size(split) or n
             if n != whole:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
         if errors := sum(record.failure == ERROR for record in self.records):
@@ -127,9 +126,8 @@ def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _load(folder: Path, name: str) -> Run:
-    header, records = read_journal(folder)
-    sizes = {split: int(facts["n"]) for split, facts in header.datasets.items()}
-    return Run(name, header, [record for record in records if record.split in sizes], sizes)
+    header, records = read_whole_run(folder)
+    return Run(name, header, records, {split: facts["n"] for split, facts in header.datasets.items()})
 
 
 def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:

@@ -180,11 +180,12 @@ def _sooner(first: Result, second: Result, *, load: bool) -> tuple[Estimate, str
     rows = [each.load if load else each.alone for each in (second.timing, first.timing)]
     ours, theirs = (1000 * row["latency"]["mean"] for row in rows)
     rates = [row["requests_per_second"] for row in rows]
+    tokens = ["uncounted" if each.tokens is None else f"{each.tokens:.0f}" for each in (second, first)]
     how = f"in batches of {rows[0]['concurrency']}" if load else "one at a time"
     answers = f", {rates[0]:.1f} against {rates[1]:.1f} answers a second" if load else ""
     return saved, (
-        f"{ours:.1f} ms with {second.tokens:.0f} tokens ({second.arm.name}) against {theirs:.1f} ms with "
-        f"{first.tokens:.0f} ({first.arm.name}) {how}, {1000 * saved.value:.1f} ms saved "
+        f"{ours:.1f} ms with {tokens[0]} tokens ({second.arm.name}) against {theirs:.1f} ms with "
+        f"{tokens[1]} ({first.arm.name}) {how}, {1000 * saved.value:.1f} ms saved "
         f"({1000 * saved.low:.1f} to {1000 * saved.high:.1f}){answers}"
     )
 

@@ -51,7 +51,7 @@ class Job:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """Raised where SIGTERM ends the jobs."""
 
 
 @contextmanager

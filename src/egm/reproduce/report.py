@@ -75,6 +75,10 @@ def grids_of(results: Results, claims: Sequence[Claim]) -> dict[str, Grid]:
     }
 
 
+def _tokens(result: Result) -> Cell:
+    return Cell("" if result.tokens is None else f"{result.tokens:.0f}")
+
+
 def _models(results: Results) -> Grid:
     accuracy = card_grid([result.run for result in results.arms.values()])
     ((_, lines),) = accuracy.sections
@@ -82,7 +86,7 @@ def _models(results: Results) -> Grid:
     load = f"answers/s in batches of {', '.join(map(str, sorted(loads)))}" if loads else "answers/s in batches"
     titles = ("model", "parameters", "training samples", *accuracy.columns[1:], "tokens", "mean ms", "p50", "p90", load)
     rows = tuple(
-        Line(line.name, (*_facts(result), *line.cells, Cell(f"{result.tokens:.0f}"), *_times(result)), line.remarks)
+        Line(line.name, (*_facts(result), *line.cells, _tokens(result), *_times(result)), line.remarks)
         for line, result in zip(lines, results.arms.values(), strict=True)
     )
     notes = [

@@ -20,6 +20,7 @@ from egm.reproduce.folder import ArmFolder
 from egm.reproduce.latency import Timing, apart, read_timings
 from egm.reproduce.run import ReproductionPlan
 from egm.stats import Estimate
+from egm.types import mean_if_any
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,24 @@ class Result:
 
     @property
     def records(self) -> Sequence[Record]:
-        """Its answers."""
+        """The records of the arm's evaluation."""
         return self.run.records
 
     @cached_property
     def summary(self) -> Summary:
-        """What they say."""
+        """Accuracies with intervals of the arm's records."""
         return interval_summary(self.records)
 
     @property
-    def tokens(self) -> float:
-        """Mean tokens of an answer."""
-        return sum(record.completion_tokens or 0 for record in self.records) / len(self.records)
+    def tokens(self) -> float | None:
+        """Mean tokens of an answer, of those whose tokens are counted."""
+        counts = [record.completion_tokens for record in self.records if record.completion_tokens is not None]
+        return mean_if_any(counts)
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that came out.
+    """What came out of all arms.
 
     Attributes:
         plan: What was planned.

@@ -18,7 +18,7 @@ from egm.backends.openai.backend import OpenAIBackend
 from egm.backends.retry import RetryPolicy
 from egm.codecs import get_codec
 from egm.errors import BackendError, EgmError
-from egm.grounder import Answer, Grounder
+from egm.grounder import GroundedCompletion, Grounder
 from egm.types import Completion, Grounding
 
 from ..faulty_server import FaultyServer, Play, fail, say
@@ -139,7 +139,7 @@ def test_one_failure_costs_no_other_answer(server: Any) -> None:
     assert all(isinstance(result, kind) for result, kind in zip(results, kinds, strict=True))
     assert [result.phrase for result in results if isinstance(result, Grounding)] == ["the cup", "the cat", "the jug"]
     answers = list(grounder.answer_each((index, (PICTURE, phrase)) for index, phrase in enumerate(phrases)))
-    assert [type(answer) is Answer for answer in answers] == [kind is Grounding for kind in kinds]
+    assert [type(answer) is GroundedCompletion for answer in answers] == [kind is Grounding for kind in kinds]
     with pytest.raises(BackendError, match=r"^item 1: 'tiny' .* HTTP 503"):
         grounder.ground_many([(PICTURE, phrase) for phrase in phrases if phrase])
 

@@ -78,6 +78,11 @@ def test_the_run_folder_says_what_was_done(trained: Path) -> None:
     assert run["steps"] == 2
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     assert {"reward", "reward/digits", "accuracy", "frac_reward_zero_std", "kl", "entropy"} <= log[0].keys()
+    notes = [entry["note"] for entry in log if "note" in entry]  # once, though every step is cut off
+    assert len(notes) == 1
+    assert notes[0].startswith(
+        "at step 1, 8 of 8 rollouts are truncated, which usually means: the token limit cut them"
+    )
     from egm.grounder import Grounder
 
     assert Grounder.load(trained / "model", device="cpu").codec.name == "qwen3_vl"

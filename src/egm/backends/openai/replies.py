@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from egm.backends.openai.faults import BrokenReplyError, RefusedReplyError, error_in
 from egm.codecs.parsing.refusals import refuses
-from egm.types import Completion
+from egm.types import Completion, mean_if_any
 
 _NO_ANSWER = ("abort", "error")  # how SGLang and vLLM close a request that they gave up
 
@@ -120,8 +119,8 @@ class Reply:
             completion_tokens=counted or None,
             # SGLang says 0 for a model whose reasoning it does not parse: that is no count either.
             reasoning_tokens=thought or None,
-            logprob=_mean([value for _, value in self.logprobs]),
-            answer_logprob=_mean(self._answer_logprobs()),
+            logprob=mean_if_any([value for _, value in self.logprobs]),
+            answer_logprob=mean_if_any(self._answer_logprobs()),
         )
 
     def _without_text(self, counted: int | None) -> str:
@@ -147,10 +146,6 @@ class Reply:
         closed = text.rfind("</think>")
         after = closed + len("</think>") if closed >= 0 else 0
         return [value for (_, value), end in zip(self.logprobs, ends, strict=True) if end > after]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _get(value: Any, name: str) -> Any:

@@ -30,6 +30,7 @@ class SplitSpec:
 
     Attributes:
         scenes: How many scenes it has; None if unbounded.
+        samples: How many questions about them, with seed 0.
         complexity: Weights of 0, 1, 2 and 3 relations.
         amodal: Share of questions that ask for the whole object.
         held_out: Share of scenes and of wordings that training never sees.
@@ -43,6 +44,7 @@ class SplitSpec:
     held_out: float = 0.0
     other_words: float = 0.0
     occluded: bool = False
+    samples: int | None = None
 
 
 _MIXED = (0.15, 0.4, 0.3, 0.15)
@@ -50,10 +52,10 @@ SPLITS: dict[str, SplitSpec] = {
     "train": SplitSpec(scenes=None, complexity=_MIXED, amodal=0.25),
     "train-complex": SplitSpec(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
     "train-reworded": SplitSpec(scenes=None, complexity=(0.1, 0.35, 0.35, 0.2), amodal=0.3, other_words=0.6),
-    "val": SplitSpec(scenes=500, complexity=_MIXED, amodal=0.25),
-    "test-simple": SplitSpec(scenes=750, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
-    "test-complex": SplitSpec(scenes=750, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
-    "test-amodal": SplitSpec(scenes=750, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
+    "val": SplitSpec(scenes=500, samples=1_983, complexity=_MIXED, amodal=0.25),
+    "test-simple": SplitSpec(scenes=750, samples=2_960, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
+    "test-complex": SplitSpec(scenes=750, samples=2_797, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
+    "test-amodal": SplitSpec(scenes=750, samples=2_176, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
 }
 TRAINING = tuple(name for name, split in SPLITS.items() if split.scenes is None)
 _HIDDEN = 92  # percent seen below which an object counts as partly hidden

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from egm.backends.tokens import strip_stop
+from egm.failures import Answered, usual_cause
 from egm.training.grpo.questions import Prompts
 from egm.training.rewards.reward import Grades, Reward
 
@@ -43,3 +44,33 @@ def grade(
         finish_reasons=[finish_reason for _, finish_reason in stripped],
     )
     return texts, grades
+
+
+class FailureNotes:
+    """Says once for each kind of failure that more than half of a step's rollouts fail in that way.
+
+    Attributes:
+        lines: What is to be said, for the log to take.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._said: set[str] = set()
+
+    def look(self, step: int, names: Sequence[str], texts: Sequence[str], grades: Grades) -> None:
+        """Look at the rollouts of a step.
+
+        Args:
+            step: Its number.
+            names: The id of the sample that each rollout answers.
+            texts: The rollouts.
+            grades: What they are worth.
+        """
+        answers = [
+            Answered(name, text, None if score.failure is None else str(score.failure))
+            for name, text, score in zip(names, texts, grades.scores, strict=True)
+        ]
+        cause = usual_cause(answers, "rollouts")
+        if cause is not None and cause[0] not in self._said:
+            self._said.add(cause[0])
+            self.lines.append(f"at step {step}, {cause[1]}")

@@ -186,7 +186,7 @@ def make_trainer(
         _refuse_sharded(recipe)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    for callback in (*callbacks, LogFile(out / "log.jsonl", _MAIN_FIGURES)):
+    for callback in (*callbacks, LogFile(out / "log.jsonl", _MAIN_FIGURES, trainer.failure_notes.lines)):
         trainer.add_callback(callback)
     if recipe.eval is not None:
         trainer.add_callback(PeriodicEvaluation(recipe.eval.every, partial(trainer.measure, held_out)))

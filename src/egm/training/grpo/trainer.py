@@ -29,7 +29,7 @@ from egm.images import load_image
 from egm.models.decode.decoder import BatchDecoder
 from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
-from egm.training.grpo.grading import grade
+from egm.training.grpo.grading import FailureNotes, grade
 from egm.training.grpo.packing import PromptPositions, completion_values, pack
 from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, Prompts
 from egm.training.grpo.recipe import GRPORecipe
@@ -82,6 +82,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._reward, self._rollouts = reward, rollouts
         self._batched = recipe.rollout.engine == "batched"
         self._loss_scale = 1.0
+        self.failure_notes = FailureNotes()
         super().__init__(reward_funcs=[reward], **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
@@ -127,6 +128,9 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._metrics["train" if self.model.training else "eval"]["frac_reward_zero_std"].pop()
         self._note_grades(self._grades)
         step = self.state.global_step + 1
+        self.failure_notes.look(
+            step, [sample.id for sample in prompts.samples for _ in range(group)], self._texts, self._grades
+        )
         self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
         return output
 

@@ -103,10 +103,12 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
     Args:
         path: The file.
         main_figures: Names of those that standard error shows.
+        notes: Lines of text that others add, which the next line of the log takes with it, as `note`.
     """
 
-    def __init__(self, path: Path, main_figures: Sequence[str]) -> None:
+    def __init__(self, path: Path, main_figures: Sequence[str], notes: list[str] | None = None) -> None:
         self._path, self._main_figures = path, main_figures
+        self._notes = [] if notes is None else notes
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the file with what was logged before the checkpoint, if there is one."""
@@ -117,6 +119,10 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
         """Append the last line, and show what counts of it."""
         if not state.is_world_process_zero:
             return
+        if self._notes and state.log_history:
+            state.log_history[-1]["note"] = "; ".join(self._notes)
+            print("note:", state.log_history[-1]["note"], file=sys.stderr)  # noqa: T201
+            self._notes.clear()
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(map(_line, state.log_history[-1:]))
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, float | int)}
