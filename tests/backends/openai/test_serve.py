@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from egm.backends import GenerationSettings, Request
+from egm.backends.base import Backend
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.numpy.backend import NumpyBackend
 from egm.backends.openai.backend import OpenAIBackend
@@ -19,13 +20,15 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError, EgmError
 from egm.grounder import Grounder
+from egm.types import Completion
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "three_backends.py"
 three = runpy.run_path(str(SCRIPT))
 MODEL = str(find_checkpoint("egm-tiny").path)
-# Seven samples come to an end. None ends at the limit itself, which the server calls "length", and none is cut at a
-# line feed, which its stream holds back.
+# The first three samples come to an end. None ends at the limit itself, which the server calls "length", and none is
+# cut at a line feed, which its stream holds back.
 GREEDY = GenerationSettings(max_new_tokens=210)
+CUT = GenerationSettings(max_new_tokens=45)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,13 @@ def requests() -> list[Request]:
 
 
 def test_twenty_greedy_texts_are_those_of_the_model_in_this_process(url: str) -> None:
-    here = NumpyBackend(find_checkpoint("egm-tiny")).generate(requests(), GREEDY)
+    def twenty(backend: Backend) -> list[Completion]:
+        asked = requests()
+        return [*backend.generate(asked[:3], GREEDY), *backend.generate(asked[3:], CUT)]
+
+    here = twenty(NumpyBackend(find_checkpoint("egm-tiny")))
     with OpenAIBackend(url, MODEL, concurrency=2) as backend:
-        there = backend.generate(requests(), GREEDY)
+        there = twenty(backend)
     assert [reply.text for reply in there] == [reply.text for reply in here]
     assert len({reply.text for reply in there}) > 10
     assert {reply.finish_reason for reply in there} == {"stop", "length"}
