@@ -110,6 +110,26 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
     raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
 
 
+def check_size(said: tuple[int, int] | None, found: tuple[int, int]) -> None:
+    """Hold the size that a row says, if it does, against the picture's own.
+
+    They differ where a picture was scaled, where EXIF turns it and the row does not know, where sides are swapped, and
+    where another folder has the same names. Boxes of the row are in other pixels then.
+
+    Args:
+        said: Width and height by the row.
+        found: Width and height of the picture, upright.
+
+    Raises:
+        ImageError: If they differ.
+    """
+    if said is not None and tuple(said) != found:
+        raise ImageError(
+            f"the row says {said[0]} x {said[1]}, the picture is {found[0]} x {found[1]} when upright: give the "
+            "picture that the row was written for, or mend the row"
+        )
+
+
 def picture_key(source: ImageSource) -> Hashable:
     """Return what tells a picture's source from others, so that what is about one picture loads it once.
 

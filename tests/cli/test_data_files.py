@@ -75,7 +75,13 @@ def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
     outcome = egm("data", "check", "rows.jsonl")
     assert outcome.code == 0
     assert "leaks were not looked for: no annotations of refcoco/val" in outcome.err
-    assert "images were not opened: give --images" in outcome.err
+    assert "images were not opened, as none is where egm eval would look: give --images" in outcome.err
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (30, 25)).save(tmp_path / "sub" / "a.png")
+    write(tmp_path / "sub" / "rows.jsonl", ROW)
+    outcome = egm("data", "check", "sub/rows.jsonl", "--no-leaks")
+    assert (outcome.code, outcome.err) == (1, "")
+    assert "the row says 60 x 50, the picture is 30 x 25" in " ".join(outcome.out.split())
 
 
 def test_published_splits_keep_their_repeats_and_it_is_said(egm: Egm, tmp_path: Path) -> None:

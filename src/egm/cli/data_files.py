@@ -48,14 +48,15 @@ def check(
 
     A note says where boxes on the 0-1000 scale look like pixels.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
-    Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
+    Pictures are opened if --images is given, or where egm eval finds them: inside the file, beside a .jsonl, or in the
+    current folder. Leaks are looked for in every dataset that is
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data-root.
     """
     from rich.console import Console
     from rich.progress import track
 
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
-    from egm.datasets.check import malformed_rows
+    from egm.datasets.check import is_file, malformed_rows
     from egm.datasets.registry import evaluation_images
     from egm.datasets.scale_check import scale_notes
 
@@ -80,9 +81,9 @@ def check(
             if data_root is not None:
                 raise
             notes.append(f"leaks were not looked for: {error}")
-    look = images is not None or not opened.names_files
+    look = images is not None or not opened.names_files or any(is_file(s.image) for s in opened.annotations())
     if not look:
-        notes.append("images were not opened: give --images")
+        notes.append("images were not opened, as none is where egm eval would look: give --images")
 
     def progress(items: list[Sample]) -> Iterable[Sample]:
         return track(items, "images", console=console, transient=True, disable=not console.is_terminal)
