@@ -81,7 +81,9 @@ class ImageCache:
         return self if self.pixels <= max_pixels else ImageCache()
 
 
-def _parts(item: Item) -> tuple[ImageSource, str, bool]:
+def _parts(item: Item | EgmError) -> tuple[ImageSource, str, bool]:
+    if isinstance(item, EgmError):
+        raise item
     if isinstance(item, Sample):
         return item.image, check_phrase(item.phrase), item.amodal
     if not isinstance(item, tuple) or len(item) != 2:
@@ -89,8 +91,10 @@ def _parts(item: Item) -> tuple[ImageSource, str, bool]:
     return item[0], check_phrase(item[1]), False
 
 
-def load_question(index: int, item: Item, cache: ImageCache) -> LoadedQuestion:
+def load_question(index: int, item: Item | EgmError, cache: ImageCache) -> LoadedQuestion:
     """Check an item, load its picture, and hold the size that a sample says against the picture's.
+
+    In place of an item that could not be had, the error that says why is raised.
 
     Raises:
         EgmError: If the item, its phrase or its picture cannot be used, or the picture is not the one that the sample
@@ -102,7 +106,7 @@ def load_question(index: int, item: Item, cache: ImageCache) -> LoadedQuestion:
     return LoadedQuestion(index, image, phrase, amodal, source)
 
 
-def _check_frame(item: Item, size: tuple[int, int]) -> None:
+def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
     """Refuse a sample that is about another picture than this one: no answer to it could be scored.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
+from egm.codecs import DEFAULT_CODEC, codec_names, get_codec
 from egm.errors import DataError
 from egm.files import write_text
 
@@ -151,12 +152,21 @@ def convert(
             metavar="DIR", help="Folder to save pictures to that are no files: those inside a file, drawn or mirrored."
         ),
     ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Whose question parquet holds: {', '.join(codec_names())}; by default {DEFAULT_CODEC}.",
+            show_default=False,
+        ),
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
 
-    Pictures are not copied: names stay relative to --images, or as they were. Those inside a file, as lmms-lab's, are
+    Pictures are not copied: names stay relative to --images, or as they were; in parquet they are absolute, and the
+    pictures have to be there. Those inside a file, as lmms-lab's, are
     saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
     side no word tells, as at "2 o'clock", are left out.
     """
@@ -171,7 +181,10 @@ def convert(
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
+    if codec is not None and kind != "parquet":
+        raise DataError(f"--codec is for parquet, which holds questions, and not for {kind}: leave it out")
+    asked = None if codec is None else get_codec(codec)
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
     opened = Flipped(opened) if flip else opened
-    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind)
+    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind, codec=asked)
     print(out)
