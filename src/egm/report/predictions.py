@@ -121,6 +121,11 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
     truth = sample.box
     if truth is None:
         raise DataError(f"{prediction.where}: sample {sample.id!r} has no true box to score against")
+    if sample.size is not None and prediction.size not in (None, sample.size):
+        raise DataError(
+            f"{prediction.where} says its picture is {prediction.size}, and the dataset says {sample.size}: its boxes "
+            "are in other pixels"
+        )
     grounding = _ground(prediction, sample, reading)
     result = score(grounding, truth)
     return Record(

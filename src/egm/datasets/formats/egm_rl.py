@@ -62,4 +62,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     ]
 
 
-FORMAT = Format("EGM or verl RL", frozenset({"prompt", "reward_model", "images"}), _read, scale="pixels or 0-1000")
+_COLUMNS = frozenset({"data_source", "prompt", "images", "reward_model", "extra_info"})
+FORMAT = Format(
+    "EGM or verl RL", frozenset({"prompt", "reward_model", "images"}), _read, scale="pixels or 0-1000", columns=_COLUMNS
+)

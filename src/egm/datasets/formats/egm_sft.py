@@ -58,4 +58,5 @@ def _turns(conversations: Any) -> tuple[str, str]:
     return question, answer
 
 
-FORMAT = Format("EGM SFT", frozenset({"image", "conversations"}), _read, scale="0-1000")
+_COLUMNS = frozenset({"image", "width", "height", "conversations"})
+FORMAT = Format("EGM SFT", frozenset({"image", "conversations"}), _read, scale="0-1000", columns=_COLUMNS)

@@ -30,4 +30,11 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     return samples_of_list(details | row, name, images(file_name), phrases, xyxy(row.get("bbox")), meta)
 
 
-FORMAT = Format("jxu124", frozenset({"ref_id", "sentences", "bbox"}), _read, lists="sentences")
+_COLUMNS = frozenset(("ref_id", "image_id", "category_id", "split", "file_name", "sentences", "raw_image_info", "bbox"))
+FORMAT = Format(
+    "jxu124",
+    frozenset({"ref_id", "sentences", "bbox"}),
+    _read,
+    lists="sentences",
+    columns=_COLUMNS | {"width", "height"},
+)

@@ -21,4 +21,5 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     return samples_of_list(row, name, images(image_of_ref(ref)), phrases, xywh(row.get("bbox")), {"ref": ref})
 
 
-FORMAT = Format("lmms-lab", frozenset({"question_id", "answer", "bbox"}), _read, lists="answer")
+_COLUMNS = frozenset({"image", "file_name", "answer", "bbox", "width", "height"})
+FORMAT = Format("lmms-lab", frozenset({"question_id", "answer", "bbox"}), _read, lists="answer", columns=_COLUMNS)

@@ -32,4 +32,5 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     ]
 
 
-FORMAT = Format("MiniGPT-4", frozenset({"img_id", "sents", "bbox"}), _read)
+_COLUMNS = frozenset({"img_id", "sents", "bbox", "width", "height"})
+FORMAT = Format("MiniGPT-4", frozenset({"img_id", "sents", "bbox"}), _read, columns=_COLUMNS)

@@ -34,4 +34,5 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     ]
 
 
-FORMAT = Format("VLM-R1", frozenset({"image", "problem", "solution"}), _read)
+_COLUMNS = frozenset(["image", "problem", "solution", "normal_caption", "dataset_name", "text_type", "width", "height"])
+FORMAT = Format("VLM-R1", frozenset({"image", "problem", "solution"}), _read, columns=_COLUMNS)
