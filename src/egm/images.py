@@ -36,6 +36,8 @@ MAX_PIXELS = 128_000_000
 """Largest width x height that is decoded; for TIFF Pillow's own limit holds where that is lower."""
 MAX_BYTES = 256 * 1024 * 1024
 """Largest file that is opened."""
+MAX_SCANNED = 20 * MAX_PIXELS
+"""Most pixels times scans of a JPEG: a scan may take ten bytes of the file, and takes the time of the whole picture."""
 MIN_SIDE = 8
 """Shortest side in pixels: below it there is nothing to point at."""
 MAX_ASPECT = 200
@@ -98,7 +100,8 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
 
     Raises:
         ImageError: If there is no such file, it is outside `root`, it is not a picture in one of these formats, it is
-            damaged or animated, or it breaks a limit (`MAX_BYTES`, `MAX_PIXELS`, `MIN_SIDE`, `MAX_ASPECT`).
+            damaged or animated, or it breaks a limit (`MAX_BYTES`, `MAX_PIXELS`, `MAX_SCANNED`, `MIN_SIDE`,
+            `MAX_ASPECT`).
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the given PIL image")
@@ -208,7 +211,22 @@ def _decode(stream: IO[bytes], where: str) -> Image.Image:
         raise ImageError(f"{where}: over the limit of {MAX_PIXELS // 10**6} megapixels: scale it down") from error
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged headers
         _damaged(where, error)
+    _check_size(image, where)
+    if opener is JpegImagePlugin.jpeg_factory:
+        _check_scans(image, stream, where)
     return _upright_rgb(image, where)
+
+
+def _check_scans(image: ImageFile.ImageFile, stream: IO[bytes], where: str) -> None:
+    """Refuse a JPEG that would be gone through hundreds of times; progressive ones have some ten scans."""
+    place = stream.tell()
+    stream.seek(0)
+    scans = stream.read().count(b"\xff\xda")  # within the data of a scan, FF is followed by nothing of the kind
+    stream.seek(place)
+    if scans * image.width * image.height > MAX_SCANNED:
+        raise ImageError(
+            f"{where}: {image.width} x {image.height} in {scans:,} scans takes too long to decode: save it anew"
+        )
 
 
 def _upright_rgb(image: Image.Image, where: str) -> Image.Image:
