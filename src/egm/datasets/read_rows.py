@@ -101,6 +101,6 @@ def _nests(value: object) -> int:
 def _with_ids(known: set[str], samples: list[Sample]) -> set[str]:
     ids = [sample.id for sample in samples]
     if again := known.intersection(ids):
-        raise DataError(f"has the id {min(again)!r} of an earlier row: give each row its own")
+        raise DataError(f"has the id {short(min(again))} of an earlier row: give each row its own")
     known.update(ids)
     return known

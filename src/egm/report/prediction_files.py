@@ -28,7 +28,7 @@ from egm.errors import DataError
 from egm.extras import need
 from egm.types import Failure
 
-MAX_ROWS = 2_000_000
+MAX_ROWS = 1_000_000
 """Most predictions in one file: all of them are held together."""
 
 _Row = Mapping[str, Any]

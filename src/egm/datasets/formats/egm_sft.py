@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from egm.datasets.fields import Row, name_of_picture, pixels, refuse_several_pictures, scaled_1000
+from egm.datasets.fields import Row, name_of_picture, pixels, refuse_several_pictures, scaled_1000, short
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.question_phrases import phrase_of
@@ -54,7 +54,7 @@ def _turns(conversations: Any) -> tuple[str, str]:
     except (TypeError, KeyError, ValueError):
         raise DataError("conversations must hold two turns, each with from and value") from None
     if roles != ["human", "gpt"] or not isinstance(question, str) or not isinstance(answer, str):
-        raise DataError(f"conversations must be a turn of human and one of gpt, not {roles!r}")
+        raise DataError(f"conversations must be a turn of human and one of gpt, not {short(roles)}")
     return question, answer
 
 

@@ -54,5 +54,5 @@ def columns_of(keys: Iterable[str]) -> frozenset[str] | None:
 
 def list_keys(keys: Iterable[str]) -> str:
     """Name keys in a message."""
-    names = sorted(map(str, keys))
+    names = sorted(str(key)[:40] for key in keys)
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "no keys"
