@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ MIN_SIDE = 8
 MAX_ASPECT = 200
 """Largest ratio of the sides: the Qwen image processors refuse more."""
 
+_Read = TypeVar("_Read")
 _Opener: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
 
 # Leading bytes and who reads them. Plugins are called directly, not through Image.open: that one warns or raises above
@@ -82,6 +83,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_KEEP_SIDES = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 
 
 def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
@@ -109,8 +111,27 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
         _check_bytes(len(source), "the given byte string")
         return _decode(io.BytesIO(source), "the given byte string")
     if isinstance(source, str | os.PathLike):
-        return _load_path(os.fsdecode(source), root)
+        return _load_path(os.fsdecode(source), root, _decode)
     raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
+
+
+def read_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], bool]:
+    """Read the size of a picture without decoding it.
+
+    Returns:
+        Width and height when upright, and whether EXIF turns or mirrors it: what reads no EXIF sees it otherwise.
+
+    Raises:
+        ImageError: If it is no picture that `load_image` would begin to decode.
+    """
+
+    def read(stream: IO[bytes], where: str) -> tuple[tuple[int, int], bool]:
+        image = _opened(stream, where)
+        method = _TRANSPOSE.get(_orientation(image))
+        sides = image.size if method is None or method in _KEEP_SIDES else image.size[::-1]
+        return sides, method is not None
+
+    return _load_path(os.fsdecode(path), None, read)
 
 
 def check_size(said: tuple[int, int] | None, found: tuple[int, int]) -> None:
@@ -143,7 +164,7 @@ def picture_key(source: ImageSource) -> Hashable:
     return bytes(source) if isinstance(source, bytes | bytearray | memoryview) else id(source)
 
 
-def _load_path(text: str, root: Path | None) -> Image.Image:
+def _load_path(text: str, root: Path | None, read: Callable[[IO[bytes], str], _Read]) -> _Read:
     where = _show(text)
     if is_url(text):
         raise ImageError(f"{where} is a URL, and nothing is fetched: download the picture and pass its path or bytes")
@@ -171,7 +192,7 @@ def _load_path(text: str, root: Path | None) -> Image.Image:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(f"cannot open {where}: {reason}: check the path and its permissions") from error
     with stream:
-        return _decode(stream, where)
+        return read(stream, where)
 
 
 def is_url(name: str) -> bool:
@@ -194,6 +215,11 @@ def _check_bytes(size: int, where: str) -> None:
 
 
 def _decode(stream: IO[bytes], where: str) -> Image.Image:
+    return _upright_rgb(_opened(stream, where), where)
+
+
+def _opened(stream: IO[bytes], where: str) -> ImageFile.ImageFile:
+    """Read the header of a picture, and refuse what can be refused by it."""
     try:
         head = stream.read(512)
         stream.seek(0)
@@ -214,7 +240,7 @@ def _decode(stream: IO[bytes], where: str) -> Image.Image:
     _check_size(image, where)
     if opener is JpegImagePlugin.jpeg_factory:
         _check_scans(image, stream, where)
-    return _upright_rgb(image, where)
+    return image
 
 
 def _check_scans(image: ImageFile.ImageFile, stream: IO[bytes], where: str) -> None:

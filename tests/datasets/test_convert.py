@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import Dataset, open_dataset, row_of, write_dataset
 from egm.datasets.convert import ENDINGS, save_pictures
-from egm.errors import DataError
-from egm.images import load_image
+from egm.errors import DataError, ImageError
+from egm.images import load_image, read_header
 from egm.types import Sample
 
 SAMPLES = [
@@ -93,6 +93,18 @@ def test_rl_rows_are_what_the_reward_and_verl_expect(tmp_path: Path, codec: str)
         assert load_image(picture["image"]).size == sample.size
         question = get_codec(codec).messages(sample.phrase, amodal=sample.amodal)[0]["content"][1]["text"]
         assert row["prompt"] == [{"role": "user", "content": f"<image>{question}"}]
+
+
+@pytest.mark.parametrize(("size", "orientation"), [((30, 25), 1), ((50, 60), 1), ((60, 50), 3), ((50, 60), 6)])
+def test_rl_rows_are_not_written_about_other_pictures(tmp_path: Path, size: tuple[int, int], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", size).save(tmp_path / "a.jpg", exif=exif)
+    dataset = Dataset("set", [replace(SAMPLES[0], image=tmp_path / "a.jpg")])
+    says = "the row says 60 x 50, the picture is" if orientation == 1 else "are turned by EXIF, such as .*a.jpg"
+    with pytest.raises((DataError, ImageError), match=says):
+        write_dataset(dataset, tmp_path / "set.parquet", "parquet")
+    assert read_header(tmp_path / "a.jpg") == (load_image(tmp_path / "a.jpg").size, orientation != 1)
 
 
 def test_coco_json_shares_images(tmp_path: Path) -> None:

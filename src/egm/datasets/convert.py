@@ -16,10 +16,10 @@ from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.datasets.check import is_file
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
-from egm.errors import DataError
+from egm.errors import DataError, ImageError
 from egm.extras import need
 from egm.files import write_bytes, write_text
-from egm.images import load_image
+from egm.images import check_size, load_image, read_header
 from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
@@ -38,7 +38,8 @@ def write_dataset(dataset: Dataset, path: Path, kind: str, *, codec: Codec | Non
 
     Raises:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
-            format needs; for parquet also if a picture is not there.
+            format needs; for parquet also if a picture is not there, or EXIF turns it.
+        ImageError: For parquet, if a picture is no picture, or of another size than its row says.
     """
     if kind not in ENDINGS:
         raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(ENDINGS)}")
@@ -151,9 +152,19 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
             f"{len(missing):,} pictures of {dataset.name} are not there, such as {str(missing[0])!r}: training opens "
             "them by the names in the file, so give the folder that they lie in with --images"
         )
+    headers = {picture: read_header(picture) for picture in dict.fromkeys(pictures)}
+    if turned := [path for path, (_, is_turned) in headers.items() if is_turned]:
+        raise DataError(
+            f"{len(turned):,} pictures of {dataset.name} are turned by EXIF, such as {str(turned[0])!r}: verl shows "
+            "them as they are stored, where the boxes do not lie, so save them upright"
+        )
     rows = []
     for index, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         box, (width, height) = _whole(sample)
+        try:
+            check_size(sample.size, headers[picture][0])
+        except ImageError as error:
+            raise ImageError(f"{sample.id}: {error}") from None
         rows.append(
             {
                 # Never "grounding", by which the official files say that their ground_truth is on the 0-1000 scale.
