@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeAlias, TypeVar
+from typing import IO, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ MAX_BYTES = 256 * 1024 * 1024
 """Largest file that is opened."""
 MAX_SCANNED = 20 * MAX_PIXELS
 """Most pixels times scans of a JPEG: a scan may take ten bytes of the file, and takes the time of the whole picture."""
+MAX_READS = 500_000
+"""Most parts, such as chunks of a PNG, that a file is read in."""
 MIN_SIDE = 8
 """Shortest side in pixels: below it there is nothing to point at."""
 MAX_ASPECT = 200
@@ -218,6 +220,22 @@ def _decode(stream: IO[bytes], where: str) -> Image.Image:
     return _upright_rgb(_opened(stream, where), where)
 
 
+class _CountedReads:
+    """A stream that can be read from so many times: decoders take part by part, as small as the file makes them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._left = stream, MAX_READS
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError("it is made of too many parts")
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _opened(stream: IO[bytes], where: str) -> ImageFile.ImageFile:
     """Read the header of a picture, and refuse what can be refused by it."""
     try:
@@ -232,7 +250,7 @@ def _opened(stream: IO[bytes], where: str) -> ImageFile.ImageFile:
                 raise ImageError(f"{where} is {what}, not a picture: {advice}")
         raise ImageError(f"{where} is not a picture in a format that EGM reads: {_CONVERT}")
     try:
-        image = opener(stream)
+        image = opener(cast("IO[bytes]", _CountedReads(stream)))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{where}: over the limit of {MAX_PIXELS // 10**6} megapixels: scale it down") from error
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged headers
