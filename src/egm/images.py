@@ -136,7 +136,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], bool]:
     return _load_path(os.fsdecode(path), None, read)
 
 
-def check_size(said: tuple[int, int] | None, found: tuple[int, int]) -> None:
+def check_picture_size(said: tuple[int, int] | None, found: tuple[int, int]) -> None:
     """Hold the size that a row says, if it does, against the picture's own.
 
     They differ where a picture was scaled, where EXIF turns it and the row does not know, where sides are swapped, and

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from egm.codecs import neutralise
 from egm.datasets.check import is_outside
 from egm.errors import EgmError, ImageError, PhraseError
-from egm.images import ImageSource, check_size, load_image, picture_key
+from egm.images import ImageSource, check_picture_size, load_image, picture_key
 from egm.types import Sample
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
     """
     if not isinstance(item, Sample):
         return
-    check_size(item.size, size)
+    check_picture_size(item.size, size)
     if item.size is None and item.box is not None and is_outside(item.box, size, amodal=item.amodal):
         corners = ", ".join(f"{value:g}" for value in item.box)
         raise ImageError(

@@ -15,7 +15,7 @@ from egm.backends import ScriptedBackend
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import open_dataset, parquet
-from egm.datasets.formats.recognise import columns_of
+from egm.datasets.formats.recognise import known_columns
 from egm.datasets.indexed import open_indexed
 from egm.datasets.parquet import ParquetFiles, rows_at_once
 from egm.datasets.refcoco import find_files
@@ -156,7 +156,7 @@ def test_columns_that_a_format_does_not_know_are_not_read(tmp_path: Path, monkey
     path = write(tmp_path / "a.parquet", *rows, group=20)
     monkeypatch.setattr(parquet, "MAX_GROUP", 5_000)
     assert len(open_dataset(path)) == 80
-    read = ParquetFiles([path], columns_of=columns_of)
+    read = ParquetFiles([path], known_columns=known_columns)
     assert all("blob" not in row for _, row in read.rows())
     assert "blob" not in read.row(5)[0]
     indexed = open_indexed(path)

@@ -14,7 +14,7 @@ TOO_MUCH = 3
 """Exit code where memory or text are over their bounds; a template that fails in another way fails anywhere."""
 
 
-def main() -> None:
+def render_apart() -> None:
     """Read a template, its variables and its limits as JSON, render it, and exit with 0, or with `TOO_MUCH`."""
     asked = json.loads(sys.stdin.buffer.read())
     _limit(asked["seconds"], asked["bytes"])
@@ -66,4 +66,4 @@ def _environment() -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    render_apart()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
-from egm.codecs import DEFAULT_CODEC, codec_names, get_codec
+from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.files import write_text
 
@@ -152,21 +152,14 @@ def convert(
             metavar="DIR", help="Folder to save pictures to that are no files: those inside a file, drawn or mirrored."
         ),
     ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Whose question parquet holds: {', '.join(codec_names())}; by default {DEFAULT_CODEC}.",
-            show_default=False,
-        ),
-    ] = None,
+    codec: options.Codec = None,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
 
-    Pictures are not copied: names stay relative to --images, or as they were; in parquet they are absolute, and the
-    pictures have to be there. Those inside a file, as lmms-lab's, are
+    Parquet holds the question of --codec. Pictures are not copied: names stay relative to --images, or as they were; in
+    parquet they are absolute, and the pictures have to be there. Those inside a file, as lmms-lab's, are
     saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
     side no word tells, as at "2 o'clock", are left out.
     """

@@ -19,7 +19,7 @@ from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, ImageError
 from egm.extras import need
 from egm.files import write_bytes, write_text
-from egm.images import check_size, load_image, read_header
+from egm.images import check_picture_size, load_image, read_header
 from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
@@ -162,7 +162,7 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
     for index, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         box, (width, height) = _whole(sample)
         try:
-            check_size(sample.size, headers[picture][0])
+            check_picture_size(sample.size, headers[picture][0])
         except ImageError as error:
             raise ImageError(f"{sample.id}: {error}") from None
         rows.append(

@@ -73,10 +73,10 @@ def flip_sample(sample: Sample, *, root: Path | None = None) -> Sample:
     """
     from PIL import ImageOps
 
-    from egm.images import check_size, load_image
+    from egm.images import check_picture_size, load_image
 
     picture = load_image(sample.image, root=root)
-    check_size(sample.size, picture.size)
+    check_picture_size(sample.size, picture.size)
     return dataclasses.replace(_flip_words(sample, picture.width), image=ImageOps.mirror(picture), size=picture.size)
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, overload
 from egm.datasets import jsonl, parquet
 from egm.datasets.fields import Row
 from egm.datasets.formats.base import Format
-from egm.datasets.formats.recognise import columns_of, recognise
+from egm.datasets.formats.recognise import known_columns, recognise
 from egm.datasets.image_root import ImageRoot
-from egm.datasets.inputs import open_regular, read_lines
+from egm.datasets.inputs import bounded_lines, open_regular
 from egm.datasets.read_rows import samples_of
 from egm.errors import DataError, EgmError
 from egm.types import Sample
@@ -99,7 +99,7 @@ class IndexedJsonl(IndexedDataset):
             raise DataError(f"{path} {where}: {row}")
         super().__init__(path, recognise(row.keys(), path), images)
         with open_regular(path) as file:
-            begins = array("q", (begin for begin, line in read_lines(file, path) if line.strip()))
+            begins = array("q", (begin for begin, line in bounded_lines(file, path) if line.strip()))
         self._begins = np.frombuffer(begins, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class IndexedJsonl(IndexedDataset):
         """See `IndexedDataset.scan`."""
         index = 0
         with open_regular(self.path) as file:
-            for number, (_, line) in enumerate(read_lines(file, self.path), 1):
+            for number, (_, line) in enumerate(bounded_lines(file, self.path), 1):
                 if not line.strip():
                     continue
                 try:
@@ -156,7 +156,7 @@ class IndexedParquet(IndexedDataset):
     def __init__(self, path: Path, *, images: ImageRoot) -> None:
         import numpy as np
 
-        files = parquet.ParquetFiles([path], columns_of=columns_of)
+        files = parquet.ParquetFiles([path], known_columns=known_columns)
         if not files.length:
             raise DataError(f"dataset {path} holds no rows")
         super().__init__(path, recognise(files.columns, path), images)
@@ -177,7 +177,7 @@ class IndexedParquet(IndexedDataset):
     def _at(self, index: int) -> Sample:
         number = int(self._begins.searchsorted(index, side="right")) - 1
         if self._files is None or self._files[0] != os.getpid():
-            self._files = os.getpid(), parquet.ParquetFiles([self.path], keep=self.window, columns_of=columns_of)
+            self._files = os.getpid(), parquet.ParquetFiles([self.path], keep=self.window, known_columns=known_columns)
         try:
             row, picture = self._files[1].row(number)
             sample = self._read(row, number + 1)[index - int(self._begins[number])]
@@ -187,7 +187,7 @@ class IndexedParquet(IndexedDataset):
 
     def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
         """See `IndexedDataset.scan`."""
-        for number, (where, row) in enumerate(parquet.ParquetFiles([self.path], columns_of=columns_of).rows(), 1):
+        for number, (where, row) in enumerate(parquet.ParquetFiles([self.path], known_columns=known_columns).rows(), 1):
             try:
                 for sample in self._read(row, number):
                     yield where, sample

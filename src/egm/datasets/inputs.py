@@ -74,7 +74,7 @@ def _at_most(file: BinaryIO, most: int, path: Path) -> bytes:
     return content
 
 
-def read_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+def bounded_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file with the byte at which each begins; a byte order mark is no part of the first.
 
     Raises:

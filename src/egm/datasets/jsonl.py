@@ -46,7 +46,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, Row | DataError]]:
     """
     try:
         with open_regular(path) as file:
-            for number, (_, line) in enumerate(inputs.read_lines(file, path), 1):
+            for number, (_, line) in enumerate(inputs.bounded_lines(file, path), 1):
                 if line.strip():
                     yield f"line {number}", object_of(line)
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from egm.datasets import coco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
-from egm.datasets.formats.recognise import KNOWN, columns_of, format_of, list_keys, recognise
+from egm.datasets.formats.recognise import KNOWN, format_of, known_columns, list_keys, recognise
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import JsonError, load_json, read_whole
 from egm.datasets.read_rows import Malformed, read_rows
@@ -101,7 +101,7 @@ def _open_rows(
 
 
 def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:
-    files = parquet.ParquetFiles(paths, columns_of=columns_of)
+    files = parquet.ParquetFiles(paths, known_columns=known_columns)
     known = recognise(files.columns, paths[0])
     embedded = files.picture_column is not None
     rows, read = (files.numbered_rows(), parquet.keep_number(known.read)) if embedded else (files.rows(), known.read)

@@ -35,7 +35,7 @@ class ParquetFiles:
     Args:
         paths: The files, in order.
         keep: How many row groups `row` holds in memory, the last used.
-        columns_of: Tells from the names of all columns which of them are read; by default all are.
+        known_columns: Tells from the names of all columns which of them are read; by default all are.
 
     Attributes:
         columns: Names of all columns.
@@ -52,7 +52,7 @@ class ParquetFiles:
         paths: Sequence[Path],
         *,
         keep: int = 1,
-        columns_of: Callable[[frozenset[str]], frozenset[str] | None] = lambda _: None,
+        known_columns: Callable[[frozenset[str]], frozenset[str] | None] = lambda _: None,
     ) -> None:
         need(f"reading {paths[0]}", "pyarrow")
         import pyarrow as pa  # type: ignore[import-untyped]
@@ -72,7 +72,7 @@ class ParquetFiles:
         # Which column holds pictures shows in its type: a struct with `bytes`, or a list of such.
         holding = [name for name in ("image", "images") if name in schema.names and "binary" in str(schema.field(name))]
         self.picture_column = holding[0] if holding else None
-        self._wanted = self.columns & (columns_of(self.columns) or self.columns)
+        self._wanted = self.columns & (known_columns(self.columns) or self.columns)
         self._refuse_large(paths)
         # Every row group with its file and how many rows come before it.
         self._groups: list[tuple[int, Any, int]] = []

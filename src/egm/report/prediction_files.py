@@ -23,7 +23,7 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.datasets.fields import identity, is_coordinate, pixels, xyxy
-from egm.datasets.inputs import JsonError, load_json, open_regular, read_lines, read_whole
+from egm.datasets.inputs import JsonError, bounded_lines, load_json, open_regular, read_whole
 from egm.errors import DataError
 from egm.extras import need
 from egm.types import Failure
@@ -111,7 +111,7 @@ def _content(path: Path) -> bytes:
 def _lines(content: bytes, path: Path, why: JsonError | None) -> Iterator[tuple[str, _Row]]:
     if why is not None and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         raise DataError(f"{path} {why}")  # one list, not rows line by line
-    for number, (_, line) in enumerate(read_lines(io.BytesIO(content), path), 1):
+    for number, (_, line) in enumerate(bounded_lines(io.BytesIO(content), path), 1):
         if line.strip():
             where = f"{path} line {number}"
             try:

@@ -46,7 +46,7 @@ def format_of(keys: Iterable[str]) -> Format | None:
     return next((known for known in ROW_FORMATS if known.keys <= present), None)
 
 
-def columns_of(keys: Iterable[str]) -> frozenset[str] | None:
+def known_columns(keys: Iterable[str]) -> frozenset[str] | None:
     """Return the columns that the format of such rows looks at; None for all, or where it is not known."""
     known = format_of(keys)
     return None if known is None else known.columns
