@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,16 @@ MAX_PIXELS = 128_000_000
 """Largest width x height that is decoded; for TIFF Pillow's own limit holds where that is lower."""
 MAX_BYTES = 256 * 1024 * 1024
 """Largest file that is opened."""
+MAX_SCANNED = 20 * MAX_PIXELS
+"""Most pixels times scans of a JPEG: a scan may take ten bytes of the file, and takes the time of the whole picture."""
+MAX_READS = 500_000
+"""Most parts, such as chunks of a PNG, that a file is read in."""
 MIN_SIDE = 8
 """Shortest side in pixels: below it there is nothing to point at."""
 MAX_ASPECT = 200
 """Largest ratio of the sides: the Qwen image processors refuse more."""
 
+_Read = TypeVar("_Read")
 _Opener: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
 
 # Leading bytes and who reads them. Plugins are called directly, not through Image.open: that one warns or raises above
@@ -80,6 +85,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_KEEP_SIDES = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 
 
 def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
@@ -98,7 +104,8 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
 
     Raises:
         ImageError: If there is no such file, it is outside `root`, it is not a picture in one of these formats, it is
-            damaged or animated, or it breaks a limit (`MAX_BYTES`, `MAX_PIXELS`, `MIN_SIDE`, `MAX_ASPECT`).
+            damaged or animated, or it breaks a limit (`MAX_BYTES`, `MAX_PIXELS`, `MAX_SCANNED`, `MIN_SIDE`,
+            `MAX_ASPECT`).
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the given PIL image")
@@ -106,8 +113,47 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
         _check_bytes(len(source), "the given byte string")
         return _decode(io.BytesIO(source), "the given byte string")
     if isinstance(source, str | os.PathLike):
-        return _load_path(os.fsdecode(source), root)
+        return _load_path(os.fsdecode(source), root, _decode)
     raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
+
+
+def read_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], bool]:
+    """Read the size of a picture without decoding it.
+
+    Returns:
+        Width and height when upright, and whether EXIF turns or mirrors it: what reads no EXIF sees it otherwise.
+
+    Raises:
+        ImageError: If it is no picture that `load_image` would begin to decode.
+    """
+
+    def read(stream: IO[bytes], where: str) -> tuple[tuple[int, int], bool]:
+        image = _opened(stream, where)
+        method = _TRANSPOSE.get(_orientation(image))
+        sides = image.size if method is None or method in _KEEP_SIDES else image.size[::-1]
+        return sides, method is not None
+
+    return _load_path(os.fsdecode(path), None, read)
+
+
+def check_picture_size(said: tuple[int, int] | None, found: tuple[int, int]) -> None:
+    """Hold the size that a row says, if it does, against the picture's own.
+
+    They differ where a picture was scaled, where EXIF turns it and the row does not know, where sides are swapped, and
+    where another folder has the same names. Boxes of the row are in other pixels then.
+
+    Args:
+        said: Width and height by the row.
+        found: Width and height of the picture, upright.
+
+    Raises:
+        ImageError: If they differ.
+    """
+    if said is not None and tuple(said) != found:
+        raise ImageError(
+            f"the row says {said[0]} x {said[1]}, the picture is {found[0]} x {found[1]} when upright: give the "
+            "picture that the row was written for, or mend the row"
+        )
 
 
 def picture_key(source: ImageSource) -> Hashable:
@@ -120,9 +166,9 @@ def picture_key(source: ImageSource) -> Hashable:
     return bytes(source) if isinstance(source, bytes | bytearray | memoryview) else id(source)
 
 
-def _load_path(text: str, root: Path | None) -> Image.Image:
+def _load_path(text: str, root: Path | None, read: Callable[[IO[bytes], str], _Read]) -> _Read:
     where = _show(text)
-    if _URL.match(text):
+    if is_url(text):
         raise ImageError(f"{where} is a URL, and nothing is fetched: download the picture and pass its path or bytes")
     try:
         path = Path(text)
@@ -140,8 +186,7 @@ def _load_path(text: str, root: Path | None) -> Image.Image:
         _check_bytes(status.st_size, where)
         stream = path.open("rb")
     except FileNotFoundError:
-        start = "the current folder" if root is None else _show(str(root))
-        raise ImageError(f"there is no file {where}: check the path, which is taken from {start}") from None
+        raise ImageError(f"there is no file {where}: check the path{_taken_from(text, root)}") from None
     # Links in a circle raise RuntimeError before Python 3.13; a NUL in the path raises ValueError.
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, ImageError):
@@ -149,7 +194,19 @@ def _load_path(text: str, root: Path | None) -> Image.Image:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(f"cannot open {where}: {reason}: check the path and its permissions") from error
     with stream:
-        return _decode(stream, where)
+        return read(stream, where)
+
+
+def is_url(name: str) -> bool:
+    """Tell whether a name is an address, not a path: such are refused, wherever they stand, as nothing is fetched."""
+    return _URL.match(name) is not None
+
+
+def _taken_from(text: str, root: Path | None) -> str:
+    """Say what a path is relative to; an absolute one is so to nothing, but often comes from a folder of pictures."""
+    if Path(text).is_absolute():
+        return ", and that the folder of pictures is whole"
+    return f", which is taken from {'the current folder' if root is None else _show(str(root))}"
 
 
 def _check_bytes(size: int, where: str) -> None:
@@ -160,6 +217,27 @@ def _check_bytes(size: int, where: str) -> None:
 
 
 def _decode(stream: IO[bytes], where: str) -> Image.Image:
+    return _upright_rgb(_opened(stream, where), where)
+
+
+class _CountedReads:
+    """A stream that can be read from so many times: decoders take part by part, as small as the file makes them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._left = stream, MAX_READS
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError("it is made of too many parts")
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _opened(stream: IO[bytes], where: str) -> ImageFile.ImageFile:
+    """Read the header of a picture, and refuse what can be refused by it."""
     try:
         head = stream.read(512)
         stream.seek(0)
@@ -172,12 +250,27 @@ def _decode(stream: IO[bytes], where: str) -> Image.Image:
                 raise ImageError(f"{where} is {what}, not a picture: {advice}")
         raise ImageError(f"{where} is not a picture in a format that EGM reads: {_CONVERT}")
     try:
-        image = opener(stream)
+        image = opener(cast("IO[bytes]", _CountedReads(stream)))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{where}: over the limit of {MAX_PIXELS // 10**6} megapixels: scale it down") from error
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged headers
         _damaged(where, error)
-    return _upright_rgb(image, where)
+    _check_size(image, where)
+    if opener is JpegImagePlugin.jpeg_factory:
+        _check_scans(image, stream, where)
+    return image
+
+
+def _check_scans(image: ImageFile.ImageFile, stream: IO[bytes], where: str) -> None:
+    """Refuse a JPEG that would be gone through hundreds of times; progressive ones have some ten scans."""
+    place = stream.tell()
+    stream.seek(0)
+    scans = stream.read().count(b"\xff\xda")  # within the data of a scan, FF is followed by nothing of the kind
+    stream.seek(place)
+    if scans * image.width * image.height > MAX_SCANNED:
+        raise ImageError(
+            f"{where}: {image.width} x {image.height} in {scans:,} scans takes too long to decode: save it anew"
+        )
 
 
 def _upright_rgb(image: Image.Image, where: str) -> Image.Image:

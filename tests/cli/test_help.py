@@ -57,7 +57,7 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
     [
         ("--model", "bench eval ground"),
         ("--server", "bench eval ground"),
-        ("--codec", "bench eval ground score"),
+        ("--codec", "bench convert eval ground score"),
         ("--data", "score"),
         ("--data-root", "check convert eval score"),
         ("--images", "check convert eval report score"),

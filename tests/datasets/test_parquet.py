@@ -11,10 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from egm.backends import ScriptedBackend
 from egm.boxes import Box
-from egm.datasets import open_dataset
+from egm.codecs import get_codec
+from egm.datasets import open_dataset, parquet
+from egm.datasets.formats.recognise import known_columns
+from egm.datasets.indexed import open_indexed
+from egm.datasets.parquet import ParquetFiles, rows_at_once
 from egm.datasets.refcoco import find_files
 from egm.errors import DataError
+from egm.evaluate import evaluate
+from egm.grounder import Grounder
 from egm.images import load_image
 
 
@@ -132,6 +139,44 @@ def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
     assert load_image(sample.image).getpixel((0, 0)) == (9, 0, 0)
 
 
+def test_of_two_pictures_inside_a_row_none_is_taken(tmp_path: Path) -> None:
+    row = reinforcement(height=50, width=60) | {"images": [{"bytes": picture(shade)} for shade in (1, 2)]}
+    data = open_dataset(write(tmp_path / "a.parquet", row, row | {"images": [{"bytes": picture(3)}]}))
+    assert load_image(data[1].image).getpixel((0, 0)) == (3, 0, 0)
+    with pytest.raises(DataError, match="row 1 holds 2 pictures: one is needed"):
+        _ = data[0]
+    grounder = Grounder(ScriptedBackend(["none"]), get_codec("qwen3_vl"))
+    first, second = evaluate(data, grounder, tmp_path / "run", max_errors=1, progress=False).records
+    assert first.error == "DataError: row 1 holds 2 pictures: one is needed, as the box does not say which it is on"
+    assert second.error is None
+
+
+def test_columns_that_a_format_does_not_know_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [JXU124 | {"ref_id": number, "blob": "x" * 10_000} for number in range(40)]
+    path = write(tmp_path / "a.parquet", *rows, group=20)
+    monkeypatch.setattr(parquet, "MAX_GROUP", 5_000)
+    assert len(open_dataset(path)) == 80
+    read = ParquetFiles([path], known_columns=known_columns)
+    assert all("blob" not in row for _, row in read.rows())
+    assert "blob" not in read.row(5)[0]
+    indexed = open_indexed(path)
+    assert indexed is not None
+    assert [sample.phrase for sample in indexed] == ["a cup", "a mug"] * 40
+
+
+def test_a_column_that_is_read_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every row means the same long text, which stands in the file once.
+    path = write(tmp_path / "a.parquet", *[JXU124 | {"split": "x" * 10_000}] * 40, group=40)
+    assert path.stat().st_size < 20_000
+    assert rows_at_once(pq.ParquetFile(path), {"split"}) == 4096
+    monkeypatch.setattr(parquet, "MAX_BATCH", 55_000)
+    assert rows_at_once(pq.ParquetFile(path), {"split"}) == 5
+    assert len(open_dataset(path)) == 80
+    monkeypatch.setattr(parquet, "MAX_GROUP", 5_000)
+    with pytest.raises(DataError, match=r"MB of 'split' in one row group, over the limit of"):
+        open_dataset(path)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -143,6 +188,10 @@ def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
         (lmms(1) | {"answer": []}, "has no expressions"),
         (lmms(1) | {"answer": ["a", ""]}, "empty"),
         (lmms(1) | {"bbox": [1.0]}, "is not x, y, width, height"),
+        (reinforcement() | {"images": ["a.jpg", "b.jpg"]}, "row 1: holds 2 pictures: one is needed"),
+        (reinforcement() | {"images": [{"image": "a.jpg"}, {"image": "b.jpg"}]}, "holds 2 pictures"),
+        (reinforcement() | {"prompt": [{"role": "user", "content": "<image><image>\nLocate x"}]}, "about 2 pictures"),
+        (reinforcement(amodal="false", sent="it"), "amodal 'false' is neither true nor false"),
         ({"text": "x"}, "no known format"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from egm.boxes import Box
 from egm.datasets import open_dataset
+from egm.datasets.plain_pickle import load_plain_pickle
 from egm.errors import DataError
 
 
@@ -89,9 +91,89 @@ class Evil:
 def test_a_pickle_that_names_anything_is_refused_and_runs_nothing(tmp_path: Path, protocol: int) -> None:
     target = tmp_path / "ran"
     folder = release(tmp_path / "refcoco", pickle.dumps([Evil(target)], protocol=protocol))
-    with pytest.raises(DataError, match="was not run: it names"):
+    with pytest.raises(DataError, match="was not run: it holds"):
         open_dataset(folder)
     assert not target.exists()
+
+
+def test_pickles_of_every_protocol_are_read(tmp_path: Path) -> None:
+    rows = [reference(1, "val") | {"score": -1.5, "n": 10**6, "word": "Bär", "no": None, "yes": True, "id": 2**40}]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert load_plain_pickle(pickle.dumps(rows, protocol=protocol), "refs") == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"}" + b")" + b"\x85" * 3_000_000 + b"Ns.", "EMPTY_TUPLE"),  # its hash recurses until the process dies
+        (b"](K\x01\x91a.", "FROZENSET"),
+        (b"]\x8fa.", "EMPTY_SET"),
+        (b"]2a.", "DUP"),
+        (b"]" * 3_000_001 + b".", "more values than RefCOCO has"),
+        (b"]r\xff\xff\xff\x7f.", "a number that is too large"),
+        (b"]p9999999999\n.", "a number that is too large"),
+        (b"T\xff\xff\xff\x7fabc.", "cut off"),
+        (b"I" + b"9" * 10_000 + b"\n.", "could not convert string to int"),
+        (b"]" * 100_000 + b"a" * 99_999 + b".", "must hold a list of references|is not a dict"),
+    ],
+)
+def test_hostile_pickles_are_one_line(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_dataset(release(tmp_path / "refcoco", content))
+    assert len(str(caught.value)) < 400
+
+
+def test_lists_that_hold_each_other_are_no_facts_of_a_sample(tmp_path: Path) -> None:
+    tangled: list[Any] = []
+    for _ in range(60):
+        tangled = [tangled, tangled]
+    [sample, _] = open_dataset(release(tmp_path / "set", [reference(1, "val") | {"split": tangled, "ref_id": tangled}]))
+    assert sample.meta["split"] is None
+
+
+def zipped(path: Path, change: Callable[[bytearray, int, int], None] | None = None, **options: Any) -> Path:
+    """A release as a zip, whose bytes are changed at both headers of its references."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.writestr("refs(unc).p", pickle.dumps([reference(1, "val")] * 50, protocol=0))
+        archive.writestr("instances.json", json.dumps(INSTANCES))
+    content = bytearray(path.read_bytes())
+    if change is not None:
+        change(content, 0, content.index(b"PK\x01\x02"))
+    path.write_bytes(content)
+    return path
+
+
+def encrypted(content: bytearray, local: int, central: int) -> None:
+    content[local + 6] |= 1
+    content[central + 8] |= 1
+
+
+def packed_otherwise(content: bytearray, local: int, central: int) -> None:
+    content[local + 8] = content[central + 10] = 97
+
+
+def damaged(content: bytearray, local: int, central: int) -> None:
+    content[local + 60 : local + 80] = b"\xff" * 20
+
+
+def huge(content: bytearray, local: int, central: int) -> None:
+    content[local + 22 : local + 26] = content[central + 24 : central + 28] = (1_900_000_000).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (encrypted, "is encrypted"),
+        (packed_otherwise, "compression"),
+        (damaged, "cannot be read"),
+        (huge, r"unpacks refs\(unc\).p to more than 128 MB"),
+    ],
+)
+def test_hostile_zips_are_one_line(tmp_path: Path, change: Any, says: str) -> None:
+    zipped(tmp_path / "good.zip", compression=zipfile.ZIP_DEFLATED)
+    path = zipped(tmp_path / "bad.zip", change, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match=says):
+        open_dataset(path)
 
 
 @pytest.mark.parametrize(

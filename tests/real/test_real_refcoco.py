@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from egm.boxes import Box
 from egm.datasets import EVALUATION, SIZES, Dataset, check_dataset, flip_phrase, open_dataset, write_dataset
@@ -54,8 +55,15 @@ def test_a_training_set_that_holds_one_picture_of_a_split_leaks(name: str, pictu
 def test_a_whole_split_goes_there_and_back(kind: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
     data = open_dataset("refcocog/val", data=real_data("refcoco"))
     path = tmp_path / f"refcocog_val{ENDINGS[kind]}"
+    root = tmp_path.resolve() if kind == "parquet" else None
+    if root is not None:  # whose pictures have to be there, and of the right size
+        sizes = {root / str(sample.image): sample.size for sample in data}
+        for picture, size in sizes.items():
+            assert size is not None
+            Image.new("1", size).save(picture, "BMP")
+        data = open_dataset("refcocog/val", data=real_data("refcoco"), images=root)
     write_dataset(data, path, kind)
-    read = open_dataset(path)
+    read = open_dataset(path, images=root)
     for before, after in zip(data, read, strict=True):
         assert (after.id, after.phrase, after.size) == (before.id, before.phrase, before.size)
         assert Path(str(after.image)).name == Path(str(before.image)).name

@@ -70,6 +70,15 @@ def test_a_box_of_no_area_is_a_miss(tmp_path: Path, box: list[float]) -> None:
     assert (record.failure, record.box, record.iou) == ("degenerate", None, 0.0)
 
 
+def test_a_row_about_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+    row = {"id": "refcoco/val/1", "box": [32, 24, 160, 120]}
+    path = write(tmp_path / "p.jsonl", {**row, "width": 320, "height": 240})
+    with pytest.raises(DataError, match=r"says its picture is \(320, 240\), and the dataset says \(640, 480\)"):
+        read_records(path, samples=SAMPLES, partial=True)
+    path = write(tmp_path / "p.jsonl", {**row, "width": 640.0, "height": 480.0})
+    assert read_records(path, samples=SAMPLES, partial=True)[0].iou > 0
+
+
 def test_the_first_row_answers_the_first_of_equal_questions(tmp_path: Path) -> None:
     rows = [{"image": IMAGE, "phrase": "left bowl", "box": box} for box in ([64, 48, 320, 240], [0, 0, 32, 48])]
     path = write(tmp_path / "p.jsonl", *rows)
@@ -184,7 +193,7 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[Any], message: str) -> No
         (b"", "holds no predictions"),
         (b"{}\nnot json\n", "line 1 has neither|line 2 is not JSON"),
         (b"5", "neither a list of rows nor rows line by line"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "line 1 is not JSON"),
         (b"\x1f\x8bbroken", "cannot be read"),
     ],
 )

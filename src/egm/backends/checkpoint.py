@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from egm.backends.checkpoint_bounds import INDEX, check_index, check_processor, check_sizes
 from egm.errors import ModelError
 from egm.extras import CHECKPOINTS, need
 from egm.models import PRESETS
@@ -24,6 +25,7 @@ EMBEDDED: Final = "egm-tiny"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 _WEIGHTS = "*.safetensors"
+_MAX_JSON = 64 * 2**20  # bytes; the index of a model of hundreds of billions takes some ten million
 _EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
 _PIECE = 4096  # bytes of a tensor that are read at each of three places
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -107,7 +109,12 @@ def check_folder(path: Path, name: str, *, weights: bool = True) -> Checkpoint:
     if "model_type" not in config:
         raise ModelError(f"config.json of {name!r} names no model_type: give a folder that transformers saved")
     for file in ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        if (path / file).is_file() and "auto_map" in _read_json(path / file, name):
+        if not (path / file).is_file():
+            continue
+        content = _read_json(path / file, name)
+        if "processor" in file:
+            check_processor(content, file, name)
+        if "auto_map" in content:
             raise ModelError(
                 f"{name!r} needs Python code of its own (auto_map in {file}), and EGM runs no code from checkpoints: "
                 "give a version that transformers loads by itself"
@@ -119,12 +126,20 @@ def check_folder(path: Path, name: str, *, weights: bool = True) -> Checkpoint:
                 "such as by model.save_pretrained"
             )
         raise ModelError(f"{name!r} holds no weights (*.safetensors): copy them beside its config.json")
+    if weights:
+        check_sizes(config, path, name)
+        if (path / INDEX).is_file():
+            check_index(_read_json(path / INDEX, name), path, name)
     return Checkpoint(name, path, config)
 
 
 def _read_json(file: Path, name: str) -> dict[str, Any]:
     try:
+        if file.stat().st_size > _MAX_JSON:
+            raise ModelError(f"{file.name} of {name!r} is over {_MAX_JSON // 2**20} MB: copy or download it again")
         value = json.loads(file.read_bytes())
+    except ModelError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file.name} of {name!r} cannot be read as JSON: copy or download it again") from error
     if not isinstance(value, dict):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
+from egm.backends.chat_template import check_templates
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
 from egm.backends.library_noise import quiet
@@ -83,13 +84,10 @@ class TransformersBackend(Backend):
         Raises:
             BackendError: If the template refuses them.
         """
-        from jinja2 import TemplateError
-
         try:
-            text: str = self.processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise BackendError(f"the chat template refuses: {error}") from error
-        return text
+            return _render(self.processor, list(messages))
+        except Exception as error:  # a template raises what it likes, and what its expressions do
+            raise BackendError(f"the chat template refuses: {_first_line(error)}") from error
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a part of an answer took."""
@@ -305,6 +303,8 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
         raise ModelError(f"the processor of {name!r} does not load ({reason}): copy all its files") from error
     if not hasattr(processor, "image_processor"):  # where there is none, AutoProcessor returns a bare tokenizer
         raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
+    tokens = getattr(processor.tokenizer, "special_tokens_map", {})
+    check_templates(processor.chat_template, tokens, partial(_render, processor), name)
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -320,7 +320,23 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     if missing := sorted(info["missing_keys"]):
         # transformers fills them with random numbers and only warns.
         raise ModelError(f"{name!r} lacks {len(missing)} of its weights, such as {missing[0]}: download it again")
+    _check_finite(model, name)
     return model.eval(), processor
+
+
+def _check_finite(model: Any, name: str) -> None:
+    """Refuse weights that are not numbers, by the beginning of each: all of them would take as long as loading them."""
+    for key, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(weight.detach().flatten()[:1024].float().isfinite().all()):
+            raise ModelError(
+                f"{name!r} holds weights that are not finite numbers (NaN or infinite), such as {key}: its training "
+                "went astray, or its file is damaged, so take another checkpoint"
+            )
+
+
+def _render(processor: Any, messages: list[Message]) -> str:
+    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def _first_line(error: Exception) -> str:

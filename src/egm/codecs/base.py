@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from egm.types import Grounding, Message
 
 
+_LONGEST = 10**9  # pixels of a side
+
+
 class Codec(ABC):
     """One model family's convention; a family is a subclass that `register_codec` knows.
 
@@ -131,9 +134,10 @@ class Codec(ABC):
             seen_size: Width and height of the image as the model saw it; only codecs that speak pixels use it.
             phrase: What was asked, to be carried along.
         """
+        seen_size = None if seen_size is None else _possible(seen_size)
         return reading.read(
             text,
-            scale=self.scale(size, seen_size),
+            scale=self.scale(_possible(size), seen_size),
             tags_first=self.tags_first,
             thinking_prefilled=self.thinking_prefilled,
             size=size,
@@ -147,3 +151,8 @@ class Codec(ABC):
         plain: Any = self
         options = {f.name: getattr(plain, f.name) for f in fields(plain)} if is_dataclass(plain) else {}
         return {"name": self.name, **({"thinking_prefilled": True} if self.thinking_prefilled else {}), **options}
+
+
+def _possible(size: tuple[int, int]) -> tuple[int, int]:
+    """A size that arithmetic can be done with: rows can say anything, and no picture has a side beyond these."""
+    return max(1, min(size[0], _LONGEST)), max(1, min(size[1], _LONGEST))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
-from egm.datasets.fields import BoxScale
+from egm.datasets.fields import BoxScale, short
 from egm.errors import DataError
 from egm.types import Sample
 
@@ -51,7 +51,7 @@ class Dataset(Sequence[Sample]):
         seen: set[str] = set()
         for sample in samples:
             if sample.id in seen:
-                raise DataError(f"dataset {name} has the id {sample.id!r} twice: give each row its own")
+                raise DataError(f"dataset {name} has the id {short(sample.id)} twice: give each row its own")
             seen.add(sample.id)
 
     def __len__(self) -> int:

@@ -7,7 +7,6 @@ that the processes of a data loader share; nothing else of a file stays in memor
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from abc import abstractmethod
 from array import array
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING, Any, overload
 from egm.datasets import jsonl, parquet
 from egm.datasets.fields import Row
 from egm.datasets.formats.base import Format
-from egm.datasets.formats.recognise import recognise
+from egm.datasets.formats.recognise import known_columns, recognise
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import bounded_lines, open_regular
+from egm.datasets.read_rows import samples_of
 from egm.errors import DataError, EgmError
 from egm.types import Sample
 
@@ -73,10 +74,7 @@ class IndexedDataset(Sequence[Sample]):
         """Go through the file once: where each sample is, and it, without a picture inside the file, or its fault."""
 
     def _read(self, row: Row, number: int) -> list[Sample]:
-        try:
-            return list(self.format.read(row, f"{self.name}/{number}", self._images))
-        except OverflowError as error:  # JSON may hold integers that are no floats
-            raise DataError(str(error)) from None
+        return samples_of(row, self.format.read, f"{self.name}/{number}", self._images)
 
 
 class IndexedJsonl(IndexedDataset):
@@ -100,12 +98,8 @@ class IndexedJsonl(IndexedDataset):
         if isinstance(row, DataError):
             raise DataError(f"{path} {where}: {row}")
         super().__init__(path, recognise(row.keys(), path), images)
-        begins, position = array("q"), 0
-        with path.open("rb") as lines:
-            for line in lines:
-                if not line.isspace():
-                    begins.append(position)
-                position += len(line)
+        with open_regular(path) as file:
+            begins = array("q", (begin for begin, line in bounded_lines(file, path) if line.strip()))
         self._begins = np.frombuffer(begins, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -121,12 +115,9 @@ class IndexedJsonl(IndexedDataset):
             raise DataError(f"{self.path} line {self._line(index)}: {error}") from None
 
     def _sample(self, line: bytes, index: int) -> Sample:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):  # of bytes that are not UTF-8, too
-            raise DataError("is not JSON") from None
-        if not isinstance(row, dict):
-            raise DataError("must be an object")
+        row = jsonl.object_of(line)
+        if isinstance(row, DataError):
+            raise row
         return self._read(row, index + 1)[0]
 
     def _line(self, index: int) -> int:
@@ -140,9 +131,9 @@ class IndexedJsonl(IndexedDataset):
     def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
         """See `IndexedDataset.scan`."""
         index = 0
-        with self.path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.isspace():
+        with open_regular(self.path) as file:
+            for number, (_, line) in enumerate(bounded_lines(file, self.path), 1):
+                if not line.strip():
                     continue
                 try:
                     yield f"line {number}", self._sample(line, index)
@@ -165,7 +156,7 @@ class IndexedParquet(IndexedDataset):
     def __init__(self, path: Path, *, images: ImageRoot) -> None:
         import numpy as np
 
-        files = parquet.ParquetFiles([path])
+        files = parquet.ParquetFiles([path], known_columns=known_columns)
         if not files.length:
             raise DataError(f"dataset {path} holds no rows")
         super().__init__(path, recognise(files.columns, path), images)
@@ -186,7 +177,7 @@ class IndexedParquet(IndexedDataset):
     def _at(self, index: int) -> Sample:
         number = int(self._begins.searchsorted(index, side="right")) - 1
         if self._files is None or self._files[0] != os.getpid():
-            self._files = os.getpid(), parquet.ParquetFiles([self.path], keep=self.window)
+            self._files = os.getpid(), parquet.ParquetFiles([self.path], keep=self.window, known_columns=known_columns)
         try:
             row, picture = self._files[1].row(number)
             sample = self._read(row, number + 1)[index - int(self._begins[number])]
@@ -196,7 +187,7 @@ class IndexedParquet(IndexedDataset):
 
     def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
         """See `IndexedDataset.scan`."""
-        for number, (where, row) in enumerate(parquet.ParquetFiles([self.path]).rows(), 1):
+        for number, (where, row) in enumerate(parquet.ParquetFiles([self.path], known_columns=known_columns).rows(), 1):
             try:
                 for sample in self._read(row, number):
                     yield where, sample

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from egm.datasets import inputs
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import JsonError, load_json, open_regular
 from egm.datasets.read_rows import read_rows
 from egm.errors import DataError
 
@@ -44,21 +45,20 @@ def read_lines(path: Path) -> Iterator[tuple[str, Row | DataError]]:
         DataError: If there is no such file, or it cannot be read.
     """
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+        with open_regular(path) as file:
+            for number, (_, line) in enumerate(inputs.bounded_lines(file, path), 1):
                 if line.strip():
-                    yield f"line {number}", _object(line)
+                    yield f"line {number}", object_of(line)
     except FileNotFoundError:
         raise DataError(f"no dataset at {path}: check the path") from None
     except OSError as error:
         raise DataError(f"dataset {path} cannot be read: {error}") from None
 
 
-def _object(line: bytes) -> Row | DataError:
+def object_of(line: bytes) -> Row | DataError:
+    """The object of a line, or what is wrong with it."""
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return DataError(f"is not UTF-8: {error}")
-    except (ValueError, RecursionError):
-        return DataError("is not JSON")
+        row = load_json(line)
+    except JsonError as error:
+        return DataError(str(error))
     return row if isinstance(row, dict) else DataError("must be an object with image, sent and bbox")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from egm.datasets import coco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
-from egm.datasets.formats.recognise import KNOWN, format_of, list_keys, recognise
+from egm.datasets.formats.recognise import KNOWN, format_of, known_columns, list_keys, recognise
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import JsonError, load_json, read_whole
 from egm.datasets.read_rows import Malformed, read_rows
 from egm.datasets.unc import read_unc
 from egm.errors import DataError
@@ -55,13 +55,13 @@ def open_files(
 
 def _open_json(path: Path, name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:
     try:
-        content = json.loads(path.read_bytes())
+        content = load_json(read_whole(path))
     except FileNotFoundError:
         raise DataError(f"no dataset at {path}: check the path") from None
     except OSError as error:
         raise DataError(f"dataset {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
+    except JsonError as error:
+        raise DataError(f"{path} {error}") from None
     if isinstance(content, dict):
         if content.keys() >= coco.KEYS:
             samples = coco.read_coco(content, name=name, file=path, images=images, malformed=malformed)
@@ -101,7 +101,7 @@ def _open_rows(
 
 
 def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:
-    files = parquet.ParquetFiles(paths)
+    files = parquet.ParquetFiles(paths, known_columns=known_columns)
     known = recognise(files.columns, paths[0])
     embedded = files.picture_column is not None
     rows, read = (files.numbered_rows(), parquet.keep_number(known.read)) if embedded else (files.rows(), known.read)

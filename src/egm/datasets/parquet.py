@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.datasets.dataset import Dataset
-from egm.datasets.fields import BoxScale, Row
+from egm.datasets.fields import BoxScale, Row, name_of_picture
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import open_regular
 from egm.datasets.read_rows import RowReader
 from egm.errors import DataError
 from egm.extras import need
@@ -19,6 +20,11 @@ from egm.types import Sample
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+MAX_GROUP = 512 * 2**20
+"""Most bytes of one column in one row group, unpacked; pictures aside, which are read a row group at a time."""
+MAX_BATCH = 256 * 2**20
+"""Most bytes that the values of one column may come to in rows that are unpacked together."""
 
 _NUMBER = "_row"  # where a sample keeps the number of its row until its dataset has it
 
@@ -29,18 +35,25 @@ class ParquetFiles:
     Args:
         paths: The files, in order.
         keep: How many row groups `row` holds in memory, the last used.
+        known_columns: Tells from the names of all columns which of them are read; by default all are.
 
     Attributes:
-        columns: Names of the columns.
+        columns: Names of all columns.
         picture_column: The column that holds pictures, if one does.
         length: Number of rows.
 
     Raises:
-        DataError: If one cannot be read.
+        DataError: If one cannot be read, or what is to be read of it is over `MAX_GROUP` a row group.
         MissingExtraError: Without pyarrow.
     """
 
-    def __init__(self, paths: Sequence[Path], *, keep: int = 1) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        keep: int = 1,
+        known_columns: Callable[[frozenset[str]], frozenset[str] | None] = lambda _: None,
+    ) -> None:
         need(f"reading {paths[0]}", "pyarrow")
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -48,6 +61,7 @@ class ParquetFiles:
         self._files = []
         for path in paths:
             try:
+                open_regular(path).close()
                 self._files.append(pq.ParquetFile(path))
             except FileNotFoundError:
                 raise DataError(f"no dataset at {path}: check the path") from None
@@ -58,6 +72,8 @@ class ParquetFiles:
         # Which column holds pictures shows in its type: a struct with `bytes`, or a list of such.
         holding = [name for name in ("image", "images") if name in schema.names and "binary" in str(schema.field(name))]
         self.picture_column = holding[0] if holding else None
+        self._wanted = self.columns & (known_columns(self.columns) or self.columns)
+        self._refuse_large(paths)
         # Every row group with its file and how many rows come before it.
         self._groups: list[tuple[int, Any, int]] = []
         self.length = 0
@@ -71,13 +87,32 @@ class ParquetFiles:
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Yield the rows without their pictures."""
-        wanted = sorted(self.columns - {self.picture_column})
+        wanted = sorted(self._wanted - {self.picture_column})
         number = 0
         for file in self._files:
-            for batch in file.iter_batches(batch_size=4096, columns=wanted):
+            for batch in self._batches(file, wanted, rows_at_once(file, wanted)):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
+
+    def _batches(self, file: Any, columns: list[str], size: int) -> Iterator[Any]:
+        import pyarrow as pa
+
+        try:
+            yield from file.iter_batches(batch_size=size, columns=columns)
+        except (OSError, pa.ArrowException, MemoryError) as error:
+            raise DataError(f"a parquet file is damaged: {str(error)[:160]}") from None
+
+    def _refuse_large(self, paths: Sequence[Path]) -> None:
+        """Hold what the files say of their own size against the bound, before any of it is unpacked."""
+        wanted = self._wanted - {self.picture_column}
+        for path, file in zip(paths, self._files, strict=True):
+            for name, size in _chunks(file):
+                if name in wanted and size > MAX_GROUP:
+                    raise DataError(
+                        f"{path} holds {size / 2**20:,.0f} MB of {name!r} in one row group, over the limit of "
+                        f"{MAX_GROUP // 2**20} MB: write smaller row groups"
+                    )
 
     def numbered_rows(self) -> Iterator[tuple[str, Row]]:
         """Yield the rows as `keep_number` takes them."""
@@ -103,7 +138,7 @@ class ParquetFiles:
         import pyarrow as pa
         import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-        parts = (batch.column(0) for file in self._files for batch in file.iter_batches(columns=[column]))
+        parts = (batch.column(0) for file in self._files for batch in self._batches(file, [column], 4096))
         try:
             counts = [pc.fill_null(pc.list_value_length(part), 0).to_numpy(zero_copy_only=False) for part in parts]
         except (pa.ArrowException, TypeError):
@@ -126,7 +161,7 @@ class ParquetFiles:
             _, file, group = self._groups[place]
             while len(self._tables) >= self._keep:
                 del self._tables[next(iter(self._tables))]
-            table = file.read_row_group(group)
+            table = file.read_row_group(group, columns=sorted(self._wanted))
         self._tables[place] = table  # last in the order of use
         row = {name: table.column(name)[number - before].as_py() for name in table.column_names}
         picture = None if self.picture_column is None else self._content(row.pop(self.picture_column), number)
@@ -151,12 +186,29 @@ class ParquetFiles:
         return self._content(self._cached[1][row - before].as_py(), row)
 
     def _content(self, value: Any, row: int) -> bytes:
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
+        try:
+            value = name_of_picture(value)
+        except DataError as error:
+            raise DataError(f"row {row + 1} {error}") from None
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise DataError(f"row {row + 1} has no picture in column {self.picture_column}")
         return content
+
+
+def rows_at_once(file: Any, columns: Iterable[str]) -> int:
+    """How many rows of a file may be unpacked together: a value that is stored once may be meant in each."""
+    largest = max((size for name, size in _chunks(file) if name in columns), default=0)
+    return max(1, min(4096, MAX_BATCH // max(1, largest)))
+
+
+def _chunks(file: Any) -> Iterator[tuple[str, int]]:
+    """The column that each chunk of a file belongs to, and its bytes, unpacked."""
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        for number in range(about.num_columns):
+            chunk = about.column(number)
+            yield chunk.path_in_schema.partition(".")[0], chunk.total_uncompressed_size
 
 
 class EmbeddedDataset(Dataset):

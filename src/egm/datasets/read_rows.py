@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from egm.datasets.fields import Row
+from egm.datasets.fields import Row, short
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, EgmError
 from egm.types import Sample
 
 RowReader: TypeAlias = Callable[[Row, str, ImageRoot], Iterable[Sample]]
 """Makes the samples of a row, given the id to use and where images are. It raises `EgmError` without naming the row."""
+
+
+_DEEPEST = 32
 
 
 class Malformed(NamedTuple):
@@ -55,10 +58,10 @@ def read_rows(
         try:
             if isinstance(row, DataError):
                 raise row
-            found = list(read(row, f"{name}/{number}", images))
+            found = samples_of(row, read, f"{name}/{number}", images)
             if malformed is not None:  # else `Dataset` looks at the ids
                 known = _with_ids(known, found)
-        except (EgmError, OverflowError) as error:  # JSON may hold integers that are no floats
+        except EgmError as error:
             fault = Malformed(file, where, str(error))
             if malformed is None:
                 raise DataError(str(fault)) from None
@@ -68,9 +71,36 @@ def read_rows(
     return samples
 
 
+def samples_of(row: Row, read: RowReader, name: str, images: ImageRoot) -> list[Sample]:
+    """Make the samples of one row.
+
+    Raises:
+        DataError: If it is wrong; the message does not name it.
+    """
+    try:
+        found = list(read(row, name, images))
+    except (OverflowError, RecursionError) as error:  # JSON may hold integers that are no floats
+        raise DataError(str(error)) from None
+    for sample in found:
+        for key, value in sample.meta.items():
+            if isinstance(value, list | dict) and _nests(value) > _DEEPEST:  # it could not be written again
+                raise DataError(f"{short(key)} nests more than {_DEEPEST} deep")
+    return found
+
+
+def _nests(value: object) -> int:
+    """How deep lists and objects stand in one another."""
+    deep, level = 0, [value]
+    while level and deep <= _DEEPEST:
+        deep += 1
+        inner = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]  # type: ignore[attr-defined]
+        level = [item for item in inner if isinstance(item, list | dict)]
+    return deep
+
+
 def _with_ids(known: set[str], samples: list[Sample]) -> set[str]:
     ids = [sample.id for sample in samples]
     if again := known.intersection(ids):
-        raise DataError(f"has the id {min(again)!r} of an earlier row: give each row its own")
+        raise DataError(f"has the id {short(min(again))} of an earlier row: give each row its own")
     known.update(ids)
     return known

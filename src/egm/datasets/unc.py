@@ -1,51 +1,30 @@
 """The UNC release of RefCOCO, RefCOCO+ and RefCOCOg: `refs(unc).p` or `refs(umd).p` beside `instances.json`.
 
-The references are a Python 2 pickle of lists, dicts, strings and numbers. It is read by an unpickler that can build
-nothing else: a pickle that names any class or function is refused before anything of it runs. Source: lichengunc/refer.
+The references are a Python 2 pickle of lists, dicts, strings and numbers. One that holds anything else is refused
+before anything of it runs, see `plain_pickle`. Source: lichengunc/refer.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 from egm.datasets.fields import Row, pixels, text, xywh
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import MAX_BYTES, JsonError, load_json, open_regular, read_whole
+from egm.datasets.plain_pickle import load_plain_pickle
 from egm.datasets.read_rows import Malformed, read_rows
 from egm.errors import DataError
 from egm.types import Sample
 
-MAX_UNPACKED_BYTES = 2 * 2**30
-"""Largest file, unpacked, that is read from a zip."""
+MAX_REFS = 128 * 2**20
+"""Largest file of references, unpacked; RefCOCO's takes some 40 MB."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names the persistent object {pid!r}")
-
-
-def load_plain_pickle(content: bytes, where: str) -> Any:
-    """Read a pickle of plain values.
-
-    Args:
-        content: The pickle; strings of Python 2 are taken as Latin-1.
-        where: What to call it in messages.
-
-    Raises:
-        DataError: If it is damaged, or holds anything but lists, dicts, strings, numbers and their like.
-    """
-    try:
-        return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle raises almost anything
-        raise DataError(f"{where} is not a pickle of plain lists and dicts, and was not run: {error}") from None
+# Damaged, encrypted (RuntimeError), or packed by what is not here (NotImplementedError).
+_BROKEN_ZIP = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, ValueError)
 
 
 def read_unc(
@@ -75,11 +54,13 @@ def read_unc(
     if not isinstance(rows, list):
         raise DataError(f"{file} must hold a list of references")
     try:
-        content = json.loads(instances)
+        content = load_json(instances)
         pictures = {item["id"]: item for item in content["images"]}
         boxes = {item["id"]: item["bbox"] for item in content["annotations"]}
         kinds = {item["id"]: item["name"] for item in content.get("categories", [])}
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except JsonError as error:
+        raise DataError(f"instances.json beside {file} {error}") from None
+    except (TypeError, KeyError, AttributeError):
         raise DataError(f"instances.json beside {file} is not COCO JSON with images and annotations") from None
 
     def joined() -> Iterator[tuple[str, Row | DataError]]:
@@ -98,6 +79,12 @@ def _key(row: Row, key: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def _word(row: Row, key: str) -> int | str | None:
+    """A fact of a row; lists that hold each other, as a pickle may, would never be written to their end."""
+    value = row.get(key)
+    return value if isinstance(value, int | str) else None
+
+
 def _samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     picture, sentences = row["_image"], row.get("sentences")
     if picture is None or _key(row, "ann_id") not in row["_boxes"]:
@@ -105,7 +92,7 @@ def _samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     if not isinstance(sentences, list) or not all(isinstance(item, dict) for item in sentences):
         raise DataError("sentences must be a list of dicts with sent")
     image, size, box = images(text(picture, "file_name")), pixels(picture), xywh(row["_boxes"][row["ann_id"]])
-    meta = {"image_id": row["image_id"], "ref": row.get("ref_id"), "split": row.get("split")}
+    meta = {"image_id": row["image_id"], "ref": _word(row, "ref_id"), "split": _word(row, "split")}
     if row["_kind"] is not None:
         meta["category"] = row["_kind"]
     return [
@@ -118,24 +105,32 @@ def _open(path: Path, by: str | None) -> tuple[bytes, bytes, Path]:
         if path.suffix == ".zip":
             return _open_zip(path, by)
         if path.suffix == ".p":
-            return path.read_bytes(), path.with_name("instances.json").read_bytes(), path
+            return _refs(path), read_whole(path.with_name("instances.json")), path
         found = _choose(sorted(item.name for item in path.glob("refs(*).p")), by, path)
-        return (path / found).read_bytes(), (path / "instances.json").read_bytes(), path / found
+        return _refs(path / found), read_whole(path / "instances.json"), path / found
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: refs(*).p and instances.json belong together") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN_ZIP as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
+def _refs(path: Path) -> bytes:
+    content = read_whole(path)
+    if len(content) > MAX_REFS:
+        raise DataError(f"{path} holds more than {MAX_REFS // 2**20} MB: it is no refs(*).p of RefCOCO")
+    return content
+
+
 def _open_zip(path: Path, by: str | None) -> tuple[bytes, bytes, Path]:
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         refs = _choose(sorted(n for n in names if Path(n).match("refs(*).p") and "__MACOSX" not in n), by, path)
         instances = str(Path(refs).with_name("instances.json").as_posix())
         if instances not in names:
             raise DataError(f"{path} has no {instances}: refs(*).p and instances.json belong together")
-        if any(archive.getinfo(name).file_size > MAX_UNPACKED_BYTES for name in (refs, instances)):
-            raise DataError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES // 2**30} GB a file: it is not a UNC zip")
+        for name, most in ((refs, MAX_REFS), (instances, MAX_BYTES)):  # no more is unpacked than is said here
+            if archive.getinfo(name).file_size > most:
+                raise DataError(f"{path} unpacks {name} to more than {most // 2**20} MB: it is not a UNC zip")
         return archive.read(refs), archive.read(instances), path / refs
 
 

@@ -155,7 +155,7 @@ def _check_shards(folder: Path, name: str) -> None:
     else:
         wanted = ["model.safetensors"]
     for file in wanted:
-        if not (folder / file).is_file():
+        if Path(str(file)).name != file or not (folder / file).is_file():  # one of the folder itself
             raise ModelError(f"{name!r} lacks {file}: export it again")
         try:
             with safe_open(folder / file, "np"):

@@ -13,20 +13,23 @@ Rows stand in a JSON list or one a line; a file may be compressed with gzip.
 
 from __future__ import annotations
 
-import gzip
-import json
-import math
+import io
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.errors import BoxError, DataError
+from egm.datasets.fields import identity, is_coordinate, pixels, xyxy
+from egm.datasets.inputs import JsonError, bounded_lines, load_json, open_regular, read_whole
+from egm.errors import DataError
 from egm.extras import need
 from egm.types import Failure
+
+MAX_ROWS = 1_000_000
+"""Most predictions in one file: all of them are held together."""
 
 _Row = Mapping[str, Any]
 _QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
@@ -67,7 +70,9 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         DataError: If it cannot be read, or a row is none of the known ones; the message names file and row.
     """
-    predictions = [_prediction(row, where) for where, row in _rows(path)]
+    predictions = [_prediction(row, where) for where, row in islice(_rows(path), MAX_ROWS + 1)]
+    if len(predictions) > MAX_ROWS:
+        raise DataError(f"{path} holds more than {MAX_ROWS:,} rows: score it in parts")
     if not predictions:
         raise DataError(f"{path} holds no predictions")
     return predictions
@@ -77,42 +82,42 @@ def _rows(path: Path) -> Iterator[tuple[str, _Row]]:
     if path.is_dir():
         rows: Any = _saved_dataset(path)
     else:
-        text = _text(path)
+        content, why = _content(path), None
         try:
-            rows = json.loads(text)
-        except ValueError:
-            rows = None
+            rows = load_json(content)
+        except JsonError as error:
+            rows, why = None, error
         if isinstance(rows, dict) and "results" in rows:
             rows = rows["results"]
         elif rows is None or isinstance(rows, dict):
-            yield from _lines(text, path)
+            yield from _lines(content, path, why)
             return
+        del content
     if not isinstance(rows, list):
         raise DataError(f"{path} is neither a list of rows nor rows line by line: `egm score --help` names the formats")
     for number, row in enumerate(rows, 1):
         yield f"{path} row {number}", _object(row, f"{path} row {number}")
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode("utf-8")
+        return read_whole(path, unpack=True)
     except FileNotFoundError:
         raise DataError(f"there are no predictions at {path}: check the path") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[str, _Row]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _lines(content: bytes, path: Path, why: JsonError | None) -> Iterator[tuple[str, _Row]]:
+    if why is not None and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        raise DataError(f"{path} {why}")  # one list, not rows line by line
+    for number, (_, line) in enumerate(bounded_lines(io.BytesIO(content), path), 1):
         if line.strip():
             where = f"{path} line {number}"
             try:
-                row = json.loads(line)
-            except ValueError:
-                raise DataError(f"{where} is not JSON") from None
+                row = load_json(line)
+            except JsonError as error:
+                raise DataError(f"{where} {error}") from None
             yield where, _object(row, where)
 
 
@@ -132,10 +137,15 @@ def _saved_dataset(path: Path) -> list[Any]:
     wanted = {"image", "sent", "bbox", "height", "width", "generated_result"}
     rows: list[Any] = []
     try:
-        for file in json.loads((path / "state.json").read_bytes())["_data_files"]:
-            with pa.memory_map(str(path / Path(file["filename"]).name)) as source:
-                table = pa.ipc.open_stream(source).read_all()
-                rows += table.select([name for name in table.column_names if name in wanted]).to_pylist()
+        for file in load_json(read_whole(path / "state.json"))["_data_files"]:
+            name = path / Path(file["filename"]).name
+            open_regular(name).close()
+            with pa.memory_map(str(name)) as source:
+                names = pa.ipc.open_stream(source).schema.names
+                source.seek(0)
+                fields = [number for number, name in enumerate(names) if name in wanted]
+                for batch in pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=fields)):
+                    rows += batch.to_pylist()
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"the saved dataset {path} cannot be read: {error}") from None
     return rows
@@ -148,7 +158,7 @@ def _prediction(row: _Row, where: str) -> Prediction:
         phrase = asked[1] if asked else question
         return Prediction(
             where,
-            id=_text_or_none(row, "id"),
+            id=_id(row, where),
             image=_text_or_none(row, "image"),
             phrase=re.sub(r"</?ref>", "", phrase).strip().removesuffix("."),
             text=_answer(row["model_output"], where),
@@ -179,7 +189,7 @@ def _prediction(row: _Row, where: str) -> Prediction:
     empty = _encloses_nothing(row.get("box"))
     return Prediction(
         where,
-        id=_text_or_none(row, "id"),
+        id=_id(row, where),
         image=_text_or_none(row, "image"),
         phrase=_text_or_none(row, "phrase") or _text_or_none(row, "sent"),
         text=_answer(row["text"], where) if "box" not in row else None,
@@ -204,16 +214,23 @@ def _answer(value: Any, where: str) -> str:
 
 def _text_or_none(row: _Row, key: str) -> str | None:
     value = row.get(key)
-    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip() else None
+
+
+def _id(row: _Row, where: str) -> str | None:
+    try:
+        return identity(row, "id", "") or None
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _box(numbers: Any, key: str, where: str) -> Box | None:
     if numbers is None:
         return None
     try:
-        return Box(*numbers)
-    except (TypeError, ValueError, BoxError) as error:
-        raise DataError(f"{where}: {key} {numbers!r} is not x1, y1, x2, y2 in pixels ({error})") from None
+        return xyxy(numbers, key)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _encloses_nothing(numbers: Any) -> bool:
@@ -221,15 +238,11 @@ def _encloses_nothing(numbers: Any) -> bool:
     if not isinstance(numbers, list) or len(numbers) != 4 or any(type(n) not in (int, float) for n in numbers):
         return False
     x1, y1, x2, y2 = numbers
-    return all(map(math.isfinite, numbers)) and not (x2 > x1 and y2 > y1)
+    return all(map(is_coordinate, numbers)) and not (x2 > x1 and y2 > y1)
 
 
 def _size(row: _Row, where: str) -> tuple[int, int] | None:
-    width, height = row.get("width"), row.get("height")
-    if width is None and height is None:
-        return None
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (width, height)):
-        raise DataError(f"{where}: width {width!r} and height {height!r} are not whole numbers of pixels")
-    assert isinstance(width, int)
-    assert isinstance(height, int)
-    return width, height
+    try:
+        return pixels(row)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None

@@ -17,6 +17,7 @@ from typing import Literal
 from egm.boxes import Box, iou
 from egm.codecs import Codec, codec_names
 from egm.datasets.coco_names import coco_number
+from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
 from egm.journal import Record, is_journal, read_whole_run
@@ -121,6 +122,11 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
     truth = sample.box
     if truth is None:
         raise DataError(f"{prediction.where}: sample {sample.id!r} has no true box to score against")
+    if sample.size is not None and prediction.size not in (None, sample.size):
+        raise DataError(
+            f"{prediction.where} says its picture is {prediction.size}, and the dataset says {sample.size}: its boxes "
+            "are in other pixels"
+        )
     grounding = _ground(prediction, sample, reading)
     result = score(grounding, truth)
     return Record(
@@ -178,7 +184,7 @@ def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sampl
         times[name] += 1
         if times[name] > 1:
             if prediction.id is not None:
-                raise DataError(f"{prediction.where} answers {name!r} again: keep one row a sample")
+                raise DataError(f"{prediction.where} answers {short(name)} again: keep one row a sample")
             name = f"{name}|{times[name]}"
         samples.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
     return samples
@@ -192,7 +198,7 @@ def _match(predictions: Sequence[Prediction], samples: Samples) -> list[tuple[st
         kind, key = _key(prediction)
         candidates = indices[kind].get(key, [])
         if not candidates:
-            raise DataError(f"{prediction.where}: the dataset has no sample with {kind} and phrase {key!r}")
+            raise DataError(f"{prediction.where}: the dataset has no sample with {kind} and phrase {short(key)}")
         free = [number for number in candidates if number not in taken]
         if not free:
             raise DataError(f"{prediction.where} answers what {taken[candidates[0]]} answers: keep one row a sample")

@@ -99,6 +99,14 @@ def test_a_box_after_much_noise_is_found() -> None:
     assert CODECS[0].parse(text, size=(1000, 1000)).box == Box(1, 2, 30, 40)
 
 
+@pytest.mark.parametrize("size", [(10**400, 5), (1, 10**400), (0, 0), (-1, 5)])
+@pytest.mark.parametrize("seen", [None, (10**400, 10**400), (0, 0)])
+def test_sizes_that_no_picture_has_are_no_reason_to_raise(size: tuple[int, int], seen: tuple[int, int] | None) -> None:
+    for codec in (*CODECS, get_codec("qwen3_vl"), get_codec("qwen2_5_vl")):
+        for text in ('[{"bbox_2d": [1, 2, 30, 40]}]', f"[{'9' * 5000}, 1, 2, 3]", "none"):
+            assert codec.parse(text, size=size, seen_size=seen).text == text
+
+
 MARKS = ["[", "]", "{", "}", "(", ")", '"', "'", "\\", ",", ":", " ", "\n", "```", "\ud800", "\x00"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<box>", "</box>", "<ref>", "</ref>", "<|box_start|>", "</s>"]
 TAGS += ["<tool_call>", "</tool_call>", "<|im_start|>", "\nuser\n", "，", "［", "“", "\u00a0", "\ufeff"]

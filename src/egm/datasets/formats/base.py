@@ -18,6 +18,7 @@ class Format:
         read: Makes the samples of a row.
         lists: The column that lists the expressions, if a row holds several samples.
         scale: On which scale its boxes are.
+        columns: The columns of a parquet file that `read` looks at; None for all of them. Others are not read at all.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Format:
     read: RowReader
     lists: str | None = None
     scale: BoxScale = "pixels"
+    columns: frozenset[str] | None = None

@@ -7,7 +7,7 @@ height` in pixels. Source: Vision-CAIR/MiniGPT-4, `eval_scripts/eval_data`.
 from __future__ import annotations
 
 from egm.datasets.coco_names import split_ref
-from egm.datasets.fields import Row, pixels, text, xywh
+from egm.datasets.fields import Row, pixels, short, text, xywh
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError
@@ -19,7 +19,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     ref = text(row, "img_id")
     parts = split_ref(ref)
     if parts is None:
-        raise DataError(f"img_id {ref!r} is not a COCO image and a number, such as COCO_train2014_000000580957_4")
+        raise DataError(f"img_id {short(ref)} is not a COCO image and a number, such as COCO_train2014_000000580957_4")
     return [
         Sample(
             id=name,
@@ -32,4 +32,5 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     ]
 
 
-FORMAT = Format("MiniGPT-4", frozenset({"img_id", "sents", "bbox"}), _read)
+_COLUMNS = frozenset({"img_id", "sents", "bbox", "width", "height"})
+FORMAT = Format("MiniGPT-4", frozenset({"img_id", "sents", "bbox"}), _read, columns=_COLUMNS)

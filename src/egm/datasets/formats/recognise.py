@@ -46,7 +46,13 @@ def format_of(keys: Iterable[str]) -> Format | None:
     return next((known for known in ROW_FORMATS if known.keys <= present), None)
 
 
+def known_columns(keys: Iterable[str]) -> frozenset[str] | None:
+    """Return the columns that the format of such rows looks at; None for all, or where it is not known."""
+    known = format_of(keys)
+    return None if known is None else known.columns
+
+
 def list_keys(keys: Iterable[str]) -> str:
     """Name keys in a message."""
-    names = sorted(map(str, keys))
+    names = sorted(str(key)[:40] for key in keys)
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "no keys"
