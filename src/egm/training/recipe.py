@@ -35,7 +35,8 @@ class LoraSection(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the first factor."""
     modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers that get one; the default is every one of the language model."""
+    """Names of the linear layers that get one: the last part, such as `qkv`, or more of it, such as `attn.proj` or
+    `blocks.0.attn.proj`. The default is every one of the language model."""
     full: tuple[Literal["projector"], ...] = ()
     """Parts that are trained whole beside the adapter."""
 

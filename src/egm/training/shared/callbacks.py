@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from egm.training.shared.trainable import check_gradients
+
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
     """On SIGTERM finishes the step, writes a checkpoint and ends the run, on all processes alike.
@@ -56,6 +58,19 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         """Put the handler back that was there before."""
         if self._handler_before is not None:
             signal.signal(signal.SIGTERM, self._handler_before)
+
+
+class CheckFirstGradients(TrainerCallback):  # type: ignore[misc]
+    """Ends a run in whose first step a trained weight gets no gradient, before several processes wait for it."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look once, after the first step's passes."""
+        if not self._done:
+            check_gradients(model)
+            self._done = True
 
 
 class PeriodicEvaluation(TrainerCallback):  # type: ignore[misc]

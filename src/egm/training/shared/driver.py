@@ -21,7 +21,14 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
 
     Returns:
         The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
+
+    Raises:
+        ModelError: If a trained weight gets no gradient in the first step.
     """
+    if not trainer.is_deepspeed_enabled:  # which keeps gradients elsewhere
+        from egm.training.shared.callbacks import CheckFirstGradients
+
+        trainer.add_callback(CheckFirstGradients())
     with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
         if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             from transformers import TrainerState
