@@ -76,8 +76,8 @@ def run_grpo(
     from egm.training.shared.run_folder import last_checkpoint, note, start_run
 
     stop = StopOnSignal()
+    checkpoint = last_checkpoint(recipe, out) if resume else None  # a refusal should not wait for the model
     trainer = make_trainer(recipe, out, check=check and not resume, reward=reward, callbacks=[stop])
-    checkpoint = last_checkpoint(recipe, out) if resume else None
     main = trainer.is_world_process_zero()
     if not resume and main:
         start_run(recipe, out, seed=recipe.run.seed)
@@ -312,7 +312,7 @@ def trl_arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         shuffle_dataset=False,  # the table of samples has its order already
         logging_steps=run.log_every,
         save_steps=run.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # see `prune`
         report_to=run.report_to,
         remove_unused_columns=False,
         disable_tqdm=not sys.stderr.isatty(),

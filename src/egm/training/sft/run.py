@@ -20,7 +20,7 @@ from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
 from egm.training.shared.model import checkpointing_name, make_codec, open_model, save_trained
-from egm.training.shared.run_folder import last_checkpoint, note, start_run
+from egm.training.shared.run_folder import check_free, last_checkpoint, note, start_run
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -67,11 +67,13 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     from egm.training.data import check_rows
     from egm.training.shared.callbacks import StopOnSignal
 
+    checkpoint = last_checkpoint(recipe, out) if resume else None
+    if checkpoint is None:
+        check_free(out)
     rows = _rows(recipe)
     held_out = _held_out(recipe)
     _rows_per_pass(recipe, rows)  # a wrong batch size should not wait for the model
     _check_report(recipe.run.report_to)
-    checkpoint = last_checkpoint(recipe, out) if resume else None
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     report = check_rows(  # before the trainer, which makes the run folder
         rows,
@@ -259,7 +261,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
         eval_strategy="no" if recipe.eval is None else "steps",
         eval_steps=None if recipe.eval is None else recipe.eval.every,
         save_steps=run.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # see `prune`
         report_to=run.report_to,
         **{checkpointing_name(SFTConfig): False},  # see `recompute_layers`
         remove_unused_columns=False,
