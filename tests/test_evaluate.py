@@ -11,14 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from egm.backends import Backend, GenerationSettings, Request, ScriptedBackend
 from egm.backends.retry import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
-from egm.datasets import open_dataset
-from egm.errors import BackendError, DataError, EgmError
+from egm.datasets import flip_sample, open_dataset
+from egm.errors import BackendError, DataError, EgmError, ImageError
 from egm.evaluate import Evaluation, evaluate, latency_totals, totals
 from egm.evaluate.progress import RunningCounts
 from egm.grounder import Grounder
@@ -361,3 +361,36 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: py
     for record in result.records:
         assert 0 < (record.first_token_seconds or 0) <= record.seconds < 60
         assert 0 <= record.queue_seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("said", "box", "stored", "turned"),
+    [
+        ((1280, 960), Box(640, 480, 1280, 960), (640, 480), 1),  # a copy scaled down
+        ((320, 240), Box(160, 120, 320, 240), (640, 480), 1),  # and up
+        ((640, 480), Box(320, 240, 640, 480), (640, 480), 6),  # turned by EXIF, the row in stored pixels
+        ((480, 640), Box(240, 320, 480, 640), (640, 480), 1),  # sides swapped
+        (None, Box(640, 480, 1280, 960), (640, 480), 1),  # the same name in another folder, and a row without a size
+    ],
+)
+def test_a_row_about_another_picture_is_an_error_and_no_answer(
+    tmp_path: Path, said: tuple[int, int] | None, box: Box, stored: tuple[int, int], turned: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    Image.new("RGB", stored).save(tmp_path / "a.jpg", exif=exif)
+    wrong = Sample("wrong", tmp_path / "a.jpg", "it", box, said)
+    upright = stored if turned == 1 else stored[::-1]
+    right = Sample("right", tmp_path / "a.jpg", "it", Box(0, 0, upright[0] / 2, upright[1] / 2), upright)
+    result = evaluate([wrong, right], scripted([RIGHT]), tmp_path / "run", max_errors=1, progress=False)
+    by_id = {record.id: record for record in result.records}
+    assert by_id["right"].iou == 1
+    assert by_id["wrong"].failure == "error"
+    assert "ImageError: the " in str(by_id["wrong"].error)
+    assert f"{upright[0]} x {upright[1]}" in str(by_id["wrong"].error)
+    assert result.summary()["all"]["errors"] == {"ImageError": 1}
+    with pytest.raises(ImageError, match="item 1: the "):
+        scripted([RIGHT]).ground_many([right, wrong], progress=False)
+    if said is not None:
+        with pytest.raises(ImageError, match="the row says"):
+            flip_sample(wrong)

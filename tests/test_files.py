@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from egm.files import lock
+import pytest
+
+from egm.files import lock, write_text
 
 HOLDER = """
 import sys
-from egm.files import lock
+from egm.files import lock, write_text
 with open(sys.argv[1], "a") as file:
     print(lock(file.fileno()), flush=True)
     sys.stdin.read()
@@ -59,3 +61,13 @@ def test_content_and_place_in_a_locked_file_stay(tmp_path: Path) -> None:
         assert lock(file.fileno())
         assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 2
     assert path.read_text() == "kept\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    (tmp_path / f".summary.json.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_text(path, "{}")
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none, and nobody asked for the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -251,11 +251,12 @@ class Grounder:
         for result in self._each(enumerate(items), self._answer):
             yield result.grounding if isinstance(result, Answer) else result
 
-    def answer_each(self, items: Iterable[tuple[int, Item]]) -> Generator[Answer | EgmError, None, None]:
+    def answer_each(self, items: Iterable[tuple[int, Item | EgmError]]) -> Generator[Answer | EgmError, None, None]:
         """Ground phrases as `ground_each` does, keep the replies, and go on after failures of the engine too.
 
         Args:
-            items: Samples, or pairs of image and phrase, each with its seed index (see `Request`).
+            items: Samples, or pairs of image and phrase, each with its seed index (see `Request`); in place of one that
+                could not be had, the error that says why, which comes back as its answer.
 
         Yields:
             For each item, in the same order, its answer, or the error of its image, its phrase or the engine. Where a
@@ -265,7 +266,7 @@ class Grounder:
 
     def _each(
         self,
-        numbered: Iterable[tuple[int, Item]],
+        numbered: Iterable[tuple[int, Item | EgmError]],
         answer: Callable[[Sequence[LoadedQuestion]], Sequence[Answer | EgmError]],
     ) -> Iterator[Answer | EgmError]:
         numbered = iter(numbered)
@@ -295,11 +296,11 @@ class Grounder:
             yield from (results[index] for index in order)
 
     def _each_submitted(
-        self, numbered: Iterator[tuple[int, Item]], backend: RemoteBackend
+        self, numbered: Iterator[tuple[int, Item | EgmError]], backend: RemoteBackend
     ) -> Iterator[Answer | EgmError]:
         cache, step = ImageCache(), max(1, self.batch_size // self.settings.votes)
 
-        def start(item: tuple[int, Item]) -> tuple[LoadedQuestion, Future[Answer]] | EgmError:
+        def start(item: tuple[int, Item | EgmError]) -> tuple[LoadedQuestion, Future[Answer]] | EgmError:
             nonlocal cache
             cache = cache.unless_over(_WINDOW_PIXELS // 4)
             try:

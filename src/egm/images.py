@@ -110,6 +110,26 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
     raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
 
 
+def check_size(said: tuple[int, int] | None, found: tuple[int, int]) -> None:
+    """Hold the size that a row says, if it does, against the picture's own.
+
+    They differ where a picture was scaled, where EXIF turns it and the row does not know, where sides are swapped, and
+    where another folder has the same names. Boxes of the row are in other pixels then.
+
+    Args:
+        said: Width and height by the row.
+        found: Width and height of the picture, upright.
+
+    Raises:
+        ImageError: If they differ.
+    """
+    if said is not None and tuple(said) != found:
+        raise ImageError(
+            f"the row says {said[0]} x {said[1]}, the picture is {found[0]} x {found[1]} when upright: give the "
+            "picture that the row was written for, or mend the row"
+        )
+
+
 def picture_key(source: ImageSource) -> Hashable:
     """Return what tells a picture's source from others, so that what is about one picture loads it once.
 
@@ -122,7 +142,7 @@ def picture_key(source: ImageSource) -> Hashable:
 
 def _load_path(text: str, root: Path | None) -> Image.Image:
     where = _show(text)
-    if _URL.match(text):
+    if is_url(text):
         raise ImageError(f"{where} is a URL, and nothing is fetched: download the picture and pass its path or bytes")
     try:
         path = Path(text)
@@ -140,8 +160,7 @@ def _load_path(text: str, root: Path | None) -> Image.Image:
         _check_bytes(status.st_size, where)
         stream = path.open("rb")
     except FileNotFoundError:
-        start = "the current folder" if root is None else _show(str(root))
-        raise ImageError(f"there is no file {where}: check the path, which is taken from {start}") from None
+        raise ImageError(f"there is no file {where}: check the path{_taken_from(text, root)}") from None
     # Links in a circle raise RuntimeError before Python 3.13; a NUL in the path raises ValueError.
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, ImageError):
@@ -150,6 +169,18 @@ def _load_path(text: str, root: Path | None) -> Image.Image:
         raise ImageError(f"cannot open {where}: {reason}: check the path and its permissions") from error
     with stream:
         return _decode(stream, where)
+
+
+def is_url(name: str) -> bool:
+    """Tell whether a name is an address, not a path: such are refused, wherever they stand, as nothing is fetched."""
+    return _URL.match(name) is not None
+
+
+def _taken_from(text: str, root: Path | None) -> str:
+    """Say what a path is relative to; an absolute one is so to nothing, but often comes from a folder of pictures."""
+    if Path(text).is_absolute():
+        return ", and that the folder of pictures is whole"
+    return f", which is taken from {'the current folder' if root is None else _show(str(root))}"
 
 
 def _check_bytes(size: int, where: str) -> None:

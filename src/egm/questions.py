@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from egm.codecs import neutralise
-from egm.errors import EgmError, PhraseError
-from egm.images import ImageSource, load_image, picture_key
+from egm.datasets.check import is_outside
+from egm.errors import EgmError, ImageError, PhraseError
+from egm.images import ImageSource, check_size, load_image, picture_key
 from egm.types import Sample
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ class ImageCache:
         return self if self.pixels <= max_pixels else ImageCache()
 
 
-def _parts(item: Item) -> tuple[ImageSource, str, bool]:
+def _parts(item: Item | EgmError) -> tuple[ImageSource, str, bool]:
+    if isinstance(item, EgmError):
+        raise item
     if isinstance(item, Sample):
         return item.image, check_phrase(item.phrase), item.amodal
     if not isinstance(item, tuple) or len(item) != 2:
@@ -88,14 +91,35 @@ def _parts(item: Item) -> tuple[ImageSource, str, bool]:
     return item[0], check_phrase(item[1]), False
 
 
-def load_question(index: int, item: Item, cache: ImageCache) -> LoadedQuestion:
-    """Check an item and load its picture.
+def load_question(index: int, item: Item | EgmError, cache: ImageCache) -> LoadedQuestion:
+    """Check an item, load its picture, and hold the size that a sample says against the picture's.
+
+    In place of an item that could not be had, the error that says why is raised.
 
     Raises:
-        EgmError: If the item, its phrase or its picture cannot be used.
+        EgmError: If the item, its phrase or its picture cannot be used, or the picture is not the one that the sample
+            is about.
     """
     source, phrase, amodal = _parts(item)
-    return LoadedQuestion(index, cache.load(source), phrase, amodal, source)
+    image = cache.load(source)
+    _check_frame(item, image.size)
+    return LoadedQuestion(index, image, phrase, amodal, source)
+
+
+def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
+    """Refuse a sample that is about another picture than this one: no answer to it could be scored.
+
+    Raises:
+        ImageError: If the row says another size; or says none, and the true box does not lie in the picture.
+    """
+    if not isinstance(item, Sample):
+        return
+    check_size(item.size, size)
+    if item.size is None and item.box is not None and is_outside(item.box, size, amodal=item.amodal):
+        corners = ", ".join(f"{value:g}" for value in item.box)
+        raise ImageError(
+            f"the true box {corners} lies outside the picture of {size[0]} x {size[1]}: is it another one?"
+        )
 
 
 def check_all(items: Sequence[Item]) -> None:
@@ -104,7 +128,7 @@ def check_all(items: Sequence[Item]) -> None:
     Raises:
         EgmError: With the number of the item, counted from 0.
     """
-    checked: set[object] = set()
+    sizes: dict[object, tuple[int, int]] = {}
     for index, item in enumerate(items):
         try:
             _parts(item)
@@ -113,12 +137,12 @@ def check_all(items: Sequence[Item]) -> None:
     for index, item in enumerate(items):
         source = _parts(item)[0]
         key = picture_key(source)
-        if key not in checked:
-            try:
-                load_image(source)
-            except EgmError as error:
-                raise item_error(error, index) from error
-            checked.add(key)
+        try:
+            if key not in sizes:
+                sizes[key] = load_image(source).size
+            _check_frame(item, sizes[key])
+        except EgmError as error:
+            raise item_error(error, index) from error
 
 
 def item_error(error: EgmError, index: int) -> EgmError:

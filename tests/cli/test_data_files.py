@@ -75,7 +75,13 @@ def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
     outcome = egm("data", "check", "rows.jsonl")
     assert outcome.code == 0
     assert "leaks were not looked for: no annotations of refcoco/val" in outcome.err
-    assert "images were not opened: give --images" in outcome.err
+    assert "images were not opened, as none is where egm eval would look: give --images" in outcome.err
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (30, 25)).save(tmp_path / "sub" / "a.png")
+    write(tmp_path / "sub" / "rows.jsonl", ROW)
+    outcome = egm("data", "check", "sub/rows.jsonl", "--no-leaks")
+    assert (outcome.code, outcome.err) == (1, "")
+    assert "the row says 60 x 50, the picture is 30 x 25" in " ".join(outcome.out.split())
 
 
 def test_published_splits_keep_their_repeats_and_it_is_said(egm: Egm, tmp_path: Path) -> None:
@@ -146,12 +152,19 @@ def test_signs_of_pixels_on_the_0_1000_scale_are_noted_and_are_no_problem(egm: E
 
 def test_convert(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW)
+    outcome = egm("data", "convert", "rows.jsonl", "out.parquet")
+    assert (outcome.code, "pictures of rows are not there" in outcome.err) == (2, True)
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
     for name in ("out.json", "out.parquet", "again.jsonl"):
         outcome = egm("data", "convert", "rows.jsonl", name)
         assert (outcome.code, outcome.out, outcome.err) == (0, f"{name}\n", "")
         [sample] = open_dataset(tmp_path / name, images=tmp_path)
         assert (sample.phrase, sample.image) == ("the cup", tmp_path.resolve() / "a.png")
     assert egm("data", "convert", "rows.jsonl", "out.json", "--force").code == 0
+    assert egm("data", "convert", "rows.jsonl", "out.parquet", "--force", "--codec", "internvl").code == 0
+    [row] = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert row["prompt"][0]["content"].endswith("<ref>the cup</ref>")
+    assert "--codec is for parquet" in egm("data", "convert", "rows.jsonl", "x.json", "--codec", "internvl").err
 
 
 def test_convert_saves_pictures_that_lie_inside_a_file(egm: Egm, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from egm.boxes import Box
+from egm.codecs import get_codec
 from egm.datasets import Dataset, open_dataset, row_of, write_dataset
 from egm.datasets.convert import ENDINGS, save_pictures
 from egm.errors import DataError
+from egm.images import load_image
 from egm.types import Sample
 
 SAMPLES = [
@@ -28,12 +31,10 @@ SAMPLES = [
 
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_there_and_back(tmp_path: Path, kind: str) -> None:
-    root = tmp_path.resolve()
-    samples = [
-        Sample(s.id, root / str(s.image), s.phrase, s.box, s.size, s.amodal, s.rationale, s.meta) for s in SAMPLES
-    ]
+    dataset = with_pictures(tmp_path.resolve())
+    samples = dataset.annotations()
     path = tmp_path / "new" / f"set{ENDINGS[kind]}"
-    write_dataset(Dataset("set", samples, root=tmp_path), path, kind)
+    write_dataset(dataset, path, kind)
     read = open_dataset(path, images=tmp_path)
     assert [(s.id, s.image, s.phrase, s.box, s.size, s.amodal) for s in read] == [
         (s.id, s.image, s.phrase, s.box, s.size, s.amodal) for s in samples
@@ -67,20 +68,31 @@ def test_a_row_says_what_is_known_and_no_more() -> None:
     ]
 
 
-def test_rl_rows_are_what_official_rewards_expect(tmp_path: Path) -> None:
-    path = tmp_path / "set.parquet"
-    write_dataset(Dataset("set", SAMPLES), path, "parquet")
-    first, second, _ = pq.read_table(path).to_pylist()
-    assert first["reward_model"]["ground_truth"] == [25, 40, 504, 800]
-    assert (first["data_source"], first["images"]) == ("grounding", [{"image": "in/a.png"}])
-    assert first["prompt"] == [
-        {
-            "role": "user",
-            "content": '<image>\nLocate the "red" cup, left, output its bbox coordinates using JSON format.',
-        }
-    ]
-    assert "amodally" in second["prompt"][0]["content"]
-    assert (first["extra_info"]["width"], first["extra_info"]["height"]) == (60, 50)
+def with_pictures(folder: Path) -> Dataset:
+    """The samples, with their pictures in a folder."""
+    (folder / "in").mkdir()
+    for sample in SAMPLES:
+        assert sample.size is not None
+        Image.new("RGB", sample.size).save(folder / str(sample.image))
+    samples = [replace(sample, image=folder / str(sample.image)) for sample in SAMPLES]
+    return Dataset("set", samples, root=folder)
+
+
+@pytest.mark.parametrize("codec", ["qwen3_vl", "qwen3_vl_instruct", "internvl"])
+def test_rl_rows_are_what_the_reward_and_verl_expect(tmp_path: Path, codec: str) -> None:
+    write_dataset(with_pictures(tmp_path), tmp_path / "set.parquet", "parquet", codec=get_codec(codec))
+    rows = pq.read_table(tmp_path / "set.parquet").to_pylist()
+    for row, sample in zip(rows, SAMPLES, strict=True):
+        assert sample.box is not None
+        assert row["reward_model"]["ground_truth"] == row["extra_info"]["bbox"] == list(sample.box)  # in pixels
+        assert (row["extra_info"]["width"], row["extra_info"]["height"]) == sample.size
+        assert row["extra_info"]["amodal"] is sample.amodal
+        assert row["data_source"] == "egm/set"  # "grounding" means the 0-1000 scale
+        [picture] = row["images"]
+        assert Path(picture["image"]).is_absolute()
+        assert load_image(picture["image"]).size == sample.size
+        question = get_codec(codec).messages(sample.phrase, amodal=sample.amodal)[0]["content"][1]["text"]
+        assert row["prompt"] == [{"role": "user", "content": f"<image>{question}"}]
 
 
 def test_coco_json_shares_images(tmp_path: Path) -> None:
@@ -94,9 +106,11 @@ def test_coco_json_shares_images(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     bare = Dataset("set", [Sample("1", "a.png", "it")])
-    for kind in ("parquet", "coco"):
-        with pytest.raises(DataError, match="1 has no box"):
-            write_dataset(bare, tmp_path / "x", kind)
+    with pytest.raises(DataError, match="1 has no box"):
+        write_dataset(bare, tmp_path / "x", "coco")
+    bare = Dataset("set", [replace(SAMPLES[0], image="/none.png")])
+    with pytest.raises(DataError, match=r"1 pictures of set are not there, such as '/none.png'.*--images"):
+        write_dataset(bare, tmp_path / "x", "parquet")
     write_dataset(bare, tmp_path / "x.jsonl", "jsonl")
     with pytest.raises(DataError, match="choose one of jsonl, parquet, coco"):
         write_dataset(bare, tmp_path / "x", "csv")

@@ -32,6 +32,7 @@ SFT = {
         {"from": "gpt", "value": "<ref>the cup</ref><box>[[100, 200, 300, 400]]</box>"},
     ],
 }
+PLAIN = {"image": "a.png", "sent": "the cup", "bbox": [1, 2, 30, 40], "height": 50, "width": 60}
 QWEN_TURNS = [
     {
         "from": "human",
@@ -102,9 +103,22 @@ def test_a_format_is_told_by_its_keys_not_by_its_numbers(tmp_path: Path) -> None
         (MINIGPT4, {"height": 0}, "are not whole numbers"),
         (VLM_R1, {"solution": [1, 2, 3]}, "solution .* is not x1, y1, x2, y2"),
         (VLM_R1, {"image": "../a.jpg"}, "lies outside"),
-        (VLM_R1, {"solution": [1, 2, 10**400, 4]}, "too large"),
-        (SFT, {"width": 10**400}, "too large"),
-        (VLM_R1, {"image": 5}, "has no image"),
+        (VLM_R1, {"solution": [1, 2, 10**400, 4]}, r"10000.*\.\.\. is not a number"),
+        (VLM_R1, {"solution": [1, 2, float("inf"), 4]}, "is not a number"),
+        (VLM_R1, {"solution": [False, True, 2, 3]}, "is not a number"),
+        (VLM_R1, {"solution": None}, "is not x1, y1, x2, y2"),
+        (SFT, {"width": 10**400}, "are not whole numbers"),
+        (VLM_R1, {"width": 640.5}, "are not whole numbers"),
+        (VLM_R1, {"width": True}, "are not whole numbers"),
+        (VLM_R1, {"image": 5}, "image must be a relative path, not 5"),
+        (VLM_R1, {"image": ["a.png", "b.png"]}, "holds 2 pictures: one is needed"),
+        (VLM_R1, {"problem": "<image><image>the cup"}, "asks about 2 pictures"),
+        (SFT, {"image": ["a.png"] * 3}, "holds 3 pictures"),
+        (SFT, {"conversations": [{"from": "human", "value": f"<image>\n<image>\n{ASK}"}, QWEN_TURNS[1]]}, "2 pictures"),
+        (PLAIN, {"image": ["a.png", "b.png"]}, "holds 2 pictures"),
+        (PLAIN, {"id": [1]}, r"id \[1\] is neither words nor a whole number"),
+        (PLAIN, {"id": True}, "id True is neither"),
+        (PLAIN, {"amodal": "false"}, "amodal 'false' is neither true nor false"),
         (SFT, {"width": None, "height": None}, "needs width and height"),
         (SFT, {"conversations": SFT["conversations"][:1]}, "must hold two turns"),  # type: ignore[index]
         (SFT, {"conversations": SFT["conversations"][::-1]}, "a turn of human and one of gpt"),  # type: ignore[index]
@@ -117,6 +131,17 @@ def test_a_bad_row_is_named(tmp_path: Path, good: dict[str, Any], change: dict[s
         opened(tmp_path, [good, good | change])
     assert "rows.json row 2: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", [PLAIN, VLM_R1, MINIGPT4, SFT])
+def test_sides_may_be_written_as_floats(tmp_path: Path, row: dict[str, Any]) -> None:
+    [sample] = opened(tmp_path, [row | {"width": float(row["width"]), "height": float(row["height"])}])
+    assert sample.size == (row["width"], row["height"])
+    assert all(isinstance(side, int) for side in sample.size or ())
+
+
+def test_a_list_of_one_picture_is_that_picture(tmp_path: Path) -> None:
+    assert [s.image for s in opened(tmp_path, [PLAIN | {"image": ["a.png"]}, PLAIN])] == [Path("a.png")] * 2
 
 
 @pytest.mark.parametrize(
@@ -176,6 +201,22 @@ def test_a_dataset_is_a_sequence(tmp_path: Path) -> None:
         ),
         ('Locate every object that matches the description "a cup" in the image. Report bbox.', "a cup", False),
         ("<ref>amodal cup</ref>", "amodal cup", False),
+        ("<image>\nLocate a cup in this image and output the bbox coordinates in JSON format.", "a cup", False),
+        (
+            "Locate a cup in the sink in the image and output its bbox coordinates using JSON format",
+            "a cup in the sink",
+            False,
+        ),
+        ("Locate a cup, report its bbox coordinates in JSON format.", "a cup", False),
+        ("Outline the position of a cup and output all the coordinates in JSON format.", "a cup", False),
+        ("Outline the position of a cup and output all the bbox coordinates in JSON format.", "a cup", False),
+        ("Detect a cup in the image and output all the bbox coordinates in JSON format.", "a cup", False),
+        (
+            'Locate every instance that belongs to the following categories: "a cup". Report bbox coordinates in JSON '
+            "format.",
+            "a cup",
+            False,
+        ),
     ],
 )
 def test_phrases_come_out_of_their_questions(question: str, phrase: str, amodal: bool) -> None:

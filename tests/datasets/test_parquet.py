@@ -11,10 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from egm.backends import ScriptedBackend
 from egm.boxes import Box
+from egm.codecs import get_codec
 from egm.datasets import open_dataset
 from egm.datasets.refcoco import find_files
 from egm.errors import DataError
+from egm.evaluate import evaluate
+from egm.grounder import Grounder
 from egm.images import load_image
 
 
@@ -132,6 +136,18 @@ def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
     assert load_image(sample.image).getpixel((0, 0)) == (9, 0, 0)
 
 
+def test_of_two_pictures_inside_a_row_none_is_taken(tmp_path: Path) -> None:
+    row = reinforcement(height=50, width=60) | {"images": [{"bytes": picture(shade)} for shade in (1, 2)]}
+    data = open_dataset(write(tmp_path / "a.parquet", row, row | {"images": [{"bytes": picture(3)}]}))
+    assert load_image(data[1].image).getpixel((0, 0)) == (3, 0, 0)
+    with pytest.raises(DataError, match="row 1 holds 2 pictures: one is needed"):
+        _ = data[0]
+    grounder = Grounder(ScriptedBackend(["none"]), get_codec("qwen3_vl"))
+    first, second = evaluate(data, grounder, tmp_path / "run", max_errors=1, progress=False).records
+    assert first.error == "DataError: row 1 holds 2 pictures: one is needed, as the box does not say which it is on"
+    assert second.error is None
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -143,6 +159,10 @@ def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
         (lmms(1) | {"answer": []}, "has no expressions"),
         (lmms(1) | {"answer": ["a", ""]}, "empty"),
         (lmms(1) | {"bbox": [1.0]}, "is not x, y, width, height"),
+        (reinforcement() | {"images": ["a.jpg", "b.jpg"]}, "row 1: holds 2 pictures: one is needed"),
+        (reinforcement() | {"images": [{"image": "a.jpg"}, {"image": "b.jpg"}]}, "holds 2 pictures"),
+        (reinforcement() | {"prompt": [{"role": "user", "content": "<image><image>\nLocate x"}]}, "about 2 pictures"),
+        (reinforcement(amodal="false", sent="it"), "amodal 'false' is neither true nor false"),
         ({"text": "x"}, "no known format"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
+from egm.codecs import DEFAULT_CODEC, codec_names, get_codec
 from egm.errors import DataError
 from egm.files import write_text
 
@@ -48,14 +49,15 @@ def check(
 
     A note says where boxes on the 0-1000 scale look like pixels.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
-    Pictures are opened if --images is given or they lie inside the file. Leaks are looked for in every dataset that is
+    Pictures are opened if --images is given, or where egm eval finds them: inside the file, beside a .jsonl, or in the
+    current folder. Leaks are looked for in every dataset that is
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data-root.
     """
     from rich.console import Console
     from rich.progress import track
 
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
-    from egm.datasets.check import malformed_rows
+    from egm.datasets.check import is_file, malformed_rows
     from egm.datasets.registry import evaluation_images
     from egm.datasets.scale_check import scale_notes
 
@@ -80,9 +82,9 @@ def check(
             if data_root is not None:
                 raise
             notes.append(f"leaks were not looked for: {error}")
-    look = images is not None or not opened.names_files
+    look = images is not None or not opened.names_files or any(is_file(s.image) for s in opened.annotations())
     if not look:
-        notes.append("images were not opened: give --images")
+        notes.append("images were not opened, as none is where egm eval would look: give --images")
 
     def progress(items: list[Sample]) -> Iterable[Sample]:
         return track(items, "images", console=console, transient=True, disable=not console.is_terminal)
@@ -150,12 +152,21 @@ def convert(
             metavar="DIR", help="Folder to save pictures to that are no files: those inside a file, drawn or mirrored."
         ),
     ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Whose question parquet holds: {', '.join(codec_names())}; by default {DEFAULT_CODEC}.",
+            show_default=False,
+        ),
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
 
-    Pictures are not copied: names stay relative to --images, or as they were. Those inside a file, as lmms-lab's, are
+    Pictures are not copied: names stay relative to --images, or as they were; in parquet they are absolute, and the
+    pictures have to be there. Those inside a file, as lmms-lab's, are
     saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
     side no word tells, as at "2 o'clock", are left out.
     """
@@ -170,7 +181,10 @@ def convert(
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
+    if codec is not None and kind != "parquet":
+        raise DataError(f"--codec is for parquet, which holds questions, and not for {kind}: leave it out")
+    asked = None if codec is None else get_codec(codec)
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
     opened = Flipped(opened) if flip else opened
-    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind)
+    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind, codec=asked)
     print(out)

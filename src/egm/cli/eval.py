@@ -128,13 +128,14 @@ def _open(
         return name, list(_packed(source))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
+    from egm.datasets.check import is_file
     from egm.datasets.registry import open_dataset
 
     options.refuse_no_folder(images)
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
-        if not any(picture.is_file() for picture in pictures):
+        if not any(map(is_file, pictures)):
             raise DataError(
                 f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
                 "folder that they lie in with --images"

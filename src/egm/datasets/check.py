@@ -76,6 +76,14 @@ def malformed_rows(rows: Iterable[Malformed]) -> list[Finding]:
     return [Finding("malformed", f"{row.file.name} {row.where}", row.what) for row in rows]
 
 
+def is_file(source: object) -> bool:
+    """Tell whether the picture of a sample is a file that is there."""
+    try:
+        return isinstance(source, str | Path) and Path(source).is_file()
+    except (OSError, ValueError):  # a name too long
+        return False
+
+
 def _outside(samples: Iterable[Sample]) -> Iterable[Finding]:
     for sample in samples:
         box, size = sample.box, sample.size
@@ -133,7 +141,7 @@ def _pictures(dataset: Dataset, progress: Callable[[list[Sample]], Iterable[Samp
         except DataError as error:  # those of a parquet file lie in its rows
             yield Finding("missing image", sample.id, str(error))
             continue
-        if isinstance(source, str | Path) and not Path(source).is_file():
+        if isinstance(source, str | Path) and not is_file(source):
             yield Finding("missing image", sample.id, str(source))
             continue
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.fields import Row, pixels, text, xywh
+from egm.datasets.fields import Row, flag, identity, is_coordinate, pixels, short, text, xywh
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.read_rows import Malformed, RowReader, read_rows
 from egm.errors import BoxError, DataError
@@ -79,7 +79,7 @@ def _joined(
         key, category = annotation.get("image_id"), annotation.get("category_id")
         image = images.get(key) if isinstance(key, int | str) else None
         if image is None:
-            yield where, DataError(f"image_id {key!r} is not among the images")
+            yield where, DataError(f"image_id {short(key)} is not among the images")
             continue
         kind = categories.get(category, {}) if isinstance(category, int | str) else {}
         yield where, {**annotation, "_image": image, "_category": kind}
@@ -106,7 +106,7 @@ def _outline(segmentation: Any) -> Box:
     nested = isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)
     polygons = segmentation if nested else [segmentation]
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(isinstance(v, int | float) for v in polygon):
+        if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(is_coordinate, polygon)):
             raise DataError("segmentation is not a polygon of x, y, x, y, ...")
     xs = [value for polygon in polygons for value in polygon[0::2]]
     ys = [value for polygon in polygons for value in polygon[1::2]]
@@ -125,8 +125,17 @@ def _amodal(row: Row, name: str, images: ImageRoot) -> list[Sample]:
 
 def _captioned(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     box = xywh(row.get("bbox"))
-    identity = str(row.get("sample_id", name))
-    return [_sample(row, identity, images, text(row, "caption"), box, amodal=bool(row.get("amodal")), more={})]
+    return [
+        _sample(
+            row,
+            identity(row, "sample_id", name),
+            images,
+            text(row, "caption"),
+            box,
+            amodal=flag(row, "amodal"),
+            more={},
+        )
+    ]
 
 
 def _phrase(row: Row) -> str:

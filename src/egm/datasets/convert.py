@@ -12,7 +12,8 @@ from typing import Any
 from PIL.Image import Image
 
 from egm.boxes import Box
-from egm.codecs import Qwen3VL
+from egm.codecs import DEFAULT_CODEC, Codec, get_codec
+from egm.datasets.check import is_file
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError
@@ -25,17 +26,19 @@ ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
 """Formats that can be written, with the ending of their files."""
 
 
-def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
+def write_dataset(dataset: Dataset, path: Path, kind: str, *, codec: Codec | None = None) -> None:
     """Write a dataset to one file, in full or not at all; pictures stay where they are.
 
     Args:
-        dataset: The samples. Image names are written relative to its root if it has one.
+        dataset: The samples. Image names are written relative to its root if it has one; in parquet they are absolute,
+            since verl opens them from wherever its workers run.
         path: The file. Its folder is made if need be.
         kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; or `coco`.
+        codec: Whose question parquet holds; that of `DEFAULT_CODEC` if not given.
 
     Raises:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
-            format needs.
+            format needs; for parquet also if a picture is not there.
     """
     if kind not in ENDINGS:
         raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(ENDINGS)}")
@@ -45,7 +48,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str) -> None:
     names = [image_name(sample, dataset.root) for sample in samples]
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "parquet":
-        write_bytes(path, _parquet(samples, names))
+        write_bytes(path, _parquet(dataset, codec or get_codec(DEFAULT_CODEC)))
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
     else:
@@ -136,24 +139,29 @@ def row_of(sample: Sample, name: str, *, always_amodal: bool = False) -> dict[st
     return row | {key: value for key, value in sample.meta.items() if key not in row}
 
 
-def _parquet(samples: Sequence[Sample], names: Sequence[str]) -> bytes:
+def _parquet(dataset: Dataset, codec: Codec) -> bytes:
     need("writing parquet", "pyarrow")
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-    codec = Qwen3VL()
+    samples = dataset.annotations()
+    pictures = [Path(str(sample.image)).absolute() for sample in samples]
+    if missing := [path for path in dict.fromkeys(pictures) if not is_file(path)]:
+        raise DataError(
+            f"{len(missing):,} pictures of {dataset.name} are not there, such as {str(missing[0])!r}: training opens "
+            "them by the names in the file, so give the folder that they lie in with --images"
+        )
     rows = []
-    for index, (sample, name) in enumerate(zip(samples, names, strict=True)):
+    for index, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         box, (width, height) = _whole(sample)
-        question = codec.messages(sample.phrase, amodal=sample.amodal)[0]["content"][-1]["text"]
         rows.append(
             {
-                # What verl's and the official EGM's rewards expect; the box in pixels stands in extra_info as well.
-                "data_source": "grounding",
-                "prompt": [{"role": "user", "content": f"<image>\n{question}"}],
-                "images": [{"image": name}],
+                # Never "grounding", by which the official files say that their ground_truth is on the 0-1000 scale.
+                "data_source": f"egm/{dataset.name}",
+                "prompt": [{"role": "user", "content": _question(sample, codec)}],
+                "images": [{"image": str(picture)}],
                 "ability": "grounding",
-                "reward_model": {"style": "rule", "ground_truth": list(box.to_1000((width, height)))},
+                "reward_model": {"style": "rule", "ground_truth": list(box)},
                 "extra_info": {
                     "split": str(sample.meta.get("split", "train")),
                     "index": index,
@@ -170,6 +178,12 @@ def _parquet(samples: Sequence[Sample], names: Sequence[str]) -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), stream)
     return stream.getvalue()
+
+
+def _question(sample: Sample, codec: Codec) -> str:
+    """The question of a codec as verl takes it: one text, with `<image>` for the picture, and nothing added."""
+    parts = codec.messages(sample.phrase, amodal=sample.amodal)[0]["content"]
+    return "".join("<image>" if part["type"] == "image" else part["text"] for part in parts)
 
 
 def _coco(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +15,11 @@ BoxScale: TypeAlias = Literal["pixels", "0-1000", "pixels or 0-1000"]
 row says."""
 
 
+MAX_SIDE = 1_000_000
+"""Longest side that a row may say, in pixels; no picture that is read comes near it."""
+_FARTHEST = 1e9  # a coordinate that is larger is no number of pixels, in any notation
+
+
 def text(row: Mapping[str, Any], key: str) -> str:
     """A field that must hold words."""
     value = row.get(key)
@@ -24,16 +28,68 @@ def text(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def identity(row: Mapping[str, Any], key: str, otherwise: str) -> str:
+    """What a row calls itself, or what to call it if it does not say.
+
+    Raises:
+        DataError: If it is neither words nor a whole number.
+    """
+    value = row.get(key)
+    if value is None:
+        return otherwise
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{key} {short(value)} is neither words nor a whole number")
+    return str(value)
+
+
+def flag(row: Mapping[str, Any], key: str) -> bool:
+    """A field that says yes or no, and no where it is left out.
+
+    Raises:
+        DataError: If it is neither true nor false: the word "false" would count as true.
+    """
+    value = row.get(key)
+    if value is None or (isinstance(value, bool | int | float) and value in (0, 1)):
+        return bool(value)
+    raise DataError(f"{key} {short(value)} is neither true nor false")
+
+
+def name_of_picture(value: Any) -> Any:
+    """The picture of a field that may list it; what it is has yet to be checked.
+
+    Raises:
+        DataError: If it lists several: which of them the box is on is not said.
+    """
+    if not isinstance(value, list):
+        return value
+    if len(value) > 1:
+        raise DataError(f"holds {len(value)} pictures: one is needed, as the box does not say which it is on")
+    return value[0] if value else None
+
+
+def refuse_several_pictures(*questions: Any) -> None:
+    """Refuse a row whose questions speak of more than one picture, by their `<image>`.
+
+    Raises:
+        DataError: If they do.
+    """
+    if (count := sum(question.count("<image>") for question in questions if isinstance(question, str))) > 1:
+        raise DataError(f"asks about {count} pictures, by its <image>: one is needed")
+
+
 def pixels(row: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Width and height of a row in whole pixels, or None if it gives neither."""
+    """Width and height of a row in whole pixels, or None if it gives neither; 640.0 is as whole as 640.
+
+    Raises:
+        DataError: If they are anything else.
+    """
     width, height = row.get("width"), row.get("height")
     if width is None and height is None:
         return None
-    if not (_whole(width) and _whole(height)):
-        raise DataError(f"width {width!r} and height {height!r} are not whole numbers of pixels")
-    assert width is not None
-    assert height is not None
-    return int(width), int(height)
+    sides = [_whole(side) for side in (width, height)]
+    if sides[0] is None or sides[1] is None:
+        raise DataError(f"width {short(width)} and height {short(height)} are not whole numbers of pixels")
+    return sides[0], sides[1]
 
 
 def xyxy(numbers: Any, key: str = "bbox") -> Box:
@@ -42,7 +98,7 @@ def xyxy(numbers: Any, key: str = "bbox") -> Box:
         x1, y1, x2, y2 = _four(numbers)
         return Box(x1, y1, x2, y2)
     except (TypeError, ValueError, BoxError) as error:
-        raise DataError(f"{key} {_short(numbers)} is not x1, y1, x2, y2 in pixels ({error})") from None
+        raise DataError(f"{key} {short(numbers)} is not x1, y1, x2, y2 in pixels ({error})") from None
 
 
 def xywh(numbers: Any, key: str = "bbox") -> Box:
@@ -50,7 +106,7 @@ def xywh(numbers: Any, key: str = "bbox") -> Box:
     try:
         return Box.from_xywh(_four(numbers))
     except (TypeError, ValueError, BoxError) as error:
-        raise DataError(f"{key} {_short(numbers)} is not x, y, width, height in pixels ({error})") from None
+        raise DataError(f"{key} {short(numbers)} is not x, y, width, height in pixels ({error})") from None
 
 
 def scaled_1000(numbers: Any, size: tuple[int, int] | None, key: str) -> Box:
@@ -60,7 +116,12 @@ def scaled_1000(numbers: Any, size: tuple[int, int] | None, key: str) -> Box:
     try:
         return Box.from_1000(_four(numbers), size)
     except (TypeError, ValueError, BoxError) as error:
-        raise DataError(f"{key} {_short(numbers)} is not x1, y1, x2, y2 on the 0-1000 scale ({error})") from None
+        raise DataError(f"{key} {short(numbers)} is not x1, y1, x2, y2 on the 0-1000 scale ({error})") from None
+
+
+def is_coordinate(value: Any) -> bool:
+    """Tell whether a value is a finite number that may be a coordinate, on whatever scale; true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _FARTHEST
 
 
 def _four(numbers: Any) -> tuple[float, float, float, float]:
@@ -69,16 +130,23 @@ def _four(numbers: Any) -> tuple[float, float, float, float]:
     if len(numbers) != 4:
         raise ValueError(f"{len(numbers)} numbers")
     for value in numbers:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise TypeError(f"{value!r} is not a number")
+        if not is_coordinate(value):
+            raise TypeError(f"{short(value)} is not a number of pixels or thousandths")
     a, b, c, d = numbers
     return a, b, c, d
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _whole(value: Any) -> int | None:
+    """A side in whole pixels, or None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SIDE or value % 1:
+        return None
+    return int(value)
 
 
-def _short(value: Any) -> str:
-    shown = repr(value)
+def short(value: Any) -> str:
+    """Show a value in a message: one line, whatever it is."""
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists without end
+        return f"a {type(value).__name__}"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

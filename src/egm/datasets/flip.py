@@ -69,13 +69,14 @@ def flip_sample(sample: Sample, *, root: Path | None = None) -> Sample:
         off.
 
     Raises:
-        ImageError: If the picture cannot be read.
+        ImageError: If the picture cannot be read, or is of another size than the sample says.
     """
     from PIL import ImageOps
 
-    from egm.images import load_image
+    from egm.images import check_size, load_image
 
     picture = load_image(sample.image, root=root)
+    check_size(sample.size, picture.size)
     return dataclasses.replace(_flip_words(sample, picture.width), image=ImageOps.mirror(picture), size=picture.size)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from egm.datasets.fields import short
 from egm.errors import DataError
+from egm.images import is_url
+
+_LONGEST = 2000  # characters of a path; systems take up to 4,096 bytes
 
 
 class ImageRoot:
@@ -31,24 +35,42 @@ class ImageRoot:
             DataError: If it is not a name, or leads out of the folder once links are resolved.
         """
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            raise DataError(f"image must be a relative path, not {name!r}")
+            raise DataError(f"image must be a relative path, not {short(name)}")
+        if is_url(name):
+            raise DataError(f"image {short(name)} is a URL, and nothing is fetched: download it and give its path")
+        if len(name) > _LONGEST:
+            raise DataError(
+                f"image {short(name)} has {len(name):,} characters, too many for a path: if it is the picture itself "
+                "(base64), save that to a file and give its name"
+            )
         path = self._known.get(name)
         if path is None:
-            path = self._resolve(name.rpartition("/")[2] if self._flat else name)
+            # Written on Windows; only what lies there under the very name is meant with its backslashes.
+            slashed = name if "\\" not in name or self._is_there(name) else name.replace("\\", "/")
+            path = self._resolve(slashed.rpartition("/")[2] if self._flat else slashed)
             if self._remember:
                 self._known[name] = path
         return path
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            return (Path(name) if self.root is None else self.root / name).is_file()
+        except OSError:  # a part of it is too long
+            return False
 
     def _resolve(self, name: str) -> Path:
         if self.root is None:
             path = Path(name)
             if path.is_absolute() or ".." in path.parts:
-                raise DataError(f"image {name!r} lies outside any folder of images: say where they are (images)")
+                raise DataError(
+                    f"image {short(name)} lies outside any folder of images: say which it lies in (--images, or "
+                    "data.images of a recipe)"
+                )
             return path
         try:
             path = (self.root / name).resolve()
         except (OSError, RuntimeError) as error:  # links in a circle; RuntimeError before Python 3.13
-            raise DataError(f"image {name!r} cannot be followed: {error}") from None
+            raise DataError(f"image {short(name)} cannot be followed: {error}") from None
         if not path.is_relative_to(self.root):
-            raise DataError(f"image {name!r} lies outside {self._given}; only files inside it are read")
+            raise DataError(f"image {short(name)} lies outside {self._given}; only files inside it are read")
         return path

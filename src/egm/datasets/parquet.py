@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.datasets.dataset import Dataset
-from egm.datasets.fields import BoxScale, Row
+from egm.datasets.fields import BoxScale, Row, name_of_picture
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.read_rows import RowReader
 from egm.errors import DataError
@@ -151,8 +151,10 @@ class ParquetFiles:
         return self._content(self._cached[1][row - before].as_py(), row)
 
     def _content(self, value: Any, row: int) -> bytes:
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
+        try:
+            value = name_of_picture(value)
+        except DataError as error:
+            raise DataError(f"row {row + 1} {error}") from None
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise DataError(f"row {row + 1} has no picture in column {self.picture_column}")

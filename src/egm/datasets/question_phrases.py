@@ -11,7 +11,13 @@ _WORDINGS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r".*<ref>(.+?)</ref>.*",
-        r"Locate (.+), output (?:its|the) bbox coordinates (?:using|in) JSON format\.?",
+        r"Locate (.+), (?:output|report) (?:its|the) bbox coordinates (?:using|in) JSON format\.?",
+        r"(?:Locate|Outline the position of|Detect) (.+) in (?:this|the) image,? and output (?:its|the|all the) "
+        r"(?:bbox )?coordinates (?:using|in) JSON format\.?",
+        r"(?:Locate|Outline the position of) (.+) and output (?:its|the|all the) (?:bbox )?coordinates "
+        r"(?:using|in) JSON format\.?",
+        r"Locate (?:every instance|the object) that (?:belongs to the following categor(?:y|ies):|matches) "
+        r"[\"'](.+)[\"']\. (?:Report|Output) (?:its|the)? ?bbox coordinates (?:using|in) JSON format.*",
         r'Locate every object that matches the description "(.+)" in the image\..*',
         r"Please provide the (?:amodal )?bounding box coordinates? of the region this sentence describes: (.+?)\.?",
     )

@@ -74,10 +74,10 @@ def find_files(name: str, data: Path) -> list[Path]:
             return [data / alias]
         if (data / f"{alias}.zip").is_file():
             return [data / f"{alias}.zip"]
+    minigpt4 = f"{family}_{split}.json from Vision-CAIR/MiniGPT-4 (eval_scripts/eval_data) or "
     raise DataError(
-        f"no annotations of {name} in {str(data)!r}: take {family}_{split}.json from Vision-CAIR/MiniGPT-4 "
-        f"(eval_scripts/eval_data) or {family}.zip from lichengunc/refer, put it there, or say where it is "
-        "(--data-root, or EGM_DATA)"
+        f"no annotations of {name} in {str(data)!r}: take {minigpt4 if name in EVALUATION else ''}{family}.zip from "
+        "lichengunc/refer, put it there, or say where it is (EGM_DATA, or --data-root where a command has that)"
     )
 
 

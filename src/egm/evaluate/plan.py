@@ -9,7 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,14 @@ class PlannedSample:
         """Which random stream its answers are sampled with."""
         return seed_index_of(*self.key)
 
-    def load(self) -> Sample:
-        """Load the sample with its picture; one that cannot be had is empty, which the engine's side will name."""
+    def load(self) -> Sample | EgmError:
+        """Load the sample with its picture, or return why that cannot be had."""
         if self.source is None:
             return self.sample
         try:
             return self.source[0][self.source[1]]
-        except EgmError:
-            return replace(self.sample, image=b"")
+        except EgmError as error:
+            return error
 
 
 def seed_index_of(split: str, identity: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from egm.datasets.fields import Row, pixels, scaled_1000, text, xyxy
+from egm.datasets.fields import Row, flag, name_of_picture, pixels, refuse_several_pictures, scaled_1000, text, xyxy
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.question_phrases import phrase_of
@@ -25,12 +25,13 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     try:
         question = next(turn["content"] for turn in row["prompt"] if turn["role"] == "user")
         truth = row["reward_model"].get("ground_truth")
-        pictures = row.get("images") or [None]
+        pictures = row.get("images") or []
+        refuse_several_pictures(*(turn["content"] for turn in row["prompt"]))
     except (TypeError, KeyError, AttributeError, StopIteration):
         raise DataError("prompt must hold a turn of the user, and reward_model a ground_truth") from None
     if not isinstance(question, str) or not isinstance(pictures, list):
         raise DataError("the user's content must be a string, and images a list")
-    phrase, amodal = (text(extra, "sent"), bool(extra.get("amodal"))) if "sent" in extra else phrase_of(question)
+    phrase, amodal = (text(extra, "sent"), flag(extra, "amodal")) if "sent" in extra else phrase_of(question)
     size = pixels(extra)
     if extra.get("bbox") is not None:
         box = xyxy(extra["bbox"], "extra_info.bbox")
@@ -41,7 +42,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
             f"data_source {row.get('data_source')!r} does not say on which scale ground_truth is: "
             "give the box in pixels as extra_info.bbox"
         )
-    first = pictures[0]
+    first = name_of_picture(pictures)
     if isinstance(first, dict):
         first = first.get("image") or first.get("path")
     image = images(first) if "images" in row else Path(name)  # without that column, the pictures are in the file

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from egm.datasets.fields import Row, pixels, scaled_1000, text
+from egm.datasets.fields import Row, name_of_picture, pixels, refuse_several_pictures, scaled_1000
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.question_phrases import phrase_of
@@ -26,6 +26,7 @@ _BOX = re.compile(rf'<box>\s*\[+{_FOUR}\]+\s*</box>|"bbox_2d"\s*:\s*\[{_FOUR}\]'
 def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row. Its own `id` is not used: EGM's converter writes -1 into every row."""
     question, answer = _turns(row.get("conversations"))
+    refuse_several_pictures(question, answer)
     phrase, amodal = phrase_of(question)
     reasoning, _, tail = answer.rpartition("</think>")
     boxes = list(_BOX.finditer(tail))
@@ -36,7 +37,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     return [
         Sample(
             id=name,
-            image=images(text(row, "image")),
+            image=images(name_of_picture(row.get("image"))),
             phrase=phrase,
             box=scaled_1000(numbers, size, "the answer's box"),
             size=size,

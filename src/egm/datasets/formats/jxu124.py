@@ -22,12 +22,12 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     try:
         details = json.loads(info) if isinstance(info, str) else {}
         stored = details.get("file_name")
-        phrases = [sentence.get("sent") or sentence.get("raw") for sentence in row["sentences"]]
-    except (TypeError, AttributeError, ValueError):
+        phrases = [sentence.get("sent") or sentence.get("raw") for sentence in row.get("sentences") or []]
+    except (TypeError, AttributeError, ValueError, RecursionError):
         raise DataError("sentences must be a list of objects with sent, and raw_image_info JSON") from None
     file_name = stored or image_of_ref(text(row, "file_name"))
-    meta = {"ref": row["ref_id"], **{key: row.get(key) for key in ("image_id", "category_id", "split")}}
-    return samples_of_list(details | row, name, images(file_name), phrases, xyxy(row["bbox"]), meta)
+    meta = {"ref": row.get("ref_id"), **{key: row.get(key) for key in ("image_id", "category_id", "split")}}
+    return samples_of_list(details | row, name, images(file_name), phrases, xyxy(row.get("bbox")), meta)
 
 
 FORMAT = Format("jxu124", frozenset({"ref_id", "sentences", "bbox"}), _read, lists="sentences")

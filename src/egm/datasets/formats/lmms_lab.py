@@ -18,7 +18,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row of lmms-lab: a sample for each expression."""
     ref = text(row, "file_name") if "file_name" in row else name
     phrases = row.get("answer")
-    return samples_of_list(row, name, images(image_of_ref(ref)), phrases, xywh(row["bbox"]), {"ref": ref})
+    return samples_of_list(row, name, images(image_of_ref(ref)), phrases, xywh(row.get("bbox")), {"ref": ref})
 
 
 FORMAT = Format("lmms-lab", frozenset({"question_id", "answer", "bbox"}), _read, lists="answer")

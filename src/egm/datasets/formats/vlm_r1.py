@@ -6,7 +6,7 @@ expression or the question around it. Source: om-ai-lab/VLM-R1, `rec_jsons_proce
 
 from __future__ import annotations
 
-from egm.datasets.fields import Row, pixels, text, xyxy
+from egm.datasets.fields import Row, name_of_picture, pixels, refuse_several_pictures, text, xyxy
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.question_phrases import phrase_of
@@ -17,6 +17,7 @@ from egm.types import Sample
 def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row."""
     problem = text(row, "problem")
+    refuse_several_pictures(problem)
     try:
         asked = phrase_of(problem)[0]
     except DataError:
@@ -24,9 +25,9 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     return [
         Sample(
             id=name,
-            image=images(text(row, "image")),
+            image=images(name_of_picture(row.get("image"))),
             phrase=text(row, "normal_caption") if "normal_caption" in row else asked,
-            box=xyxy(row["solution"], "solution"),
+            box=xyxy(row.get("solution"), "solution"),
             size=pixels(row),
             meta={key: row[key] for key in ("dataset_name", "text_type") if isinstance(row.get(key), str)},
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from egm.datasets.check import is_outside, leak_key
+from egm.datasets.check import is_file, is_outside, leak_key
 from egm.datasets.fields import BoxScale
 from egm.datasets.formats import egm_rl
 from egm.datasets.indexed import IndexedDataset
@@ -222,7 +222,7 @@ class _Checks:
     def _is_there(self, image: str | Path) -> bool:
         key = hash(image)  # whole names of millions of pictures would take more memory than all else
         if key not in self._there:
-            self._there[key] = Path(image).is_file()
+            self._there[key] = is_file(image)
         return self._there[key]
 
     def refuse(self) -> None:
