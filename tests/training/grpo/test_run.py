@@ -23,7 +23,7 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
 from egm.training.grpo import run as grpo
-from egm.training.grpo.questions import PromptCollator
+from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import read_rollouts
 from egm.training.grpo.run import make_trainer, run_grpo

@@ -108,7 +108,7 @@ class BatchDecoder:
         """Answer each prompt `group` times, by torch's own random state.
 
         Args:
-            prompts: The questions.
+            prompts: The prompts.
             group: Completions a question.
             max_new_tokens: Where a completion is cut off.
             temperature: 0 takes the likeliest token each time.
@@ -139,7 +139,7 @@ class BatchDecoder:
         """Generate completions, `max_rows` at a time.
 
         Args:
-            prompts: The questions.
+            prompts: The prompts.
             which: The question of each completion.
             max_new_tokens: Where a completion is cut off.
             sampler: How a token is sampled.

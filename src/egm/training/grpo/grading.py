@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from egm.backends.tokens import strip_stop
-from egm.training.grpo.questions import Prompts
+from egm.training.grpo.prompts import Prompts
 from egm.training.rewards.reward import Grades, Reward
 
 

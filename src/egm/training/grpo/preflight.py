@@ -14,7 +14,7 @@ from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
 from egm.models.decode.decoder import BatchDecoder
 from egm.training.grpo.grading import grade
-from egm.training.grpo.questions import PromptCollator, Prompts
+from egm.training.grpo.prompts import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.rewards.reward import Grades, Reward
 from egm.types import Sample

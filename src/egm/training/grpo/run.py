@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
     from trl import GRPOConfig
 
-    from egm.training.grpo.questions import SampleTable
+    from egm.training.grpo.prompts import SampleTable
     from egm.training.grpo.trainer import GroundingGRPOTrainer
 
 _MAIN_FIGURES = (
@@ -137,7 +137,7 @@ def make_trainer(
     from egm.backends.tokens import stop_tokens
     from egm.models.fast.enable import enable_fast_path
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
-    from egm.training.grpo.questions import PromptCollator, PromptPrefetcher
+    from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher
     from egm.training.grpo.rollouts import RolloutWriter
     from egm.training.grpo.trainer import GroundingGRPOTrainer, make_decoder
     from egm.training.shared.callbacks import LogFile, PeriodicEvaluation
@@ -211,7 +211,7 @@ def _open_table(recipe: GRPORecipe) -> SampleTable:
     import torch
 
     from egm.training.data import SYNTHETIC, check_boxes, open_rows
-    from egm.training.grpo.questions import SampleTable
+    from egm.training.grpo.prompts import SampleTable
 
     data = recipe.data
     rows = open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes)

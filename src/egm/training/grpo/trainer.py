@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer over EGM's questions, codec, rewards and decoding.
+"""TRL's GRPOTrainer over EGM's prompts, codec, rewards and decoding.
 
 This is the one place that overrides private methods of TRL. What is replaced, and why:
 
@@ -31,7 +31,7 @@ from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
 from egm.training.grpo.grading import grade
 from egm.training.grpo.packing import PromptPositions, completion_values, pack
-from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, Prompts
+from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
 from egm.training.grpo.vllm import checked_generate

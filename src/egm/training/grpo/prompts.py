@@ -87,7 +87,7 @@ class PromptCollator:
         for sample, ids in zip(samples, batch.ids, strict=True):
             if self.max_tokens is not None and len(ids) > self.max_tokens:
                 raise DataError(
-                    f"the question of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
+                    f"the prompt of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
                     f"{self.max_tokens}: raise it, or lower the image size"
                 )
         sizes = [image.size for image in images]

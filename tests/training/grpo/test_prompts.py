@@ -22,7 +22,7 @@ from egm.models import build_processor
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.training.data import SynthRefRows, open_rows
-from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, SampleTable
+from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher, SampleTable
 from egm.training.recipe import ModelSection
 from egm.training.shared.model import open_model
 
