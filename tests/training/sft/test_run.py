@@ -126,6 +126,19 @@ def test_sigterm_finishes_the_step_and_the_run_goes_on(tmp_path: Path, monkeypat
     assert checkpoint.name in ("checkpoint-1", "checkpoint-2")
 
 
+def test_a_short_run_shows_its_loss_and_that_its_warmup_outlasts_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    optim = {"steps": 1, "batch_size": 4, "learning_rate": 1e-3}  # and the warm-up and log_every that are the default
+    run_sft(toy(optim=optim, run={}), tmp_path / "run")
+    assert "step 1/1: loss " in capfd.readouterr().err
+    assert [line["step"] for line in map(json.loads, (tmp_path / "run" / "log.jsonl").open()) if "loss" in line] == [1]
+    assert caplog.messages == [
+        "the warm-up of 100 steps outlasts the run of 1, so the learning rate gets to 0 at most, and not to "
+        "optim.learning_rate 0.001: set optim.warmup_steps"
+    ]
+
+
 def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     runner = CliRunner()
     made = ["data", "synthetic", "--scenes", "1", "--rationale", "inventory", "--out", str(tmp_path)]

@@ -31,8 +31,9 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
     """
     from transformers import TrainerState
 
-    from egm.training.shared.callbacks import CheckFirstGradients
+    from egm.training.shared.callbacks import CheckFirstGradients, WarnOfWarmup
 
+    trainer.add_callback(WarnOfWarmup())
     if not trainer.is_deepspeed_enabled:  # which keeps gradients elsewhere
         trainer.add_callback(CheckFirstGradients())
     with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
