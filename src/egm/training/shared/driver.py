@@ -86,10 +86,10 @@ def written_whole(trainer: Any, model: Path | None = None) -> Iterator[None]:
     except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
         step, checkpoints = trainer.state.global_step, Path(trainer.args.output_dir)
         folder = model or checkpoints / f"checkpoint-{step}"
-        kept = any(is_whole(other) for other in checkpoints_in(checkpoints.parent) if other != folder)
+        can_resume = any(is_whole(other) for other in checkpoints_in(checkpoints.parent) if other != folder)
         if trainer.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
-        if not kept:
+        if not can_resume:
             advice = "run again without --resume: there is no checkpoint to go on from"
         elif model is None:
             advice = "go on with --resume from the checkpoint before"

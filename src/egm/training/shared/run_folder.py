@@ -51,19 +51,19 @@ def last_checkpoint(recipe: Section, out: Path) -> Path:
     Raises:
         RecipeError: If there is none, it or `run.json` is damaged, or the folder belongs to another recipe.
     """
-    kept = out / "recipe.yaml"
+    recipe_path = out / "recipe.yaml"
     checkpoints = checkpoints_in(out)
     whole = [folder for folder in checkpoints if is_whole(folder)]
-    if not kept.exists() or not whole:
+    if not recipe_path.exists() or not whole:
         raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
     try:
-        before = load_recipe(type(recipe), kept)
+        before = load_recipe(type(recipe), recipe_path)
     except RecipeError as error:
         raise RecipeError(f"{out} holds another run: choose another --out ({error})") from None
     if differing := differences(before, recipe):
         raise RecipeError(
-            f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
-            "--out"
+            f"{recipe_path} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose "
+            "another --out"
         )
     last = whole[-1]
     if fault := damage(last):
