@@ -206,6 +206,9 @@ def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.Mo
     assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
     assert not (tmp_path / "run").exists()
     assert (tmp_path / "run.leaks.txt").read_text() == "a.png\trefcoco/val\n"
+    dry = CliRunner().invoke(app, [*arguments, "--allow-leak", "--dry-run"])
+    assert dry.stdout == "nothing wrong was found in 2 samples; without --dry-run it is trained\n"
+    assert not (tmp_path / "run").exists()
     done = CliRunner().invoke(app, [*arguments, "--allow-leak"])
     assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # the rest is for people
     assert "step 1/1: loss " in done.stderr

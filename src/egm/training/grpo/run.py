@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from egm.datasets import open_dataset
@@ -108,6 +109,20 @@ def run_grpo(
         note(out, seconds=seconds, loss=loss, steps=trainer.state.global_step)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def check_grpo(recipe: GRPORecipe, out: Path, *, check: bool = True) -> None:
+    """Check all that `run_grpo` checks before its first step, 16 rollouts with it; nothing is trained or written.
+
+    Raises:
+        EgmError: As `run_grpo` does.
+    """
+    need("egm grpo", *TRAINING_PACKAGES)
+    from egm.training.shared.run_folder import check_free
+
+    check_free(out)
+    with TemporaryDirectory() as folder:  # a trainer makes its folder
+        make_trainer(recipe, Path(folder), check=check)
 
 
 def make_trainer(
