@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from egm.models.decode.decoder import BatchDecoder
-from egm.training.grpo.questions import PromptPrefetcher
+from egm.training.grpo.prompts import PromptPrefetcher
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
 from egm.training.grpo.run import run_grpo

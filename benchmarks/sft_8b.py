@@ -34,6 +34,7 @@ from trl import SFTConfig, SFTTrainer
 
 from egm.boxes import Box
 from egm.codecs import get_codec
+from egm.datasets import Dataset as SampleDataset
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_config, build_processor, get_preset
 from egm.training.data import DatasetRows
@@ -163,7 +164,7 @@ def flops(model: Any, batch: dict[str, Any], way: str) -> float:
 def measure(kind: str, way: str, options: argparse.Namespace, samples: list[Sample], folder: Path) -> list[str]:
     recipe, processor = make_recipe(options, way), build_processor()
     processor.image_processor.size = {"shortest_edge": 64 * 64, "longest_edge": 4096 * 32 * 32}
-    model, rows = make_model(options.preset, processor, options.dtype), DatasetRows(samples)
+    model, rows = make_model(options.preset, processor, options.dtype), DatasetRows(SampleDataset("benchmark", samples))
     set_seed(recipe.run.seed)
     if kind == "egm":
         trainer: Any = make_trainer(recipe, model, processor, rows, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from egm.training.sft.recipe import SFTRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GOOD = "model: {name: tiny-s, from_scratch: true}\noptim: {steps: 10}\n"
+NO_BOOLEANS = ("1", "0", "'yes'", '"true"', "1.0", "[true]")
+NO_NUMBERS = ("true", "no", "'10'", "'1e1_0'", "99999999999999999999999", "9" * 4000)
+BOMB = "".join(f"{name}: &{name} [{', '.join(9 * [f'*{before}'])}]\n" for before, name in pairwise("abcdefghi"))
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -79,6 +83,35 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
         ("model: [\n", "is not YAML at line"),
         ("- a\n- b\n", "must hold keys such as model: and optim:, not a list"),
         ("", "must hold keys"),
+        *((f"{GOOD}run: {{compile: {word}}}", "run.compile: input should be true or false") for word in NO_BOOLEANS),
+        *((f"model: {{name: x}}\noptim: {{steps: {word}}}", "optim.steps: input should be a") for word in NO_NUMBERS),
+        *((f"{GOOD}run: {{seed: {word}}}", "run.seed: input should be ") for word in (*NO_NUMBERS, "-1", "4294967296")),
+        ("model: {name: x}\noptim: {steps: 1, learning_rate: yes}", "learning_rate: input should be a number"),
+        ("model: {name: x}\noptim: {steps: 1, learning_rate: '0.1'}", "should be a number, not '0.1'"),
+        ("model: {name: x}\noptim: {steps: 1, warmup_steps: on}", "warmup_steps: input should be a number, not True"),
+        ("model: {name: x}\noptim: {epochs: true}", "optim.epochs: input should be a number, not True"),
+        ("model: {name: x}\noptim: {epochs: 1.0e+300}", "optim.epochs: input should be less than or equal to 100000"),
+        (f"{GOOD}data: {{train: [{{path: a, weight: true}}]}}", "data.train.0.weight: input should be a number"),
+        ("model: {name: x, lora: {rank: true}}\noptim: {steps: 1}", "model.lora.rank: input should be a number"),
+        ("model: {name: x, preset: y}\noptim: {steps: 1}", "unknown key 'model.preset'; did you mean 'name'?"),
+        ("model: {name: x, seed: 1}\noptim: {steps: 1}", "unknown key 'model.seed'; did you mean 'run.seed'?"),
+        ("model: {name: x}\noptim: {steps: 1, steps: 2}", "has the key 'steps' twice, again at line 2"),
+        ("model: {name: x}\nmodel: {name: y}\noptim: {steps: 1}", "has the key 'model' twice, again at line 2"),
+        (f"{GOOD}data: {'[' * 5000}", "is nested more deeply than any recipe"),
+        (f"{GOOD}data: {'{a: ' * 300}{'}' * 300}", "is nested more deeply than any recipe"),
+        (f"{GOOD}data: {{train: {'9' * 5000}}}", "is not YAML at line 3: '999999"),
+        (f"{GOOD}data: {{train: 2020-99-99}}", "is not YAML at line 3: '2020-99-99' is no timestamp that can be read"),
+        (f"{GOOD}data: {{train: !!int abc}}", "is not YAML at line 3: 'abc' is no int that can be read"),
+        (f"{GOOD}data: {{train: !!float abc}}", "is not YAML at line 3: 'abc' is no float that can be read"),
+        (f"{GOOD}data: {{train: !!bool abc}}", "is not YAML at line 3: 'abc' is no bool that can be read"),
+        (f"{GOOD}data: {{train: !!timestamp abc}}", "'abc' is no timestamp that can be read"),
+        (f"{GOOD}data: {{train: !!python/name:os.system x}}", "could not determine a constructor"),
+        (f"{GOOD}data: {{? [a] : b}}", "is not YAML at line 3: found unhashable key"),
+        (f"{GOOD}data: &a {{b: *a}}", "has an anchor that holds itself"),
+        (f"a: &a [{', '.join('x' * 9)}]\n{BOMB}", "holds more than 100,000 values with its anchors written out"),
+        (f"{GOOD}# {'x' * 1_000_000}", "is longer than 1,000,000 characters"),
+        (f"{GOOD}data: \x01", "is not YAML: "),
+        (f"{GOOD}data: {{train: {'x' * 5000}, prompt: [{'y' * 5000}]}}", "..."),
     ],
 )  # fmt: skip
 def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> None:
@@ -87,6 +120,7 @@ def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> N
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "recipe.yaml" in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +158,23 @@ def test_a_setting_can_open_a_section(tmp_path: Path) -> None:
     assert recipe.eval is not None
 
 
-@pytest.mark.parametrize("setting", ["steps", "model.name.x=1", "optim.steps=["])
+def test_what_yaml_means_by_a_number_stays_one(tmp_path: Path) -> None:
+    text = "model: {name: x}\noptim: {<<: {steps: 9, weight_decay: 1}, steps: 10, learning_rate: 1e-5}\n"
+    settings = ["run.seed=4294967295", "optim.epochs=null", "run.compile=on", "optim.beta2=9e-1"]
+    recipe = load_recipe(SFTRecipe, written(tmp_path, text), settings)
+    assert (recipe.optim.learning_rate, recipe.optim.weight_decay, recipe.optim.beta2) == (1e-5, 1.0, 0.9)
+    assert (recipe.run.seed, recipe.run.compile) == (4294967295, True)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("steps", "model.name.x=1", "optim.steps=[", "optim.steps=!!int abc", f"optim.steps={'9' * 5000}"),
+        *(f"data={'[' * 9999}", "data.train=2020-99-99", "data={train: a, train: b}"),
+    ],
+)
 def test_wrong_settings(tmp_path: Path, setting: str) -> None:
-    with pytest.raises(RecipeError, match="setting"):
+    with pytest.raises(RecipeError, match="setting") as caught:
         load_recipe(SFTRecipe, written(tmp_path, GOOD), [setting])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300

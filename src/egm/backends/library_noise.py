@@ -29,10 +29,11 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def without_false_alarms(*, tied: Collection[str]) -> Iterator[None]:
-    """Silence two warnings of a training that tell of nothing wrong, and no other.
+    """Silence three warnings of a training that tell of nothing wrong, and no other.
 
-    TRL asks transformers for a property by the name that it had before, at each step; and a checkpoint that goes on is
-    said to miss weights which it holds under the name of those that they are tied to.
+    TRL and PEFT ask transformers for a property by the name that it had before; a model's configuration takes the
+    padding token of its tokenizer; and a checkpoint that goes on is said to miss weights which it holds under the name
+    of those that they are tied to.
 
     Args:
         tied: Names of the weights that are tied to others.
@@ -41,13 +42,16 @@ def without_false_alarms(*, tied: Collection[str]) -> Iterator[None]:
     def tells(record: logging.LogRecord) -> bool:
         said = record.getMessage()
         missing = re.findall(r"'([^']*)'", said) if said.startswith("There were missing keys") else []
-        return not missing or not set(missing) <= set(tied)
+        false = said.startswith("The tokenizer has new PAD/BOS/EOS tokens") or (missing and set(missing) <= set(tied))
+        return not false
 
-    logger = logging.getLogger("transformers.trainer")
-    logger.addFilter(tells)
+    loggers = [logging.getLogger(f"transformers.{module}") for module in ("trainer", "trainer_utils")]
+    for logger in loggers:
+        logger.addFilter(tells)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield
     finally:
-        logger.removeFilter(tells)
+        for logger in loggers:
+            logger.removeFilter(tells)

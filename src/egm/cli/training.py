@@ -14,6 +14,7 @@ import typer
 Recipe = Annotated[Path, typer.Argument(help="YAML file; recipes/ holds some.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check recipe, data, model and run folder; train nothing.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting over the recipe's, such as optim.steps=100.")
 ]
@@ -43,6 +44,12 @@ def keys_option(module: str, recipe: str) -> Any:
 def run_folder(out: Path | None, recipe: Path) -> Path:
     """Return the run folder: `--out`, or one named after the recipe."""
     return out if out is not None else Path("runs") / recipe.stem
+
+
+def say_checked(samples: int | None = None) -> None:
+    """Print that nothing wrong was found, and in how many samples of files."""
+    of = f" in {samples:,} samples" if samples else ""
+    print(f"nothing wrong was found{of}; without --dry-run it is trained")
 
 
 def say(model: Path | None, run: Path) -> None:

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
 from egm.datasets.fields import BoxScale, short
-from egm.errors import DataError
+from egm.errors import DataError, EgmError
 from egm.types import Sample
 
 
-class Dataset(Sequence[Sample]):
+class SampleSource(Sequence[Sample]):
+    """Numbered samples of a file, read beforehand or when they are taken, and what is known of that file.
+
+    Attributes:
+        name: What it is called in reports, such as `refcoco/val`.
+        kind: Name of the format that it was read from.
+        scale: On which scale that format gives boxes.
+        names_files: Whether `scan` names the files of pictures, rather than pictures inside the file.
+    """
+
+    name: str
+    kind: str = ""
+    scale: BoxScale = "pixels"
+    names_files: bool = True
+
+    @property
+    def place(self) -> str:
+        """Where the samples are, for messages: the file, or else the name."""
+        return self.name
+
+    @abstractmethod
+    def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
+        """Go through all once: where each sample is, and it, without a picture inside the file, or its fault."""
+
+
+class Dataset(SampleSource):
     """Samples read from a file, all checked, in the order of the file.
 
     Args:
@@ -31,8 +57,6 @@ class Dataset(Sequence[Sample]):
     Raises:
         DataError: If there are none, or two have the same id.
     """
-
-    names_files = True
 
     def __init__(
         self,
@@ -88,6 +112,10 @@ class Dataset(Sequence[Sample]):
         part = copy.copy(self)
         part._samples = self._samples[:count]
         return part
+
+    def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
+        """Go through the annotations; see `SampleSource.scan`."""
+        return ((f"sample {sample.id}", sample) for sample in self.annotations())
 
     def annotations(self) -> Sequence[Sample]:
         """The samples without their pictures where those lie inside the file; cheap to go through."""

@@ -10,11 +10,12 @@ import dataclasses
 import os
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from egm.datasets import jsonl, parquet
+from egm.datasets.dataset import SampleSource
 from egm.datasets.fields import Row
 from egm.datasets.formats.base import Format
 from egm.datasets.formats.recognise import known_columns, recognise
@@ -34,7 +35,7 @@ GROUP_BYTES = 256 * 2**20
 _MOST_GROUPS = 16
 
 
-class IndexedDataset(Sequence[Sample]):
+class IndexedDataset(SampleSource):
     """Samples of a file that are read when they are taken.
 
     Attributes:
@@ -47,13 +48,17 @@ class IndexedDataset(Sequence[Sample]):
         names_files: Whether `scan` names the files of pictures, rather than pictures inside the file.
     """
 
-    names_files = True
     bounds: NDArray[np.int64] | None = None
     window = 1
 
     def __init__(self, path: Path, known: Format, images: ImageRoot) -> None:
         self.name, self.path, self.format, self._images = path.stem, path, known, images
         self.kind, self.scale = known.name, known.scale
+
+    @property
+    def place(self) -> str:
+        """The file."""
+        return str(self.path)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -68,10 +73,6 @@ class IndexedDataset(Sequence[Sample]):
 
     @abstractmethod
     def _at(self, index: int) -> Sample: ...
-
-    @abstractmethod
-    def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
-        """Go through the file once: where each sample is, and it, without a picture inside the file, or its fault."""
 
     def _read(self, row: Row, number: int) -> list[Sample]:
         return samples_of(row, self.format.read, f"{self.name}/{number}", self._images)

@@ -80,7 +80,7 @@ class LatencySection(Section):
     """Questions of a batch, for the load; as many are answered before, not measured."""
     batches: int = Field(default=3, ge=1)
     """Batches of the load."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the pictures."""
 
     @model_validator(mode="after")

@@ -7,22 +7,66 @@ it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from egm.errors import RecipeError, closest
+from egm.training.yaml_reader import NotYamlError, read_yaml, shortened
 
 Part = Literal["vision_tower", "projector", "language_model", "embeddings"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
+
+
+_LARGEST = 2**32 - 1
+"""Largest whole number in a recipe: the largest seed that NumPy takes, and more than any count could be."""
+_POWER_OF_TEN = re.compile(r"[-+]?[0-9]{1,20}(\.[0-9]{0,20})?[eE][-+]?[0-9]{1,3}")
 
 
 class Section(BaseModel):
     """A section of a recipe: frozen, no unknown keys, the docstring under a key is its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_their_sorts(cls, content: Any) -> Any:
+        """Refuse what pydantic would turn into another sort: true is no number, and neither 1 nor "yes" is true."""
+        faults = []
+        for name, value in content.items() if isinstance(content, dict) else ():
+            if name in cls.model_fields and (says := _other_sort(value, cls.model_fields[name].annotation)):
+                wrong = PydanticCustomError("sort", "input should be {sort}", {"sort": says})
+                faults.append(InitErrorDetails(type=wrong, loc=(name,), input=value))
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return content
+
+
+def _other_sort(value: Any, annotation: Any) -> str | None:
+    """Say what a value should be that is of another sort than its key."""
+    sorts = _plain_sorts(annotation)
+    numbers = sorts & {int, float}
+    if bool in sorts and not (isinstance(value, bool) or value is None):
+        return "true or false"
+    if numbers and isinstance(value, bool):
+        return "a number"
+    # YAML takes 1e-5, without a point, for a text.
+    if numbers and isinstance(value, str) and not (float in numbers and _POWER_OF_TEN.fullmatch(value)):
+        return "a number"
+    return f"at most {_LARGEST}" if int in numbers and isinstance(value, int) and value > _LARGEST else None
+
+
+def _plain_sorts(annotation: Any) -> set[Any]:
+    """Return what of `bool`, `int`, `float` and `str` an annotation takes by itself, not in a list."""
+    if hasattr(annotation, "__metadata__") or get_origin(annotation) in (Union, UnionType):
+        parts = get_args(annotation)[:1] if hasattr(annotation, "__metadata__") else get_args(annotation)
+        return {sort for part in parts for sort in _plain_sorts(part)}
+    return {annotation} & {bool, int, float, str}
 
 
 class LoraSection(Section):
@@ -35,7 +79,8 @@ class LoraSection(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the first factor."""
     modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers that get one; the default is every one of the language model."""
+    """Names of the linear layers that get one: the last part, such as `qkv`, or more of it, such as `attn.proj` or
+    `blocks.0.attn.proj`. The default is every one of the language model."""
     full: tuple[Literal["projector"], ...] = ()
     """Parts that are trained whole beside the adapter."""
 
@@ -102,7 +147,7 @@ Sources: TypeAlias = Annotated[
 class RunSection(Section):
     """How the run goes about it."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of weights, data order and everything else random."""
     workers: int = Field(default=0, ge=0)
     """Processes that make batches; 0 makes them in the trainer."""
@@ -127,6 +172,15 @@ class RunSection(Section):
         return self
 
 
+_ALSO_CALLED = {
+    **dict.fromkeys(("preset", "size", "path", "checkpoint", "model"), "name"),
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "r": "rank",
+    "target_modules": "modules",
+}
+"""What other tools call keys of recipes."""
+
 _STAGES = ("sft", "grpo", "reproduce")
 """What a recipe may say it is of, each the name of a command."""
 
@@ -143,19 +197,17 @@ def load_recipe(kind: type[AnyRecipe], path: str | Path, overrides: list[str] | 
 
     Raises:
         RecipeError: If the file cannot be read, is of another stage, or a key or value is wrong: it is named, with the
-            nearest right one.
+            nearest right one, or all that are known.
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}: check the path, or start from one in recipes/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where is not None else ""
-        raise RecipeError(f"recipe {path} is not YAML{line}: {getattr(error, 'problem', error)}") from None
+    except NotYamlError as fault:
+        raise RecipeError(f"recipe {path} {fault}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must hold keys such as model: and optim:, not a {type(content).__name__}")
     stage, own = content.get("stage"), kind.model_fields["stage"].default
@@ -191,9 +243,9 @@ def override(content: dict[str, Any], setting: str) -> None:
         content[section] = inner
         content = inner
     try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"setting {setting!r}: the value is not YAML") from None
+        content[last] = read_yaml(value)
+    except NotYamlError as fault:
+        raise RecipeError(f"setting {shortened(setting)}: the value {fault}") from None
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -209,16 +261,29 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in place)
     if fault["type"] == "extra_forbidden":
         known = list(_section_at(kind, place[:-1]).model_fields)
-        near = closest(str(place[-1]), known, cutoff=0.6)
+        near = _meant(str(place[-1]), known, kind)
         hint = f"did you mean {near!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {name!r}; {hint}"
+        return f"unknown key {shortened(name)}; {hint}"
     if fault["type"] == "value_error":
         return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
     if fault["type"] == "missing":
         return f"key {name!r} is missing"
     if fault["type"] == "union_tag_invalid":
         return f"{name}: unknown kind {fault['ctx']['tag']!r}; known kinds: {fault['ctx']['expected_tags']}"
-    return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+    return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {shortened(fault['input'])}"
+
+
+def _meant(key: str, known: list[str], kind: type[BaseModel]) -> str | None:
+    """Return the key that an unknown one was probably meant to be: of its section, or the same key of another."""
+    called = _ALSO_CALLED.get(key.lower())
+    if called in known:
+        return called
+    if near := closest(key, known, cutoff=0.6):
+        return near
+    for section, field in kind.model_fields.items():
+        if any(key in inner.model_fields for inner in _sections(field.annotation)):
+            return f"{section}.{key}"
+    return None
 
 
 def _section_at(kind: Any, path: list[Any]) -> Any:

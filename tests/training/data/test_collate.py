@@ -87,7 +87,7 @@ def test_each_picture_is_loaded_and_cut_once_however_many_phrases_it_has(
         loaded.append(source)
         return load_image(source)
 
-    monkeypatch.setattr("egm.training.data.collate.load_image", counted)
+    monkeypatch.setattr("egm.training.data.pictures.load_image", counted)
     rows = []
     for name, size in (("a.png", (64, 64)), ("b.png", (100, 75))):  # the second has to be resized
         Image.effect_noise(size, 80).save(tmp_path / name)

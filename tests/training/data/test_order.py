@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egm.boxes import Box
+from egm.datasets import Dataset
 from egm.errors import RecipeError
 from egm.training.data import Blocks, DatasetRows, MixedRows, Order
 from egm.training.data.order import permuted
@@ -19,7 +20,8 @@ from egm.types import Sample
 
 
 def rows(count: int, name: str = "s", per_row: int = 1) -> DatasetRows:
-    return DatasetRows([Sample(f"{name}{i}", f"{name}{i}.jpg", "it", Box(0, 0, 9, 9)) for i in range(count)], per_row)
+    samples = [Sample(f"{name}{i}", f"{name}{i}.jpg", "it", Box(0, 0, 9, 9)) for i in range(count)]
+    return DatasetRows(Dataset(name, samples), per_row)
 
 
 @given(st.integers(1, 300), st.tuples(*[st.integers(0, 2**64 - 1)] * 4))

@@ -12,7 +12,7 @@ import torch
 from egm.models import build_processor
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.training.grpo.branching import GroupSampler
-from egm.training.grpo.questions import Prompts
+from egm.training.grpo.prompts import Prompts
 from egm.training.grpo.recipe import RolloutSection
 from egm.training.grpo.rollouts import read_rollouts
 from egm.training.grpo.run import run_grpo

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from egm.codecs import get_codec
 from egm.training.data import SynthRefRows
-from egm.training.grpo.questions import PromptCollator, SampleTable
+from egm.training.grpo.prompts import PromptCollator, SampleTable
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.run import make_trainer
 from egm.training.recipe import ModelSection, dump_recipe, load_recipe

@@ -26,7 +26,7 @@ from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.publish.merge import load_merged
 from egm.training.grpo import run as grpo
-from egm.training.grpo.questions import PromptCollator
+from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.rollouts import read_rollouts
 from egm.training.grpo.run import make_trainer, rows_per_pass, run_grpo, trl_arguments
 from egm.training.grpo.trainer import make_decoder
@@ -234,7 +234,7 @@ def test_a_question_for_which_there_is_no_room_is_refused() -> None:
     processor, samples = build_processor(), SynthRef("val").samples(0)
     [ids] = PromptCollator(processor, CODEC, None, None)(samples[:1]).ids
     assert PromptCollator(processor, CODEC, None, len(ids))(samples[:1]).ids == [ids]
-    says = f"the question of sample {samples[0].id} takes {len(ids)} tokens, over rollout.max_prompt {len(ids) - 1}"
+    says = f"the prompt of sample {samples[0].id} takes {len(ids)} tokens, over rollout.max_prompt {len(ids) - 1}"
     with pytest.raises(DataError, match=re.escape(says)):
         PromptCollator(processor, CODEC, None, len(ids) - 1)(samples[:1])
 

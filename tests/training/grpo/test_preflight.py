@@ -15,7 +15,7 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.models import build_processor
 from egm.training.grpo.preflight import preflight
-from egm.training.grpo.questions import PromptCollator, Prompts
+from egm.training.grpo.prompts import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.rewards.reward import Reward, RewardSection
 from egm.types import Sample

@@ -19,7 +19,7 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.draw import BOX_COLOUR, TRUTH_COLOUR
 from egm.models import build_processor
-from egm.training.grpo.questions import PromptCollator
+from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.rollouts import RolloutWriter, read_rollouts, write_page
 from egm.training.rewards.reward import IoU, Reward, RewardSection
 from egm.types import Sample

@@ -23,7 +23,7 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError, ModelError, RecipeError
 from egm.training.grpo import run as grpo
-from egm.training.grpo.questions import PromptCollator
+from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import read_rollouts
 from egm.training.grpo.run import make_trainer, run_grpo
@@ -86,6 +86,18 @@ def test_the_run_folder_says_what_was_done(trained: Path) -> None:
     from egm.grounder import Grounder
 
     assert Grounder.load(trained / "model", device="cpu").codec.name == "qwen3_vl"
+
+
+def test_a_dry_run_checks_and_writes_nothing(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_recipe(toy()))
+    arguments = ["grpo", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]
+    done = CliRunner().invoke(app, [*arguments, "--skip-preflight"])
+    assert done.stdout == "nothing wrong was found; without --dry-run it is trained\n", done.output
+    refused = CliRunner().invoke(app, [*arguments, "--set", "rollout.max_new_tokens=2"])
+    assert isinstance(refused.exception, EgmError)
+    assert str(refused.exception).startswith("preflight: ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_step_is_logged_also_where_it_is_measured(tmp_path: Path) -> None:

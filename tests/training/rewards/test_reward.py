@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import random
@@ -18,12 +17,10 @@ from pydantic import ValidationError
 from egm.backends import ScriptedBackend
 from egm.boxes import Box, giou, iou
 from egm.codecs import get_codec
-from egm.errors import DataError, RecipeError
+from egm.errors import DataError
 from egm.evaluate import evaluate
 from egm.grounder import Grounder
-from egm.models import build_processor
 from egm.training.rewards.reward import Reward, RewardSection
-from egm.training.rewards.verl import compute_score
 from egm.types import Completion, Sample
 
 CODEC = get_codec("qwen3_vl")
@@ -215,64 +212,3 @@ def test_accuracy_is_that_of_evaluation(tmp_path: Path) -> None:
     assert 0.1 < grades.accuracy() < 0.9
     assert summary["accuracy"] == pytest.approx(grades.accuracy())
     assert grades.totals.mean() == pytest.approx(summary["mean_iou"])
-
-
-def test_verl_gets_the_same_reward() -> None:
-    section = {
-        "terms": [{"kind": "mix"}, {"kind": "giou_below", "weight": 0.5}],
-        "format_gate": {"factor": 0.5},
-        "repetition": {},
-    }
-    function = reward(**section)
-    for sample, reply in answers(60, seed=1):
-        assert sample.box is not None and sample.size is not None  # noqa: PT018
-        truth, size = tuple(sample.box), sample.size
-        extra = {"width": size[0], "height": size[1], "amodal": sample.amodal, "split": "train", "index": 3}
-        ours = function([None], [reply.text], None, truth=[truth], size=[size], amodal=[sample.amodal])[0]
-        for ground_truth in (list(truth), json.dumps(truth)):
-            theirs = compute_score("egm", reply.text, ground_truth, extra, reward=section, more="of verl's")
-            assert theirs["score"] == ours
-        assert theirs["acc"] == float(theirs["iou"] >= 0.5)
-
-
-def test_verl_finds_the_reward_under_the_path_that_clusters_name() -> None:
-    import egm.training.verl
-
-    # verl runs the file that its configuration names, as a module of another name.
-    spec = importlib.util.spec_from_file_location("custom_module", egm.training.verl.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.compute_score is compute_score
-
-
-def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
-    tokenizer = build_processor().tokenizer
-    tokenizer.save_pretrained(tmp_path)
-    section = {"terms": [{"kind": "iou"}], "overlong": {"limit": 60, "buffer": 40}}
-    completion = text(NEAR)
-    ids = [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
-    ours = reward(**section)([None], [completion], [ids], truth=[tuple(TRUTH)], size=[SIZE])[0]
-    extra = {"width": SIZE[0], "height": SIZE[1]}
-    given = {"reward": section, "tokenizer": str(tmp_path)}
-    assert ours < HIT
-    assert compute_score("egm", completion, tuple(TRUTH), extra, **given)["score"] == ours
-
-
-@pytest.mark.parametrize(
-    ("extra", "options", "error", "says"),
-    [
-        ({}, {}, DataError, "lacks width and height"),
-        ({"width": 9, "height": 9}, {"reward": {"overlong": {"limit": 9}}}, DataError, "name a tokenizer"),
-        (
-            {"width": 9, "height": 9},
-            {"reward": {"terms": [{"kind": "x"}]}},
-            RecipeError,
-            "reward: terms.0: unknown kind",
-        ),
-    ],
-)
-def test_verl_is_told_what_is_wrong(extra: Any, options: Any, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        compute_score("egm", text(NEAR), tuple(TRUTH), extra, **options)

@@ -126,6 +126,19 @@ def test_sigterm_finishes_the_step_and_the_run_goes_on(tmp_path: Path, monkeypat
     assert checkpoint.name in ("checkpoint-1", "checkpoint-2")
 
 
+def test_a_short_run_shows_its_loss_and_that_its_warmup_outlasts_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    optim = {"steps": 1, "batch_size": 4, "learning_rate": 1e-3}  # and the warm-up and log_every that are the default
+    run_sft(toy(optim=optim, run={}), tmp_path / "run")
+    assert "step 1/1: loss " in capfd.readouterr().err
+    assert [line["step"] for line in map(json.loads, (tmp_path / "run" / "log.jsonl").open()) if "loss" in line] == [1]
+    assert caplog.messages == [
+        "the warm-up of 100 steps outlasts the run of 1, so the learning rate gets to 0 at most, and not to "
+        "optim.learning_rate 0.001: set optim.warmup_steps"
+    ]
+
+
 def test_a_jsonl_file_fine_tunes_the_embedded_model(tmp_path: Path) -> None:
     runner = CliRunner()
     made = ["data", "synthetic", "--scenes", "1", "--rationale", "inventory", "--out", str(tmp_path)]
@@ -193,6 +206,9 @@ def test_leaks_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.Mo
     assert "2 samples show 1 images of evaluation splits: a.png is in refcoco/val" in str(refused.exception)
     assert not (tmp_path / "run").exists()
     assert (tmp_path / "run.leaks.txt").read_text() == "a.png\trefcoco/val\n"
+    dry = CliRunner().invoke(app, [*arguments, "--allow-leak", "--dry-run"])
+    assert dry.stdout == "nothing wrong was found in 2 samples; without --dry-run it is trained\n"
+    assert not (tmp_path / "run").exists()
     done = CliRunner().invoke(app, [*arguments, "--allow-leak"])
     assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # the rest is for people
     assert "step 1/1: loss " in done.stderr

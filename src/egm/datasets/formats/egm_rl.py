@@ -26,6 +26,9 @@ from egm.datasets.question_phrases import phrase_of
 from egm.errors import DataError
 from egm.types import Sample
 
+OFFICIAL = "grounding"
+"""The `data_source` of the official EGM files, whose `ground_truth` is on the 0-1000 scale."""
+
 
 def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row for reinforcement learning."""
@@ -47,7 +50,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     size = pixels(extra)
     if extra.get("bbox") is not None:
         box = xyxy(extra["bbox"], "extra_info.bbox")
-    elif row.get("data_source") == "grounding":
+    elif row.get("data_source") == OFFICIAL:
         box = scaled_1000(truth, size, "ground_truth")
     else:
         raise DataError(

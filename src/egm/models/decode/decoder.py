@@ -108,7 +108,7 @@ class BatchDecoder:
         """Answer each prompt `group` times, by torch's own random state.
 
         Args:
-            prompts: The questions.
+            prompts: The prompts.
             group: Completions a question.
             max_new_tokens: Where a completion is cut off.
             temperature: 0 takes the likeliest token each time.
@@ -139,7 +139,7 @@ class BatchDecoder:
         """Generate completions, `max_rows` at a time.
 
         Args:
-            prompts: The questions.
+            prompts: The prompts.
             which: The question of each completion.
             max_new_tokens: Where a completion is cut off.
             sampler: How a token is sampled.
@@ -156,12 +156,14 @@ class BatchDecoder:
         with grouped_attention(policy), self._on_device():
             for start in range(0, len(which), rows):
                 chosen = which[start : start + rows]
-                own = None if uniforms is None else uniforms[start : start + rows].to(self.device)
+                row_uniforms = None if uniforms is None else uniforms[start : start + rows].to(self.device)
                 # Of the prompts only those that this part answers are read; completions name them by place among these.
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                job = _Job(policy, answered, max_new_tokens, sampler, own, stops, logprobs=logprobs, pad=self._pad)
+                job = _Job(
+                    policy, answered, max_new_tokens, sampler, row_uniforms, stops, logprobs=logprobs, pad=self._pad
+                )
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -257,9 +259,9 @@ class BatchDecoder:
         memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
         most = memory // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
         key = (rows, length, job.sampler, job.stops, job.logprobs)  # all that a recorded step depends on
-        if (kept := self._states.pop(key, None)) is not None:
-            self._states[key] = kept  # the one used last goes last
-            return kept
+        if (state := self._states.pop(key, None)) is not None:
+            self._states[key] = state  # the one used last goes last
+            return state
         state = DecodeState(
             rows,
             length,
@@ -295,11 +297,11 @@ class BatchDecoder:
         positions = position_ids(table, [prompts.grids[picture] for picture in prompts.pictures], mask, core.config)
         causal = torch.ones(length, length, dtype=torch.bool).tril()  # (P, P), query by key
         # (U, P, P); padding sees itself, so that no query is left without anything to see.
-        seen = (causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool)
+        visible = (causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool)
         cache, device, dtype = StaticKVCache(), self.device, core.get_input_embeddings().weight.dtype
         output = core(
             input_ids=table.to(device),
-            attention_mask=additive_mask(seen[:, None].to(device), dtype),
+            attention_mask=additive_mask(visible[:, None].to(device), dtype),
             position_ids=positions.to(device),
             pixel_values=prompts.pixels.to(device, dtype),
             image_grid_thw=prompts.grids,

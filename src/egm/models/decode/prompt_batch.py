@@ -32,7 +32,7 @@ class PromptBatch:
     grids: list[tuple[int, int, int]]
 
     def part(self, chosen: Sequence[int]) -> PromptBatch:
-        """Return the questions with these numbers, with the pictures that they are about."""
+        """Return the prompts with these numbers, with the pictures that they are about."""
         shown = sorted({self.pictures[number] for number in chosen})
         ids, pictures = [self.ids[number] for number in chosen], [self.pictures[number] for number in chosen]
         if len(shown) == len(self.grids):
@@ -50,11 +50,11 @@ class PromptBatch:
 def make_prompts(
     processor: Any, texts: Sequence[str], pictures: Sequence[int], images: Sequence[Any], *, threads: int = 1
 ) -> PromptBatch:
-    """Make the questions.
+    """Make the prompts.
 
     Args:
         processor: A processor of the Qwen3-VL family.
-        texts: The questions as the chat template writes them, with one placeholder for the picture.
+        texts: The prompts as the chat template writes them, with one placeholder for the picture.
         pictures: Which image each question is about.
         images: Upright RGB pictures.
         threads: How many threads process them.

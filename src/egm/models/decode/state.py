@@ -257,12 +257,12 @@ class DecodeState:
         Each try writes a token, so all that a step writes is put back. Keys and values are not: the column written is
         that of the cursor, and the step to come writes the same there.
         """
-        kept = [self._tokens, self._positions, self.finished, self._output, self._mask, self._cursor]
-        kept += [] if self._logprobs is None else [self._logprobs]
-        saved = [tensor.clone() for tensor in kept]
+        buffers = [self._tokens, self._positions, self.finished, self._output, self._mask, self._cursor]
+        buffers += [] if self._logprobs is None else [self._logprobs]
+        saved = [tensor.clone() for tensor in buffers]
 
         def restore() -> None:
-            for tensor, value in zip(kept, saved, strict=True):
+            for tensor, value in zip(buffers, saved, strict=True):
                 tensor.copy_(value)
 
         stream = _side_stream(self.finished.device)

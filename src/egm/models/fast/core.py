@@ -74,11 +74,14 @@ def _core_forward(
     grid = torch.tensor(host_grids(image_grid_thw))  # (images, 3), on the CPU: it is read there
     if not torch.is_autocast_enabled(pixel_values.device.type):  # else the first product casts, once
         pixel_values = pixel_values.type(self.visual.dtype)
-    seen = self.visual(pixel_values, grid_thw=grid, return_dict=True)
+    vision_output = self.visual(pixel_values, grid_thw=grid, return_dict=True)
     embeddings = self.get_input_embeddings()(input_ids)
     if torch.is_autocast_enabled(embeddings.device.type):  # the residual stream too, as in a model loaded in that type
         embeddings = embeddings.to(torch.get_autocast_dtype(embeddings.device.type))
-    features, deepstack = seen.pooler_output, seen.deepstack_features  # (M, D), and so for each level of DeepStack
+    features, deepstack = (
+        vision_output.pooler_output,
+        vision_output.deepstack_features,
+    )  # (M, D), and so for each level of DeepStack
     if pictures is not None:  # (M, D) -> (L, D): a picture's features as often as the text shows it
         index = _shared(grid, pictures, self.config.vision_config.spatial_merge_size).to(features.device)
         features, deepstack = features[index], [level[index] for level in deepstack]

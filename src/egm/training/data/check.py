@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from egm.datasets.check import is_file, is_outside, leak_key
+from egm.datasets.dataset import SampleSource
 from egm.datasets.fields import BoxScale
 from egm.datasets.formats import egm_rl
-from egm.datasets.indexed import IndexedDataset
 from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
 from egm.files import write_text
@@ -101,13 +101,13 @@ def check_rows(
     for dataset in datasets:
         found = _Checks(dataset, thinking=thinking, max_length=max_length, length=length)
         faults.append(found)
-        for place, sample in _scan(dataset):
+        for place, sample in dataset.scan():
             found.look(place, sample)
             if isinstance(sample, Sample):
                 leaks.look(sample)
     nameless = [data for data in datasets if _hides_names(data)]
     if nameless and unknown is None:
-        unknown = f"the pictures inside {_name(nameless[0])} have no names to tell them by"
+        unknown = f"the pictures inside {nameless[0].place} have no names to tell them by"
     verdict = leaks.verdict(unknown, allow=allow_leak, listing=listing)
     for found in faults:
         found.refuse()
@@ -127,7 +127,7 @@ def check_boxes(rows: Rows) -> None:
         broken = _Fault("cannot be read", "mend or drop them")
         no_box = _Fault("without a box", "a reward needs the true box in every row")
         total = 0
-        for place, sample in _scan(dataset):
+        for place, sample in dataset.scan():
             total += 1
             if isinstance(sample, EgmError):
                 broken.add(f"{place}: {sample}")
@@ -136,10 +136,10 @@ def check_boxes(rows: Rows) -> None:
         _refuse(dataset, total, (broken, no_box))
 
 
-def _refuse(dataset: Sequence[Sample], total: int, faults: Iterable[_Fault]) -> None:
+def _refuse(dataset: SampleSource, total: int, faults: Iterable[_Fault]) -> None:
     found = [str(fault) for fault in faults if fault.count]
     if found:
-        raise DataError(f"{_name(dataset)} has {total:,} rows, and of these {'; '.join(found)}")
+        raise DataError(f"{dataset.place} has {total:,} rows, and of these {'; '.join(found)}")
 
 
 def _warn(says: str) -> None:
@@ -152,22 +152,9 @@ def _parts(rows: Rows) -> Sequence[Rows]:
     return rows.parts if isinstance(rows, MixedRows) else [rows]
 
 
-def _name(dataset: Sequence[Sample]) -> str:
-    return str(dataset.path if isinstance(dataset, IndexedDataset) else getattr(dataset, "name", "the dataset"))
-
-
-def _hides_names(dataset: Sequence[Sample]) -> bool:
+def _hides_names(dataset: SampleSource) -> bool:
     """Tell whether pictures lie inside a file that does not say their names."""
-    return getattr(dataset, "kind", "") == egm_rl.FORMAT.name and not getattr(dataset, "names_files", True)
-
-
-def _scan(dataset: Sequence[Sample]) -> Iterator[tuple[str, Sample | EgmError]]:
-    if isinstance(dataset, IndexedDataset):
-        yield from dataset.scan()
-        return
-    annotations = getattr(dataset, "annotations", None)
-    for sample in dataset if annotations is None else annotations():
-        yield f"sample {sample.id}", sample
+    return dataset.kind == egm_rl.FORMAT.name and not dataset.names_files
 
 
 class _Checks:
@@ -175,15 +162,15 @@ class _Checks:
 
     def __init__(
         self,
-        dataset: Sequence[Sample],
+        dataset: SampleSource,
         *,
         thinking: bool,
         max_length: int | None,
         length: Callable[[Sample], int] | None,
     ) -> None:
         self._thinking, self._max_length, self._length = thinking, max_length, length
-        self._scale: BoxScale = getattr(dataset, "scale", "pixels")
-        self._names_files = getattr(dataset, "names_files", True)
+        self._scale = dataset.scale
+        self._names_files = dataset.names_files
         self._broken = _Fault("cannot be read", "mend or drop them")
         self._no_box = _Fault("without a box", "training needs one in every row")
         self._no_rationale = _Fault("without a rationale", "add one, or set data.thinking to false")

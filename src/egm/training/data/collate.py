@@ -7,7 +7,7 @@ after it, so the padding cannot be seen.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from egm.codecs import Codec
 from egm.codecs.resize import smart_resize
-from egm.datasets.check import is_outside
-from egm.errors import DataError, EgmError, ModelError
-from egm.images import load_image, picture_key
+from egm.errors import DataError, ModelError
+from egm.images import load_image
+from egm.training.data.pictures import load_pictures
 from egm.training.data.rows import Rows
 from egm.types import Sample
 
@@ -85,9 +85,10 @@ class Collator:
 
         from egm.models.fast.rope_index import position_ids
 
-        pictures = self._pictures(samples)
+        images, numbers = load_pictures(samples)
+        patches = [self._patches(image) for image in images]
         # Patches of each sample's picture (rows * columns, 3 * patch * patch), the same array for those that share one.
-        pixels, grids = zip(*(pictures[picture_key(sample.image)] for sample in samples), strict=True)
+        pixels, grids = zip(*(patches[number] for number in numbers), strict=True)
         prompts = [self._prompt(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
         targets = [self._target(sample) + self.end for sample in samples]
         encoded = self.tokenizer([*prompts, *targets], add_special_tokens=False)["input_ids"]
@@ -131,25 +132,6 @@ class Collator:
         images = text.count(self.image_token)
         bound = len(text.encode()) - images * (len(self.image_token) - 1)  # a token takes a byte at least
         return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _pictures(self, samples: Sequence[Sample]) -> dict[Hashable, tuple[NDArray[np.uint8], tuple[int, int, int]]]:
-        """Load and cut each picture once, by its key, and hold every sample against its own."""
-        sizes: dict[Hashable, tuple[int, int]] = {}
-        pictures = {}
-        for sample in samples:
-            key = picture_key(sample.image)
-            if key not in pictures:
-                try:
-                    image = load_image(sample.image)
-                except EgmError as error:
-                    raise type(error)(f"sample {sample.id}: {error}") from error
-                sizes[key], pictures[key] = image.size, self._patches(image)
-            size = sizes[key]
-            if sample.size is not None and size != sample.size:
-                raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
-            if sample.box is not None and is_outside(sample.box, size, amodal=sample.amodal):
-                raise DataError(f"sample {sample.id} has its box outside its image of {size} pixels")
-        return pictures
 
     def _patches(self, image: Image) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
         """Cut a picture into uint8 patches in the processor's order, resized as the processor resizes."""

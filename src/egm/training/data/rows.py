@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from egm.datasets.dataset import SampleSource
 from egm.datasets.indexed import IndexedDataset
 from egm.datasets.synthetic import Style, SynthRef
 from egm.types import Sample
@@ -85,7 +86,7 @@ class DatasetRows:
         samples_per_row: How many samples make a row; the last row may hold fewer.
     """
 
-    def __init__(self, samples: Sequence[Sample], samples_per_row: int = 1) -> None:
+    def __init__(self, samples: SampleSource, samples_per_row: int = 1) -> None:
         self.samples, self.samples_per_row = samples, samples_per_row
         self.blocks: Blocks | None = None
         if isinstance(samples, IndexedDataset) and samples.bounds is not None:

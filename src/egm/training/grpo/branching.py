@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from egm.models.decode.decoder import BatchDecoder
-from egm.training.grpo.questions import Prompts
+from egm.training.grpo.prompts import Prompts
 from egm.training.grpo.recipe import RolloutSection
 
 

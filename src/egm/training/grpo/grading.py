@@ -7,7 +7,7 @@ from typing import Any
 
 from egm.backends.tokens import strip_stop
 from egm.failures import Answered, usual_cause
-from egm.training.grpo.questions import Prompts
+from egm.training.grpo.prompts import Prompts
 from egm.training.rewards.reward import Grades, Reward
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from egm.models.fast.rope_index import position_ids
-from egm.training.grpo.questions import Prompts
+from egm.training.grpo.prompts import Prompts
 
 
 @dataclass(frozen=True, slots=True)

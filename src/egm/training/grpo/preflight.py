@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
 from egm.models.decode.decoder import BatchDecoder
 from egm.training.grpo.grading import grade
-from egm.training.grpo.questions import PromptCollator, Prompts
+from egm.training.grpo.prompts import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.rewards.reward import Grades, Reward
+from egm.training.yaml_reader import read_yaml
 from egm.types import Sample
 
 PROMPTS, COMPLETIONS = 4, 4
@@ -163,9 +163,9 @@ def _other_prompt_style(
 def _fine_tuning_prompt(path: Path) -> str | None:
     """Return the prompt style of the run that a model folder lies in: "" for the default, None if unknown."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
         return str(content["data"].get("prompt") or "") if content.get("stage") == "sft" else None
-    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

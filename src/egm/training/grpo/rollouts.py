@@ -13,7 +13,7 @@ from egm.errors import ImageError
 from egm.files import write_bytes, write_text
 from egm.images import MIN_SIDE, load_image
 from egm.pages.page import overlay_url, render
-from egm.training.grpo.questions import Prompts
+from egm.training.grpo.prompts import Prompts
 from egm.training.rewards.reward import Grades
 from egm.types import HIT_IOU, Sample
 

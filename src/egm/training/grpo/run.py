@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from egm.datasets import open_dataset
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
     from trl import GRPOConfig
 
-    from egm.training.grpo.questions import SampleTable
+    from egm.training.grpo.prompts import SampleTable
     from egm.training.grpo.trainer import GroundingGRPOTrainer
 
 _MAIN_FIGURES = (
@@ -76,8 +77,8 @@ def run_grpo(
     from egm.training.shared.run_folder import last_checkpoint, note, start_run
 
     stop = StopOnSignal()
+    checkpoint = last_checkpoint(recipe, out) if resume else None  # a refusal should not wait for the model
     trainer = make_trainer(recipe, out, check=check and not resume, reward=reward, callbacks=[stop])
-    checkpoint = last_checkpoint(recipe, out) if resume else None
     main = trainer.is_world_process_zero()
     if not resume and main:
         start_run(recipe, out, seed=recipe.run.seed)
@@ -110,6 +111,20 @@ def run_grpo(
     return folder
 
 
+def check_grpo(recipe: GRPORecipe, out: Path, *, check: bool = True) -> None:
+    """Check all that `run_grpo` checks before its first step, 16 rollouts with it; nothing is trained or written.
+
+    Raises:
+        EgmError: As `run_grpo` does.
+    """
+    need("egm grpo", *TRAINING_PACKAGES)
+    from egm.training.shared.run_folder import check_free
+
+    check_free(out)
+    with TemporaryDirectory() as folder:  # a trainer makes its folder
+        make_trainer(recipe, Path(folder), check=check)
+
+
 def make_trainer(
     recipe: GRPORecipe,
     out: Path,
@@ -137,7 +152,7 @@ def make_trainer(
     from egm.backends.tokens import stop_tokens
     from egm.models.fast.enable import enable_fast_path
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
-    from egm.training.grpo.questions import PromptCollator, PromptPrefetcher
+    from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher
     from egm.training.grpo.rollouts import RolloutWriter
     from egm.training.grpo.trainer import GroundingGRPOTrainer, make_decoder
     from egm.training.shared.callbacks import LogFile, PeriodicEvaluation
@@ -211,7 +226,7 @@ def _open_table(recipe: GRPORecipe) -> SampleTable:
     import torch
 
     from egm.training.data import SYNTHETIC, check_boxes, open_rows
-    from egm.training.grpo.questions import SampleTable
+    from egm.training.grpo.prompts import SampleTable
 
     data = recipe.data
     rows = open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes)
@@ -312,7 +327,7 @@ def trl_arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         shuffle_dataset=False,  # the table of samples has its order already
         logging_steps=run.log_every,
         save_steps=run.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # see `prune`
         report_to=run.report_to,
         remove_unused_columns=False,
         disable_tqdm=not sys.stderr.isatty(),

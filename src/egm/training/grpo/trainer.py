@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer over EGM's questions, codec, rewards and decoding.
+"""TRL's GRPOTrainer over EGM's prompts, codec, rewards and decoding.
 
 This is the one place that overrides private methods of TRL. What is replaced, and why:
 
@@ -31,7 +31,7 @@ from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
 from egm.training.grpo.grading import FailureNotes, grade
 from egm.training.grpo.packing import PromptPositions, completion_values, pack
-from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, Prompts
+from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
 from egm.training.grpo.vllm import checked_generate
@@ -162,8 +162,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             columns = torch.arange(completion_mask.shape[1], device=completion_mask.device)
             target_mask *= columns >= shared[:, None]
         counts = [(completion_mask * target_mask).sum(), counted_rows, len(target_mask)]
-        own = torch.tensor([list(map(float, counts))], device=self.accelerator.device)
-        tokens, rows, all_rows = self.accelerator.gather(own).sum(0)
+        local_counts = torch.tensor([list(map(float, counts))], device=self.accelerator.device)
+        tokens, rows, all_rows = self.accelerator.gather(local_counts).sum(0)
         output["tool_mask"] = target_mask  # what TRL calls a mask over the completion mask
         output["num_items_in_batch"] = tokens
         # dapo divides by the tokens above. The others divide by the number of rows, so that what they give is scaled to
@@ -311,10 +311,10 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def measure(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Answer held-out samples greedily: `eval_accuracy` (Acc@0.5), `eval_mean_iou` and `eval_tokens`, logged."""
-        own = list(samples[self.args.process_index :: self.args.world_size])
+        local_samples = list(samples[self.args.process_index :: self.args.world_size])
         sums = np.zeros(4)  # hits, IoUs, tokens, answers
-        for start in range(0, len(own), _EVAL_PROMPTS):
-            prompts = self._collator(own[start : start + _EVAL_PROMPTS])
+        for start in range(0, len(local_samples), _EVAL_PROMPTS):
+            prompts = self._collator(local_samples[start : start + _EVAL_PROMPTS])
             limit = self._recipe.rollout.max_new_tokens
             answers = self.decoder(prompts, 1, max_new_tokens=limit, temperature=0.0)
             numbers = range(len(prompts.samples))

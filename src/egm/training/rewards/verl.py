@@ -18,7 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from egm.boxes import Box
-from egm.codecs import get_codec
+from egm.codecs import DEFAULT_CODEC, get_codec
+from egm.datasets.check import is_outside
+from egm.datasets.fields import flag, pixels, scaled_1000, xyxy
+from egm.datasets.formats.egm_rl import OFFICIAL
 from egm.errors import DataError, RecipeError
 from egm.extras import need
 from egm.training.recipe import explain
@@ -26,25 +29,27 @@ from egm.training.rewards.reward import Reward, RewardSection
 
 
 def compute_score(
-    data_source: str,  # noqa: ARG001 - verl's signature
+    data_source: str,
     solution_str: str,
     ground_truth: str | Sequence[float],
-    extra_info: Mapping[str, Any],
+    extra_info: Mapping[str, Any] | None = None,
     *,
     reward: Mapping[str, Any] | None = None,
-    codec: str = "qwen3_vl",
+    codec: str | None = None,
     tokenizer: str | None = None,
     **kwargs: Any,  # noqa: ARG001 - what else verl passes
 ) -> dict[str, float]:
     """Return the reward of one completion, as verl's reward managers call it.
 
     Args:
-        data_source: Not looked at.
+        data_source: `grounding` is what the official EGM files say, and that `ground_truth` is on the 0-1000 scale.
         solution_str: The completion.
         ground_truth: The true box in pixels, `x1, y1, x2, y2`, as numbers or as JSON.
-        extra_info: `width` and `height` of the upright image; `amodal` and `seen_size` where they matter.
+        extra_info: `width` and `height` of the upright image; `amodal`, `seen_size` and `codec` where they matter;
+            `bbox`, the true box in pixels, which goes before a `ground_truth` on the 0-1000 scale.
         reward: The section `reward` of a recipe; `mix` if not given.
-        codec: Name of the model family's codec.
+        codec: Name of the model family's codec; by default that of `extra_info`, or else `qwen3_vl`, which also reads
+            answers of Instruct models that are JSON alone.
         tokenizer: Folder or hub name of the tokenizer, which the overlong penalty counts with.
         **kwargs: What else verl passes, not looked at.
 
@@ -52,14 +57,20 @@ def compute_score(
         `score`, the reward; `acc`, 1 if IoU >= 0.5; `iou`.
 
     Raises:
-        DataError: If the truth is no box, the size is missing, or the overlong penalty has no tokenizer.
+        DataError: If the truth is no box or lies outside the image, the size is missing, or the overlong penalty has no
+            tokenizer.
         RecipeError: If the section is wrong.
     """
-    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), codec)
-    truth = json.loads(ground_truth) if isinstance(ground_truth, str) else ground_truth
-    if "width" not in extra_info or "height" not in extra_info:
+    extra = _plain(extra_info or {})
+    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), codec or extra.get("codec") or DEFAULT_CODEC)
+    size = pixels(extra)
+    if size is None:
         raise DataError("extra_info lacks width and height: boxes are scored in pixels of the original image")
-    seen = extra_info.get("seen_size")
+    truth, amodal = _truth(data_source, ground_truth, extra, size), flag(extra, "amodal")
+    if is_outside(truth, size, amodal=amodal):
+        corners = ", ".join(f"{value:g}" for value in truth)
+        raise DataError(f"the true box {corners} lies outside an image of {size[0]} x {size[1]}: is it in pixels?")
+    seen = extra.get("seen_size")
     tokens = None
     if function.section.overlong is not None:
         if tokenizer is None:
@@ -67,13 +78,25 @@ def compute_score(
         tokens = [_count(tokenizer, solution_str)]
     grades = function.grade(
         [solution_str],
-        truths=[Box(*truth)],
-        sizes=[(int(extra_info["width"]), int(extra_info["height"]))],
-        amodal=[bool(extra_info.get("amodal", False))],
+        truths=[truth],
+        sizes=[size],
+        amodal=[amodal],
         seen_sizes=[None if seen is None else (int(seen[0]), int(seen[1]))],
         tokens=tokens,
     )
     return {"score": float(grades.totals[0]), "acc": grades.accuracy(), "iou": grades.scores[0].iou}
+
+
+def _truth(source: str, ground_truth: Any, extra: dict[str, Any], size: tuple[int, int]) -> Box:
+    """Return the true box in pixels, by the scale that its source says it is on."""
+    on_1000 = source == OFFICIAL
+    if on_1000 and extra.get("bbox") is not None:
+        return xyxy(extra["bbox"], "extra_info.bbox")
+    try:
+        numbers = json.loads(ground_truth) if isinstance(ground_truth, str) else _plain(ground_truth)
+    except (ValueError, RecursionError):
+        numbers = ground_truth
+    return scaled_1000(numbers, size, "ground_truth") if on_1000 else xyxy(numbers, "ground_truth")
 
 
 @lru_cache(maxsize=8)
@@ -98,7 +121,9 @@ def _tokenizer(name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Turn OmegaConf's containers into JSON's."""
+    """Turn OmegaConf's containers, and NumPy's arrays and numbers, into JSON's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

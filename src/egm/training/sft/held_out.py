@@ -19,7 +19,7 @@ from egm.types import Sample
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What to measure.
+    """Held-out samples, and how they are asked.
 
     Attributes:
         losses: Samples whose loss is taken.

@@ -38,7 +38,7 @@ class OptimSection(Section):
 
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; give these or `epochs`."""
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=100_000)
     """Passes over the data."""
     batch_size: int = Field(default=256, ge=1)
     """Samples a step, over all processes."""

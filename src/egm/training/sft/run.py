@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from egm.errors import EgmError, RecipeError
@@ -20,11 +21,12 @@ from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
 from egm.training.shared.model import checkpointing_name, make_codec, open_model, save_trained
-from egm.training.shared.run_folder import last_checkpoint, note, start_run
+from egm.training.shared.run_folder import check_free, last_checkpoint, note, start_run
 
 if TYPE_CHECKING:
     from trl import SFTConfig
 
+    from egm.training.data import DataReport
     from egm.training.data.collate import Collator
     from egm.training.sft.held_out import HeldOut
     from egm.training.sft.trainer import GroundingTrainer
@@ -64,25 +66,12 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         EgmError: If a checkpoint or the model cannot be written, memory runs out, or the loss is no longer a number.
     """
     need("egm sft", *TRAINING_PACKAGES)
-    from egm.training.data import check_rows
     from egm.training.shared.callbacks import StopOnSignal
 
-    rows = _rows(recipe)
-    held_out = _held_out(recipe)
-    _rows_per_pass(recipe, rows)  # a wrong batch size should not wait for the model
-    _check_report(recipe.run.report_to)
     checkpoint = last_checkpoint(recipe, out) if resume else None
-    model, processor = open_model(recipe.model, seed=recipe.run.seed)
-    report = check_rows(  # before the trainer, which makes the run folder
-        rows,
-        thinking=recipe.data.thinking,
-        max_length=recipe.data.max_length,
-        length=_collator(recipe, model, processor, rows).length,
-        allow_leak=allow_leak,
-        listing=out.with_name(f"{out.name}.leaks.txt"),
-    )
-    with _one_line(recipe):
-        trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    if checkpoint is None:
+        check_free(out)
+    trainer, report = _prepare(recipe, out, allow_leak=allow_leak, listing=_listing(out))
     trainer.add_callback(stop := StopOnSignal(every=recipe.run.log_every))
     if checkpoint is None:
         with trainer.args.main_process_first(local=False):
@@ -99,13 +88,56 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         if recipe.eval is not None and trainer.state.global_step % recipe.eval.every:
             trainer.evaluate()
     folder = out / ("model" if recipe.model.lora is None else "adapter")
-    save_trained(trainer, processor, folder)
+    save_trained(trainer, trainer.processing_class, folder)
     if trainer.is_world_process_zero():
         seconds = time.perf_counter() - started
         facts = {"loss": loss, "steps": trainer.state.global_step}
         note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def check_sft(recipe: SFTRecipe, out: Path, *, allow_leak: bool = False) -> DataReport:
+    """Check all that `run_sft` checks before its first step, and make one batch; nothing is trained.
+
+    Nothing is written either, but for the list of leaks.
+
+    Raises:
+        EgmError: As `run_sft` does.
+    """
+    need("egm sft", *TRAINING_PACKAGES)
+    check_free(out)
+    with TemporaryDirectory() as folder:  # a trainer makes its folder
+        trainer, report = _prepare(recipe, Path(folder), allow_leak=allow_leak, listing=_listing(out))
+        with _one_line(recipe, trainer):
+            trainer.data_collator([{"row": 0}])
+    return report
+
+
+def _listing(out: Path) -> Path:
+    return out.with_name(f"{out.name}.leaks.txt")
+
+
+def _prepare(recipe: SFTRecipe, out: Path, *, allow_leak: bool, listing: Path) -> tuple[GroundingTrainer, DataReport]:
+    """Make the trainer of a recipe once its data, its model and what it asks of the machine are checked."""
+    from egm.training.data import check_rows
+
+    rows = _rows(recipe)
+    held_out = _held_out(recipe)
+    _rows_per_pass(recipe, rows)  # a wrong batch size should not wait for the model
+    _check_report(recipe.run.report_to)
+    model, processor = open_model(recipe.model, seed=recipe.run.seed)
+    report = check_rows(  # before the trainer, which makes the run folder
+        rows,
+        thinking=recipe.data.thinking,
+        max_length=recipe.data.max_length,
+        length=_collator(recipe, model, processor, rows).length,
+        allow_leak=allow_leak,
+        listing=listing,
+    )
+    with _one_line(recipe):
+        trainer = make_trainer(recipe, model, processor, rows, out, held_out=held_out)
+    return trainer, report
 
 
 def make_trainer(
@@ -259,7 +291,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
         eval_strategy="no" if recipe.eval is None else "steps",
         eval_steps=None if recipe.eval is None else recipe.eval.every,
         save_steps=run.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # see `prune`
         report_to=run.report_to,
         **{checkpointing_name(SFTConfig): False},  # see `recompute_layers`
         remove_unused_columns=False,

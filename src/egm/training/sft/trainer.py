@@ -168,23 +168,25 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         size = self.args.per_device_eval_batch_size
         for first in range(0, len(samples), size * self.args.world_size):
             start = first + size * self.args.process_index
-            own = samples[start : start + size]
-            batch = self._prepare_inputs(self._collate(own or samples[:1]))  # a process without samples runs along
+            local_samples = samples[start : start + size]
+            batch = self._prepare_inputs(
+                self._collate(local_samples or samples[:1])
+            )  # a process without samples runs along
             figures = self._target_loss(self.model_wrapped, batch)[:3]
-            if own:
+            if local_samples:
                 sums += torch.stack([value.double().cpu() for value in figures])
         return sums.tolist()
 
     def _held_out_answers(self, held_out: HeldOut) -> list[float]:
         model = self.accelerator.unwrap_model(self.model)
-        own = held_out.greedy[self.args.process_index :: self.args.world_size]
+        local_samples = held_out.greedy[self.args.process_index :: self.args.world_size]
         size = self.args.per_device_eval_batch_size
-        hits, iou = answer_greedily(model, self.processing_class, self._codec, held_out, own, batch_size=size)
+        hits, iou = answer_greedily(model, self.processing_class, self._codec, held_out, local_samples, batch_size=size)
         return [float(hits), iou]
 
     def _summed(self, values: Sequence[float]) -> list[float]:
-        own = torch.tensor([list(values)], dtype=torch.float64, device=self.args.device)
-        return self.accelerator.gather(own).sum(0).tolist()  # type: ignore[no-any-return]
+        local_sums = torch.tensor([list(values)], dtype=torch.float64, device=self.args.device)
+        return self.accelerator.gather(local_sums).sum(0).tolist()  # type: ignore[no-any-return]
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint, unless what it would keep is no number."""

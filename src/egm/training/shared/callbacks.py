@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -12,6 +13,10 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+
+from egm.training.shared.trainable import check_gradients
+
+_log = logging.getLogger(__name__)
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
@@ -56,6 +61,33 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         """Put the handler back that was there before."""
         if self._handler_before is not None:
             signal.signal(signal.SIGTERM, self._handler_before)
+
+
+class CheckFirstGradients(TrainerCallback):  # type: ignore[misc]
+    """Ends a run in whose first step a trained weight gets no gradient, before several processes wait for it."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look once, after the first step's passes."""
+        if not self._done:
+            check_gradients(model)
+            self._done = True
+
+
+class WarnOfWarmup(TrainerCallback):  # type: ignore[misc]
+    """Says where the warm-up outlasts the run, whose learning rate then never gets to its peak."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hold the warm-up against the steps of the run, which are known by now."""
+        warmup = args.get_warmup_steps(state.max_steps)
+        if state.is_world_process_zero and warmup >= state.max_steps:
+            _log.warning(
+                "the warm-up of %d steps outlasts the run of %d, so the learning rate gets to %.3g at most, and not to "
+                "optim.learning_rate %g: set optim.warmup_steps",
+                *(warmup, state.max_steps, args.learning_rate * (state.max_steps - 1) / warmup, args.learning_rate),
+            )
 
 
 class PeriodicEvaluation(TrainerCallback):  # type: ignore[misc]
@@ -114,6 +146,11 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
         """Start the file with what was logged before the checkpoint, if there is one."""
         if state.is_world_process_zero:
             self._path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the last step be logged, wherever it falls: a short run shows its loss too."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Append the last line, and show what counts of it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from egm.backends.library_noise import quiet, without_false_alarms
-from egm.errors import EgmError
-from egm.training.shared.run_folder import STATE, checkpoints_in, is_whole
+from egm.errors import EgmError, RecipeError
+from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, is_whole, prune
+
+_LOADERS = ("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng_state", "_load_scaler")
+"""The methods of `Trainer` that load a part of a checkpoint."""
 
 
 def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
@@ -21,13 +24,25 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
 
     Returns:
         The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
-    """
-    with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
-        if checkpoint is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            from transformers import TrainerState
 
-            state = TrainerState.load_from_json(str(checkpoint / STATE))
-            if state.global_step >= state.max_steps:
+    Raises:
+        ModelError: If a trained weight gets no gradient in the first step.
+        RecipeError: If the checkpoint cannot be loaded.
+    """
+    from transformers import TrainerState
+
+    from egm.training.shared.callbacks import CheckFirstGradients, WarnOfWarmup
+
+    trainer.add_callback(WarnOfWarmup())
+    if not trainer.is_deepspeed_enabled:  # which keeps gradients elsewhere
+        trainer.add_callback(CheckFirstGradients())
+    with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
+        if checkpoint is not None:
+            for part in _LOADERS:
+                setattr(trainer, part, _refusing(getattr(trainer, part), checkpoint))
+            state = _refusing(TrainerState.load_from_json, checkpoint)(str(checkpoint / STATE))
+            sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+            if state.global_step >= state.max_steps and not sharded:
                 trainer._load_from_checkpoint(str(checkpoint))
                 trainer.state = state
                 losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -37,9 +52,24 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
         )
 
 
+def _refusing(load: Callable[..., Any], checkpoint: Path) -> Callable[..., Any]:
+    """Let what loads a part of a checkpoint say in one line which cannot be loaded, and what to go on from instead."""
+
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(*args, **kwargs)
+        except Exception as error:  # torch, pickle, zipfile and safetensors have errors of their own
+            if isinstance(error, RuntimeError) and ran_out(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise RecipeError(f"{checkpoint} cannot be loaded ({reason}): {advice(checkpoint)}") from error
+
+    return refusing
+
+
 @contextmanager
 def written_whole(trainer: Any, model: Path | None = None) -> Iterator[None]:
-    """Let a trainer write a checkpoint, and leave nothing of one that cannot be written.
+    """Let a trainer write a checkpoint and prune those before, and leave nothing of one that cannot be written.
 
     Args:
         trainer: A transformers `Trainer`.
@@ -51,13 +81,15 @@ def written_whole(trainer: Any, model: Path | None = None) -> Iterator[None]:
     try:
         with quiet():
             yield
+        if model is None and trainer.args.should_save:
+            prune(Path(trainer.args.output_dir).parent)  # the library would take a user's copies too
     except Exception as error:  # safetensors, torch and the system each have errors of their own for a full disk
         step, checkpoints = trainer.state.global_step, Path(trainer.args.output_dir)
         folder = model or checkpoints / f"checkpoint-{step}"
-        kept = any(is_whole(other) for other in checkpoints_in(checkpoints.parent) if other != folder)
+        can_resume = any(is_whole(other) for other in checkpoints_in(checkpoints.parent) if other != folder)
         if trainer.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
-        if not kept:
+        if not can_resume:
             advice = "run again without --resume: there is no checkpoint to go on from"
         elif model is None:
             advice = "go on with --resume from the checkpoint before"

@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step once."""
+        """Take one Muon step of every matrix."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
@@ -161,7 +161,7 @@ class RoundedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step once."""
+        """Take one AdamW step of every parameter, rounded stochastically."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -195,8 +195,8 @@ def _step_piece(
     root = (second / (1 - beta2**number)).sqrt_().add_(group["eps"])
     new = weight.float().mul_(1 - group["lr"] * group["weight_decay"])
     new.addcdiv_(first, root, value=-group["lr"] / (1 - beta1**number))
-    for kept, value in ((mean, first), (square, second), (weight, new)):
-        kept.copy_(stochastic(value) if kept.dtype == torch.bfloat16 else value)
+    for stored, value in ((mean, first), (square, second), (weight, new)):
+        stored.copy_(stochastic(value) if stored.dtype == torch.bfloat16 else value)
 
 
 def stochastic(values: torch.Tensor) -> torch.Tensor:

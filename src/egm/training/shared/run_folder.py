@@ -1,8 +1,10 @@
-"""The run folder: the resolved recipe, what the run was, its log and its checkpoints."""
+"""The run folder: the resolved recipe, what the run was, its log, and the checkpoint to go on from."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from egm.environment import cpu_name, gpu_name, package_versions
 from egm.errors import RecipeError
 from egm.files import write_text
 from egm.training.recipe import Section, dump_recipe, load_recipe
-
-STATE = "trainer_state.json"
-"""What a checkpoint knows of the run; it is written last, so a checkpoint that has it is whole."""
+from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, damage, is_whole, processes_of
+from egm.training.shared.processes import is_first
 
 _FREE = {"optim.accumulation", "optim.recompute", "run.workers", "run.log_every", "run.save_every", "run.report_to"}
 """What may differ when a run goes on: it changes nothing of what is learnt, but for the order of sums."""
+
+_log = logging.getLogger(__name__)
 
 
 def start_run(recipe: Section, out: Path, *, seed: int) -> None:
@@ -43,25 +46,34 @@ def check_free(out: Path) -> None:
 
 
 def last_checkpoint(recipe: Section, out: Path) -> Path:
-    """Find the last whole checkpoint of a run; one that a kill cut off is passed over.
+    """Find the last whole checkpoint of a run; one that a kill cut off is passed over, which is said.
 
     Raises:
-        RecipeError: If there is none, or the folder belongs to another recipe.
+        RecipeError: If there is none, it or `run.json` is damaged, or the folder belongs to another recipe.
     """
-    kept = out / "recipe.yaml"
-    whole = [folder for folder in checkpoints_in(out) if is_whole(folder)]
-    if not kept.exists() or not whole:
+    recipe_path = out / "recipe.yaml"
+    checkpoints = checkpoints_in(out)
+    whole = [folder for folder in checkpoints if is_whole(folder)]
+    if not recipe_path.exists() or not whole:
         raise RecipeError(f"nothing to resume in {out}: it holds no checkpoint; run without --resume")
     try:
-        before = load_recipe(type(recipe), kept)
+        before = load_recipe(type(recipe), recipe_path)
     except RecipeError as error:
         raise RecipeError(f"{out} holds another run: choose another --out ({error})") from None
     if differing := differences(before, recipe):
         raise RecipeError(
-            f"{kept} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose another "
-            "--out"
+            f"{recipe_path} differs from this recipe in {', '.join(differing)}: resume with the same one, or choose "
+            "another --out"
         )
-    return max(whole, key=_step)
+    last = whole[-1]
+    if fault := damage(last):
+        raise RecipeError(f"{last} {fault}: {advice(last)}")
+    _facts(out)
+    if checkpoints[-1] != last and is_first():
+        _log.warning("%s has no %s that can be read: going on from %s", checkpoints[-1], STATE, last.name)
+    if (before_now := processes_of(last)) != (now := int(os.environ.get("WORLD_SIZE", "1"))) and is_first():
+        _log.warning("%s was written by %d processes, and now there are %d: dropout begins anew", last, before_now, now)
+    return last
 
 
 def has_checkpoint(out: Path) -> bool:
@@ -72,35 +84,33 @@ def has_checkpoint(out: Path) -> bool:
 def trained(out: Path) -> Path | None:
     """Return the folder of the model or adapter that a run ended with; None if it has not ended."""
     try:
-        ended = "steps" in json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        ended = "steps" in _facts(out)
+    except RecipeError:
         return None
     return next((out / name for name in ("model", "adapter") if ended and (out / name).is_dir()), None)
 
 
 def note(out: Path, **facts: Any) -> None:
-    """Add facts to the run's `run.json`."""
+    """Add facts to the run's `run.json`.
+
+    Raises:
+        RecipeError: If it is damaged.
+    """
+    write_text(out / "run.json", json.dumps(_facts(out) | facts, indent=2) + "\n")
+
+
+def _facts(out: Path) -> dict[str, Any]:
+    """Read the run's `run.json`; nothing if there is none."""
     path = out / "run.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_text(path, json.dumps(known | facts, indent=2) + "\n")
-
-
-def checkpoints_in(out: Path) -> list[Path]:
-    """List the checkpoints of a run from the first to the last, whole or not."""
-    return sorted((out / "checkpoints").glob("checkpoint-[0-9]*"), key=_step)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.rpartition("-")[2])
-
-
-def is_whole(folder: Path) -> bool:
-    """Tell whether a checkpoint was written to its end."""
     try:
-        json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise RecipeError(f"{path} is cut off or no object of JSON: move it away, and the run can do without it")
+    return facts
 
 
 def differences(before: Section, now: Section) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from egm.backends.checkpoint import EMBEDDED
+from egm.backends.library_noise import without_false_alarms
 from egm.errors import ModelError, RecipeError
 from egm.extras import need
 from egm.models.find_core import core_of
@@ -21,6 +22,8 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "embeddings": ("language_model.embed_tokens.",),
 }
 """The names, in a Qwen3-VL model, of the parts that a recipe can freeze; the embeddings are in the language model."""
+
+_NAMED = 4
 
 
 def choose_parts(model: Any, section: ModelSection, *, seed: int = 0) -> Any:
@@ -60,27 +63,51 @@ def _adapt(model: Any, section: LoraSection, base: str) -> Any:
     need("model.lora", "peft")
     from peft import LoraConfig, get_peft_model
 
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    ends = {name.rpartition(".")[2] for name in linear} - {"lm_head"}
-    missing = [name for name in section.modules if name not in ends]
-    if missing or not section.modules:
-        raise RecipeError(
-            f"model.lora.modules: no linear layer is called {', '.join(missing) or 'nothing'}; "
-            f"there are {', '.join(sorted(ends))}"
-        )
+    whole = _mergers(model) if "projector" in section.full else []
+    targets = _linear_layers(model, section.modules, whole)
     config = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
-        target_modules=list(section.modules),
-        modules_to_save=_mergers(model) if "projector" in section.full else None,
+        target_modules=targets,  # PEFT takes the end of a name for any layer of that name, a convolution too
+        modules_to_save=whole or None,
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, config)
+    with without_false_alarms(tied=()):
+        adapted = get_peft_model(model, config)
     # A name on the hub holds elsewhere too; what lies here is named by its folder, and is then not looked for there.
     is_local = base == EMBEDDED or Path(base).expanduser().exists()
     adapted.active_peft_config.base_model_name_or_path = str(Path(model.name_or_path).resolve()) if is_local else base
     return adapted
+
+
+def _linear_layers(model: Any, names: Sequence[str], whole: Sequence[str]) -> list[str]:
+    """Return the full names of the linear layers that a recipe names by their last part, or by more of it.
+
+    Args:
+        model: The model.
+        names: Such as `q_proj`, `attn.proj` or a full name.
+        whole: Ends of the names of modules that are trained whole, whose layers get no adapter.
+
+    Raises:
+        RecipeError: If a name is that of no linear layer that could get one.
+    """
+    trained_whole = [name for name, _ in model.named_modules() if any(f".{name}".endswith(f".{end}") for end in whole)]
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and name != "lm_head"
+        and not any(name.startswith(f"{module}.") for module in trained_whole)
+    ]
+    found = {name: [layer for layer in linear if f".{layer}".endswith(f".{name}")] for name in names}
+    missing = [name for name, layers in found.items() if not layers]
+    if missing or not names:
+        raise RecipeError(
+            f"model.lora.modules: no linear layer is called {', '.join(map(repr, missing)) or 'nothing'}; "
+            f"there are {', '.join(sorted({name.rpartition('.')[2] for name in linear}))}"
+        )
+    return sorted({layer for layers in found.values() for layer in layers})
 
 
 def _mergers(model: Any) -> list[str]:
@@ -109,6 +136,25 @@ def recompute_layers(model: Any, share: float) -> None:
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing"):
             module.gradient_checkpointing = id(module) in chosen
+
+
+def check_gradients(model: torch.nn.Module) -> None:
+    """Refuse weights that are trained and got no gradient, once the first step's passes are done.
+
+    What never learns would be saved and published all the same, and several processes would wait for its gradient.
+    Experts that no token chose are no such weights: they are slices of one weight, and their gradient is 0.
+
+    Raises:
+        ModelError: If there are some; the first are named.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.numel()]
+    bare = [name for name, parameter in trained if parameter.grad is None]
+    if bare:
+        more = f" and {len(bare) - _NAMED} more" if len(bare) > _NAMED else ""
+        raise ModelError(
+            f"of {len(trained)} trained weights {len(bare)} got no gradient in the first step, so they would never "
+            f"learn: {', '.join(bare[:_NAMED])}{more}; freeze them with model.freeze, or leave them out of model.lora"
+        )
 
 
 def _learns(module: torch.nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Questions for a generation, and answers drawn to them: made ahead, passed over, decoded as the library decodes."""
+"""Prompts for a generation, and completions of them: made ahead, passed over, decoded as the library decodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
+from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.models import build_processor
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.training.data import SynthRefRows, open_rows
-from egm.training.grpo.questions import PromptCollator, PromptPrefetcher, SampleTable
+from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher, SampleTable
 from egm.training.recipe import ModelSection
 from egm.training.shared.model import open_model
+from egm.types import Sample
 
 CODEC = get_codec("qwen3_vl")
 
@@ -100,6 +103,14 @@ def test_questions_are_made_ahead_after_a_signal_to_all_processes(tiny: tuple[An
         assert prefetcher.get([first]).ids == collate([table[first]]).ids
         for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGTERM)
+
+
+def test_a_box_outside_its_picture_is_not_reinforced(tiny: tuple[Any, Any]) -> None:
+    collate = PromptCollator(tiny[1], CODEC, None)
+    row = Sample("a", Image.new("RGB", (64, 64)), "it", Box(1, 2, 300, 40))
+    with pytest.raises(DataError, match=r"^sample a has its box outside its image of \(64, 64\) pixels$"):
+        collate([row])
+    assert len(collate([replace(row, amodal=True)]).ids) == 1
 
 
 def write_rows(folder: Path, form: str) -> Path:

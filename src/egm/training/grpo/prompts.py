@@ -10,9 +10,9 @@ import torch
 
 from egm.codecs import Codec
 from egm.errors import DataError, EgmError
-from egm.images import load_image, picture_key
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.training.data import Rows
+from egm.training.data.pictures import load_pictures
 from egm.training.data.workers import end_workers_at_exit, ignore_signals, without_traceback
 from egm.types import Sample
 
@@ -55,26 +55,13 @@ class PromptCollator:
         """Make the prompts.
 
         Raises:
-            DataError: If a sample has no box, or another size than its picture, or its prompt is too long.
+            DataError: If a sample has no box, or does not fit its picture (see `load_pictures`), or its prompt is too
+                long.
             ImageError: If a picture cannot be read.
         """
-        numbers: dict[object, int] = {}
-        images: list[Any] = []
-        pictures = []
-        for sample in samples:
-            if sample.box is None:
-                raise DataError(f"sample {sample.id} has no box: a reward needs one in every row")
-            key = picture_key(sample.image)
-            if key not in numbers:
-                numbers[key] = len(images)
-                try:
-                    images.append(load_image(sample.image))
-                except EgmError as error:
-                    raise type(error)(f"sample {sample.id}: {error}") from error
-            size = images[numbers[key]].size
-            if sample.size is not None and tuple(sample.size) != size:
-                raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
-            pictures.append(numbers[key])
+        if bare := next((sample for sample in samples if sample.box is None), None):
+            raise DataError(f"sample {bare.id} has no box: a reward needs one in every row")
+        images, pictures = load_pictures(samples)
         texts = [
             self.processor.apply_chat_template(
                 self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt),
@@ -87,7 +74,7 @@ class PromptCollator:
         for sample, ids in zip(samples, batch.ids, strict=True):
             if self.max_tokens is not None and len(ids) > self.max_tokens:
                 raise DataError(
-                    f"the question of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
+                    f"the prompt of sample {sample.id} takes {len(ids)} tokens, over rollout.max_prompt "
                     f"{self.max_tokens}: raise it, or lower the image size"
                 )
         sizes = [image.size for image in images]
