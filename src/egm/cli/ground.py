@@ -24,6 +24,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _WHY = {
     "no_box": "the answer holds no box",
     "truncated": "the answer was cut off",
+    "repeated": "the model repeated itself, and was stopped",
     "malformed": "the answer's box is not four numbers",
     "refused": "the model says that there is no such thing",
     "out_of_range": "the answer's box lies outside the scale",
