@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from egm.cli import options
+from egm.cli.embedded import notice
 from egm.cli.printing import console, figure, plain_table
 from egm.errors import DataError, EgmError
 
@@ -101,6 +104,8 @@ def eval_command(
         grounder, engine = _elsewhere(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
         grounder, engine = _here(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
+            print(line, file=sys.stderr)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
     with grounder:
         result = evaluate(
@@ -161,6 +166,15 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     from egm.datasets.dataset import Dataset
 
     return samples.annotations() if isinstance(samples, Dataset) else samples
+
+
+def _notice(splits: Iterable[Iterable[Sample]]) -> str | None:
+    """What is to be said before egm-tiny is asked about data that is not made here: a few rows tell."""
+    from egm.datasets.dataset import Dataset
+
+    rows = [row for split in splits if isinstance(split, Dataset) for row in islice(split.annotations(), 20)]
+    pictures = [os.fspath(row.image) if isinstance(row.image, str | os.PathLike) else "" for row in rows]
+    return notice(pictures, [row.phrase for row in rows])
 
 
 def _elsewhere(
