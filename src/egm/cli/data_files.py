@@ -13,6 +13,7 @@ import typer
 from egm.cli import options
 from egm.errors import DataError
 from egm.files import write_text
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.datasets import Finding
@@ -69,7 +70,9 @@ def check(
     except DataError as error:
         if not malformed:
             raise
-        print(f"note: nothing else was looked at: {error}", file=console.file)  # such as that no other rows are there
+        print(
+            f"note: nothing else was looked at: {printable(str(error))}", file=console.file
+        )  # such as that no other rows are there
         _report(dataset, 0, malformed_rows(malformed), listing)
         raise typer.Exit(1) from None
     notes, held_out = [], None
@@ -95,7 +98,7 @@ def check(
     )
     notes += scale_notes(opened)
     for note in notes:
-        print(f"note: {note}", file=console.file)
+        print(f"note: {printable(note)}", file=console.file)
     _report(opened.name, len(opened), found, listing)
     if found:
         raise typer.Exit(1)
@@ -106,7 +109,7 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console, name = Console(), printable(name)
     if listing is not None:
         lines = ("\t".join(" ".join(part.split()) for part in astuple(finding)) for finding in found)
         write_text(listing, "".join(f"{line}\n" for line in lines))
@@ -124,7 +127,9 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
         if shown[finding.kind] <= limit:
             count = f"{counts[finding.kind]:,}" if first else ""
             # Names come from files: as Text they cannot hold markup.
-            table.add_row(finding.kind if first else "", count, Text(finding.sample), Text(finding.detail))
+            table.add_row(
+                finding.kind if first else "", count, Text(printable(finding.sample)), Text(printable(finding.detail))
+            )
         elif shown[finding.kind] == limit + 1:
             hint = "--list FILE writes all" if listing is None else f"all are in {listing}"
             table.add_row("", "", "...", Text(f"{counts[finding.kind] - limit:,} more: {hint}"))
@@ -173,4 +178,4 @@ def convert(
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
     opened = Flipped(opened) if flip else opened
     write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind)
-    print(out)
+    print(spaced(out))

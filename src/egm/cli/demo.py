@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli.pictures import write_picture
-from egm.terminal import printable
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.types import Grounding, Sample, Score
@@ -54,8 +54,8 @@ def demo(
     path = out / f"demo-{seed}.png"
     write_picture(path, side_by_side(panels))
     console.print(f"{right} of {len(samples)} right (IoU of 0.5 or more), {time.perf_counter() - start:.1f} s in all.")
-    console.print(f"Drawn in {path}: the answer's box, and the true one dashed.", soft_wrap=True, markup=False)
-    console.print(f"A picture to ask about yourself: {out / example.name}", soft_wrap=True, markup=False)
+    console.print(f"Drawn in {spaced(path)}: the answer's box, and the true one dashed.", soft_wrap=True, markup=False)
+    console.print(f"A picture to ask about yourself: {spaced(out / example.name)}", soft_wrap=True, markup=False)
 
 
 def questions(seed: int) -> tuple[int, list[Sample]]:

@@ -20,6 +20,7 @@ from egm.cli import options
 from egm.cli.embedded import notice
 from egm.cli.printing import console, figure, plain_table
 from egm.errors import DataError, EgmError
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -117,7 +118,7 @@ def eval_command(
     else:
         _print(summary, folder)
     if result.stopped is not None:
-        print("error:", result.stopped, "(--retry-errors, --max-errors)", file=sys.stderr)
+        print("error:", printable(result.stopped), "(--retry-errors, --max-errors)", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -234,7 +235,7 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
     for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
         tokens = row["tokens"]
         table.add_row(
-            Text(name),
+            Text(printable(name)),
             str(row["n"]),
             figure(row["accuracy"], 2, scale=100),
             figure(row["mean_iou"], 4),
@@ -247,7 +248,7 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         if spread := whole["latency"][name]:
             times.add_row(title, str(spread["n"]), *(figure(spread[share], 3) for share in _SPREAD))
     out = console()
-    out.print(Text(summary["model"]))
+    out.print(Text(printable(summary["model"])))
     out.print(table)
     if times.row_count:
         out.print(times)
@@ -257,4 +258,4 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         if counts:
             kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
             out.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
-    out.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)
+    out.print(f"journal: {spaced(folder / 'journal.jsonl')}", soft_wrap=True, markup=False)

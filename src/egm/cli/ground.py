@@ -93,7 +93,7 @@ def ground(
         for path, answers in _by_image(paths, results, len(asked)):
             error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
             if error is not None:
-                print("error:", " ".join(str(error).split()), file=sys.stderr)
+                print("error:", printable(str(error)), file=sys.stderr)
                 code = 2
                 continue
             groundings = [answer for answer in answers if not isinstance(answer, EgmError)]

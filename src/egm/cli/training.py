@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from egm.terminal import spaced
+
 Recipe = Annotated[Path, typer.Argument(help="YAML file; recipes/ holds some.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
@@ -55,8 +57,8 @@ def say(model: Path | None, run: Path) -> None:
 
     if model is not None:
         if is_first():
-            print(model)
+            print(spaced(model))
         return
     if is_first():
-        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {run}", file=sys.stderr)
+        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {spaced(run)}", file=sys.stderr)
     raise typer.Exit(128 + signal.SIGTERM)
