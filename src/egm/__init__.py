@@ -4,7 +4,7 @@
 import egm
 
 grounder = egm.Grounder.load("egm-tiny")
-grounder.ground("shapes.png", "the red circle left of the star").box
+grounder.ground(egm.example_picture(), "the cross farthest from the square").box
 ```
 
 Names are loaded on first use: `import egm` loads neither torch nor transformers, nor numpy nor Pillow.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from egm.backends import Backend, GenerationSettings, Request
     from egm.boxes import Box, giou, iou
     from egm.codecs import Codec, get_codec, register_codec
+    from egm.datasets.synthetic.example import example_picture
     from egm.errors import (
         BackendError,
         BoxError,
@@ -60,6 +61,7 @@ __all__ = [
     "Sample",
     "Score",
     "__version__",
+    "example_picture",
     "get_codec",
     "giou",
     "iou",
@@ -74,6 +76,7 @@ __getattr__, __dir__ = lazy_names(
         "backends": ("Backend", "GenerationSettings", "Request"),
         "boxes": ("Box", "giou", "iou"),
         "codecs": ("Codec", "get_codec", "register_codec"),
+        "datasets.synthetic.example": ("example_picture",),
         "errors": (
             "BackendError",
             "BoxError",

@@ -97,12 +97,14 @@ class Grounder:
         """Load a model, with the codec that its configuration calls for.
 
         Args:
-            model: "egm-tiny", which comes with the package; a folder; or a hub name such as "nvidia/EGM-8B".
+            model: "egm-tiny", which comes with the package and knows only SynthRef's drawn shapes; a folder; or a hub
+                name such as "nvidia/EGM-8B".
             codec: How the model is asked and read, a codec or its name; by default what its configuration and its chat
                 template call for.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
-            settings: How text is generated; greedy by default.
+            settings: How text is generated; by default greedily, and of egm-tiny at most 640 tokens, which is room
+                enough for what it knows.
             prompt: The codec's prompt style; None takes its default.
             batch_size: Most requests to answer together in `ground_many`; by default 8, or 1 where the backend answers
                 one after the other anyway.
@@ -112,12 +114,14 @@ class Grounder:
         Raises:
             ModelError: If there is no such model, it does not load, or no codec knows its family.
         """
-        from egm.backends.checkpoint import EMBEDDED, find_checkpoint
+        from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS, find_checkpoint
 
         checkpoint = find_checkpoint(model)
         reader = get_codec(codec) if isinstance(codec, str) else codec
         if reader is None:
             check_family(checkpoint.model_type, checkpoint.name)
+        if settings is None and checkpoint.name == EMBEDDED:
+            settings = GenerationSettings(max_new_tokens=EMBEDDED_MAX_NEW_TOKENS)
         backend: NumpyBackend | TransformersBackend
         if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
             from egm.backends.numpy.backend import NumpyBackend

@@ -147,7 +147,7 @@ class Record:
         failure: Why there is no box (see `egm.types.Failure`), "error" if the engine failed, or None.
         error: What the engine said, where it failed.
         iou: IoU with the truth; 0 without a box.
-        finish_reason: "stop" or "length"; None after an error.
+        finish_reason: "stop", "length" or "repeated"; None after an error.
         prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
         reasoning_tokens: Tokens before the last `</think>`, where known.
         answer_tokens: Tokens generated beside the reasoning, where that is known; always what the other two leave.

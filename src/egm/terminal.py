@@ -12,5 +12,14 @@ def printable(text: str) -> str:
         >>> printable("a\n b \x1b[31m")
         'a b �[31m'
     """
-    words = " ".join(text.split())
-    return "".join(char if char.isprintable() or char == _JOINER else "\N{REPLACEMENT CHARACTER}" for char in words)
+    return spaced(" ".join(text.split()))
+
+
+def spaced(text: object) -> str:
+    r"""Make text printable that is a line already, such as a path or a table's row: its spaces stay as they are.
+
+    Example:
+        >>> spaced("a  b \x9b31m")
+        'a  b �31m'
+    """
+    return "".join(char if char.isprintable() or char == _JOINER else "\N{REPLACEMENT CHARACTER}" for char in str(text))

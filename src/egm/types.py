@@ -28,6 +28,8 @@ class Failure(StrEnum):
     """The answer holds nothing that looks like a box."""
     TRUNCATED = "truncated"
     """The text ends inside the reasoning or inside a box."""
+    REPEATED = "repeated"
+    """The same as `truncated`, where the engine stopped a text that repeated itself."""
     MALFORMED = "malformed"
     """Something stands where a box should, but it is not four numbers."""
     REFUSED = "refused"
@@ -69,7 +71,8 @@ class Completion:
 
     Attributes:
         text: Everything generated, reasoning included, without the prompt.
-        finish_reason: "stop", or "length" if the token limit cut it off.
+        finish_reason: "stop", "length" if the token limit cut it off, or "repeated" if it was stopped as it repeated
+            itself.
         prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
         completion_tokens: Tokens generated; None where the engine does not count them.
         seconds: Wall-clock time from sending to the last token.

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings
+from egm.backends.checkpoint import EMBEDDED_MAX_NEW_TOKENS
 from egm.backends.numpy.backend import NumpyBackend
 from egm.boxes import iou
+from egm.cli import options
 from egm.cli.demo import questions
 from egm.datasets.synthetic import SynthRef
 from egm.grounder import Grounder
@@ -59,6 +61,50 @@ def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:
     assert len(outcome.out.splitlines()) == 1
     assert outcome.err.startswith("note: egm-tiny is a toy")
     assert outcome.err.count("\n") == 1
+    assert 0 < json.loads(outcome.out)["tokens"] <= EMBEDDED_MAX_NEW_TOKENS
+
+
+def test_an_evaluation_outside_its_world_says_so(egm: Egm, scene: Path, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (64, 64), "teal")
+    picture.save(tmp_path / "photo.png")
+    row = {"id": "1", "sent": "the red circle", "bbox": [0, 0, 5, 5], "height": 64, "width": 64, "image": "photo.png"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    command = ("--max-tokens", 1, "--json", "--images", tmp_path, "--out")
+    outcome = egm("eval", "rows.jsonl", *command, "foreign")
+    assert outcome.err.startswith("note: egm-tiny is a toy")
+    assert outcome.err.count("\n") == 1
+    assert egm("eval", tmp_path / "val.jsonl", *command, "own").err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        ({}, EMBEDDED_MAX_NEW_TOKENS),
+        ({"sample": True}, EMBEDDED_MAX_NEW_TOKENS),
+        ({"max_tokens": 4096}, 4096),
+        ({"thinking_budget": 1000}, 4096),
+        ({"model": "folder"}, 4096),
+        ({"model": "folder", "sample": True}, 8192),
+        ({"server": "http://127.0.0.1:1"}, 4096),
+    ],
+    ids=str,
+)
+def test_its_limit_fits_its_answers_where_none_is_given(given: dict[str, Any], limit: int) -> None:
+    seen: list[GenerationSettings] = []
+
+    @options.with_settings
+    def command(model: str | None, server: str | None, *, settings: Any) -> None:
+        seen.append(settings)
+
+    usual = {"model": None, "server": None, "sample": False, "seed": 0, "max_tokens": None, "votes": 1}
+    command(**usual | {"stop_confidence": None, "thinking_budget": None} | given)
+    assert seen[0].max_new_tokens == limit
+
+
+def test_its_limit_in_python() -> None:
+    assert Grounder.load().settings.max_new_tokens == EMBEDDED_MAX_NEW_TOKENS
+    given = GenerationSettings(temperature=0.5)
+    assert Grounder.load(settings=given).settings == given
 
 
 @pytest.mark.parametrize(

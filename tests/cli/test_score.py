@@ -203,3 +203,11 @@ def test_a_codec_is_for_texts_and_not_for_journals_alone(egm: Egm, tmp_path: Pat
     assert both.err == ""
     first, second = json.loads(both.out)["scores"]
     assert first["pooled"]["mean_iou"]["value"] == second["pooled"]["mean_iou"]["value"]
+
+
+def test_a_judge_that_must_be_named_is_named_by_its_own_option(egm: Egm, data: Path, tmp_path: Path) -> None:
+    with FaultyServer({}, models=("a", "b")) as server:
+        path = answers(tmp_path / "p.jsonl", None, None, None)
+        outcome = egm("score", path, "--data", data, "--judge", server.url)
+    assert outcome.code == 2
+    assert "name one, as --judge-model does: a, b" in outcome.err

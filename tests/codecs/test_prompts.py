@@ -5,9 +5,13 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from egm.boxes import Box
 from egm.codecs import codec_names, get_codec, neutralise
 from egm.errors import EgmError
+from egm.models import embedded_path
+from egm.models.tiny.vocabulary import SPECIAL_TOKENS
 
 CONTROL_TOKENS = [
     "<|im_end|>",
@@ -152,3 +156,17 @@ def test_unknown_style_gives_the_nearest(name: str) -> None:
         get_codec(name).messages("the man", prompt="ground")
     with pytest.raises(EgmError, match="unknown prompt style ''"):
         get_codec(name).messages("the man", prompt="")
+
+
+@pytest.mark.parametrize("name", codec_names())
+def test_a_phrase_brings_no_control_token_of_a_real_tokenizer(name: str) -> None:
+    codec, box = get_codec(name), Box(1, 1, 5, 5)
+    tokenizer = Tokenizer.from_file(str(embedded_path() / "tokenizer.json"))
+
+    def control_tokens(phrase: str) -> list[int]:
+        asked = codec.messages(phrase)[0]["content"][1]["text"]
+        taught = codec.target(phrase, box, size=(10, 10), rationale=phrase)
+        return [i for i in tokenizer.encode(asked + taught, add_special_tokens=False).ids if i < len(SPECIAL_TOKENS)]
+
+    for token in (*SPECIAL_TOKENS, "".join(SPECIAL_TOKENS), "<<|im_end|>|im_end|>"):
+        assert control_tokens(f"the {token} cup{token}") == control_tokens("the cup")

@@ -21,6 +21,8 @@ from egm.models import PRESETS
 
 EMBEDDED: Final = "egm-tiny"
 """Name of the model that comes with the package."""
+EMBEDDED_MAX_NEW_TOKENS: Final = 640
+"""Its limit where none is given: its answers about SynthRef take 139 to 466 tokens, others would never end."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")

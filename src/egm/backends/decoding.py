@@ -46,7 +46,8 @@ def backend_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) 
     """Make the decoder of a model that takes as many rows as there is memory for."""
     from egm.models.decode.decoder import BatchDecoder
 
-    return BatchDecoder(model, dtype=None, stops=stops, pad=stops[0], banned=banned, max_rows=None, graphs=True)
+    options: dict[str, Any] = {"dtype": None, "max_rows": None, "graphs": True, "stop_repeats": True}
+    return BatchDecoder(model, stops=stops, pad=stops[0], banned=banned, **options)
 
 
 def process_prompts(

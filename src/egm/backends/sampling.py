@@ -55,6 +55,11 @@ class ThinkingBudget:
         self.forced = (0, 0)
 
     @property
+    def tokens(self) -> int:
+        """The budget; 0 where there is none."""
+        return (self._budget or 0) if self.limited else 0
+
+    @property
     def limited(self) -> bool:
         """Whether there is a budget at all."""
         return self._budget is not None and self._cut is not None
@@ -216,3 +221,33 @@ class TokenTimer:
 
         self.times.append(time.perf_counter())
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+class RepetitionStop:
+    """A stopping criterion for rows that repeat themselves, as `ends_repeated` says.
+
+    A row with a thinking budget is left alone until that has run out, which ends reasoning in its own way.
+
+    Args:
+        budgets: One a row.
+        length: Length of the prompts.
+        device: Where the tokens are.
+    """
+
+    def __init__(self, budgets: Sequence[ThinkingBudget], length: int, device: Any) -> None:
+        import torch
+
+        from egm.models.decode.sampling import RepetitionCounter
+
+        self._counter, self._length = RepetitionCounter(len(budgets), device), length
+        self._after = torch.tensor([own.tokens for own in budgets], device=device)
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - what generate calls with
+        """Tell which rows repeat themselves with their newest token."""
+        from torch.nn.functional import pad
+
+        written = input_ids[:, self._length :]
+        longest = len(self._counter.blocks)
+        before = written[:, -1 - longest : -1].flip(1)
+        before = pad(before, (0, longest - before.shape[1]), value=-1)  # there is nothing before the first token
+        return self._counter(before, written[:, -1]) & (written.shape[1] > self._after)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
+from egm.models.decode.repetition import ends_repeated
+
 
 def stop_tokens(*given: int | Iterable[int] | None) -> list[int]:
     """Collect stop tokens, sorted.
@@ -32,3 +34,24 @@ def strip_stop(ids: Sequence[int], stops: Container[int]) -> tuple[list[int], st
     if ids and ids[-1] in stops:
         return list(ids[:-1]), "stop"
     return list(ids), "length"
+
+
+def finished(ids: Sequence[int], stops: Container[int]) -> tuple[list[int], str]:
+    """Take the stop token off tokens of an engine that stops what repeats itself.
+
+    Returns:
+        As `strip_stop`, but "repeated" where the tokens end as `ends_repeated` says.
+    """
+    text, finish_reason = strip_stop(ids, stops)
+    return text, "repeated" if finish_reason == "length" and ends_repeated(text) else finish_reason
+
+
+def end_of(row: list[int], stops: Container[int]) -> int:
+    """Return how many tokens of a row are its own, where an engine wrote stop tokens after what repeats itself.
+
+    Example:
+        >>> end_of([7, 8, 2, 2, 2], stops=[2]), end_of([7, 8] * 128 + [2, 2], stops=[2])
+        (3, 256)
+    """
+    end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
+    return end - (end > 0 and row[end - 1] in stops and ends_repeated(row[: end - 1]))

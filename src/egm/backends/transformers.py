@@ -15,13 +15,14 @@ from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, 
 from egm.backends.library_noise import quiet
 from egm.backends.sampling import (
     LogitsProcessors,
+    RepetitionStop,
     RowSampler,
     ThinkingBudget,
     TokenTimer,
     group_by_prompt,
     mean_logprobs,
 )
-from egm.backends.tokens import stop_tokens, strip_stop
+from egm.backends.tokens import end_of, finished, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
 from egm.extras import CHECKPOINTS, need
@@ -165,11 +166,11 @@ class TransformersBackend(Backend):
             inputs,
             self._config(count),
             logits_processor=[processors.record, processors.ban, *sampler, processors.force],
-            stopping_criteria=[timer],
+            stopping_criteria=[timer, RepetitionStop(processors.budgets, length, self.module.device)],
         )
         stops = self._stops()
         rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
-        ends = [next((i + 1 for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
+        ends = [end_of(row, stops) for row in rows]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [
             GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced)
@@ -225,7 +226,7 @@ class TransformersBackend(Backend):
         return sorted({int(token) for token in ids if token is not None})
 
     def _reply(self, generated: GeneratedTokens, start: float) -> Completion:
-        ids, finish_reason = strip_stop(generated.ids, self._stops())
+        ids, finish_reason = finished(generated.ids, self._stops())
         whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
             text=self._decode(ids),

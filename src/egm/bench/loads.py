@@ -163,8 +163,8 @@ class _Load:
     rate: float | None = None
 
 
-def _settings(max_tokens: int | None) -> GenerationSettings:
-    return GenerationSettings() if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
+def _settings(max_tokens: int | None) -> GenerationSettings | None:
+    return None if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
 
 
 def _check(grounder: Grounder, loads: Sequence[_Load], numbers: Sequence[int], warmup: int, cold: bool) -> None:

@@ -13,6 +13,7 @@ from egm.cli import options
 from egm.cli.group import Group
 from egm.cli.printing import console, figure, plain_table
 from egm.errors import EgmError
+from egm.terminal import printable
 
 app = typer.Typer(cls=Group, help="Measure how fast a model answers.", no_args_is_help=True)
 
@@ -100,7 +101,7 @@ def latency(
         _print(about, results)
     failed = next((row["first_error"] for row in results if row["errors"]), None)
     if failed is not None:
-        print("first error:", " ".join(failed.split()), file=sys.stderr)
+        print("first error:", printable(failed), file=sys.stderr)
     if all(row["errors"] == row["requests"] for row in results):
         raise typer.Exit(1)
 
@@ -136,7 +137,7 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
         )
     out = console()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    out.print(Text(f"{about['engine']}, model {about['model']}; {versions}"), soft_wrap=True)
+    out.print(Text(printable(f"{about['engine']}, model {about['model']}; {versions}")), soft_wrap=True)
     out.print(
         Text(
             f"{about['images']} images, at most {about['max_tokens']} tokens; of each load so many requests as stand "

@@ -13,6 +13,7 @@ from egm.cli.data_files import check, convert
 from egm.cli.embedded import SIGNATURE
 from egm.cli.group import Group
 from egm.errors import DataError
+from egm.terminal import spaced
 
 if TYPE_CHECKING:
     from egm.types import Sample
@@ -60,7 +61,7 @@ def synthetic(
     for number in numbers:
         lines += _write_scene(data.samples(number), out, f"images/{split}-{seed}-{number:06d}.png")
     write_text(target, "".join(lines))  # last, so that where it is, all its pictures are
-    print(target)
+    print(spaced(target))
 
 
 def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from egm.cli.printing import console, note
 from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.files import write_text
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.datasets import Finding
@@ -108,7 +109,7 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
+    out, name = console(), printable(name)
     if listing is not None:
         lines = ("\t".join(" ".join(part.split()) for part in astuple(finding)) for finding in found)
         write_text(listing, "".join(f"{line}\n" for line in lines))
@@ -126,7 +127,9 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
         if shown[finding.kind] <= limit:
             count = f"{counts[finding.kind]:,}" if first else ""
             # Names come from files: as Text they cannot hold markup.
-            table.add_row(finding.kind if first else "", count, Text(finding.sample), Text(finding.detail))
+            table.add_row(
+                finding.kind if first else "", count, Text(printable(finding.sample)), Text(printable(finding.detail))
+            )
         elif shown[finding.kind] == limit + 1:
             hint = "--list FILE writes all" if listing is None else f"all are in {listing}"
             table.add_row("", "", "...", Text(f"{counts[finding.kind] - limit:,} more: {hint}"))
@@ -180,4 +183,4 @@ def convert(
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
     opened = Flipped(opened) if flip else opened
     write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind, codec=asked)
-    print(out)
+    print(spaced(out))

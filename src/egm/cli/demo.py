@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli.pictures import write_picture
-from egm.terminal import printable
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.types import Grounding, Sample, Score
@@ -27,10 +27,15 @@ def demo(
     start = time.perf_counter()
     from rich.console import Console
 
+    from egm.datasets.synthetic.example import example_picture
     from egm.draw import side_by_side
+    from egm.files import write_bytes
     from egm.grounder import Grounder
     from egm.scoring import score
 
+    example = example_picture()
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / example.name, example.read_bytes())  # first, so that a folder that takes no files costs no work
     grounder = Grounder.load("egm-tiny")
     number, samples = questions(seed)
     console = Console(highlight=False)
@@ -49,7 +54,8 @@ def demo(
     path = out / f"demo-{seed}.png"
     write_picture(path, side_by_side(panels))
     console.print(f"{right} of {len(samples)} right (IoU of 0.5 or more), {time.perf_counter() - start:.1f} s in all.")
-    console.print(f"Drawn in {path}: the answer's box, and the true one dashed.", soft_wrap=True, markup=False)
+    console.print(f"Drawn in {spaced(path)}: the answer's box, and the true one dashed.", soft_wrap=True, markup=False)
+    console.print(f"A picture to ask about yourself: {spaced(out / example.name)}", soft_wrap=True, markup=False)
 
 
 def questions(seed: int) -> tuple[int, list[Sample]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egm.cli import options
+from egm.cli.embedded import notice
 from egm.cli.printing import console, figure, note, plain_table
 from egm.errors import DataError, EgmError
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -108,6 +111,8 @@ def eval_command(
         grounder, engine = _connect_or_replay(server, script, keys, model, reader, concurrency, settings, prompt)
     else:
         grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
+            print(line, file=sys.stderr)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
     with grounder:
         result = evaluate(
@@ -121,7 +126,7 @@ def eval_command(
     for line in run_notes(result.records, result.header.codec["name"]):
         note(line)
     if result.stopped is not None:
-        print("error:", result.stopped, "(--retry-errors, --max-errors)", file=sys.stderr)
+        print("error:", printable(result.stopped), "(--retry-errors, --max-errors)", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -172,6 +177,15 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     from egm.datasets.dataset import Dataset
 
     return samples.annotations() if isinstance(samples, Dataset) else samples
+
+
+def _notice(splits: Iterable[Iterable[Sample]]) -> str | None:
+    """What is to be said before egm-tiny is asked about data that is not made here: a few rows tell."""
+    from egm.datasets.dataset import Dataset
+
+    rows = [row for split in splits if isinstance(split, Dataset) for row in islice(split.annotations(), 20)]
+    pictures = [os.fspath(row.image) if isinstance(row.image, str | os.PathLike) else "" for row in rows]
+    return notice(pictures, [row.phrase for row in rows])
 
 
 def _connect_or_replay(
@@ -234,7 +248,7 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
     for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
         tokens = row["tokens"]
         table.add_row(
-            Text(name),
+            Text(printable(name)),
             str(row["n"]),
             figure(row["accuracy"], 2, scale=100),
             figure(row["mean_iou"], 4),
@@ -247,7 +261,7 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         if spread := whole["latency"][name]:
             times.add_row(title, str(spread["n"]), *(figure(spread[share], 3) for share in _SPREAD))
     out = console()
-    out.print(Text(summary["model"]))
+    out.print(Text(printable(summary["model"])))
     out.print(table)
     if times.row_count:
         out.print(times)
@@ -257,4 +271,4 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         if counts:
             kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
             out.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
-    out.print(f"journal: {folder / 'journal.jsonl'}", soft_wrap=True, markup=False)
+    out.print(f"journal: {spaced(folder / 'journal.jsonl')}", soft_wrap=True, markup=False)

@@ -24,6 +24,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _WHY = {
     "no_box": "the answer holds no box",
     "truncated": "the answer was cut off",
+    "repeated": "the model repeated itself, and was stopped",
     "malformed": "the answer's box is not four numbers",
     "refused": "the model says that there is no such thing",
     "out_of_range": "the answer's box lies outside the scale",
@@ -92,7 +93,7 @@ def ground(
         for path, answers in _by_image(paths, results, len(asked)):
             error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
             if error is not None:
-                print("error:", " ".join(str(error).split()), file=sys.stderr)
+                print("error:", printable(str(error)), file=sys.stderr)
                 code = 2
                 continue
             groundings = [answer for answer in answers if not isinstance(answer, EgmError)]

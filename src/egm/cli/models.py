@@ -9,6 +9,7 @@ import typer
 
 from egm.cli.group import Group
 from egm.cli.printing import console, plain_table
+from egm.terminal import spaced
 
 app = typer.Typer(cls=Group, help="List the model sizes; merge, average, export and publish models.")
 
@@ -53,7 +54,7 @@ def merge(
     """Fold a LoRA adapter into the weights of its model."""
     from egm.publish.merge import merge_adapter
 
-    print(merge_adapter(adapter, out, base=base, dtype=dtype))
+    print(spaced(merge_adapter(adapter, out, base=base, dtype=dtype)))
 
 
 @app.command("average")
@@ -67,7 +68,7 @@ def average(
     """Average models that were trained apart from one start."""
     from egm.publish.average import average_models
 
-    print(average_models(models, out, base=base, share=share, dtype=dtype))
+    print(spaced(average_models(models, out, base=base, share=share, dtype=dtype)))
 
 
 @app.command("export")
@@ -88,7 +89,8 @@ def export(
     from egm.publish.export import export_model
 
     out = out if out is not None else source / "export"
-    print(export_model(source, out, scores=scores or (), base=base, dtype=dtype, title=title, license_id=license_id))
+    made = export_model(source, out, scores=scores or (), base=base, dtype=dtype, title=title, license_id=license_id)
+    print(spaced(made))
 
 
 @app.command("push")
@@ -103,10 +105,11 @@ def push_command(
 
     plan = plan_push(source, repo, private=not public)
     for path, size in plan.files:
-        print(f"{size:>15,}  {path.name}")
+        print(f"{size:>15,}  {spaced(path.name)}")
     print(f"{plan.size:>15,}  bytes in {len(plan.files)} files")
     if dry_run:
         kind = "private" if plan.private else "public"
-        print(f"would create the {kind} model repository {plan.repo} unless it is there, and send these in one commit")
+        repo = f"the {kind} model repository {spaced(plan.repo)}"
+        print(f"would create {repo} unless it is there, and send these in one commit")
     else:
-        print(push(plan))
+        print(spaced(push(plan)))

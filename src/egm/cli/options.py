@@ -40,8 +40,8 @@ Codec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"How a model is asked and read: {', '.join(codec_names())}. By default what a checkpoint calls for, "
-        f"elsewhere {DEFAULT_CODEC}; egm score assumes none.",
+        help=f"How a model is asked and read: {', '.join(codec_names())}. By default what its checkpoint calls for; "
+        f"one that is asked without its checkpoint at hand is taken for {DEFAULT_CODEC}.",
         show_default=False,
     ),
 ]
@@ -69,7 +69,7 @@ Prompt = Annotated[str | None, typer.Option(help=f"Prompt style: {' or '.join(PR
 Device = Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="For a model in this process: auto, float32, bfloat16 or float16.")]
 MaxTokens = Annotated[
-    int | None, typer.Option(help="Most tokens to generate; 4096, or 8192 with --sample.", show_default=False)
+    int | None, typer.Option(help="Most tokens to generate; by default 4096, of egm-tiny 640.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
@@ -78,7 +78,10 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
     "sample": (
         Annotated[
             bool,
-            typer.Option("--sample", help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy."),
+            typer.Option(
+                "--sample",
+                help="Sample as the model card does: temperature 0.6, top-p 0.95, 8192 tokens. Else greedy.",
+            ),
         ],
         False,
     ),
@@ -112,7 +115,9 @@ def with_settings(command: _Command) -> _Command:
     """Give a command the options of `GenerationSettings`; together they are its parameter `settings`."""
 
     def fold(values: dict[str, Any]) -> dict[str, Any]:
-        settings = _settings(**{name: values.pop(name) for name in _SETTINGS})
+        given = {name: values.pop(name) for name in _SETTINGS}
+        elsewhere = values.get("server") is not None or values.get("script") is not None
+        settings = _settings(model=None if elsewhere else values["model"] or "egm-tiny", **given)
         return {**values, "settings": settings}
 
     options = [_parameter(name, annotation, default) for name, (annotation, default) in _SETTINGS.items()]
@@ -168,13 +173,19 @@ def refuse_no_folder(images: Path | None) -> None:
         raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
 
 
-def _settings(*, sample: bool, max_tokens: int | None, **others: Any) -> GenerationSettings:
+def _settings(
+    *, model: str | None, sample: bool, max_tokens: int | None, thinking_budget: int | None, **others: Any
+) -> GenerationSettings:
     from dataclasses import replace
 
     from egm.backends import CARD_SETTINGS, GenerationSettings
+    from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
 
     usual = CARD_SETTINGS if sample else GenerationSettings()
-    return replace(usual, max_new_tokens=usual.max_new_tokens if max_tokens is None else max_tokens, **others)
+    if max_tokens is None:
+        bounded = model == EMBEDDED and thinking_budget is None  # a budget bounds the reasoning by itself
+        max_tokens = EMBEDDED_MAX_NEW_TOKENS if bounded else usual.max_new_tokens
+    return replace(usual, max_new_tokens=max_tokens, thinking_budget=thinking_budget, **others)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

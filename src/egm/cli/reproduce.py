@@ -12,6 +12,7 @@ import typer
 from egm.cli.printing import console, plain_table
 from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,7 @@ def reproduce(
     except KeyboardInterrupt as stop:
         from egm.reproduce.jobs import Terminated
 
-        print(f"stopped: the same command goes on in {folder}", file=sys.stderr)
+        print(f"stopped: the same command goes on in {spaced(folder)}", file=sys.stderr)
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
     if plan.reaches("report"):
@@ -71,10 +72,10 @@ def reproduce(
             if not failed:
                 raise
     else:
-        print(folder)
+        print(spaced(folder))
     if failed:
         for name, why in failed.items():
-            print("error:", " ".join(f"{name}: {why}".split()), file=sys.stderr)
+            print("error:", printable(f"{name}: {why}"), file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -86,8 +87,8 @@ def _report(plan: ReproductionPlan) -> None:
     text, table, path = write_report(plan)
     out = console()
     out.print(terminal(table))
-    out.print(text, markup=False)
-    print(path)
+    out.print("\n".join(map(spaced, text.split("\n"))), markup=False)
+    print(spaced(path))
 
 
 def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:
@@ -113,7 +114,7 @@ def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:
     if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):
         lines.append(f"ablations not asked for: {', '.join(left)}")
     for line in lines:
-        out.print(Text(line), soft_wrap=True)
+        out.print(Text(spaced(line)), soft_wrap=True)
 
 
 def _arms_table(plan: ReproductionPlan) -> Table:

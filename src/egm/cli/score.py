@@ -115,7 +115,11 @@ def _judge(
     from egm.report.judge import judge_misses
 
     options.refuse_no_folder(images)
-    with OpenAIBackend(url, model) as backend:
+    try:
+        judge = OpenAIBackend(url, model)
+    except EgmError as error:  # which names the option by which other commands name a model
+        raise type(error)(str(error).replace("--model", "--judge-model")) from None
+    with judge as backend:
         return [judge_misses(records, backend, images=images, neighbours=neighbours) for records in files]
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from egm.terminal import spaced
+
 Recipe = Annotated[Path, typer.Argument(help="YAML file; recipes/ holds some.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
@@ -62,11 +64,11 @@ def say(model: Path | None, run: Path) -> None:
 
     if model is not None:
         if is_first():
-            print(model)
+            print(spaced(model))
             asked = model if model.name == "model" else run / "export"
-            steps = [f"egm models export {run}", f"egm eval DATASET --model {asked}"]
+            steps = [f"egm models export {spaced(run)}", f"egm eval DATASET --model {spaced(asked)}"]
             print("next:", ", then ".join(steps if asked != model else steps[::-1]), file=sys.stderr)
         return
     if is_first():
-        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {run}", file=sys.stderr)
+        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {spaced(run)}", file=sys.stderr)
     raise typer.Exit(128 + signal.SIGTERM)

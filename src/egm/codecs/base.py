@@ -129,7 +129,7 @@ class Codec(ABC):
         Args:
             text: Everything generated.
             size: Width and height of the upright original image in pixels.
-            finish_reason: "length" if the token limit cut the text off.
+            finish_reason: "length" if the token limit cut the text off, "repeated" if repeating itself did.
             amodal: Whether the box may leave the frame by up to one frame on each side.
             seen_size: Width and height of the image as the model saw it; only codecs that speak pixels use it.
             phrase: What was asked, to be carried along.

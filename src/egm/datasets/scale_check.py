@@ -52,16 +52,16 @@ def _is_torn(sample: Sample) -> bool:
     """Tell whether a rationale has the answer's box as it is on the other scale, and not as it is in the answer."""
     assert sample.box is not None
     assert sample.size is not None
-    told = [tuple(map(float, found.groups())) for found in _CORNERS.finditer(sample.rationale or "")]
+    written = [tuple(map(float, found.groups())) for found in _CORNERS.finditer(sample.rationale or "")]
     own = sample.box.to_1000(sample.size)
-    if not told or _has(told, own):
+    if not written or _has(written, own):
         return False
-    return _has(told, sample.box) or _has(told, Box(*own).to_1000(sample.size))
+    return _has(written, sample.box) or _has(written, Box(*own).to_1000(sample.size))
 
 
-def _has(told: list[tuple[float, ...]], box: Iterable[float]) -> bool:
+def _has(written: list[tuple[float, ...]], box: Iterable[float]) -> bool:
     corners = tuple(box)
-    return any(all(abs(a - b) <= _NEAR for a, b in zip(other, corners, strict=True)) for other in told)
+    return any(all(abs(a - b) <= _NEAR for a, b in zip(other, corners, strict=True)) for other in written)
 
 
 def _passes_edge(sample: Sample) -> bool:

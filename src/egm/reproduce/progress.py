@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from egm.terminal import spaced
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -89,4 +91,4 @@ class Progress:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print("\n".join(map(spaced, text.split("\n"))), markup=False, soft_wrap=True)

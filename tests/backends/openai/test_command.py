@@ -75,7 +75,7 @@ def test_bad_input(ground: Ground) -> None:
     with FaultyServer({}, models=("b", "a")) as server:
         assert ground("x", "--server", server.url)[::2] == (
             2,
-            f"error: {server.url}/v1 serves several models: name one of a, b\n",
+            f"error: {server.url}/v1 serves several models: name one, as --model does: a, b\n",
         )
     assert "error: 'nowhere' is no server's URL: give one such as" in ground("x", "--server", "nowhere")[2]
     placed = ground("x", "--server", "http://127.0.0.1:1", "--device", "cpu")[2]

@@ -60,11 +60,17 @@ def test_the_text_of_a_completion() -> None:
     assert reply_to(Play(raw=json.dumps(value).encode(), streams=False)).text == f"There.</think>{ANSWER}"
 
 
-@pytest.mark.parametrize("words", ["I cannot help with that.", "Against the policy."])
-def test_a_refusal_apart_from_the_answer_is_one(words: str) -> None:
-    with FaultyServer({"": [whole({"content": None, "refusal": words})]}) as server:
-        codec = get_codec("qwen3_vl_instruct")
-        grounding = Grounder.connect(server.url, codec=codec).ground(PICTURE, "the cup")
+@pytest.mark.parametrize("words", ["I cannot help with that.", "Against the policy.", "No [1, 2, 3, 4]."])
+@pytest.mark.parametrize("codec", ["qwen3_vl", "qwen3_vl_instruct", "internvl"])
+@pytest.mark.parametrize("place", ["field", "part", "after a thought"])
+def test_a_refusal_apart_from_the_answer_is_one(words: str, codec: str, place: str) -> None:
+    message: dict[str, Any] = {"content": None, "refusal": words}
+    if place == "part":
+        message = {"content": [{"type": "refusal", "refusal": words}]}
+    elif place == "after a thought":
+        message["reasoning_content"] = "It is there."
+    with FaultyServer({"": [whole(message)]}) as server, Grounder.connect(server.url, codec=codec) as grounder:
+        grounding = grounder.ground(PICTURE, "the cup")
     assert grounding.failure is Failure.REFUSED
     assert words in grounding.text
 

@@ -11,6 +11,7 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_model, build_processor, enable_fast_path
 from egm.models.decode import decoder as module
+from egm.models.decode import repetition
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.models.decode.sampling import Sampler, uniforms
@@ -93,3 +94,14 @@ def test_the_memory_of_graphs_can_be_had_back(model: Any, prompts: PromptBatch) 
     del caches
     decoder.release_graphs()
     assert torch.cuda.memory_allocated() <= held - size
+
+
+def test_graphs_stop_what_repeats_itself(model: Any, prompts: PromptBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repetition, "LONGEST_BLOCK", 8)
+    monkeypatch.setattr(repetition, "REPEATED", 12)
+    options: dict[str, Any] = {"dtype": None, "stops": (2,), "pad": 2, "banned": [12, 13], "max_rows": None}
+    eager, replayed = (BatchDecoder(model, graphs=graphs, stop_repeats=True, **options) for graphs in (False, True))
+    expected = eager.generate(prompts, range(12), 64, Sampler(0.0)).ids
+    assert len({len(row) for row in expected}) > 1
+    for _ in range(2):  # recorded, then replayed on what the first left behind
+        assert replayed.generate(prompts, range(12), 64, Sampler(0.0)).ids == expected

@@ -14,10 +14,11 @@ from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
-from egm.backends.tokens import stop_tokens, strip_stop
+from egm.backends.tokens import finished, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
 from egm.errors import BackendError, ModelError
+from egm.models.decode.repetition import ends_repeated
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class NumpyBackend(Backend):
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
         logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
-        texts = [strip_stop(own.ids, self._stops) for own in answers]
+        texts = [finished(own.ids, self._stops) for own in answers]
         return [
             Completion(
                 text=self._decode(ids_of_text),
@@ -200,7 +201,8 @@ class _PartialAnswer:
         top = scores.max()
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)
-        self.stopped = token in stops
+        repeated = len(self.ids) > self.budget.tokens and ends_repeated(self.ids)
+        self.stopped = token in stops or repeated
         self.seconds = time.perf_counter() - start
 
     def _choose(self, scores: Floats) -> int:

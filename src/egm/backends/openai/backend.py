@@ -165,7 +165,7 @@ class OpenAIBackend(RemoteBackend):
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
         if len(names) > 1:
-            raise ModelError(f"{self.url} serves several models: name one of {', '.join(names)[:500]}")
+            raise ModelError(f"{self.url} serves several models: name one, as --model does: {', '.join(names)[:500]}")
         return names[0]
 
     def _check_open(self) -> None:

@@ -45,9 +45,9 @@ def error_in(value: Any) -> ServerError | None:
         error = value
     if not error:
         return None
-    told = error if isinstance(error, dict) else getattr(error, "__dict__", {"message": error})
-    message = told.get("message") or told.get("detail") or told.get("type") or error
-    code = str(told.get("code") or told.get("status") or "")
+    fields = error if isinstance(error, dict) else getattr(error, "__dict__", {"message": error})
+    message = fields.get("message") or fields.get("detail") or fields.get("type") or error
+    code = str(fields.get("code") or fields.get("status") or "")
     return ServerError(_short(str(message)), int(code) if code.isdecimal() and len(code) == 3 else None)
 
 

@@ -52,10 +52,10 @@ class Reply:
             part = _get(choice, "delta") or _get(choice, "message")
             # vLLM says `reasoning`, SGLang `reasoning_content`, some versions the same twice.
             thought = _text(part, "reasoning_content") or _text(part, "reasoning")
-            content, thinking = _content(_get(part, "content"))
+            content, thinking, declined = _content(_get(part, "content"))
             thought = thought or thinking
             content = content or ("" if thought else _text(choice, "text"))  # as completions have it
-            self.refusal += [refusal] if (refusal := _text(part, "refusal")) else []
+            self.refusal += [refusal] if (refusal := _text(part, "refusal") or declined) else []
             self.calls_tool = self.calls_tool or bool(_get(part, "tool_calls") or _get(part, "function_call"))
             self.reasoning += [thought] if thought else []
             self.content += [content] if content else []
@@ -91,6 +91,9 @@ class Reply:
         """
         # Line breaks beside the tags go with either part, as the server likes: that after `<think>` is the template's.
         reasoning, content = "".join(self.reasoning).lstrip("\n"), "".join(self.content)
+        if not content.strip() and (refusal := "".join(self.refusal).strip()):
+            # It is the model's answer. As its `</think>` is read too, no codec takes it for a thought.
+            content, reasoning = refusal if refuses(refusal) else f"Sorry: {refusal}", reasoning or "\n"
         if not reasoning or not content.strip():
             return reasoning or content
         return "{}\n</think>\n\n{}".format(reasoning.rstrip("\n"), content.lstrip("\n"))
@@ -124,9 +127,7 @@ class Reply:
         )
 
     def _without_text(self, counted: int | None) -> str:
-        """Say what stands for a missing text: a refusal is the model's answer, all else the server's fault."""
-        if refusal := "".join(self.refusal).strip():
-            return f"Sorry: {refusal}" if not refuses(refusal) else refusal
+        """Say what stands for a missing text, which is the server's fault but for a thought that was cut off."""
         if self.finish_reason == "content_filter":
             raise RefusedReplyError("the server's content filter kept the answer back")
         if self.calls_tool or self.finish_reason in ("tool_calls", "function_call"):
@@ -158,19 +159,19 @@ def _text(value: Any, name: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _content(value: Any) -> tuple[str, str]:
+def _content(value: Any) -> tuple[str, str, str]:
     """Read a message's content, text or a list of parts.
 
     Returns:
-        The answer, and the thinking that stands in parts of its own.
+        The answer, and the thinking and the refusal that stand in parts of their own.
 
     Raises:
         BrokenReplyError: If it is neither.
     """
     if value is None or isinstance(value, str):
-        return value or "", ""
+        return value or "", "", ""
     parts = value if isinstance(value, list | tuple) else [value]
-    answer, thinking = [], []
+    answer, thinking, refusal = [], [], []
     for part in parts:
         if isinstance(part, str):
             answer.append(part)
@@ -183,10 +184,10 @@ def _content(value: Any) -> tuple[str, str]:
         elif isinstance(said, str):
             answer.append(said)
         elif kind == "refusal" and isinstance(_get(part, "refusal"), str):
-            answer.append(_get(part, "refusal"))
+            refusal.append(_get(part, "refusal"))
         else:
             raise BrokenReplyError(f"its content has a part of type {str(kind)[:40]!r}, which holds no text")
-    return "".join(answer), "".join(thinking)
+    return "".join(answer), "".join(thinking), "".join(refusal)
 
 
 def _count(value: Any) -> int | None:

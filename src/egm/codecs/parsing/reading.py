@@ -24,6 +24,8 @@
    follows, and words that say there is no such thing, or decline, are `refused`.
 8. *Without anything box-like*: a list, object or box left open at the end is `truncated`; else `truncated` if the token
    limit cut the text off, or `no_box`.
+9. *Repeated*: a text that was stopped as it repeated itself is read as one that the token limit cut off, so a box that
+   is complete counts. Where there is none, `truncated` is called `repeated`.
 """
 
 from __future__ import annotations
@@ -123,11 +125,11 @@ def read(
         tags_first: Whether tags, not JSON, are the family's own form.
         thinking_prefilled: Whether the chat template has opened `<think>` already.
         size: Width and height of the upright original image in pixels.
-        finish_reason: "length" if the token limit cut the text off.
+        finish_reason: "length" if the token limit cut the text off, "repeated" if it was stopped as it repeated itself.
         amodal: Whether the box may leave the frame.
         phrase: What was asked, to be carried along.
     """
-    cut_off = finish_reason == "length"
+    cut_off = finish_reason in ("length", "repeated")
     reasoning, answer = split_reasoning(text.removeprefix("\ufeff"), thinking_prefilled=thinking_prefilled)
     if cut_off and thinking_prefilled and not reasoning and "</think>" not in text:
         answer = None  # what was cut off while thinking was allowed is thinking, however it looks
@@ -148,6 +150,8 @@ def read(
             else:
                 failure = failure or placed
         box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, cut_off=cut_off))
+    if failure is Failure.TRUNCATED and finish_reason == "repeated":
+        failure = Failure.REPEATED
     return Grounding(
         box=box,
         failure=failure,

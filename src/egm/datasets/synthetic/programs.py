@@ -209,26 +209,26 @@ def apply(step: Step, found: tuple[int, ...], anchor: tuple[int, ...], scene: Sc
         Ambiguous: If a comparison is too close to call.
     """
     if isinstance(step, Side):
-        told = _by_x(scene, tuple(i for i in found if i != anchor[0]))
-        return Event(step, told, tuple(i for i in told if on_side(scene, i, anchor[0], step.side)), anchor)
+        candidates = _by_x(scene, tuple(i for i in found if i != anchor[0]))
+        return Event(step, candidates, tuple(i for i in candidates if on_side(scene, i, anchor[0], step.side)), anchor)
     if isinstance(step, Between):
-        told = _by_x(scene, tuple(i for i in found if i not in anchor))
-        return Event(step, told, tuple(i for i in told if _is_between(scene, i, anchor)), anchor)
+        candidates = _by_x(scene, tuple(i for i in found if i not in anchor))
+        return Event(step, candidates, tuple(i for i in candidates if _is_between(scene, i, anchor)), anchor)
     if isinstance(step, Without):
-        told = _by_x(scene, found)
-        kept = tuple(i for i in told if getattr(scene.objects[i], step.attribute) != step.value)
-        return Event(step, told, kept)
+        candidates = _by_x(scene, found)
+        kept = tuple(i for i in candidates if getattr(scene.objects[i], step.attribute) != step.value)
+        return Event(step, candidates, kept)
     if isinstance(step, Distance):
         return _choose_by_distance(step, found, anchor, scene)
     if isinstance(step, Ordinal):
-        told = _ordered(scene, found, step.side)
-        if step.n > len(told):
+        candidates = _ordered(scene, found, step.side)
+        if step.n > len(candidates):
             raise Ambiguous
-        return Event(step, told[: step.n], (told[step.n - 1],))
+        return Event(step, candidates[: step.n], (candidates[step.n - 1],))
     if step.which in ("largest", "smallest"):
         return _choose_by_size(step, found, scene)
-    told = _ordered(scene, found, EXTREME_SIDES[step.which], count=1)
-    return Event(step, told, told[:1])
+    candidates = _ordered(scene, found, EXTREME_SIDES[step.which], count=1)
+    return Event(step, candidates, candidates[:1])
 
 
 def on_side(scene: Scene, i: int, anchor: int, side: str) -> bool:
@@ -243,38 +243,38 @@ def on_side(scene: Scene, i: int, anchor: int, side: str) -> bool:
 def _ordered(scene: Scene, found: tuple[int, ...], side: str, count: int = 3) -> tuple[int, ...]:
     """Sort from a side; the first `count` must stand clearly apart from each other and from the rest."""
     axis, sign = (0 if side in ("left", "right") else 1), (1 if side in ("left", "above") else -1)
-    told = sorted(found, key=lambda i: (sign * center2(scene.objects[i])[axis], i))
-    for a, b in itertools.pairwise(told[: count + 1]):
+    candidates = sorted(found, key=lambda i: (sign * center2(scene.objects[i])[axis], i))
+    for a, b in itertools.pairwise(candidates[: count + 1]):
         gap = sign * (center2(scene.objects[b])[axis] - center2(scene.objects[a])[axis])
         if gap * 50 < scene.size[axis] * _APART:
             raise Ambiguous
-    return tuple(told)
+    return tuple(candidates)
 
 
 def _choose_by_size(step: Extreme, found: tuple[int, ...], scene: Scene) -> Event:
-    told = _by_x(scene, found)
-    sides = [scene.objects[i].side for i in told]
-    ranked = sorted(range(len(told)), key=lambda k: (sides[k], k), reverse=step.which == "largest")
-    if len(told) > 1:
+    candidates = _by_x(scene, found)
+    sides = [scene.objects[i].side for i in candidates]
+    ranked = sorted(range(len(candidates)), key=lambda k: (sides[k], k), reverse=step.which == "largest")
+    if len(candidates) > 1:
         small, large = sorted((sides[ranked[0]], sides[ranked[1]]))
         if large * 100 < small * _LARGER:
             raise Ambiguous
     values = tuple(side * 100 // max(scene.size) for side in sides)
-    return Event(step, told, (told[ranked[0]],), values=values)
+    return Event(step, candidates, (candidates[ranked[0]],), values=values)
 
 
 def _choose_by_distance(step: Distance, found: tuple[int, ...], anchor: tuple[int, ...], scene: Scene) -> Event:
-    told = _by_x(scene, tuple(i for i in found if i != anchor[0]))
-    if len(told) < 2:  # the nearest of one is no comparison
+    candidates = _by_x(scene, tuple(i for i in found if i != anchor[0]))
+    if len(candidates) < 2:  # the nearest of one is no comparison
         raise Ambiguous
     ax, ay = center2(scene.objects[anchor[0]])
-    squares = [(x - ax) ** 2 + (y - ay) ** 2 for x, y in (center2(scene.objects[i]) for i in told)]
-    ranked = sorted(range(len(told)), key=lambda k: (squares[k], k), reverse=not step.nearest)
+    squares = [(x - ax) ** 2 + (y - ay) ** 2 for x, y in (center2(scene.objects[i]) for i in candidates)]
+    ranked = sorted(range(len(candidates)), key=lambda k: (squares[k], k), reverse=not step.nearest)
     near, far = sorted((squares[ranked[0]], squares[ranked[1]]))
     if far * 100 * 100 < near * _CLEARLY * _CLEARLY:
         raise Ambiguous
     values = tuple(min(99, isqrt(square) * 50 // max(scene.size)) for square in squares)
-    return Event(step, told, (told[ranked[0]],), anchor, values)
+    return Event(step, candidates, (candidates[ranked[0]],), anchor, values)
 
 
 def _is_between(scene: Scene, i: int, pair: tuple[int, ...]) -> bool:

@@ -22,6 +22,7 @@ import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
 from egm.models.decode.prompt_batch import PromptBatch
+from egm.models.decode.repetition import ends_repeated
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
 from egm.models.fast.patching import is_patched
@@ -73,6 +74,8 @@ class BatchDecoder:
         max_rows: Most completions to decode together; None takes as many as half of the memory that is free can hold.
         graphs: Whether to replay steps as CUDA graphs, on a GPU. They are kept while their caches take less than a
             quarter of its memory.
+        stop_repeats: Whether a completion that repeats itself ends there, as `ends_repeated` says; `pad` must then be
+            one of `stops`. Rollouts do not: training learns from what the limit cuts off.
     """
 
     def __init__(
@@ -85,12 +88,13 @@ class BatchDecoder:
         banned: Sequence[int],
         max_rows: int | None,
         graphs: bool,
+        stop_repeats: bool = False,
     ) -> None:
         self._source, self._dtype, self._max_rows = model, dtype, max_rows
         self._copy: Any = None
         self.device: torch.device = next(model.parameters()).device
         self._pad, self._graphs = pad, graphs and self.device.type == "cuda"
-        self._stops = tuple(stops)
+        self._stops, self._stop_repeats = tuple(stops), stop_repeats
         self._banned = torch.tensor(list(banned), device=self.device, dtype=torch.long)
         self._states: dict[Any, DecodeState] = {}
 
@@ -161,9 +165,8 @@ class BatchDecoder:
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                job = _Job(
-                    policy, answered, max_new_tokens, sampler, row_uniforms, stops, logprobs=logprobs, pad=self._pad
-                )
+                options = {"logprobs": logprobs, "stop_repeats": self._stop_repeats}
+                job = _Job(policy, answered, max_new_tokens, sampler, row_uniforms, stops, pad=self._pad, **options)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -272,6 +275,7 @@ class BatchDecoder:
             banned=self._banned,
             pad=self._pad,
             logprobs=job.logprobs,
+            stop_repeats=job.stop_repeats,
             graphs=rows * length <= most,  # recording pays where the graphs can be kept, and what they write to
         )
         if state.graphs:
@@ -333,9 +337,11 @@ class _Job:
         *,
         logprobs: bool,
         pad: int,
+        stop_repeats: bool,
     ) -> None:
         self.policy, self.which, self.max_new_tokens = policy, which, max_new_tokens
         self.sampler, self.uniforms, self.stops, self.logprobs = sampler, uniforms, stops, logprobs
+        self.stop_repeats = stop_repeats
         self.alive, self.written = list(range(len(which))), 1
         device = policy.get_output_embeddings().weight.device
         self._ids = torch.full((len(which), max_new_tokens), pad, device=device)
@@ -355,9 +361,12 @@ class _Job:
         ends = torch.isin(rows, torch.tensor(self.stops))
         # argmax takes the first of equals: the first stop token, which is the last token of its completion.
         lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
+        ids = [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)]
+        if self.stop_repeats:  # such a row went on with padding, which is a stop token: it is none of the row's own
+            lengths = [len(row) - (row[-1] in self.stops and ends_repeated(row[:-1])) for row in ids]
         counts, times = zip(*clock.marks, strict=True)
         return DecodedBatch(
-            [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(ids, lengths, strict=True)],
             [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
             np.interp(lengths, counts, times).tolist(),
         )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from egm.models.decode import repetition
+
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
@@ -56,6 +58,35 @@ class Sampler:
         # rounding leaves a little off 1, and no rounding of a parallel sum may find a token of probability 0.
         beyond = (reached > uniform[:, None] * reached[:, -1:]) & (shares > 0)
         return beyond.int().argmax(dim=-1)
+
+
+class RepetitionCounter:
+    """Tells on the device which rows repeat themselves, as `ends_repeated` says of a list of tokens.
+
+    It keeps, for each length of a block, how many tokens in a row have been those that stand so many before them.
+
+    Args:
+        rows: How many there are.
+        device: Where the tokens are.
+    """
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.blocks = torch.arange(1, repetition.LONGEST_BLOCK + 1, device=device)
+        self.runs = torch.zeros((rows, len(self.blocks)), dtype=torch.long, device=device)
+
+    def __call__(self, before: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
+        """Take the next token of each row, without waiting for the device.
+
+        Args:
+            before: The tokens before it, the nearest first, shape (rows, longest block); -1 where there are none.
+            newest: The token, shape (rows,).
+
+        Returns:
+            Whether a row repeats itself with it, shape (rows,).
+        """
+        self.runs.add_(1).mul_(before == newest[:, None])
+        lengths = self.runs + self.blocks  # the first block repeats nothing, and counts all the same
+        return (lengths >= repetition.REPEATED).any(dim=1)
 
 
 def uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask
-from egm.models.decode.sampling import Sampler
+from egm.models.decode.sampling import RepetitionCounter, Sampler
 
 PAD_MULTIPLE = 64
 """Prompts are padded to a multiple of so many tokens, and the part of the cache in use grows by at least so many."""
@@ -63,6 +63,7 @@ class DecodeState:
         banned: Tokens never sampled, on the device.
         pad: What rows that have ended go on with.
         logprobs: Whether to keep the log-probabilities of the tokens.
+        stop_repeats: Whether a row that repeats itself ends.
         graphs: Whether to record steps as CUDA graphs and replay those.
 
     Attributes:
@@ -83,6 +84,7 @@ class DecodeState:
         banned: torch.Tensor,
         pad: int,
         logprobs: bool,
+        stop_repeats: bool,
         graphs: bool,
     ) -> None:
         self._core, self._head, self._sampler = core, head, sampler
@@ -98,6 +100,7 @@ class DecodeState:
         self._positions = torch.zeros(rows, dtype=torch.long, device=device)  # theirs
         self._output = torch.zeros((rows, length), dtype=torch.long, device=device)
         self._logprobs = torch.zeros((rows, length), device=device) if logprobs else None
+        self._repetition = RepetitionCounter(rows, device) if stop_repeats else None
         self._uniforms = None if sampler.greedy else torch.zeros((rows, length), device=device)
         self._mask = torch.zeros((rows, 1, 1, length), dtype=dtype, device=device)  # for all heads and the one query
         self._cursor = torch.zeros(1, dtype=torch.long, device=device)
@@ -136,7 +139,9 @@ class DecodeState:
         self._positions.copy_(start[index])
         self.finished.fill_(False)
         self.finished[len(which) :] = True
-        self._output.fill_(self._pad)
+        self._clear_output()
+        if self._repetition is not None:
+            self._repetition.runs.zero_()
         self._place_uniforms(uniforms)
         self._sample(scores[index])
 
@@ -163,10 +168,12 @@ class DecodeState:
         self._tokens.copy_(other._tokens[index])
         self.finished.copy_(other.finished[index])
         self.finished[len(rows) :] = True
-        self._output.fill_(self._pad)
+        self._clear_output()
         self._output[:, :span] = other._output[index, :span]
         if self._logprobs is not None and other._logprobs is not None:
             self._logprobs[:, :span] = other._logprobs[index, :span]
+        if self._repetition is not None and other._repetition is not None:
+            self._repetition.runs.copy_(other._repetition.runs[index])
         self._place_uniforms(uniforms)
 
     def written(self, rows: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -203,6 +210,10 @@ class DecodeState:
                     theirs[layer] = tensor.new_empty(0)
         self.cache.cursor = self._cursor
 
+    def _clear_output(self) -> None:
+        self._output.fill_(self._pad)
+        self._output[:, : self.prompt] = -1  # no token is repeated there
+
     def _place_uniforms(self, uniforms: torch.Tensor | None) -> None:
         """Put each completion's random numbers where its tokens will stand, so that a step finds them by the cursor."""
         if self._uniforms is not None and uniforms is not None:
@@ -221,6 +232,10 @@ class DecodeState:
             self._logprobs.index_copy_(1, self._cursor, chosen)
         self._tokens.copy_(torch.where(self.finished, self._pad, sampled))
         self.finished.logical_or_(self._stops[self._tokens])
+        if self._repetition is not None:
+            # Prompts are padded to `PAD_MULTIPLE` at least, so that there are columns enough before the cursor.
+            before = self._output.index_select(1, self._cursor - self._repetition.blocks)
+            self.finished.logical_or_(self._repetition(before, self._tokens))
         self._output.index_copy_(1, self._cursor, self._tokens[:, None])
 
     def _step(self, used: int) -> None:
@@ -259,6 +274,7 @@ class DecodeState:
         """
         buffers = [self._tokens, self._positions, self.finished, self._output, self._mask, self._cursor]
         buffers += [] if self._logprobs is None else [self._logprobs]
+        buffers += [] if self._repetition is None else [self._repetition.runs]
         saved = [tensor.clone() for tensor in buffers]
 
         def restore() -> None:
