@@ -26,7 +26,7 @@ from egm.consensus import Consensus, consensus, poll
 from egm.datasets.synthetic import SynthRef
 from egm.errors import EgmError
 from egm.files import write_bytes, write_text
-from egm.grounder import Answer, Grounder
+from egm.grounder import GroundedCompletion, Grounder
 from egm.scoring import score
 from egm.types import Failure, Sample
 
@@ -98,7 +98,7 @@ def load(options: argparse.Namespace) -> Grounder:
     return Grounder.load(options.model, device=options.device, batch_size=options.batch_size)
 
 
-def run(grounder: Grounder, samples: Sequence[Sample], settings: GenerationSettings) -> list[Answer]:
+def run(grounder: Grounder, samples: Sequence[Sample], settings: GenerationSettings) -> list[GroundedCompletion]:
     grounder.settings = settings
     answers = []
     for answer in grounder.answer_each(enumerate(samples)):
@@ -108,23 +108,23 @@ def run(grounder: Grounder, samples: Sequence[Sample], settings: GenerationSetti
     return answers
 
 
-def box(vote: Answer) -> Box | Failure:
+def box(vote: GroundedCompletion) -> Box | Failure:
     found = vote.grounding.box or vote.grounding.failure
     assert found is not None
     return found
 
 
-def votes_of(ballot: Answer) -> Sequence[Answer]:
+def votes_of(ballot: GroundedCompletion) -> Sequence[GroundedCompletion]:
     """All votes of an answer; one that was not voted on is its own."""
     return ballot.votes or (ballot,)
 
 
-def of(ballot: Answer, count: int) -> tuple[Sequence[Answer], Consensus]:
+def of(ballot: GroundedCompletion, count: int) -> tuple[Sequence[GroundedCompletion], Consensus]:
     votes = votes_of(ballot)[:count]
     return votes, consensus([box(vote) for vote in votes])
 
 
-def stopped(ballot: Answer, level: float) -> tuple[Sequence[Answer], Consensus]:
+def stopped(ballot: GroundedCompletion, level: float) -> tuple[Sequence[GroundedCompletion], Consensus]:
     counting = poll(len(votes_of(ballot)), level)
     more, taken = next(counting), 0
     while True:
@@ -136,13 +136,15 @@ def stopped(ballot: Answer, level: float) -> tuple[Sequence[Answer], Consensus]:
             return votes_of(ballot)[:taken], end.value
 
 
-def point(name: str, samples: Sequence[Sample], answers: Sequence[Answer]) -> Point:
+def point(name: str, samples: Sequence[Sample], answers: Sequence[GroundedCompletion]) -> Point:
     right = np.array([score(a.grounding, s.box).hit() for a, s in zip(answers, samples, strict=True)], dtype=float)
     tokens = np.array([a.completion.completion_tokens for a in answers], dtype=float)
     return Point(name, right, tokens, logprobs(answers))
 
 
-def voted(name: str, samples: Sequence[Sample], results: Sequence[tuple[Sequence[Answer], Consensus]]) -> Point:
+def voted(
+    name: str, samples: Sequence[Sample], results: Sequence[tuple[Sequence[GroundedCompletion], Consensus]]
+) -> Point:
     chosen = [votes[found.chosen] for votes, found in results]
     plain = point(name, samples, chosen)
     tokens = np.array([sum(vote.completion.completion_tokens for vote in votes) for votes, _ in results], dtype=float)
@@ -152,7 +154,7 @@ def voted(name: str, samples: Sequence[Sample], results: Sequence[tuple[Sequence
     return Point(name, plain.right, tokens, scores)
 
 
-def logprobs(answers: Sequence[Answer]) -> dict[str, np.ndarray]:
+def logprobs(answers: Sequence[GroundedCompletion]) -> dict[str, np.ndarray]:
     named = {
         "logprob": [answer.completion.logprob for answer in answers],
         "answer logprob": [answer.completion.answer_logprob for answer in answers],

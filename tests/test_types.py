@@ -49,6 +49,7 @@ def test_failures_are_plain_words_that_survive_json() -> None:
         "refused",
         "out_of_range",
         "degenerate",
+        "repeated",
     }
     for failure in Failure:
         assert Failure(json.loads(json.dumps(failure))) is failure

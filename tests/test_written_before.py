@@ -93,7 +93,7 @@ SCRIPTED_VOTES = figures(8, 0.25, 0.2644639360311207, (0.0, 9.0, 34.0, 43.0))
 @pytest.mark.parametrize(
     ("run", "arguments", "expected"),
     [
-        ("eval/interrupted", (*ON_CPU, "--concurrency", 1), TINY),
+        ("eval/interrupted", (*ON_CPU, "--concurrency", 1, "--max-tokens", 4096), TINY),  # the limit of then
         (
             "eval/votes",
             (

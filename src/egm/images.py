@@ -117,7 +117,7 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
     raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
 
 
-def read_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], bool]:
+def read_picture_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], bool]:
     """Read the size of a picture without decoding it.
 
     Returns:

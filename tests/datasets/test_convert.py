@@ -19,7 +19,7 @@ from egm.codecs import get_codec
 from egm.datasets import Dataset, open_dataset, row_of, write_dataset
 from egm.datasets.convert import ENDINGS, save_pictures
 from egm.errors import DataError, ImageError
-from egm.images import load_image, read_header
+from egm.images import load_image, read_picture_header
 from egm.types import Sample
 
 SAMPLES = [
@@ -104,7 +104,7 @@ def test_rl_rows_are_not_written_about_other_pictures(tmp_path: Path, size: tupl
     says = "the row says 60 x 50, the picture is" if orientation == 1 else "are turned by EXIF, such as .*a.jpg"
     with pytest.raises((DataError, ImageError), match=says):
         write_dataset(dataset, tmp_path / "set.parquet", "parquet")
-    assert read_header(tmp_path / "a.jpg") == (load_image(tmp_path / "a.jpg").size, orientation != 1)
+    assert read_picture_header(tmp_path / "a.jpg") == (load_image(tmp_path / "a.jpg").size, orientation != 1)
 
 
 def test_coco_json_shares_images(tmp_path: Path) -> None:

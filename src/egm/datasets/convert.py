@@ -19,7 +19,7 @@ from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, ImageError
 from egm.extras import need
 from egm.files import write_bytes, write_text
-from egm.images import check_picture_size, load_image, read_header
+from egm.images import check_picture_size, load_image, read_picture_header
 from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
@@ -152,7 +152,7 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
             f"{len(missing):,} pictures of {dataset.name} are not there, such as {str(missing[0])!r}: training opens "
             "them by the names in the file, so give the folder that they lie in with --images"
         )
-    headers = {picture: read_header(picture) for picture in dict.fromkeys(pictures)}
+    headers = {picture: read_picture_header(picture) for picture in dict.fromkeys(pictures)}
     if turned := [path for path, (_, is_turned) in headers.items() if is_turned]:
         raise DataError(
             f"{len(turned):,} pictures of {dataset.name} are turned by EXIF, such as {str(turned[0])!r}: verl shows "

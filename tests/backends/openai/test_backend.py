@@ -198,7 +198,10 @@ def test_the_text_of_a_model_that_does_not_think_may_come_as_reasoning() -> None
 def test_the_only_model_is_taken() -> None:
     with FaultyServer({}, models=("some/model",)) as server, OpenAIBackend(server.url) as backend:
         assert backend.model == "some/model"
-    with FaultyServer({}, models=("b", "a")) as server, pytest.raises(ModelError, match="name one of a, b"):
+    with (
+        FaultyServer({}, models=("b", "a")) as server,
+        pytest.raises(ModelError, match="name one, as --model does: a, b"),
+    ):
         OpenAIBackend(server.url)
     with FaultyServer({}, models=()) as server, pytest.raises(ModelError, match="lists no model"):
         OpenAIBackend(server.url)

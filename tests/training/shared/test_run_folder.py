@@ -21,7 +21,7 @@ from egm.training.recipe import Section, dump_recipe, load_recipe
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
 from egm.training.shared.checkpoints import checkpoints_in, damage, prune
-from egm.training.shared.run_folder import check_free, has_checkpoint, last_checkpoint, note, start_run, trained
+from egm.training.shared.run_folder import add_facts, check_free, has_checkpoint, last_checkpoint, start_run, trained
 
 WRITTEN = Path(__file__).parents[2] / "fixtures" / "written_by_955c9f8"
 
@@ -200,7 +200,7 @@ def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
 def test_a_damaged_run_file_is_named(content: str, tmp_path: Path) -> None:
     recipe, folder = copied("sft", tmp_path)
     (folder / "run.json").write_text(content)
-    for use in (lambda: last_checkpoint(recipe, folder), lambda: note(folder, steps=4)):
+    for use in (lambda: last_checkpoint(recipe, folder), lambda: add_facts(folder, steps=4)):
         with pytest.raises(RecipeError, match=rf"^{folder / 'run.json'} is cut off or no object of JSON: move it away"):
             use()
     assert trained(folder) is None

@@ -74,7 +74,7 @@ def run_grpo(
     from egm.training.shared.callbacks import AfterCheckpoint, StopOnSignal
     from egm.training.shared.driver import ran_out, train_from
     from egm.training.shared.model import save_trained
-    from egm.training.shared.run_folder import last_checkpoint, note, start_run
+    from egm.training.shared.run_folder import add_facts, last_checkpoint, start_run
 
     stop = StopOnSignal()
     checkpoint = last_checkpoint(recipe, out) if resume else None  # a refusal should not wait for the model
@@ -106,7 +106,7 @@ def run_grpo(
     save_trained(trainer, trainer.processing_class, folder)
     if main:
         seconds = round(time.perf_counter() - started, 1)
-        note(out, seconds=seconds, loss=loss, steps=trainer.state.global_step)
+        add_facts(out, seconds=seconds, loss=loss, steps=trainer.state.global_step)
     trainer.accelerator.wait_for_everyone()
     return folder
 

@@ -21,7 +21,7 @@ from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
 from egm.training.shared.model import checkpointing_name, make_codec, open_model, save_trained
-from egm.training.shared.run_folder import check_free, last_checkpoint, note, start_run
+from egm.training.shared.run_folder import add_facts, check_free, last_checkpoint, start_run
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -77,7 +77,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
                 start_run(recipe, out, seed=recipe.run.seed)
-                note(out, data=asdict(report))
+                add_facts(out, data=asdict(report))
     started = time.perf_counter()
     with _one_line(recipe, trainer):
         trainer.data_collator([{"row": 0}])  # a fault in the first row should not wait for the optimiser
@@ -92,7 +92,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
     if trainer.is_world_process_zero():
         seconds = time.perf_counter() - started
         facts = {"loss": loss, "steps": trainer.state.global_step}
-        note(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
+        add_facts(out, seconds=round(seconds, 1), processes=trainer.args.world_size, **facts)
     trainer.accelerator.wait_for_everyone()
     return folder
 

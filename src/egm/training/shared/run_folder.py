@@ -32,7 +32,7 @@ def start_run(recipe: Section, out: Path, *, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     versions = package_versions("torch", "transformers", "trl", "accelerate", "peft", "datasets")
-    note(out, seed=seed, command=sys.argv, versions=versions, hardware=gpu_name() or cpu_name())
+    add_facts(out, seed=seed, command=sys.argv, versions=versions, hardware=gpu_name() or cpu_name())
 
 
 def check_free(out: Path) -> None:
@@ -90,7 +90,7 @@ def trained(out: Path) -> Path | None:
     return next((out / name for name in ("model", "adapter") if ended and (out / name).is_dir()), None)
 
 
-def note(out: Path, **facts: Any) -> None:
+def add_facts(out: Path, **facts: Any) -> None:
     """Add facts to the run's `run.json`.
 
     Raises:
