@@ -20,7 +20,9 @@ from egm.extras import EXTRAS, explained, need
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = {
-    **{"PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"},
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "huggingface_hub": "huggingface-hub",
     "pydantic_core": "pydantic-core",
 }
 """Where a distribution is not called as its module is."""
