@@ -96,6 +96,8 @@ def eval_command(
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
+    if again := next((name for name in datasets if datasets.count(name) > 1), None):
+        raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
     for name in datasets:
         split, samples = _open(

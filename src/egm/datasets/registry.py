@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def open_dataset(
     images: Path | None = None,
     data: Path | None = None,
     allow_partial: bool = False,
+    first: int | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     """Open a dataset by the name of a split, or by its path.
@@ -56,6 +58,7 @@ def open_dataset(
             of.
         data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
         allow_partial: Take a split whose size is not the published one.
+        first: Take the first so many samples alone; of SynthRef no more scenes are made, and any split will do.
         malformed: For `check_dataset`: gets the rows that are wrong, which are left out then, and the size of a split
             that has any is not held against the published one. Without it, the first of them is an error.
 
@@ -65,7 +68,9 @@ def open_dataset(
     Raises:
         DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
     """
-    dataset = _open(name_or_path, images, data, allow_partial=allow_partial, malformed=malformed)
+    dataset = _open(name_or_path, images, data, allow_partial=allow_partial, first=first, malformed=malformed)
+    if first is not None:
+        dataset = dataset.first(first)
     if dataset.names_files and dataset.root is None:
         _confine(dataset)
     return dataset
@@ -90,13 +95,14 @@ def _open(
     data: Path | None,
     *,
     allow_partial: bool,
+    first: int | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     text = str(name_or_path)
     if text in SIZES:
         return _open_refcoco(text, images, data, allow_partial=allow_partial, malformed=malformed)
     if text.startswith(f"{_SYNTHREF}/") and not Path(text).exists():
-        return _SynthRows(text.partition("/")[2])
+        return _SynthRows(text.partition("/")[2], first)
     path = Path(text)
     try:
         there = path.exists()
@@ -145,15 +151,17 @@ class _SynthRows(Dataset):
 
     names_files = False
 
-    def __init__(self, split: str) -> None:
+    def __init__(self, split: str, first: int | None = None) -> None:
         from egm.datasets.synthetic import SynthRef
 
         self._source = SynthRef(split)
-        if self._source.scenes is None:
+        if self._source.scenes is None and first is None:
             raise DataError(f"SynthRef {split} has no end: write a part of it with egm data synthetic --scenes 1000")
         self._places: list[tuple[int, int]] = []
         samples: list[Sample] = []
-        for index in range(self._source.scenes):
+        for index in itertools.count() if self._source.scenes is None else range(self._source.scenes):
+            if first is not None and len(samples) >= first:
+                break
             drawn = self._source.samples(index)
             self._places += [(index, k) for k in range(len(drawn))]
             samples += [dataclasses.replace(sample, image=f"{sample.id.rsplit('/', 1)[0]}.png") for sample in drawn]

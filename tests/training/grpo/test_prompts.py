@@ -65,7 +65,7 @@ def test_sampling_follows_the_models_probabilities(tiny: tuple[Any, Any]) -> Non
     model, processor = tiny
     prompts = PromptCollator(processor, CODEC, None)([SampleTable(SynthRefRows(1, 1))[0]])
     torch.manual_seed(0)
-    answers = decoder(tiny)(prompts, 600, max_new_tokens=1, temperature=3.0)
+    answers = decoder(tiny)(prompts, 250, max_new_tokens=1, temperature=3.0)
     ids = torch.tensor(prompts.ids)
     with torch.no_grad():
         asked = {"pixel_values": prompts.pixels, "image_grid_thw": torch.tensor(prompts.grids)}
@@ -94,6 +94,7 @@ def test_questions_made_ahead_are_the_same(tiny: tuple[Any, Any]) -> None:
         expected = collate([table[first], table[first + 1]])
         assert made.ids == expected.ids
         assert torch.equal(made.pixels, expected.pixels)
+    prefetcher.close()
 
 
 def test_questions_are_made_ahead_after_a_signal_to_all_processes(tiny: tuple[Any, Any]) -> None:

@@ -30,6 +30,8 @@ from egm.training.sft.run import run_sft
 from egm.training.sft.trainer import GroundingTrainer
 from egm.training.shared.trainable import is_part
 
+from ..shallow import shallow_model
+
 TOY: dict[str, Any] = {
     "model": {"name": "tiny-s", "from_scratch": True},
     "data": {"scenes": 8},
@@ -160,10 +162,14 @@ def test_after_a_resume_the_rows_follow_that_would_have_followed(
     runner = CliRunner()
     assert runner.invoke(app, ["data", "synthetic", "--scenes", "3", "--out", str(tmp_path)]).exit_code == 0
     sources = [{"name": "synthref/train"}, {"path": str(tmp_path / "val.jsonl"), "weight": 2}]
-    whole = {"data": {"train": sources, "scenes": 2}, "optim": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3}}
+    whole: dict[str, Any] = {
+        "model": {"name": str(shallow_model())},
+        "data": {"train": sources, "scenes": 2},
+        "optim": {"steps": 6, "batch_size": 4, "learning_rate": 1e-3},
+    }
     losses = []
     for workers, stop in ((0, None), (2, 4)):
-        recipe = toy(**whole, run={"log_every": 1, "save_every": 1, "workers": workers})
+        recipe = toy(**whole, run={"log_every": 1, "save_every": 2, "workers": workers})
         out = tmp_path / f"run{workers}"
         if stop is not None:
             with monkeypatch.context() as patch:
@@ -173,6 +179,7 @@ def test_after_a_resume_the_rows_follow_that_would_have_followed(
         run_sft(recipe, out, resume=stop is not None)
         state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
         losses.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
+    assert not multiprocessing.active_children()
     assert len(losses[0]) == 6
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 

@@ -23,6 +23,7 @@ def open_rows(
     scenes: int = 1_000_000,
     phrases: int = 4,
     rationale: Style = "candidates",
+    first: int | None = None,
 ) -> Rows:
     """Open what is trained on.
 
@@ -36,6 +37,7 @@ def open_rows(
         scenes: How many scenes of a training split of SynthRef.
         phrases: Samples a scene of it, at most.
         rationale: Style of its rationales.
+        first: How many samples will be looked at, of what is read whole.
 
     Raises:
         DataError: If there is no such dataset, or it is of no known format.
@@ -48,7 +50,7 @@ def open_rows(
             return SynthRefRows(scenes, seed, rationale, phrases, SYNTHETIC[source.place])
         folder, path = source.images or images, Path(source.place)
         indexed = open_indexed(path, images=folder) if path.is_file() else None
-        dataset = open_dataset(source.place, images=folder) if indexed is None else indexed
+        dataset = open_dataset(source.place, images=folder, first=first) if indexed is None else indexed
         return DatasetRows(dataset, samples_per_row)
 
     parts = [rows_of(source) for source in sources]

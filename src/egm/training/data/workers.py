@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from egm.errors import EgmError
 
@@ -41,6 +42,16 @@ def _kill_workers() -> None:
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()
+
+
+def end_workers(iterator: Any) -> None:
+    """End the workers of a data loader's iterator, as it does itself when it is no longer referred to.
+
+    Left to a garbage collection that finds the iterator in a cycle, its queues are closed before the word to end is put
+    there: each worker is waited for in vain, and lives on, for it ignores the SIGTERM that follows.
+    """
+    if iterator is not None and hasattr(iterator, "_workers"):  # one without workers has none to end
+        iterator._shutdown_workers()
 
 
 def without_traceback(error: EgmError) -> EgmError:

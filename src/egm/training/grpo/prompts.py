@@ -13,7 +13,7 @@ from egm.errors import DataError, EgmError
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.training.data import Rows
 from egm.training.data.pictures import load_pictures
-from egm.training.data.workers import end_workers_at_exit, ignore_signals, without_traceback
+from egm.training.data.workers import end_workers, end_workers_at_exit, ignore_signals, without_traceback
 from egm.types import Sample
 
 
@@ -135,6 +135,7 @@ class PromptPrefetcher:
         if self._workers == 0:
             return self._collator([self._table[number] for number in numbers])
         if self._batches is None or list(numbers) != self._next:
+            self.close()
             end_workers_at_exit()
             self._batches = iter(
                 torch.utils.data.DataLoader(
@@ -152,8 +153,13 @@ class PromptPrefetcher:
             raise without_traceback(error) from error
         self._next = [number + self._stride for number in numbers]
         if self._next[-1] >= len(self._table):
-            self._batches = None
+            self.close()
         return prompts
+
+    def close(self) -> None:
+        """End the processes; the next prompts that are asked for begin new ones."""
+        end_workers(self._batches)
+        self._batches = None
 
     def _from(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         for shift in range(0, len(self._table) - max(numbers), self._stride):

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -257,7 +256,7 @@ def _refuse_sharded(recipe: GRPORecipe) -> None:
 def _held_out(section: GreedySection | None) -> list[Sample]:
     if section is None:
         return []
-    samples = list(islice(open_dataset(section.data, images=section.images), section.samples))
+    samples = list(open_dataset(section.data, images=section.images, first=section.samples))
     if bare := next((sample for sample in samples if sample.box is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
     return samples

@@ -96,6 +96,10 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             placeholder = self.processing_class.image_token_id if self.vllm_mode == "colocate" else None
             self.vllm_generation.generate = checked_generate(self.vllm_generation.generate, placeholder)
 
+    def end_loading(self) -> None:
+        """End the processes that prefetch prompts, as `train_from` wants."""
+        self._prefetcher.close()
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         group, candidates = self.num_generations, self._recipe.rollout.candidates
         # TRL's sampler repeats each number once a completion. Of several candidates each number stands for a run of

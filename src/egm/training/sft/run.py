@@ -246,7 +246,8 @@ def _held_out(recipe: SFTRecipe) -> HeldOut | None:
         return None
     from egm.training.sft.held_out import choose_held_out
 
-    rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed)
+    first = max(recipe.eval.samples, recipe.eval.greedy)
+    rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed, first=first)
     return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=recipe.data.prompt)
 
 

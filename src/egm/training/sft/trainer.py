@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from egm.codecs import Codec
 from egm.training.data import Order
 from egm.training.data.collate import IGNORED, expand_pixels
-from egm.training.data.workers import end_workers_at_exit, ignore_signals
+from egm.training.data.workers import end_workers, end_workers_at_exit, ignore_signals
 from egm.training.sft.held_out import HeldOut, answer_greedily
 from egm.training.sft.recipe import OptimSection
 from egm.training.shared.driver import written_whole
@@ -58,6 +58,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         self._optim, self._codec, self._collate, self._held_out = optim, codec, collate, held_out
         self._order = order
+        self._loader: Any = None
         self.watch = LossWatch()
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = True  # so that the answers' tokens are counted over passes and processes
@@ -71,7 +72,13 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         inner = getattr(loader, "base_dataloader", loader)  # what accelerate wraps
         inner.worker_init_fn = partial(ignore_signals, then=inner.worker_init_fn)
         end_workers_at_exit()
+        self._loader = inner
         return loader
+
+    def end_loading(self) -> None:
+        """End the workers that loaded the training's batches, as `train_from` wants."""
+        if self._loader is not None:
+            end_workers(self._loader._iterator)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Make the optimiser."""

@@ -36,7 +36,7 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
     trainer.add_callback(WarnOfWarmup())
     if not trainer.is_deepspeed_enabled:  # which keeps gradients elsewhere
         trainer.add_callback(CheckFirstGradients())
-    with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())):
+    with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())), closing_loader(trainer):
         if checkpoint is not None:
             for part in _LOADERS:
                 setattr(trainer, part, _refusing(getattr(trainer, part), checkpoint))
@@ -50,6 +50,15 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
         return float(
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss
         )
+
+
+@contextmanager
+def closing_loader(trainer: Any) -> Iterator[None]:
+    """End the processes that load for a trainer, however its training ends."""
+    try:
+        yield
+    finally:
+        trainer.end_loading()
 
 
 def _refusing(load: Callable[..., Any], checkpoint: Path) -> Callable[..., Any]:
