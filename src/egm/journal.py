@@ -75,7 +75,7 @@ class Journal:
         if differences := header.differences(existing):
             raise DataError(
                 f"{str(self.path.parent)!r} holds another run: {'; '.join(differences)}: "
-                "repeat the same command, or choose another folder"
+                "repeat the same command, or choose another folder (--out)"
             )
         return existing, records
 

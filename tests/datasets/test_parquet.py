@@ -198,3 +198,16 @@ def test_a_column_that_is_read_has_a_bound(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_refused(tmp_path: Path, row: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         open_dataset(write(tmp_path / "a.parquet", row))
+
+
+def test_a_value_that_is_meant_in_every_row_is_counted_in_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dictionary stores it once, and says so of its size; samples hold it row by row."""
+    monkeypatch.setattr("egm.datasets.parquet.MAX_HELD", 2**20)
+    row = {"id": "1", "image": "a.png", "sent": "it", "bbox": [1, 2, 30, 40], "height": 64, "width": 64}
+    rows = [row | {"junk": {"deep": ["x" * 100_000]}} for _ in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 200_000
+    with pytest.raises(DataError, match="row 11 and those before it hold more than 1 MB of text: split the file"):
+        open_dataset(tmp_path / "rows.parquet")

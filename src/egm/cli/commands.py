@@ -76,6 +76,8 @@ def main() -> None:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}: check the path, its permissions and the free space")
+    except KeyboardInterrupt:  # before or after a command; within one, Typer says so
+        sys.exit(130)
 
 
 def _fail(message: str) -> None:

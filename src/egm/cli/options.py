@@ -69,7 +69,12 @@ Prompt = Annotated[str | None, typer.Option(help=f"Prompt style: {' or '.join(PR
 Device = Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="For a model in this process: auto, float32, bfloat16 or float16.")]
 MaxTokens = Annotated[
-    int | None, typer.Option(help="Most tokens to generate; by default 4096, of egm-tiny 640.", show_default=False)
+    int | None,
+    typer.Option(
+        help="Most tokens to generate; by default 4096, with --sample 8192; of egm-tiny 640, but under a "
+        "--thinking-budget.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
@@ -80,7 +85,7 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
             bool,
             typer.Option(
                 "--sample",
-                help="Sample as the model card does: temperature 0.6, top-p 0.95, 8192 tokens. Else greedy.",
+                help="Sample as the model card does: temperature 0.6, top-p 0.95. Else greedy.",
             ),
         ],
         False,

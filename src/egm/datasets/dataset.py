@@ -71,7 +71,7 @@ class Dataset(SampleSource):
         self.root = None if root is None else root.resolve()
         self._samples = samples
         if not samples:
-            raise DataError(f"dataset {name} holds no rows")
+            raise DataError(f"dataset {name} holds no rows that can be read")
         seen: set[str] = set()
         for sample in samples:
             if sample.id in seen:

@@ -26,6 +26,9 @@ MAX_GROUP = 512 * 2**20
 MAX_BATCH = 256 * 2**20
 """Most bytes that the values of one column may come to in rows that are unpacked together."""
 
+MAX_HELD = 512 * 2**20
+"""Most characters of all rows together, pictures aside: samples hold them, each value as often as it is meant."""
+
 _NUMBER = "_row"  # where a sample keeps the number of its row until its dataset has it
 
 
@@ -88,18 +91,26 @@ class ParquetFiles:
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Yield the rows without their pictures."""
         wanted = sorted(self._wanted - {self.picture_column})
-        number = 0
+        number = held = 0
         for file in self._files:
-            for batch in self._batches(file, wanted, rows_at_once(file, wanted)):
-                for row in batch.to_pylist():
+            for rows in self._batches(file, wanted, rows_at_once(file, wanted), lambda batch: batch.to_pylist()):
+                for row in rows:
                     number += 1
+                    held += sum(map(_characters, row.values()))
+                    if held > MAX_HELD:
+                        raise DataError(
+                            f"row {number} and those before it hold more than {MAX_HELD // 2**20} MB of text: split "
+                            "the file, or leave out columns that nothing needs"
+                        )
                     yield f"row {number}", row
 
-    def _batches(self, file: Any, columns: list[str], size: int) -> Iterator[Any]:
+    def _batches(
+        self, file: Any, columns: list[str], size: int, take: Callable[[Any], Any] = lambda batch: batch
+    ) -> Iterator[Any]:
         import pyarrow as pa
 
         try:
-            yield from file.iter_batches(batch_size=size, columns=columns)
+            yield from map(take, file.iter_batches(batch_size=size, columns=columns))
         except (OSError, pa.ArrowException, MemoryError) as error:
             raise DataError(f"a parquet file is damaged: {str(error)[:160]}") from None
 
@@ -194,6 +205,14 @@ class ParquetFiles:
         if not isinstance(content, bytes):
             raise DataError(f"row {row + 1} has no picture in column {self.picture_column}")
         return content
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else 0
 
 
 def rows_at_once(file: Any, columns: Iterable[str]) -> int:
