@@ -3,7 +3,7 @@
 A journal is append-only. Each line is handed to the system whole as it is appended, so that killing the process loses
 nothing, and is synced to the disk within `SYNC_SECONDS` of appending the next and on closing, so that a power cut loses
 no more than that. What stands after the last line feed was torn: it is dropped, and its sample asked again. If a sample
-has several lines, because an error was tried again, the last one counts.
+has several lines, because an error was tried again, the last one counts; a second answer to it is damage.
 """
 
 from __future__ import annotations
@@ -157,6 +157,9 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
                 header = Header.from_dict(row)
             else:
                 record = Record.from_dict(row)
+                before = records.get(record.key)
+                if before is not None and before.failure != ERROR and before != record:
+                    raise DataError(f"another answer to sample {record.id!r}, which an earlier line answers")
                 records[record.key] = record
         except DataError as error:
             raise DataError(f"{str(file)!r} line {number}: {error}: restore the file, or start elsewhere") from None

@@ -109,8 +109,8 @@ def eval_command(
     if server is not None or script is not None:
         options.refuse_placement(device, dtype)
         reader = get_codec(codec or DEFAULT_CODEC)
-        keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
-        grounder, engine = _connect_or_replay(server, script, keys, model, reader, concurrency, settings, prompt)
+        asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
+        grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
     else:
         grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
         if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
@@ -193,7 +193,7 @@ def _notice(splits: Iterable[Iterable[Sample]]) -> str | None:
 def _connect_or_replay(
     server: str | None,
     script: Path | None,
-    keys: Sequence[tuple[str, str]],
+    asked: Sequence[tuple[str, Sample]],
     model: str | None,
     codec: Codec,
     concurrency: int | None,
@@ -212,7 +212,7 @@ def _connect_or_replay(
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
-    backend = read_script(script, keys, votes=settings.votes, model=model or "scripted")
+    backend = read_script(script, asked, votes=settings.votes, model=model or "scripted")
     grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=most_at_once)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
