@@ -16,7 +16,7 @@ from egm.types import HIT_IOU, Failure
 ERROR: Final = "error"
 """`Record.failure` where the engine, the picture or the phrase gave an error in place of an answer."""
 _FORMAT: Final = 1
-_LATER: Final = re.compile(r"engine\.(tensors|files|server)|datasets\..*\.questions", re.DOTALL)
+_LATER: Final = re.compile(r"engine\.(tensors|configuration|server)|datasets\..*\.questions", re.DOTALL)
 """What journals from before lack, and cannot differ in."""
 
 
