@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from egm.codecs import Codec, codec_names
 from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, is_journal, read_whole_run
+from egm.journal import Record, is_journal, read_header, read_whole_run
 from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
@@ -103,6 +103,14 @@ def _difference(record: Record, sample: Sample) -> str | None:
         if sample.amodal > record.amodal
         else ("the visible part asked for" if sample.amodal < record.amodal else None)
     )
+
+
+def asked_of(path: str | Path, samples: Samples | None = None) -> dict[str, int]:
+    """How many samples were asked of each split, whether or not a file answers them; empty where that is not known."""
+    if samples is not None:
+        return dict(Counter(split for split, _ in samples))
+    path = Path(path)
+    return {split: facts["n"] for split, facts in read_header(path).datasets.items()} if is_journal(path) else {}
 
 
 def _check_whole(path: Path, answered: int, expected: int) -> None:
