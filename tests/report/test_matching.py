@@ -92,6 +92,12 @@ def test_what_fits_several_or_contradicts_is_refused(
         ious(tmp_path, samples, {**row, "box": LEFT})
 
 
+@pytest.mark.parametrize("image", [12, "12", "data:image/png;base64,iVBO/Rw0", "A/" * 4096, "", " "])
+def test_a_picture_that_is_a_number_or_the_picture_itself_contradicts_nothing(tmp_path: Path, image: Any) -> None:
+    samples = [asked("COCO_train2014_000000000012.jpg", "dog", LEFT, "7")]
+    assert ious(tmp_path, samples, {"id": 7, "phrase": "dog", "image": image, "box": LEFT}) == [1.0]
+
+
 def test_words_of_one_referent_that_differ_in_case_are_answered_once_each(tmp_path: Path) -> None:
     samples = [asked("1.png", "Dog", LEFT), asked("1.png", "dog.", LEFT)]
     row = {"image": "1.png", "phrase": "dog", "box": LEFT}

@@ -90,11 +90,12 @@ class _Matcher:
                 "in the row, or score one dataset at a time"
             )
         # Of one referent, words that differ in nothing but case are as good as equal.
-        free = [n for n in (*nearest, *fitting) if n not in self._taken and self._are_equal(row, first, n)]
-        if not free:
+        left = (number for number in (*nearest, *fitting) if number not in self._taken)
+        free = next((number for number in left if self._are_equal(row, first, number)), None)
+        if free is None:
             raise DataError(f"{row.where} answers what {self._taken[first]} answers: keep one row a sample")
-        self._taken[free[0]] = row.where
-        return free[0]
+        self._taken[free] = row.where
+        return free
 
     def _candidates(self, row: Prediction) -> list[int]:
         if row.id is not None:
@@ -200,8 +201,9 @@ def phrase_key(phrase: str) -> str:
 
 
 def image_key(image: str) -> str:
-    """What copies of a picture share: the COCO number if its name holds one, else the name without its ending."""
-    return coco_number(image) or Path(image).stem
+    """What copies of a picture share: the COCO number if its name holds or is one, else the name without its ending."""
+    stem = Path(image).stem
+    return coco_number(image) or (stem.zfill(12) if stem.isdecimal() else stem)
 
 
 def box_key(box: Box) -> str:

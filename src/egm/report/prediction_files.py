@@ -35,6 +35,7 @@ MAX_ROWS = 1_000_000
 """Most predictions in one file: all of them are held together."""
 
 _Row = Mapping[str, Any]
+_LONGEST_NAME = 4096
 _QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
 
 
@@ -164,7 +165,7 @@ def _prediction(row: _Row, where: str) -> Prediction:
         return Prediction(
             where,
             id=_id(row, where),
-            image=_text_or_none(row, "image"),
+            image=_image(row, "image"),
             phrase=re.sub(r"</?ref>", "", phrase).strip().removesuffix("."),
             text=_answer(row["model_output"], where),
             truth=_box(row.get("ground_truth"), "ground_truth", where),
@@ -176,14 +177,14 @@ def _prediction(row: _Row, where: str) -> Prediction:
             raise DataError(f"{where}: doc.answer must be the phrase; log the task that asks one phrase a row")
         return Prediction(
             where,
-            image=_text_or_none(doc, "file_name") or _text_or_none(doc, "image"),
+            image=_image(doc, "file_name") or _image(doc, "image"),
             phrase=doc["answer"],
             text=_answer(row.get("filtered_resps", row.get("resps")), where),
         )
     if "generated_result" in row:
         return Prediction(
             where,
-            image=_text_or_none(row, "image"),
+            image=_image(row, "image"),
             phrase=_text_or_none(row, "sent"),
             text=_answer(row["generated_result"], where),
             truth=_box(row.get("bbox"), "bbox", where),
@@ -196,7 +197,7 @@ def _prediction(row: _Row, where: str) -> Prediction:
     return Prediction(
         where,
         id=_id(row, where),
-        image=_text_or_none(row, "image"),
+        image=_image(row, "image"),
         phrase=_text_or_none(row, "phrase") or _text_or_none(row, "sent"),
         text=text if text.strip() or "box" not in row else None,
         gives_box="box" in row,
@@ -224,6 +225,12 @@ def _answer(value: Any, where: str) -> str:
 def _text_or_none(row: _Row, key: str) -> str | None:
     value = row.get(key)
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip() else None
+
+
+def _image(row: _Row, key: str) -> str | None:
+    """The name of a picture; some files hold the picture itself in its place."""
+    name = _text_or_none(row, key)
+    return None if name is None or name.startswith("data:") or len(name) > _LONGEST_NAME else name
 
 
 def _id(row: _Row, where: str) -> str | None:
