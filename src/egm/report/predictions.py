@@ -98,11 +98,9 @@ def _difference(record: Record, sample: Sample) -> str | None:
         return "another true box"
     if sample.size is not None and record.size not in (None, sample.size):
         return "another size of its picture"
-    return (
-        "the whole object asked for"
-        if sample.amodal > record.amodal
-        else ("the visible part asked for" if sample.amodal < record.amodal else None)
-    )
+    if sample.amodal != record.amodal:
+        return "the whole object asked for" if sample.amodal else "the visible part asked for"
+    return None
 
 
 def asked_of(path: str | Path, samples: Samples | None = None) -> dict[str, int]:
