@@ -16,7 +16,7 @@ from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.evaluate import evaluate
 from egm.grounder import Grounder
-from egm.journal import read_journal
+from egm.journal import read_journal, read_whole_run
 from egm.types import Completion, Sample
 
 RIGHT = '</think> [{"bbox_2d": [0, 0, 500, 500]}]'
@@ -140,3 +140,39 @@ def test_what_an_engine_counts_absurdly_is_its_error_and_never_a_line_that_canno
 def test_a_log_probability_that_is_no_number_is_unknown(tmp_path: Path) -> None:
     result = run(tmp_path, Acting(reply=Completion(RIGHT, logprob=float("-inf"), answer_logprob=-0.5)), 1)
     assert [(r.logprob, r.answer_logprob, r.failure) for r in result.records] == [(None, -0.5, None)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"phrase": "something else"}, {"truth": [1, 0, 20, 10]}, {"image": "b.png"}, {"amodal": True}, {"id": "s9"}],
+)
+def test_a_whole_journal_of_other_questions_than_its_header_names_is_refused(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    header = run(tmp_path, Acting(), 5).header
+    file = tmp_path / "journal.jsonl"
+    first, *rows = map(json.loads, file.read_text().splitlines())
+    changed = [*rows[:2], {**rows[2], **other, "box": None, "iou": 0.0}, *rows[3:]]
+
+    def put(*lines: dict[str, Any]) -> None:
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    put(first, *changed)
+    with pytest.raises(DataError, match="holds answers to other questions than those of samples that its header"):
+        read_whole_run(tmp_path)
+    put(first, *rows[::-1])  # in any order
+    assert len(read_whole_run(tmp_path)[1]) == 5
+    put({**first, "datasets": {"samples": {"n": 5, "digest": header.datasets["samples"]["digest"]}}}, *changed)
+    assert len(read_whole_run(tmp_path)[1]) == 5  # journals from before do not say
+    put(first, *changed[:3])
+    assert len(read_whole_run(tmp_path)[1]) == 3  # as a whole alone tells
+
+
+def test_a_journal_from_before_questions_were_digested_in_any_order_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, Acting(), 5)
+    file = tmp_path / "journal.jsonl"
+    first, *rows = map(json.loads, file.read_text().splitlines())
+    del first["datasets"]["samples"]["questions"]
+    file.write_text("".join(json.dumps(line) + "\n" for line in (first, *rows[:2])))
+    backend = Acting()
+    assert (len(run(tmp_path, backend, 5).records), backend.batches) == (5, 2)

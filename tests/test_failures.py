@@ -206,7 +206,7 @@ def test_long_phrases_are_counted_too(phrase: str) -> None:
 def record(
     number: int, text: str = "</think> [1, 2]", failure: str | None = None, finish: str | None = "stop"
 ) -> Record:
-    return Record(f"s{number}", "i", "p", (0, 0, 1, 1), text=text, failure=failure, finish_reason=finish)
+    return Record(f"s{number}", "i", "p", (0, 0, 9, 9), text=text, failure=failure, finish_reason=finish)
 
 
 @pytest.mark.parametrize("kind", list(Failure))
@@ -256,3 +256,42 @@ def test_a_run_in_which_no_answer_ends_its_thinking_is_told_the_codec(
     # Those that the token limit cut off may have been about to end it.
     cut = [record(number, "I think", "truncated", "length") for number in range(len(texts))]
     assert not any("asks and reads it" in note for note in run_notes([*records[:1], *cut], codec))
+
+
+FRAME = (640, 480)
+SHARES = [(0.1, 0.1, 0.5, 0.5), (0.0, 0.5, 1.0, 1.0), (0.2, 0.3, 0.6, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("scales", "told"),
+    [
+        ((1, 1, 1), "most boxes lie within 0 to 1: they look like shares of the picture's sides, such as s0"),
+        ((1, 1, None), "most boxes lie within 0 to 1"),
+        ((1, None, None), None),
+        ((1000, 1000, 1000), "0 of 3 boxes are hits, and 3 would be if they were on the 0-1000 scale, such as s0"),
+        ((1000, 1000, "miss"), "0 of 3 boxes are hits, and 2 would be"),
+        ((1000, None, None), None),
+        ((None, None, None), None),
+        (("miss", "miss", "miss"), None),
+    ],
+)
+def test_boxes_on_another_scale_than_pixels_are_told(scales: tuple[int | str | None, ...], told: str | None) -> None:
+    records = [record(9, "", "error", None), record(8)]
+    for number, (share, scale) in enumerate(zip(SHARES, scales, strict=True)):
+        truth = tuple(value * side for value, side in zip(share, FRAME * 2, strict=True))
+        box = (600.0, 2.0, 612.0, 9.0)
+        if scale is None:
+            box = truth
+        elif scale != "miss":
+            box = tuple(value * scale for value in share)
+        facts = {"box": box, "iou": iou(Box(*box), Box(*truth)), "size": FRAME}
+        records.append(Record(f"s{number}", "i", "p", truth, **facts))
+    notes = run_notes(records, None)
+    assert [note[: len(str(told))] for note in notes] == ([] if told is None else [told])
+    assert all("must be in pixels of the original picture" in note for note in notes)
+
+
+def test_true_boxes_within_one_are_told() -> None:
+    records = [Record(f"s{n}", "i", "p", share, size=FRAME, box=(1, 2, 99, 98)) for n, share in enumerate(SHARES)]
+    [note] = run_notes([*records, record(3)], None)
+    assert note.startswith("3 of 4 true boxes lie within 0 to 1 (s0): they look like shares")

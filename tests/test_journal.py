@@ -140,6 +140,25 @@ def test_the_last_of_several_lines_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"iou": 0.5}, {"iou": 0.25}),
+        ({}, {"failure": "no_box"}),
+        ({"failure": "no_box"}, {"box": (0.0, 0.0, 1.5, 2.0), "iou": 1.0}),
+        ({"iou": 0.5}, {"failure": "error", "error": "gone"}),
+    ],
+)
+def test_a_second_answer_is_damage(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
+    write(tmp_path, record("2", failure="error"), record("1", **first), record("2"), record("1", **first))
+    assert [item.id for item in read_journal(tmp_path)[1]] == ["2", "1"]  # a line twice, and an error asked again
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(record("1", **second).to_dict()) + "\n")
+    for act in (lambda: read_journal(tmp_path), lambda: write(tmp_path)):
+        with pytest.raises(DataError, match="line 6: another answer to sample '1', which an earlier line answers"):
+            act()
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"model": "n"}, 'model is "n", was "m"'),

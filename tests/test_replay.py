@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from egm.evaluate import evaluate, read_script
 from egm.grounder import Grounder
 
 SAMPLES = list(SynthRef("val", scenes=2))
-KEYS = [("val", sample.id) for sample in SAMPLES]
+ASKED = [("val", sample) for sample in SAMPLES]
 
 
 def run(backend: ReplayBackend | ScriptedBackend, folder: Path) -> list[tuple[str, str, str | None]]:
@@ -25,25 +27,46 @@ def run(backend: ReplayBackend | ScriptedBackend, folder: Path) -> list[tuple[st
 
 def test_lines_go_to_samples_in_order_and_begin_anew(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("one\\n</think> [1]\ntwo\nthree")
-    texts = {identity: text for identity, text, _ in run(read_script(tmp_path / "lines.txt", KEYS), tmp_path / "run")}
-    assert [texts[identity] for _, identity in KEYS][:4] == ["one\n</think> [1]", "two", "three", "one\n</think> [1]"]
+    texts = {identity: text for identity, text, _ in run(read_script(tmp_path / "lines.txt", ASKED), tmp_path / "run")}
+    assert [texts[sample.id] for sample in SAMPLES][:4] == ["one\n</think> [1]", "two", "three", "one\n</think> [1]"]
 
 
 def test_a_journal_gives_each_sample_what_it_said_errors_too(tmp_path: Path) -> None:
     first = run(ScriptedBackend({SAMPLES[0].phrase: "a", SAMPLES[1].phrase: "b"}), tmp_path / "first")
     assert {text for _, text, _ in first} == {"a", "b", ""}
     for path in (tmp_path / "first", tmp_path / "first" / "journal.jsonl"):
-        again = run(read_script(path, []), tmp_path / f"again-{path.suffix}")
+        again = run(read_script(path, ASKED), tmp_path / f"again-{path.suffix}")
         assert [(identity, text, error is None) for identity, text, error in again] == [
             (identity, text, error is None) for identity, text, error in first
         ]
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1e", "\r"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_feed_alone_ends_a_line(tmp_path: Path, mark: str, end: str) -> None:
+    (tmp_path / "lines.txt").write_bytes(f"\ufeffone{mark}more{end}two{end}".encode())
+    texts = {identity: text for identity, text, _ in run(read_script(tmp_path / "lines.txt", ASKED), tmp_path / "run")}
+    assert [texts[sample.id] for sample in SAMPLES][:3] == [f"one{mark}more", "two", f"one{mark}more"]
+
+
+def test_a_journal_of_other_questions_is_refused(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    SAMPLES[0].image.save(picture, "PNG")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(picture.getvalue())
+    sample = replace(SAMPLES[0], image=tmp_path / "a.png")
+    evaluate([sample], Grounder(ScriptedBackend({sample.phrase: "x"}), get_codec("qwen3_vl")), tmp_path, name="val")
+    read_script(tmp_path, [("val", sample), ("val", SAMPLES[1])])
+    for other in (replace(sample, phrase="something else"), replace(sample, image=str(tmp_path / "b.png"))):
+        with pytest.raises(DataError, match=r"answers another question than .* of val asks: its (phrase|picture)"):
+            read_script(tmp_path, [("val", other)])
+
+
 def test_what_is_no_script(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(DataError, match="is empty: give a text a line"):
-        read_script(tmp_path / "empty", KEYS)
+        read_script(tmp_path / "empty", ASKED)
     with pytest.raises(DataError, match="cannot be read"):
-        read_script(tmp_path / "nowhere", KEYS)
+        read_script(tmp_path / "nowhere", ASKED)
     with pytest.raises(BackendError, match="no answer to this sample"):
         Grounder(ReplayBackend({}), get_codec("qwen3_vl")).ground(SAMPLES[0].image, "x")

@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from egm.boxes import Box, iou, pairwise_iou
+from egm.boxes import Box, iou, iou_array, pairwise_iou
 from egm.codecs.registry import codec_without_thinking
 from egm.journal import ERROR, Record
 from egm.terminal import printable
@@ -256,7 +256,7 @@ def usual_cause(answers: Sequence[Answered], what: str = "answers") -> tuple[str
 
 
 def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
-    """Say what is odd about the answers of a whole run: that none ends its reasoning, or most fail in one way.
+    """Say what is odd about the answers of a whole run: none ends its reasoning, most fail in one way, or by scale.
 
     Args:
         records: The run's, errors of the engine included.
@@ -276,8 +276,36 @@ def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
             f"none of the {len(ended):,} answers holds the </think> that codec {codec} expects: if the model does not "
             f"think first, --codec {instead} asks and reads it; if it does, the server hides its reasoning"
         )
-    cause = usual_cause(answers)
-    return [*notes, cause[1]] if cause else notes
+    cause, scale = usual_cause(answers), _scale_note(kept)
+    return [*notes, *([cause[1]] if cause else []), *([scale] if scale else [])]
+
+
+def _scale_note(records: Sequence[Record]) -> str | None:
+    """Say that boxes look as if they, or the true ones, were not in pixels; told, and never acted on."""
+    boxed = [(record, record.box) for record in records if record.box is not None]
+    if small := [record for record in records if max(record.truth) <= 1]:
+        return (
+            f"{len(small):,} of {len(records):,} true boxes lie within 0 to 1 ({printable(small[0].id)}): they look "
+            "like shares of the picture's sides, and are read as pixels"
+        )
+    if 2 * sum(max(box) <= 1 for _, box in boxed) > len(boxed):
+        return _other_scale(boxed[0][0], "most boxes lie within 0 to 1: they look like shares of the picture's sides")
+    sized = [(record, box, record.size) for record, box in boxed if record.size is not None]
+    if sized:
+        scaled = [(x1 * w / 1000, y1 * h / 1000, x2 * w / 1000, y2 * h / 1000) for _, (x1, y1, x2, y2), (w, h) in sized]
+        fit = int((iou_array(scaled, [record.truth for record, _, _ in sized]) >= HIT_IOU).sum())
+        hits = sum(record.hit() for record, _, _ in sized)
+        if 2 * fit > len(sized) and 2 * hits < fit:
+            what = f"{hits:,} of {len(sized):,} boxes are hits, and {fit:,} would be if they were on the 0-1000 scale"
+            return _other_scale(sized[0][0], what)
+    return None
+
+
+def _other_scale(record: Record, what: str) -> str:
+    return (
+        f"{what}, such as {printable(record.id)}: boxes of rows must be in pixels of the original picture, and those "
+        "of texts are read on the scale of their codec (--codec)"
+    )
 
 
 def _shortened(text: str) -> str:

@@ -3,7 +3,7 @@
 A journal is append-only. Each line is handed to the system whole as it is appended, so that killing the process loses
 nothing, and is synced to the disk within `SYNC_SECONDS` of appending the next and on closing, so that a power cut loses
 no more than that. What stands after the last line feed was torn: it is dropped, and its sample asked again. If a sample
-has several lines, because an error was tried again, the last one counts.
+has several lines, because an error was tried again, the last one counts; a second answer to it is damage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -25,6 +25,7 @@ from egm.files import lock
 from egm.records import ERROR as ERROR
 from egm.records import Header as Header
 from egm.records import Record as Record
+from egm.records import questions_digest
 
 JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
@@ -157,6 +158,9 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
                 header = Header.from_dict(row)
             else:
                 record = Record.from_dict(row)
+                before = records.get(record.key)
+                if before is not None and before.failure != ERROR and before != record:
+                    raise DataError(f"another answer to sample {record.id!r}, which an earlier line answers")
                 records[record.key] = record
         except DataError as error:
             raise DataError(f"{str(file)!r} line {number}: {error}: restore the file, or start elsewhere") from None
@@ -182,7 +186,8 @@ def read_whole_run(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
 
     Raises:
         DataError: As `read_journal` raises; or if a record is of a split that the header does not name, there are more
-            of a split than it has samples, or an IoU is not that of the two boxes.
+            of a split than it has samples, those of a whole split are not its questions, or an IoU is not that of the
+            two boxes.
     """
     header, records = read_journal(path)
     file = _file_of(path)
@@ -196,8 +201,18 @@ def read_whole_run(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
                 f"{str(file)!r} holds {count} samples of {split}, and its header says that there are {n}: restore the "
                 "file, or start in another folder"
             )
+        said = header.datasets[split].get("questions")  # which journals from before lack
+        if count == n and said is not None and said != _questions(records, split):
+            raise DataError(
+                f"{str(file)!r} holds answers to other questions than those of {split} that its header is about: "
+                "restore the file, or start in another folder"
+            )
     _check_overlaps(file, records)
     return header, records
+
+
+def _questions(records: Iterable[Record], split: str) -> str:
+    return questions_digest((r.id, r.phrase, r.image, r.truth, r.amodal) for r in records if r.split == split)
 
 
 def _check_overlaps(file: Path, records: Sequence[Record]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +16,8 @@ from egm.types import HIT_IOU, Failure
 ERROR: Final = "error"
 """`Record.failure` where the engine, the picture or the phrase gave an error in place of an answer."""
 _FORMAT: Final = 1
-_LATER: Final = ("engine.tensors",)  # what journals from before cannot differ in
+_LATER: Final = re.compile(r"engine\.(tensors|configuration|server)|datasets\..*\.questions", re.DOTALL)
+"""What journals from before lack, and cannot differ in."""
 
 
 class _Rule(NamedTuple):
@@ -68,7 +71,9 @@ def _are_texts(value: Any) -> bool:
 
 def _are_datasets(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(facts, dict) and _is_count(facts.get("n")) and _is_text(facts.get("digest", ""))
+        isinstance(facts, dict)
+        and _is_count(facts.get("n"))
+        and all(_is_text(facts.get(name, "")) for name in ("digest", "questions"))
         for facts in value.values()
     )
 
@@ -244,7 +249,8 @@ class Header:
         codec: Name of the codec, and its options.
         prompt: Prompt style, and an example of its wording.
         settings: How text was generated, with the seed.
-        datasets: For each split its number of samples `n` and a `digest` of ids, phrases, pictures and boxes.
+        datasets: For each split its number of samples `n`, a `digest` of ids, phrases, pictures and boxes in the order
+            of the dataset, and of the same in any order (`questions`, see `questions_digest`).
         concurrency: Most requests that were answered together.
         engine: What else decides the answers or their latency, such as device, dtype or server.
         images: Folder that the records' `image` is relative to; empty if no picture is a file.
@@ -296,7 +302,7 @@ class Header:
         return [
             f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
             for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name) and not (name in _LATER and name not in theirs)
+            if mine.get(name) != theirs.get(name) and not (name not in theirs and _LATER.fullmatch(name))
         ]
 
     def _identity(self) -> dict[str, Any]:
@@ -305,6 +311,19 @@ class Header:
         # As JSON gives it back: a tuple among the settings is a list there.
         plain: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
         return plain
+
+
+def questions_digest(questions: Iterable[tuple[str, str, str, tuple[float, float, float, float], bool]]) -> str:
+    """Tell the questions of a split from others, in whatever order they come.
+
+    Args:
+        questions: Of each sample its id, phrase, picture, true box and whether the whole object is asked for.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    numbers = (hashlib.sha256(json.dumps(question).encode()).digest()[:8] for question in questions)
+    return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,6 +47,23 @@ def test_one_file(egm: Egm, data: Path, tmp_path: Path) -> None:
     assert "no box" in outcome.out
 
 
+def test_part_of_the_samples_is_called_so(egm: Egm, data: Path, tmp_path: Path) -> None:
+    whole = answers(tmp_path / "p.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
+    part = lines(tmp_path / "q.jsonl", list(map(json.loads, whole.read_text().splitlines()))[:2])
+    other = lines(tmp_path / "other.jsonl", ROWS[2:])
+    command = ("score", part, "--data", data, "--allow-partial")
+    assert egm(*command).out.count("2 of 3") == 2  # and by bootstrap
+    assert "2 of 4" in egm(*command, "--data", other).out
+    assert json.loads(egm(*command, "--json").out)["scores"][0]["samples"] == 3
+    assert " of 3" not in egm("score", whole, "--data", data).out
+    (tmp_path / "script.txt").write_text("</think> [0, 0, 500, 500]")
+    assert egm("eval", "synthref/val", "--scenes", 1, "--script", "script.txt", "--out", "run").code == 0
+    journal = tmp_path / "run" / "journal.jsonl"
+    header, first, *rest = journal.read_text().splitlines(keepends=True)
+    journal.write_text(header + first)
+    assert f"1 of {1 + len(rest)}" in egm("score", "run", "--allow-partial").out
+
+
 def test_two_files_as_json(egm: Egm, data: Path, tmp_path: Path) -> None:
     first = answers(tmp_path / "a.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
     second = answers(tmp_path / "b.jsonl", [0, 0, 100, 100], [100, 0, 200, 100], [0, 0, 100, 50])

@@ -1,10 +1,12 @@
-"""Pixels in a file on the 0-1000 scale: told where there is a sign of them, and only there."""
+"""Boxes on another scale than their file's: told where there is a sign of them, and only there."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from egm.datasets import open_dataset
 from egm.datasets.scale_check import scale_notes
@@ -52,3 +54,27 @@ def test_other_formats_are_in_pixels_by_their_form(tmp_path: Path) -> None:
     row = {"image": "a.png", "sent": "a cup", "bbox": [100, 100, 640, 480], "width": 640, "height": 480}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | {"id": number}) + "\n" for number in range(20)))
     assert scale_notes(open_dataset(tmp_path / "rows.jsonl")) == []
+
+
+@pytest.mark.parametrize(("box", "told"), [([0.1, 0.2, 0.5, 1.0], True), ([0, 0, 1, 1], True), ([0, 0, 1, 2], False)])
+def test_boxes_within_one_are_told_in_any_format(tmp_path: Path, box: list[float], told: bool) -> None:
+    sized = {"width": 640, "height": 480}
+    turns = [
+        {"from": "human", "value": "Locate a cup, output its bbox coordinates using JSON format."},
+        {"from": "gpt", "value": f'[{{"bbox_2d": {box}, "label": "a cup"}}]'},
+    ]
+    forms = {
+        "pixels": [
+            {"image": "a.png", "sent": "a cup", "bbox": box, **sized},
+            {"image": "a.png", "sent": "a cup", "bbox": box},
+        ],
+        "0-1000": [{"image": "a.png", "conversations": turns, **sized}],
+    }
+    for scale, rows in forms.items():
+        for row in rows:
+            whole = json.dumps(row | {"id": "sound"}).replace(str(box), "[10, 10, 300, 400]")
+            (tmp_path / "rows.jsonl").write_text(f"{whole}\n{json.dumps(row | {'id': 'odd'})}\n")
+            found = scale_notes(open_dataset(tmp_path / "rows.jsonl"))
+            assert ["1 of 2 boxes lie within 0 to 1" in note and f"on the scale {scale}" in note for note in found] == [
+                True
+            ] * told

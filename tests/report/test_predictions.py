@@ -248,3 +248,58 @@ def test_a_journal_that_has_not_ended_or_of_other_samples_is_refused(tmp_path: P
 def test_neighbours_are_the_objects_of_a_picture_each_once() -> None:
     again = ("refcoco/val", Sample("refcoco/val/4", Path(IMAGE), "bowl", SAMPLES[0][1].box))
     assert [other.box for other in neighbours_in([*SAMPLES, again])[IMAGE]] == [s.box for _, s in SAMPLES]
+
+
+@pytest.mark.parametrize(
+    ("answers", "reading", "iou"),
+    [
+        ({"text": TEXT, "box": None}, QWEN3, 1.0),
+        ({"text": TEXT, "box": [0, 0, 9, 9]}, QWEN3, 1.0),
+        ({"text": TEXT, "box": None}, None, 0.0),
+        ({"text": TEXT, "box": [64, 48, 320, 240]}, None, 1.0),
+        ({"text": " ", "box": [64, 48, 320, 240]}, QWEN3, 1.0),
+        ({"text": None, "box": [64, 48, 320, 240]}, QWEN3, 1.0),
+    ],
+)
+def test_of_text_and_box_the_text_is_read_where_a_codec_is_declared(
+    tmp_path: Path, answers: dict[str, Any], reading: Reading | None, iou: float
+) -> None:
+    path = write(tmp_path / "p.jsonl", {"id": "refcoco/val/1", **answers})
+    assert [record.iou for record in read_records(path, samples=SAMPLES, reading=reading, partial=True)] == [iou]
+
+
+@pytest.mark.parametrize("several", [["[]", TEXT], [["[]", TEXT]], [["[]"], [TEXT]], [[], None, TEXT]])
+def test_one_answer_a_row(tmp_path: Path, several: Any) -> None:
+    doc = {"answer": "left bowl", "file_name": IMAGE}
+    for row in (
+        {"doc": doc, "filtered_resps": several},
+        {"id": "refcoco/val/1", "text": several},
+        {"image": IMAGE, "sent": "left bowl", "generated_result": several},
+    ):
+        with pytest.raises(DataError, match=r"line 1 holds \d answers that differ: keep one a sample"):
+            read_predictions(write(tmp_path / "p.jsonl", row))
+    [alike] = read_predictions(write(tmp_path / "p.jsonl", {"doc": doc, "filtered_resps": [[TEXT, TEXT]]}))
+    assert alike.text == TEXT
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"box": Box(64, 48, 320, 250)}, "another true box"),
+        ({"phrase": "Left bowl"}, "another phrase"),
+        ({"image": Path("COCO_train2014_000000000001.jpg")}, "another picture"),
+        ({"size": (320, 240)}, "another size"),
+        ({"amodal": True}, "the whole object asked for"),
+    ],
+)
+def test_a_journal_of_other_questions_than_the_dataset_is_refused(
+    tmp_path: Path, change: dict[str, Any], what: str
+) -> None:
+    said = {"datasets": {"refcoco/val": {"n": 1, "digest": "x"}}}
+    header = Header(model="m", codec={"name": "qwen3_vl"}, prompt={"style": "qwen3"}, settings={}, **said)
+    facts = {"image": IMAGE, "truth": (64, 48, 320, 240), "split": "refcoco/val", "size": (640, 480)}
+    with Journal(tmp_path, header) as journal:
+        journal.append(Record(id="refcoco/val/1", phrase="left bowl", **facts))
+    assert len(read_records(tmp_path, samples=SAMPLES[:1])) == 1
+    with pytest.raises(DataError, match=f"about other samples than --data.*{what}"):
+        read_records(tmp_path, samples=[("refcoco/val", replace(SAMPLES[0][1], **change))])

@@ -28,6 +28,11 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 _WEIGHTS = "*.safetensors"
 _MAX_JSON = 64 * 2**20  # bytes; the index of a model of hundreds of billions takes some ten million
+_CONFIGURATION = (
+    *("config.json", "generation_config.json", "*processor_config.json", "tokenizer*.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*.json", "*.jinja", "*/*.jinja"),
+)
+"""What beside the weights decides how a model is asked, sees, and is read."""
 _EDGE = 1 << 16  # bytes at each end of a weights file that tell it from another of its size
 _PIECE = 4096  # bytes of a tensor that are read at each of three places
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -216,4 +221,20 @@ def tensors_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for _, part in sorted(tensors):
         digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def configuration_digest(folder: Path) -> str:
+    """Tell the processor, tokenizer, chat template and configuration of a model from others beside the same weights.
+
+    Returns:
+        16 hexadecimal digits, of the names and contents of those files.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _CONFIGURATION for path in folder.glob(pattern) if path.is_file()}):
+        content = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                content.update(piece)
+        digest.update(f"{path.relative_to(folder).as_posix()} {content.hexdigest()}\n".encode())
     return digest.hexdigest()[:16]

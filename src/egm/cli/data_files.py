@@ -49,7 +49,7 @@ def check(
 ) -> None:
     """Report malformed rows, missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if any.
 
-    A note says where boxes on the 0-1000 scale look like pixels.
+    A note says where boxes look as if they were on another scale than their format's.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
     Pictures are opened if --images is given, or where egm eval finds them: inside the file, beside a .jsonl, or in the
     current folder. Leaks are looked for in every dataset that is

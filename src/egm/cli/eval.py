@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -87,8 +88,8 @@ def eval_command(
 
     Without --model, egm-tiny is asked, or the server's only model. Each answer goes into RUN/journal.jsonl at once.
     However a run ended, the same command goes on with it: nothing is asked twice, and the numbers are those of an
-    uninterrupted run. Exit code 0 if the run is complete, 1 if too many
-    samples ended in an error, 2 if the input is bad.
+    uninterrupted run. Model and server must be the same; a server on this machine may have another port. Exit code 0
+    if the run is complete, 1 if too many samples ended in an error, 2 if the input is bad.
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate
@@ -109,8 +110,8 @@ def eval_command(
     if server is not None or script is not None:
         options.refuse_placement(device, dtype)
         reader = get_codec(codec or DEFAULT_CODEC)
-        keys = [(split, sample.id) for split, samples in splits.items() for sample in _named(samples)] if script else []
-        grounder, engine = _connect_or_replay(server, script, keys, model, reader, concurrency, settings, prompt)
+        asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
+        grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
     else:
         grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
         if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
@@ -193,7 +194,7 @@ def _notice(splits: Iterable[Iterable[Sample]]) -> str | None:
 def _connect_or_replay(
     server: str | None,
     script: Path | None,
-    keys: Sequence[tuple[str, str]],
+    asked: Sequence[tuple[str, Sample]],
     model: str | None,
     codec: Codec,
     concurrency: int | None,
@@ -204,17 +205,27 @@ def _connect_or_replay(
 
     most_at_once = 8 if concurrency is None else concurrency
     if server is not None:
-        return Grounder.connect(
+        grounder = Grounder.connect(
             server, model, codec=codec, concurrency=most_at_once, settings=settings, prompt=prompt
-        ), {}
+        )
+        return grounder, {"server": _place(server)}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
-    backend = read_script(script, keys, votes=settings.votes, model=model or "scripted")
+    backend = read_script(script, asked, votes=settings.votes, model=model or "scripted")
     grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=most_at_once)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
+
+
+def _place(server: str) -> str:
+    """Which server it is, for a run to go on with: on this machine, ports change from start to start."""
+    from egm.backends.openai.connection import server_url
+
+    url, loopback = server_url(server)
+    parts = urlsplit(url)
+    return ("this machine" if loopback else parts.netloc.lower()) + parts.path
 
 
 def _load(
@@ -226,11 +237,15 @@ def _load(
     settings: GenerationSettings,
     prompt: str | None,
 ) -> tuple[Grounder, dict[str, Any]]:
-    from egm.backends.checkpoint import find_checkpoint, tensors_digest, weights_digest
+    from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
 
     path = find_checkpoint(model).path
-    digests = {"weights": weights_digest(path), "tensors": tensors_digest(path)}
+    digests = {
+        "weights": weights_digest(path),
+        "tensors": tensors_digest(path),
+        "configuration": configuration_digest(path),
+    }
     grounder = Grounder.load(
         model, codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
     )

@@ -63,7 +63,7 @@ def score_command(
     from egm.journal import is_journal, read_header
     from egm.report import compare, interval_summary, read_records
     from egm.report.grid import terminal
-    from egm.report.predictions import neighbours_in
+    from egm.report.predictions import asked_of, neighbours_in
     from egm.report.tables import comparison_grids, judgement_grids, summary_grids
 
     if len(predictions) > 2:
@@ -76,6 +76,7 @@ def score_command(
     samples = _samples(data, data_root, allow_partial) if data else None
     neighbours = neighbours_in(samples) if samples is not None else None
     files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]
+    asked = [asked_of(path, samples) for path in predictions]
     summaries = [interval_summary(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
     comparison = compare(*files, neighbours=neighbours, draws=draws, seed=seed) if len(files) == 2 else None
     judgements = _judge(judge, judge_model, files, images, neighbours) if judge is not None else []
@@ -86,8 +87,8 @@ def score_command(
             note(f"{path}: {line}" if len(files) > 1 else line)
     if as_json:
         scores = [
-            {"predictions": str(path), **summary.to_dict()}
-            for path, summary in zip(predictions, summaries, strict=True)
+            {"predictions": str(path), "samples": sum(counts.values()) or None, **summary.to_dict()}
+            for path, counts, summary in zip(predictions, asked, summaries, strict=True)
         ]
         for score, judgement in zip(scores, judgements, strict=False):
             score["judge"] = judgement.to_dict()
@@ -98,7 +99,7 @@ def score_command(
     out = console()
     for number, (letter, path, summary) in enumerate(zip("AB", predictions, summaries, strict=False)):
         out.print(printable(f"{letter}: {path}" if comparison else str(path)), style="bold", markup=False)
-        grids = summary_grids(summary) + (judgement_grids(judgements[number]) if judgements else [])
+        grids = summary_grids(summary, asked[number]) + (judgement_grids(judgements[number]) if judgements else [])
         out.print(terminal(*grids))
     if comparison is not None:
         out.print(terminal(*comparison_grids(comparison, ("A", "B"))))

@@ -1,4 +1,4 @@
-"""Signs that a file on the 0-1000 scale holds boxes in pixels, where all values fit both; told, and never acted on."""
+"""Signs that the boxes of a file are on another scale than its format's, where all values fit both; never acted on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from egm.boxes import Box
 from egm.datasets.dataset import Dataset
+from egm.datasets.fields import BoxScale
 from egm.types import Sample
 
 _FEWEST = 20
@@ -14,25 +15,35 @@ _LARGEST = 750
 """Every other box or so passes the edge of a picture this large, if it is on the 0-1000 scale: of 20, one does."""
 
 _NEAR = 1.5
+_ONE = 1 + 1e-6
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _CORNERS = re.compile(rf"[\[(]{','.join([_NUMBER] * 4)}[\])]")
 
 
 def scale_notes(dataset: Dataset) -> list[str]:
-    """Look for two signs: a rationale that gives the answer's box on the other scale, and boxes that all lie in pixels.
+    """Look for three signs that boxes are on another scale than their format's.
 
-    A row mixed in without either sign is not found: its values could be of both scales.
+    Boxes that lie within 0 to 1, on any scale; and, where the format is on the 0-1000 scale, a rationale that gives the
+    answer's box in pixels, and boxes that all lie in pixels. A row mixed in without such a sign is not found: its
+    values could be of both scales.
 
     Args:
-        dataset: The samples; only those of a format on the 0-1000 scale are looked at.
+        dataset: The samples.
 
     Returns:
         What was found, a sentence for each sign.
     """
-    if dataset.scale != "0-1000":
-        return []
-    samples = [sample for sample in dataset.annotations() if sample.box is not None and sample.size is not None]
+    boxed = [sample for sample in dataset.annotations() if sample.box is not None]
     notes = []
+    if shares := [sample.id for sample in boxed if _within_one(sample, dataset.scale)]:
+        more = ", ..." if len(shares) > 1 else ""
+        notes.append(
+            f"{len(shares):,} of {len(boxed):,} boxes lie within 0 to 1 ({shares[0]}{more}): they look like shares of "
+            f"the picture's sides, and this format is on the scale {dataset.scale}"
+        )
+    if dataset.scale != "0-1000":
+        return notes
+    samples = [sample for sample in boxed if sample.size is not None]
     if torn := [sample.id for sample in samples if _is_torn(sample)]:
         more = ", ..." if len(torn) > 1 else ""
         notes.append(
@@ -46,6 +57,13 @@ def scale_notes(dataset: Dataset) -> list[str]:
             "of this format do: look whether they are pixels"
         )
     return notes
+
+
+def _within_one(sample: Sample, scale: BoxScale) -> bool:
+    """Tell whether the numbers of a box, as its row gives them, are all at most 1: no object is that small."""
+    assert sample.box is not None
+    width, height = sample.size if sample.size is not None and scale == "0-1000" else (1000, 1000)
+    return bool(sample.box.x2 * 1000 / width <= _ONE and sample.box.y2 * 1000 / height <= _ONE)
 
 
 def _is_torn(sample: Sample) -> bool:

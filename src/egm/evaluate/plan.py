@@ -20,6 +20,7 @@ from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
 from egm.images import picture_key
 from egm.journal import Header
+from egm.records import questions_digest
 from egm.types import Sample
 
 _SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
@@ -136,12 +137,17 @@ def make_header(grounder: Grounder, planned: Sequence[PlannedSample], images: st
 
 
 def _datasets(planned: Iterable[PlannedSample]) -> dict[str, dict[str, Any]]:
-    counts: Counter[str] = Counter()
-    digests: dict[str, Any] = {}
+    rows: dict[str, list[tuple[str, str, str, tuple[float, float, float, float], bool]]] = {}
     for item in planned:
         sample = item.sample
         assert sample.box is not None
-        counts[item.split] += 1
-        row = (sample.id, sample.phrase, item.image, tuple(sample.box), sample.amodal)
-        digests.setdefault(item.split, hashlib.sha256()).update(json.dumps(row).encode())
-    return {name: {"n": counts[name], "digest": digest.hexdigest()[:16]} for name, digest in digests.items()}
+        row = (sample.id, sample.phrase, item.image, sample.box.corners, sample.amodal)
+        rows.setdefault(item.split, []).append(row)
+    return {
+        split: {
+            "n": len(asked),
+            "digest": hashlib.sha256("".join(map(json.dumps, asked)).encode()).hexdigest()[:16],
+            "questions": questions_digest(asked),
+        }
+        for split, asked in rows.items()
+    }

@@ -5,8 +5,11 @@
   official implementation. The truth comes with it.
 - Rows `{doc, filtered_resps}`: lmms-eval's samples.
 - Rows `{id}` or `{image, phrase}`, with `text` or `box`: anybody's. `box` is `x1, y1, x2, y2` in pixels of the original
-  image, or null where there is none; one that encloses no area, such as 0, 0, 0, 0, is a miss. `truth` (likewise),
-  `width`, `height` and `finish_reason` are optional.
+  image, or null where there is none; one that encloses no area, such as 0, 0, 0, 0, is a miss. Of a row with both, the
+  text is read where a codec is declared, and else the box is taken. `truth` (likewise), `width`, `height` and
+  `finish_reason` are optional.
+
+A row gives one answer: several that differ, such as those of lmms-eval's repeats, are refused.
 
 Rows stand in a JSON list or one a line; a file may be compressed with gzip.
 """
@@ -32,6 +35,7 @@ MAX_ROWS = 1_000_000
 """Most predictions in one file: all of them are held together."""
 
 _Row = Mapping[str, Any]
+_LONGEST_NAME = 4096
 _QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
 
 
@@ -44,7 +48,8 @@ class Prediction:
         id: The sample's id, if given.
         image: Name of the picture, if given.
         phrase: What was asked, if given.
-        text: What the model wrote; None where the row gives a box instead.
+        text: What the model wrote; None where the row gives only a box.
+        gives_box: Whether the row says which box it means, or that there is none.
         box: The box that it gives, in pixels of the original image.
         failure: Why there is none, where the row gives no text either.
         truth: The true box in pixels, if the row carries it.
@@ -57,6 +62,7 @@ class Prediction:
     image: str | None = None
     phrase: str | None = None
     text: str | None = None
+    gives_box: bool = False
     box: Box | None = None
     failure: Failure = Failure.NO_BOX
     truth: Box | None = None
@@ -159,7 +165,7 @@ def _prediction(row: _Row, where: str) -> Prediction:
         return Prediction(
             where,
             id=_id(row, where),
-            image=_text_or_none(row, "image"),
+            image=_image(row, "image"),
             phrase=re.sub(r"</?ref>", "", phrase).strip().removesuffix("."),
             text=_answer(row["model_output"], where),
             truth=_box(row.get("ground_truth"), "ground_truth", where),
@@ -171,14 +177,14 @@ def _prediction(row: _Row, where: str) -> Prediction:
             raise DataError(f"{where}: doc.answer must be the phrase; log the task that asks one phrase a row")
         return Prediction(
             where,
-            image=_text_or_none(doc, "file_name") or _text_or_none(doc, "image"),
+            image=_image(doc, "file_name") or _image(doc, "image"),
             phrase=doc["answer"],
             text=_answer(row.get("filtered_resps", row.get("resps")), where),
         )
     if "generated_result" in row:
         return Prediction(
             where,
-            image=_text_or_none(row, "image"),
+            image=_image(row, "image"),
             phrase=_text_or_none(row, "sent"),
             text=_answer(row["generated_result"], where),
             truth=_box(row.get("bbox"), "bbox", where),
@@ -187,12 +193,14 @@ def _prediction(row: _Row, where: str) -> Prediction:
     if "text" not in row and "box" not in row:
         raise DataError(f"{where} has neither text nor box: `egm score --help` names the formats")
     empty = _encloses_nothing(row.get("box"))
+    text = _answer(row.get("text"), where)
     return Prediction(
         where,
         id=_id(row, where),
-        image=_text_or_none(row, "image"),
+        image=_image(row, "image"),
         phrase=_text_or_none(row, "phrase") or _text_or_none(row, "sent"),
-        text=_answer(row["text"], where) if "box" not in row else None,
+        text=text if text.strip() or "box" not in row else None,
+        gives_box="box" in row,
         box=None if empty else _box(row.get("box"), "box", where),
         failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
         truth=_box(row.get("truth"), "truth", where),
@@ -203,18 +211,26 @@ def _prediction(row: _Row, where: str) -> Prediction:
 
 def _answer(value: Any, where: str) -> str:
     """A text, out of the lists that some logs put around it; nothing at all is an empty answer."""
-    while isinstance(value, list) and value:
-        value = value[0]
-    if value is None or value == []:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"{where}: the answer must be text, not {type(value).__name__}")
-    return value
+    values = [value]
+    while any(isinstance(each, list) for each in values):
+        values = [part for each in values for part in (each if isinstance(each, list) else [each])]
+    for each in values:
+        if each is not None and not isinstance(each, str):
+            raise DataError(f"{where}: the answer must be text, not {type(each).__name__}")
+    if len(set(values)) > 1:
+        raise DataError(f"{where} holds {len(values)} answers that differ: keep one a sample")
+    return values[0] or "" if values else ""
 
 
 def _text_or_none(row: _Row, key: str) -> str | None:
     value = row.get(key)
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip() else None
+
+
+def _image(row: _Row, key: str) -> str | None:
+    """The name of a picture; some files hold the picture itself in its place."""
+    name = _text_or_none(row, key)
+    return None if name is None or name.startswith("data:") or len(name) > _LONGEST_NAME else name
 
 
 def _id(row: _Row, where: str) -> str | None:

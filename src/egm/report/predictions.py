@@ -1,26 +1,20 @@
-"""Anybody's predictions as records: matched to the samples that they answer, read by a declared codec, scored.
-
-A row is matched by its id, else by picture and phrase, else by phrase and true box. Case, spaces and a final full stop
-do not matter in phrases; of a picture's name only the COCO number counts where it has one. Where a dataset asks the
-same words of one picture twice, the first row answers the first. Nothing is guessed: a row that fits no sample, two
-rows for one sample, or a truth that is not the sample's is an error.
-"""
+"""Anybody's predictions as records: matched to the samples that they answer, read by a declared codec, scored."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from egm.boxes import Box, iou
+from egm.boxes import Box
 from egm.codecs import Codec, codec_names
-from egm.datasets.coco_names import coco_number
 from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, is_journal, read_whole_run
+from egm.journal import Record, is_journal, read_header, read_whole_run
+from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
@@ -28,8 +22,7 @@ from egm.types import Grounding, Sample
 
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
 _BOUNDLESS = (1_000_000, 1_000_000)
-
-Samples = Sequence[tuple[str, Sample]]
+_ROUNDING = 0.5  # pixels by which the files of one dataset round its boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +60,7 @@ def read_records(
     if is_journal(path):
         return _read_journal(path, samples, partial=partial)
     predictions = read_predictions(path)
-    answered = _without_samples(predictions) if samples is None else _match(predictions, samples)
+    answered = _without_samples(predictions) if samples is None else match(predictions, samples)
     if samples is not None and not partial:
         _check_whole(path, len(predictions), len(samples))
     return [
@@ -83,15 +76,39 @@ def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list
         by_key = {(split, sample.id): sample for split, sample in samples}
         for record in records:
             sample = by_key.get(record.key)
-            if sample is None or sample.phrase != record.phrase:
+            what = "no sample" if sample is None else _difference(record, sample)
+            if what is not None:
                 raise DataError(
-                    f"{path} is about other samples than --data, such as {record.id!r} of {record.split}: name all of "
-                    "its splits, or leave --data out, as a journal knows the truth"
+                    f"{path} is about other samples than --data, such as {record.id!r} of {record.split} ({what} "
+                    "there): name all of its splits, or leave --data out, as a journal knows the truth"
                 )
         expected = len(samples)
     if not partial:
         _check_whole(path, len(records), expected)
     return records
+
+
+def _difference(record: Record, sample: Sample) -> str | None:
+    """What a dataset says otherwise of a sample than a journal does."""
+    if sample.phrase != record.phrase:
+        return "another phrase"
+    if names_picture(sample) and image_key(image_of(sample)) != image_key(record.image):
+        return "another picture"
+    if sample.box is not None and max(abs(a - b) for a, b in zip(sample.box, record.truth, strict=True)) > _ROUNDING:
+        return "another true box"
+    if sample.size is not None and record.size not in (None, sample.size):
+        return "another size of its picture"
+    if sample.amodal != record.amodal:
+        return "the whole object asked for" if sample.amodal else "the visible part asked for"
+    return None
+
+
+def asked_of(path: str | Path, samples: Samples | None = None) -> dict[str, int]:
+    """How many samples were asked of each split, whether or not a file answers them; empty where that is not known."""
+    if samples is not None:
+        return dict(Counter(split for split, _ in samples))
+    path = Path(path)
+    return {split: facts["n"] for split, facts in read_header(path).datasets.items()} if is_journal(path) else {}
 
 
 def _check_whole(path: Path, answered: int, expected: int) -> None:
@@ -109,13 +126,6 @@ def neighbours_in(samples: Samples) -> dict[str, list[Neighbour]]:
         if sample.box is not None:
             by_image[image_of(sample)].setdefault(sample.box, Neighbour(sample.box, category_of(sample.meta)))
     return {image: list(objects.values()) for image, objects in by_image.items()}
-
-
-def image_of(sample: Sample) -> str:
-    """A stable text for the picture of a sample; without a file name, what its id says before the last slash."""
-    if isinstance(sample.image, str | Path):
-        return Path(sample.image).as_posix() if str(sample.image) else ""
-    return sample.id.rpartition("/")[0]
 
 
 def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading | None) -> Record:
@@ -147,7 +157,7 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
 
 
 def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:
-    if prediction.text is None:
+    if prediction.text is None or (prediction.gives_box and reading is None):
         return Grounding(box=prediction.box, failure=None if prediction.box else prediction.failure)
     if reading is None:
         raise DataError(
@@ -171,8 +181,12 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
     )
 
 
-def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sample]]:
+def _without_samples(predictions: Sequence[Prediction]) -> list[tuple[str, Sample]]:
     """Samples out of what the rows carry; equal questions are numbered, so that two files can be compared."""
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for prediction in predictions:
+        if prediction.image is not None:
+            names[image_key(prediction.image)].add(prediction.image)
     times: defaultdict[str, int] = defaultdict(int)
     samples = []
     for prediction in predictions:
@@ -180,7 +194,9 @@ def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sampl
             raise DataError(f"{prediction.where} carries no true box: name the dataset with --data")
         phrase = prediction.phrase or ""
         image = prediction.image or ""
-        name = prediction.id or f"{_image_key(image)}|{_phrase_key(phrase)}|{_box_key(prediction.truth)}"
+        key = image_key(image)
+        picture = key if len(names[key]) < 2 else image  # of several pictures called alike, the folder tells
+        name = prediction.id or f"{picture}|{phrase_key(phrase)}|{box_key(prediction.truth)}"
         times[name] += 1
         if times[name] > 1:
             if prediction.id is not None:
@@ -188,67 +204,3 @@ def _without_samples(predictions: Iterable[Prediction]) -> list[tuple[str, Sampl
             name = f"{name}|{times[name]}"
         samples.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
     return samples
-
-
-def _match(predictions: Sequence[Prediction], samples: Samples) -> list[tuple[str, Sample]]:
-    indices = {"id": _index(samples, "id"), "image": _index(samples, "image"), "truth": _index(samples, "truth")}
-    taken: dict[int, str] = {}
-    matched = []
-    for prediction in predictions:
-        kind, key = _key(prediction)
-        candidates = indices[kind].get(key, [])
-        if not candidates:
-            raise DataError(f"{prediction.where}: the dataset has no sample with {kind} and phrase {short(key)}")
-        free = [number for number in candidates if number not in taken]
-        if not free:
-            raise DataError(f"{prediction.where} answers what {taken[candidates[0]]} answers: keep one row a sample")
-        fitting = [number for number in free if _same_truth(prediction, samples[number][1])]
-        if not fitting:
-            raise DataError(
-                f"{prediction.where}: its true box is not that of {samples[free[0]][1].id!r}: is it another dataset?"
-            )
-        taken[fitting[0]] = prediction.where
-        matched.append(samples[fitting[0]])
-    return matched
-
-
-def _key(prediction: Prediction) -> tuple[str, tuple[str, ...]]:
-    if prediction.id is not None:
-        return "id", (prediction.id,)
-    if prediction.phrase is None:
-        raise DataError(f"{prediction.where} has no id and no phrase: it cannot be matched to a sample")
-    if prediction.image is not None:
-        return "image", (_image_key(prediction.image), _phrase_key(prediction.phrase))
-    if prediction.truth is None:
-        raise DataError(f"{prediction.where} has a phrase but neither image nor true box: it cannot be matched")
-    return "truth", (_phrase_key(prediction.phrase), _box_key(prediction.truth))
-
-
-def _index(samples: Samples, kind: str) -> Mapping[tuple[str, ...], list[int]]:
-    index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for number, (_, sample) in enumerate(samples):
-        if kind == "id":
-            index[(sample.id,)].append(number)
-        elif kind == "image":
-            index[_image_key(image_of(sample)), _phrase_key(sample.phrase)].append(number)
-        elif sample.box is not None:
-            index[_phrase_key(sample.phrase), _box_key(sample.box)].append(number)
-    return index
-
-
-def _same_truth(prediction: Prediction, sample: Sample) -> bool:
-    if prediction.truth is None or sample.box is None:
-        return True
-    return iou(prediction.truth, sample.box) > 0.95  # files round differently
-
-
-def _phrase_key(phrase: str) -> str:
-    return " ".join(phrase.lower().split()).rstrip(" .")
-
-
-def _image_key(image: str) -> str:
-    return coco_number(image) or Path(image).stem
-
-
-def _box_key(box: Box) -> str:
-    return ",".join(f"{value:.2f}" for value in box)

@@ -25,8 +25,13 @@ _GROUPS = {
 }
 
 
-def summary_grids(summary: Summary) -> list[Grid]:
-    """Tables of a summary: metrics by split, Acc@0.5 by kind of sample, the misses, and the complex phrases."""
+def summary_grids(summary: Summary, asked: Mapping[str, int] | None = None) -> list[Grid]:
+    """Tables of a summary: metrics by split, Acc@0.5 by kind of sample, the misses, and the complex phrases.
+
+    Args:
+        summary: What is shown.
+        asked: How many samples each split has, where that is known: of those that are not whole it is told.
+    """
     misses = sum(summary.misses.values())
     kinds = []
     for name, count in summary.misses.items():
@@ -36,7 +41,7 @@ def summary_grids(summary: Summary) -> list[Grid]:
             kinds += [Line.of(f"{title}: {printable(reason)}", str(n), "") for reason, n in summary.no_box.items()]
     complexity = summary.complexity
     return [
-        _metrics(summary),
+        _metrics(summary, asked or {}),
         *(_group(_GROUPS.get(name, name), rows) for name, rows in summary.groups.items()),
         Grid("misses", ("", "rows", "share"), (("", tuple(kinds)),)),
         _shares(
@@ -130,27 +135,28 @@ def signed(estimate: Estimate) -> str:
     return f"{100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}"
 
 
-def _metrics(summary: Summary) -> Grid:
-    lines: dict[str, Estimates] = {}
-    if len(summary.splits) > 1:
-        lines |= {printable(split): estimates for split, estimates in summary.splits.items()}
+def _metrics(summary: Summary, asked: Mapping[str, int]) -> Grid:
+    lines: dict[str, tuple[Estimates, int]] = {}
+    total = sum(asked.values())
+    if len(summary.splits) > 1 or len(asked) > 1:
+        lines |= {printable(split): (found, asked.get(split, 0)) for split, found in summary.splits.items()}
     if summary.average is not None:
-        lines["average of splits"] = summary.average
+        lines["average of splits"] = summary.average, total
     whole = "all rows" if lines else printable(next(iter(summary.splits))) or "all rows"
-    lines[whole] = summary.pooled
-    lines[f"{whole}, by bootstrap"] = summary.bootstrap
+    lines[whole] = summary.pooled, total
+    lines[f"{whole}, by bootstrap"] = summary.bootstrap, total
     return Grid(
         "accuracy and IoU, %",
         ("", "rows", *METRICS.values()),
-        (("", tuple(_estimates(name, estimates) for name, estimates in lines.items())),),
+        (("", tuple(_estimates(name, *facts) for name, facts in lines.items())),),
         (intervals_note(summary.images),),
     )
 
 
-def _estimates(name: str, estimates: Mapping[str, Estimate]) -> Line:
+def _estimates(name: str, estimates: Mapping[str, Estimate], asked: int) -> Line:
     rows = next(iter(estimates.values())).rows
     figures = (Cell.percent(estimates[key]) if key in estimates else Cell() for key in METRICS)
-    return Line(name, (Cell(str(rows)), *figures))
+    return Line(name, (Cell(f"{rows} of {asked}" if rows < asked else str(rows)), *figures))
 
 
 def _group(title: str, rows: Mapping[str, Estimate]) -> Grid:
