@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from egm.errors import ModelError
 from egm.extras import CHECKPOINTS, need
 from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 
+_log = logging.getLogger(__name__)
 ADAPTER = "adapter_config.json"
 
 
@@ -46,6 +48,8 @@ def load_merged(adapter: Path, *, base: str | None = None) -> tuple[Any, Any]:
     if base is None and named is None:
         raise ModelError(f"adapter {str(adapter)!r} does not name its model: give --base")
     checkpoint = find_checkpoint(base or named or "")
+    if base is not None and named not in (None, base):
+        _log.warning("adapter %s names %s as its model, and is folded into %s", adapter, named, base)
     model, processor = load_float32(checkpoint)
     import torch
     from peft import PeftModel
