@@ -78,7 +78,7 @@ class Reply:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise BrokenReplyError("not JSON, but " + repr(data[:80].decode("utf-8", "replace")))
+            raise BrokenReplyError("not JSON, but " + repr(data.decode("utf-8", "replace")))
         if not isinstance(value.get("choices") or [], list | tuple):
             raise BrokenReplyError("`choices` is no list")
         self.add(value)
@@ -186,7 +186,7 @@ def _content(value: Any) -> tuple[str, str, str]:
         elif kind == "refusal" and isinstance(_get(part, "refusal"), str):
             refusal.append(_get(part, "refusal"))
         else:
-            raise BrokenReplyError(f"its content has a part of type {str(kind)[:40]!r}, which holds no text")
+            raise BrokenReplyError(f"its content has a part of type {str(kind)!r}, which holds no text")
     return "".join(answer), "".join(thinking), "".join(refusal)
 
 
