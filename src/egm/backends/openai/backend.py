@@ -230,7 +230,7 @@ class OpenAIBackend(RemoteBackend):
 
     async def _stream(self, query: dict[str, Any]) -> Completion:
         start, first = time.perf_counter(), None
-        reply, bound = Reply(), TextBound(query["max_tokens"])
+        reply, bound = Reply(query["max_tokens"]), TextBound(query["max_tokens"])
         try:
             async with asyncio.timeout(self._stall) as silence:
                 stream = await self._client.chat.completions.create(
@@ -254,7 +254,7 @@ class OpenAIBackend(RemoteBackend):
     async def _whole(self, query: dict[str, Any]) -> Completion:
         start = time.perf_counter()
         response = await self._client.chat.completions.with_raw_response.create(**query)
-        reply = Reply()
+        reply = Reply(query["max_tokens"])
         reply.add_json(response.content)
         return replace(reply.completion(), seconds=time.perf_counter() - start)
 

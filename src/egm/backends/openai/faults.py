@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -17,6 +19,22 @@ _ADVICE: Final = {
     404: "check the model's name and the server's URL, which mostly ends in /v1",
     429: "lower the concurrency, or try again later",
 }
+
+_ERROR_PAGE: Final = re.compile(
+    r"(?:<!doctype html|<html)[^<]{0,200}+(?:<(?!title|h1)[^<]{0,400}+){0,20}+<(?:title|h1)[^>]{0,100}+>"
+    r"([^<]{0,100}?(?:\b[45]\d\d\b|error|unavailable|time-?out|denied|bad gateway)[^<]{0,100}+)",
+    re.IGNORECASE,
+)
+_ERROR_WORDS: Final = re.compile(
+    r"""(?:(?:http|status|error|code)[\s:/.\d]{0,12}+)*+(?:[45]\d\d\b[\s:,-]{0,4}+)?+(?:
+        (?:internal\ server\ error|bad\ gateway|service\ (?:temporarily\ )?+unavailable|gateway\ time-?out
+            |too\ many\ requests|request\ timed?\ ?out|unauthorized|forbidden)\W*+\Z
+      | rate\ limit\ (?:reached|exceeded)\b | cuda\ (?:error|out\ of\ memory)\b | out\ of\ memory\b
+      | (?:torch\.)?+(?:cuda\.)?+OutOfMemoryError\b | (?:RuntimeError|ValueError):
+      | upstream\ (?:connect\ error|request\ timeout) | traceback\ \(most\ recent\ call\ last\)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class BrokenReplyError(Exception):
@@ -51,6 +69,30 @@ def error_in(value: Any) -> ServerError | None:
     message = fields.get("message") or fields.get("detail") or fields.get("type") or error
     code = str(fields.get("code") or fields.get("status") or "")
     return ServerError(str(message), int(code) if code.isdecimal() and len(code) == 3 else None)
+
+
+def error_as_text(text: str, *, counted: bool) -> ServerError | None:
+    """Find the error that a gateway, or an engine, wrote where the answer should be.
+
+    Args:
+        text: The answer.
+        counted: Whether tokens were counted for it: then plain words are the model's own.
+    """
+    text = text.strip()
+    if page := _ERROR_PAGE.match(text):
+        return ServerError(page[1], None)
+    if text[:1] == "{" and text[-1:] == "}" and '"bbox' not in text:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        # A model that says in such a key why there is no box writes words; an engine has a form for it.
+        error = error_in(value if isinstance(value.get("error", {}), str | dict) else {})
+        formed = isinstance(value.get("error"), dict) or value.get("object") == "error"
+        if error is not None and (formed or _ERROR_WORDS.match(str(error))):
+            return error
+        return ServerError(text, None) if _ERROR_WORDS.match(str(value.get("detail", ""))) else None
+    return ServerError(text, None) if not counted and _ERROR_WORDS.match(text) else None
 
 
 @dataclass(frozen=True, slots=True)

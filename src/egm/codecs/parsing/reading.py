@@ -41,7 +41,7 @@ from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
 from egm.codecs.parsing.refusals import begins_empty, declines_before, refuses
 from egm.codecs.parsing.strict import is_strict, read_json, says_nothing
 from egm.errors import BoxError
-from egm.types import Failure, Grounding, LabelledBox
+from egm.types import Failure, Grounding, LabelledBox, usual_finish_reason
 
 # What stands for ASCII where a model writes Chinese, or a typesetter's text: never digits.
 _PUNCTUATION = str.maketrans(
@@ -129,7 +129,7 @@ def read(
         amodal: Whether the box may leave the frame.
         phrase: What was asked, to be carried along.
     """
-    cut_off = finish_reason in ("length", "repeated")
+    cut_off = usual_finish_reason(finish_reason) in ("length", "repeated")
     reasoning, answer = split_reasoning(text.removeprefix("\ufeff"), thinking_prefilled=thinking_prefilled)
     if cut_off and thinking_prefilled and not reasoning and "</think>" not in text:
         answer = None  # what was cut off while thinking was allowed is thinking, however it looks
