@@ -198,7 +198,8 @@ class Record:
     def __post_init__(self) -> None:
         """Count the answer's tokens."""
         thought, written = self.reasoning_tokens, self.completion_tokens
-        object.__setattr__(self, "answer_tokens", None if thought is None or written is None else written - thought)
+        left = None if thought is None or written is None else written - thought
+        object.__setattr__(self, "answer_tokens", None if left is None or left < 0 else left)  # servers miscount
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""

@@ -21,6 +21,27 @@ HIT_IOU: Final = 0.5
 """The IoU from which on a box counts as right: Acc@0.5."""
 
 
+_CUT_OFF: Final = frozenset(
+    [
+        "length",
+        "max_completion_tokens",
+        "max_length",
+        "max_new_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "model_length",
+        "token_limit",
+    ]
+)
+_ENDED: Final = frozenset(["end_turn", "eos", "eos_token", "stop", "stop_sequence"])
+
+
+def usual_finish_reason(reason: str) -> str:
+    """Call a finish reason "stop" or "length", where it is that under another server's name."""
+    plain = reason.strip().lower().removeprefix("finish_reason_")
+    return "length" if plain in _CUT_OFF else "stop" if plain in _ENDED else reason
+
+
 class Failure(StrEnum):
     """Why a text holds no box that answers."""
 

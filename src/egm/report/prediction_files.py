@@ -29,7 +29,7 @@ from egm.datasets.fields import identity, is_coordinate, pixels, xyxy
 from egm.datasets.inputs import JsonError, bounded_lines, load_json, open_regular, read_whole
 from egm.errors import DataError
 from egm.extras import need
-from egm.types import Failure
+from egm.types import Failure, usual_finish_reason
 
 MAX_ROWS = 1_000_000
 """Most predictions in one file: all of them are held together."""
@@ -205,7 +205,7 @@ def _prediction(row: _Row, where: str) -> Prediction:
         failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
         truth=_box(row.get("truth"), "truth", where),
         size=_size(row, where),
-        finish_reason=str(row.get("finish_reason") or "stop"),
+        finish_reason=usual_finish_reason(str(row.get("finish_reason") or "stop")),
     )
 
 

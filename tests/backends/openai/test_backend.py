@@ -64,7 +64,7 @@ def test_reasoning_told_twice_counts_once() -> None:
     assert reply_to(Play(pieces)).text == "I think.\n</think>\n\n[1]"
 
 
-@pytest.mark.parametrize("finish", ["stop", "length", "content_filter"])
+@pytest.mark.parametrize("finish", ["stop", "length", "another"])
 def test_finish_reasons_are_kept(finish: str) -> None:
     assert reply_to(say("one", finish=finish)).finish_reason == finish
 

@@ -33,6 +33,14 @@ HOSTILE = {
     "box tags": ("<box>", Failure.TRUNCATED),
     "reference tags": ("<ref></ref>", Failure.NO_BOX),
     "thoughts": ("<think>", Failure.NO_BOX),
+    "comments": ("<!--", Failure.NO_BOX),
+    "tildes": ("~~", Failure.NO_BOX),
+    "tildes and words": ("~~a", Failure.NO_BOX),
+    "roles with colons": ("\nHuman:\nAssistant:", Failure.NO_BOX),
+    "half thoughts": ("<|channel|>", Failure.NO_BOX),
+    "ends of Kimi's thoughts": ("◁/think▷", Failure.NO_BOX),
+    "denials": ("not ( ", Failure.NO_BOX),
+    "doubts": ("cannot be really ", Failure.REFUSED),
     "ends of thoughts": ("</think>", Failure.NO_BOX),
     "fences": ("```json\n", Failure.NO_BOX),
     "ends": ("</s><|im_end|>", Failure.NO_BOX),
@@ -109,6 +117,7 @@ def test_sizes_that_no_picture_has_are_no_reason_to_raise(size: tuple[int, int],
 
 MARKS = ["[", "]", "{", "}", "(", ")", '"', "'", "\\", ",", ":", " ", "\n", "```", "\ud800", "\x00"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<box>", "</box>", "<ref>", "</ref>", "<|box_start|>", "</s>"]
+TAGS += ["◁think▷", "◁/think▷", "[THINK]", "<!--", "-->", "~~", "\nHuman: ", "\nAssistant: ", "not ", "analysisI"]
 TAGS += ["<tool_call>", "</tool_call>", "<|im_start|>", "\nuser\n", "，", "［", "“", "\u00a0", "\ufeff"]
 WORDS = ["json", "bbox_2d", "bbox", "label", "none", "猫", "1", "-2", "3.5", "1000", "1e9", "NaN", "null"]
 BOXES = ["[1, 2, 3, 4]", '"bbox_2d": [1, 2, 3, 4]', "(1,2)"]

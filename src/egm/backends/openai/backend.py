@@ -158,14 +158,16 @@ class OpenAIBackend(RemoteBackend):
         try:
             names = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
         except Exception as error:
-            text = self._clean(classify_exception(error, now=time.time()).text)
+            text = classify_exception(error, now=time.time(), clean=self._clean).text
             advice = "or name the model, as --model does"
             # The cause may hold the key, in what the server said of it: a traceback would print that.
             raise BackendError(f"{self.url} does not say which models it serves: {text}; {advice}") from None
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
         if len(names) > 1:
-            raise ModelError(f"{self.url} serves several models: name one, as --model does: {', '.join(names)[:500]}")
+            raise ModelError(
+                f"{self.url} serves several models: name one, as --model does: {self._clean(', '.join(names))[:500]}"
+            )
         return names[0]
 
     def _check_open(self) -> None:
@@ -209,22 +211,26 @@ class OpenAIBackend(RemoteBackend):
                 try:
                     async with asyncio.timeout(self._timeout):
                         reply = await (self._stream(query) if streamed else self._whole(query))
-                    return replace(reply, queue_seconds=sent - submitted)
+                    text = without_key(reply.text, self._key, answer=True)  # as one that shows what it was sent does
+                    finish_reason = without_key(reply.finish_reason, self._key)
+                    return replace(reply, text=text, finish_reason=finish_reason, queue_seconds=sent - submitted)
                 except Exception as error:
-                    fault = classify_exception(error, now=time.time())
+                    fault = classify_exception(error, now=time.time(), clean=self._clean)
                     if streamed and fault.about_streaming:
                         self._streams = False
                         continue
                     if not fault.retry or attempt >= self._retry.retries:
                         tries = f" after {attempt + 1} tries" if attempt else ""
-                        text = self._clean(f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}")
-                        raise BackendError(text) from None  # the cause may hold the key
+                        # The cause may hold the key.
+                        raise BackendError(
+                            f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}"
+                        ) from None
                 await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 
     async def _stream(self, query: dict[str, Any]) -> Completion:
         start, first = time.perf_counter(), None
-        reply, bound = Reply(), TextBound(query["max_tokens"])
+        reply, bound = Reply(query["max_tokens"]), TextBound(query["max_tokens"])
         try:
             async with asyncio.timeout(self._stall) as silence:
                 stream = await self._client.chat.completions.create(
@@ -248,10 +254,10 @@ class OpenAIBackend(RemoteBackend):
     async def _whole(self, query: dict[str, Any]) -> Completion:
         start = time.perf_counter()
         response = await self._client.chat.completions.with_raw_response.create(**query)
-        reply = Reply()
+        reply = Reply(query["max_tokens"])
         reply.add_json(response.content)
         return replace(reply.completion(), seconds=time.perf_counter() - start)
 
     def _clean(self, text: str) -> str:
-        """Take the key out of what a server said, on one line."""
-        return without_key(" ".join(text.split()), self._key)
+        """Take the key out of what a server said of an error."""
+        return without_key(text, self._key)

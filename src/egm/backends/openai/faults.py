@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final
 
+_LOOKED_AT: Final = 8_000  # characters of what a server said: one that sends megabytes must not take seconds
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE: Final = {
     401: "give the right api_key, or set OPENAI_API_KEY",
@@ -15,6 +19,22 @@ _ADVICE: Final = {
     404: "check the model's name and the server's URL, which mostly ends in /v1",
     429: "lower the concurrency, or try again later",
 }
+
+_ERROR_PAGE: Final = re.compile(
+    r"(?:<!doctype html|<html)[^<]{0,200}+(?:<(?!title|h1)[^<]{0,400}+){0,20}+<(?:title|h1)[^>]{0,100}+>"
+    r"([^<]{0,100}?(?:\b[45]\d\d\b|error|unavailable|time-?out|denied|bad gateway)[^<]{0,100}+)",
+    re.IGNORECASE,
+)
+_ERROR_WORDS: Final = re.compile(
+    r"""(?:(?:http|status|error|code)[\s:/.\d]{0,12}+)*+(?:[45]\d\d\b[\s:,-]{0,4}+)?+(?:
+        (?:internal\ server\ error|bad\ gateway|service\ (?:temporarily\ )?+unavailable|gateway\ time-?out
+            |too\ many\ requests|request\ timed?\ ?out|unauthorized|forbidden)\W*+\Z
+      | rate\ limit\ (?:reached|exceeded)\b | cuda\ (?:error|out\ of\ memory)\b | out\ of\ memory\b
+      | (?:torch\.)?+(?:cuda\.)?+OutOfMemoryError\b | (?:RuntimeError|ValueError):
+      | upstream\ (?:connect\ error|request\ timeout) | traceback\ \(most\ recent\ call\ last\)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class BrokenReplyError(Exception):
@@ -48,7 +68,31 @@ def error_in(value: Any) -> ServerError | None:
     fields = error if isinstance(error, dict) else getattr(error, "__dict__", {"message": error})
     message = fields.get("message") or fields.get("detail") or fields.get("type") or error
     code = str(fields.get("code") or fields.get("status") or "")
-    return ServerError(_short(str(message)), int(code) if code.isdecimal() and len(code) == 3 else None)
+    return ServerError(str(message), int(code) if code.isdecimal() and len(code) == 3 else None)
+
+
+def error_as_text(text: str, *, counted: bool) -> ServerError | None:
+    """Find the error that a gateway, or an engine, wrote where the answer should be.
+
+    Args:
+        text: The answer.
+        counted: Whether tokens were counted for it: then plain words are the model's own.
+    """
+    text = text.strip()
+    if page := _ERROR_PAGE.match(text):
+        return ServerError(page[1], None)
+    if text[:1] == "{" and text[-1:] == "}" and '"bbox' not in text:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        # A model that says in such a key why there is no box writes words; an engine has a form for it.
+        error = error_in(value if isinstance(value.get("error", {}), str | dict) else {})
+        formed = isinstance(value.get("error"), dict) or value.get("object") == "error"
+        if error is not None and (formed or _ERROR_WORDS.match(str(error))):
+            return error
+        return ServerError(text, None) if _ERROR_WORDS.match(str(value.get("detail", ""))) else None
+    return ServerError(text, None) if not counted and _ERROR_WORDS.match(text) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,65 +112,63 @@ class Fault:
     about_streaming: bool = False
 
 
-def classify_exception(error: Exception, *, now: float) -> Fault:
+def classify_exception(error: Exception, *, now: float, clean: Callable[[str], str]) -> Fault:
     """Say what an exception of the openai library, or beneath it, means.
 
     Args:
         error: What was raised.
         now: Seconds since 1970, for a Retry-After that is a date.
+        clean: Takes the key out of a text, which is cut short only afterwards: half a key is not known for one.
     """
     import openai
+
+    def said(what: object, most: int = 300) -> str:
+        text = clean(" ".join(str(what).split())[:_LOOKED_AT])
+        return text if len(text) <= most else f"{text[: most - 1]}…"
+
+    def detail(error: BaseException) -> str:
+        text = said(error, 200)
+        return f" ({text})" if text else ""
+
+    def words(error: Any) -> str:
+        body = error.body
+        message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
+        return said(message or error.message)
 
     if isinstance(error.__cause__, BrokenReplyError):  # raised beneath the library, which calls it a connection's fault
         error = error.__cause__
     if isinstance(error, ServerError):
         refused = error.code is not None and 400 <= error.code < 500 and error.code not in _RETRIED
-        return Fault(f"the server failed: {error}", retry=not refused)
+        return Fault(f"the server failed: {said(error)}", retry=not refused)
     if isinstance(error, RefusedReplyError):
-        return Fault(f"broken reply{_detail(error)}", retry=False)
+        return Fault(f"broken reply{detail(error)}", retry=False)
     if isinstance(error, openai.APIStatusError):
-        status, words = error.status_code, _words(error)
-        text = f"HTTP {status}: {words}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
+        status, message = error.status_code, words(error)
+        text = f"HTTP {status}: {message}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
         spent = error.code == "insufficient_quota"  # comes as 429, but does not pass
         return Fault(
             text,
             retry=status in _RETRIED and not spent,
             retry_after=_retry_after(error.response.headers.get("retry-after"), now),
-            about_streaming=status in (400, 422) and "stream" in words.lower(),
+            about_streaming=status in (400, 422) and "stream" in message.lower(),
         )
     if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return Fault(f"timed out{_detail(error)}", retry=True)
+        return Fault(f"timed out{detail(error)}", retry=True)
     if isinstance(error, openai.APIConnectionError):
-        return Fault(f"the connection failed{_detail(error.__cause__ or error)}: is the server running?", retry=True)
+        return Fault(f"the connection failed{detail(error.__cause__ or error)}: is the server running?", retry=True)
     if isinstance(error, openai.APIError):  # an error told inside a stream, after status 200
         code = _code(error)
         refused = code is not None and 400 <= code < 500 and code not in _RETRIED
-        return Fault(f"the server failed while answering: {_words(error)}", retry=not refused)
+        return Fault(f"the server failed while answering: {words(error)}", retry=not refused)
     if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
-        return Fault(f"the connection broke{_detail(error)}", retry=True)
+        return Fault(f"the connection broke{detail(error)}", retry=True)
     # What is left are replies that cannot be read: bad JSON, bad UTF-8, keys that are missing or of another type.
-    return Fault(f"broken reply{_detail(error)}", retry=True)
-
-
-def _words(error: Any) -> str:
-    body = error.body
-    message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
-    return _short(str(message or error.message))
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else f"{text[:299]}…"
+    return Fault(f"broken reply{detail(error)}", retry=True)
 
 
 def _code(error: Any) -> int | None:
     code = error.body.get("code") if isinstance(error.body, dict) else None
     return int(str(code)) if str(code).isdecimal() else None
-
-
-def _detail(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f" ({text})" if text else ""
 
 
 def _retry_after(value: str | None, now: float) -> float | None:

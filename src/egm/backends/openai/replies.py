@@ -3,68 +3,105 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
-from egm.backends.openai.faults import BrokenReplyError, RefusedReplyError, error_in
+from egm.backends.openai.faults import BrokenReplyError, RefusedReplyError, error_as_text, error_in
+from egm.backends.openai.usage import count_of, read_usage
 from egm.codecs.parsing.refusals import refuses
-from egm.types import Completion, mean_if_any
+from egm.types import Completion, mean_if_any, usual_finish_reason
 
-_NO_ANSWER = ("abort", "error")  # how SGLang and vLLM close a request that they gave up
+_GIVEN_UP = frozenset(
+    [
+        "abort",
+        "aborted",
+        "canceled",
+        "cancelled",
+        "engine_error",
+        "error",
+        "failed",
+        "insufficient_system_resource",
+        "network_error",
+        "timeout",
+    ]
+)
+"""How servers close a request that they gave up: SGLang and vLLM, DeepSeek, Zhipu, gateways."""
+_KEPT_BACK = frozenset(["blocklist", "image_safety", "prohibited_content", "recitation", "safety", "sensitive", "spii"])
+"""Names of a content filter beside those that begin with `content_filter`: Gemini, Zhipu."""
+_CALLS = frozenset(["function_call", "malformed_function_call", "tool_call", "tool_calls", "tool_use"])
 
 
 @dataclass(slots=True)
 class Reply:
     """A reply as it comes in.
 
+    Args:
+        max_tokens: Most tokens that were asked for.
+
     Attributes:
         content: Pieces of the answer.
         reasoning: Pieces that the server's reasoning parser moved out of it.
         finish_reason: Why it ended; None while it has not.
         usage: Tokens as the server counts them.
-        logprobs: Each token with its log-probability, where asked for.
+        logprobs: Each token with its log-probability, None where the server names the token alone.
         refusal: Pieces of a refusal that stands apart from the answer.
         calls_tool: Whether it calls a tool, which none was offered to.
+        id: That of the last piece.
+        left: Those of the pieces before it.
     """
 
+    max_tokens: int
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Any = None
-    logprobs: list[tuple[str, float]] = field(default_factory=list)
+    logprobs: list[tuple[str, float | None]] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
     calls_tool: bool = False
+    id: str = ""
+    left: set[str] = field(default_factory=set)
 
     def add(self, chunk: Any) -> int:
         """Take in a chunk of a stream, or a whole reply; tell how many characters of text it brought.
 
         Raises:
             ServerError: If it is an error, though it came with status 200.
+            BrokenReplyError: If it holds, or belongs to, several replies.
         """
         for holder in (chunk, *(_get(chunk, "choices") or ())):
             if (error := error_in(holder)) is not None:
                 raise error
         self.usage = _get(chunk, "usage") or self.usage
         brought = 0
-        for choice in _get(chunk, "choices") or ():
-            if _get(choice, "index") not in (0, None):
-                continue
+        choices = [choice for choice in _get(chunk, "choices") or () if _get(choice, "index") in (0, None)]
+        if len(choices) > 1:
+            raise BrokenReplyError(f"it holds {len(choices)} choices in place of one")
+        if choices:
+            self._take_id(_get(chunk, "id"))
+        for choice in choices:
             part = _get(choice, "delta") or _get(choice, "message")
             # vLLM says `reasoning`, SGLang `reasoning_content`, some versions the same twice.
             thought = _text(part, "reasoning_content") or _text(part, "reasoning")
             content, thinking, declined = _content(_get(part, "content"))
             thought = thought or thinking
             content = content or ("" if thought else _text(choice, "text"))  # as completions have it
-            self.refusal += [refusal] if (refusal := _text(part, "refusal") or declined) else []
+            refusal = _text(part, "refusal") or declined
+            if self.finish_reason is not None and (thought or content or refusal):
+                raise BrokenReplyError(f"it goes on after its finish reason {self.finish_reason!r}")
+            self.refusal += [refusal] if refusal else []
             self.calls_tool = self.calls_tool or bool(_get(part, "tool_calls") or _get(part, "function_call"))
             self.reasoning += [thought] if thought else []
             self.content += [content] if content else []
             brought += len(thought) + len(content)
+            tokens = _get(_get(choice, "logprobs"), "content")
             self.logprobs += [
-                (str(_get(token, "token")), float(_get(token, "logprob")))
-                for token in _get(_get(choice, "logprobs"), "content") or ()
+                (str(_get(token, "token")), _logprob(_get(token, "logprob")))
+                for token in (tokens if isinstance(tokens, list | tuple) else ())
             ]
-            self.finish_reason = _get(choice, "finish_reason") or self.finish_reason
+            if reason := _get(choice, "finish_reason"):
+                self.finish_reason = str(reason)
         return brought
 
     def add_json(self, data: bytes) -> None:
@@ -78,7 +115,7 @@ class Reply:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise BrokenReplyError("not JSON, but " + repr(data[:80].decode("utf-8", "replace")))
+            raise BrokenReplyError("not JSON, but " + repr(data.decode("utf-8", "replace")))
         if not isinstance(value.get("choices") or [], list | tuple):
             raise BrokenReplyError("`choices` is no list")
         self.add(value)
@@ -102,43 +139,55 @@ class Reply:
         """Return what came, without times.
 
         Raises:
-            BrokenReplyError: If the reply never finished, or the server gave it up.
+            BrokenReplyError: If the reply never finished, the server gave it up, or it is no answer to what was asked.
+            ServerError: If its text is the words of an error.
         """
         if self.finish_reason is None:
             raise BrokenReplyError("it ended without a finish reason")
-        if self.finish_reason in _NO_ANSWER:
-            raise BrokenReplyError(f"the server gave it up: finish reason {self.finish_reason!r}")
-        text, counted = self.text(), _count(_get(self.usage, "completion_tokens"))
-        if not text.strip():
-            text = self._without_text(counted)
+        self._check_end(self.finish_reason.lower())
+        finish_reason, text, said = usual_finish_reason(self.finish_reason), self.text(), "".join(self.content)
+        counted = count_of(_get(self.usage, "completion_tokens"))
+        if (error := error_as_text(said, counted=bool(counted))) is not None:
+            raise error
+        if not text.strip() and counted is not None and counted > 1 and finish_reason != "length":
+            raise BrokenReplyError(f"it holds no text, though {counted} tokens were generated: where is it?")
         details = _get(self.usage, "completion_tokens_details")
-        reasoning = _get(details, "reasoning_tokens")
-        thought = _count(_get(self.usage, "reasoning_tokens") if reasoning is None else reasoning)
+        names = ("prompt_tokens", "completion_tokens", "total_tokens", "reasoning_tokens")
+        fields = {name: _get(self.usage, name) for name in names}
+        fields["completion_tokens_details"] = {"reasoning_tokens": _get(details, "reasoning_tokens")}
+        usage = read_usage(fields, text=text, max_tokens=self.max_tokens)
         return Completion(
             text=text,
-            finish_reason=self.finish_reason,
-            # A usage of zeros, as some servers send for want of one, is no count.
-            prompt_tokens=_count(_get(self.usage, "prompt_tokens")) or None,
-            completion_tokens=counted or None,
-            # SGLang says 0 for a model whose reasoning it does not parse: that is no count either.
-            reasoning_tokens=thought or None,
-            logprob=mean_if_any([value for _, value in self.logprobs]),
-            answer_logprob=mean_if_any(self._answer_logprobs()),
+            finish_reason=finish_reason,
+            prompt_tokens=usage.prompt,
+            completion_tokens=usage.completion,
+            reasoning_tokens=usage.reasoning,
+            logprob=_mean_if_all([value for _, value in self.logprobs]),
+            answer_logprob=_mean_if_all(self._answer_logprobs()),
         )
 
-    def _without_text(self, counted: int | None) -> str:
-        """Say what stands for a missing text, which is the server's fault but for a thought that was cut off."""
-        if self.finish_reason == "content_filter":
+    def _take_id(self, given: Any) -> None:
+        """Note whose piece this is. Some servers name each piece anew, but none comes back to a name that it left."""
+        if not isinstance(given, str) or given in ("", self.id):
+            return
+        if given in self.left:
+            raise BrokenReplyError("pieces of several replies are mixed up in it")
+        self.left.add(self.id)
+        self.id = given
+
+    def _check_end(self, reason: str) -> None:
+        """Tell a reply that was kept back, or is no answer, from the model's own, whatever text it brought before."""
+        if reason in _GIVEN_UP:
+            raise BrokenReplyError(f"the server gave it up: finish reason {reason!r}")
+        declines = any(self.refusal) and not "".join(self.content).strip()  # the model itself, in words of its own
+        if (reason.startswith("content_filter") or reason in _KEPT_BACK) and not declines:
             raise RefusedReplyError("the server's content filter kept the answer back")
-        if self.calls_tool or self.finish_reason in ("tool_calls", "function_call"):
+        if self.calls_tool or reason in _CALLS:
             raise BrokenReplyError(
                 "it calls a tool, though none was offered, in place of an answer: serve without tools"
             )
-        if counted is not None and counted > 1 and self.finish_reason != "length":
-            raise BrokenReplyError(f"it holds no text, though {counted} tokens were generated: where is it?")
-        return self.text()
 
-    def _answer_logprobs(self) -> list[float]:
+    def _answer_logprobs(self) -> list[float | None]:
         """Those of the tokens after the one that ends the last `</think>`."""
         text, ends = "", []
         for token, _ in self.logprobs:
@@ -152,6 +201,16 @@ class Reply:
 def _get(value: Any, name: str) -> Any:
     # A whole reply is a dict, a chunk one of the library's objects, which hold what this server sent and no more.
     return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
+def _logprob(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return float(value) if known else None
+
+
+def _mean_if_all(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean_if_any(known) if len(known) == len(values) else None
 
 
 def _text(value: Any, name: str) -> str:
@@ -186,9 +245,5 @@ def _content(value: Any) -> tuple[str, str, str]:
         elif kind == "refusal" and isinstance(_get(part, "refusal"), str):
             refusal.append(_get(part, "refusal"))
         else:
-            raise BrokenReplyError(f"its content has a part of type {str(kind)[:40]!r}, which holds no text")
+            raise BrokenReplyError(f"its content has a part of type {str(kind)!r}, which holds no text")
     return "".join(answer), "".join(thinking), "".join(refusal)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from egm.backends.openai.key import without_key
+
 _ANSWER_BYTES = 1 << 20
 _ASK_SECONDS = 5.0
 
@@ -34,14 +36,14 @@ def ask_server(url: str, *, api_key: str, loopback: bool) -> tuple[str, str | No
         )
         release = None
         for path in ("version", "server_info", "get_server_info"):
-            release = _printable(_get(client, f"{root}/{path}").get("version"))
+            release = _printable(_get(client, f"{root}/{path}").get("version"), api_key)
             if release is not None:
                 break
-    return _printable(owner) or "server", release
+    return _printable(owner, api_key) or "server", release
 
 
-def _printable(value: object) -> str | None:
-    text = " ".join(value.split())[:80] if isinstance(value, str) else ""
+def _printable(value: object, api_key: str) -> str | None:
+    text = " ".join(without_key(value, api_key).split())[:80] if isinstance(value, str) else ""
     return text if text and text.isprintable() else None
 
 

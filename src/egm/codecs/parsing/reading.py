@@ -4,7 +4,8 @@
    read. Where the template has opened `<think>` already and the text holds no `</think>`, all of it is reasoning:
    `truncated` if the token limit cut it off, else `no_box`; but a text that is one strict JSON answer, and not cut off,
    is no reasoning: the model, or the server, has left that out. An `<answer>…</answer>` wrapper is read through (the
-   last, if there are several); other turns, tool calls and thoughts in tags of their own are not answer.
+   last, if there are several); other turns, tool calls, thoughts in tags of their own, comments, and lists that are
+   struck out or that "not" stands before are not answer.
 2. *Strict first*: the family's own form, exactly. Then the lenient repairs of `Repair`: lists after a box key in broken
    JSON, the other form (tags or JSON), numbers in plain brackets. The first of these that finds anything decides.
    Where ASCII finds no box, full-width and typographic punctuation is read as ASCII's; digits never are.
@@ -20,8 +21,8 @@
    An amodal box may leave the frame by a whole frame on each side. Nothing is clipped.
 6. *No guessing*: numbers mean what the codec's convention says. `[0.28, 0.5, 0.52, 0.7]` on 0-1000 is a tiny box in the
    corner, not a share of the image.
-7. *No box is an answer*: null, an empty list or "none" where a box should be, an empty list at the head whatever
-   follows, and words that say there is no such thing, or decline, are `refused`.
+7. *No box is an answer*: null, an empty list, "none", four zeros or four times -1 where a box should be, an empty list
+   at the head whatever follows, and words that say there is no such thing, or decline, are `refused`.
 8. *Without anything box-like*: a list, object or box left open at the end is `truncated`; else `truncated` if the token
    limit cut the text off, or `no_box`.
 9. *Repeated*: a text that was stopped as it repeated itself is read as one that the token limit cut off, so a box that
@@ -41,13 +42,15 @@ from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
 from egm.codecs.parsing.refusals import begins_empty, declines_before, refuses
 from egm.codecs.parsing.strict import is_strict, read_json, says_nothing
 from egm.errors import BoxError
-from egm.types import Failure, Grounding, LabelledBox
+from egm.types import Failure, Grounding, LabelledBox, usual_finish_reason
 
 # What stands for ASCII where a model writes Chinese, or a typesetter's text: never digits.
 _PUNCTUATION = str.maketrans(
     "，：；（）［］｛｝【】“”„‟＂‘’\u00a0\u2002\u2003\u2005\u2009\u202f\u3000\ufeff", ',:;()[]{}[]"""""\'\'        '
 )
 _PUNCTUATED = re.compile(f"[{''.join(map(chr, _PUNCTUATION))}]")
+_NOWHERE = ((0.0,) * 4, (-1.0,) * 4)
+"""What models write that must give four numbers and find nothing."""
 _FIRST_LIST = re.compile(r"[\[(]\s{0,8}+[-+.0-9]")
 
 
@@ -129,7 +132,7 @@ def read(
         amodal: Whether the box may leave the frame.
         phrase: What was asked, to be carried along.
     """
-    cut_off = finish_reason in ("length", "repeated")
+    cut_off = usual_finish_reason(finish_reason) in ("length", "repeated")
     reasoning, answer = split_reasoning(text.removeprefix("\ufeff"), thinking_prefilled=thinking_prefilled)
     if cut_off and thinking_prefilled and not reasoning and "</think>" not in text:
         answer = None  # what was cut off while thinking was allowed is thinking, however it looks
@@ -143,7 +146,11 @@ def read(
     else:
         answer = answer if is_strict(answer) else answer_of(answer)
         for entry in find_entries(answer, tags_first=tags_first, phrase=phrase):
-            placed = Failure.REFUSED if entry.absent else scale.to_pixels(entry.numbers, size, amodal=amodal)
+            placed = (
+                Failure.REFUSED
+                if entry.absent or entry.numbers in _NOWHERE
+                else scale.to_pixels(entry.numbers, size, amodal=amodal)
+            )
             if isinstance(placed, Box):
                 boxes.append(LabelledBox(placed, entry.label))
                 repairs |= entry.repairs

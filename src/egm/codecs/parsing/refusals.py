@@ -10,16 +10,24 @@ import re
 _NEGATION = r"(?:no|not|none|nothing|never)"
 _SEEN = r"(?:contain|exist|show|depict|include|appear|match|present|visible|found|detect)"
 _DONE = r"(?:see|find|locate|identify|determine|provide|answer|help|detect|spot)"
+_DOUBT = r"""(?:
+    be\s++(?:(?:\w+ly|too|very|100\s?%)\s++){0,2}(?:sure|certain|exact|precise|confident|positive|accurate)\b
+  | (?:say|tell|know)\s++(?:(?:this|it)\s++)?+(?:for\s++(?:sure|certain)|with\s++(?:\w++\s++)?certainty|exactly)\b
+  | guarantee\b | help\s++but\b | rule\s++out\b
+)"""
+"""What is said of a box that is given all the same."""
 _WORDS = re.compile(
     rf"""\b(?:
         there\s++(?:is|are|was|were|seems?\s++to\s++be|appears?\s++to\s++be)\s++{_NEGATION}\b
       | there['’]s\s++{_NEGATION}\b
       | there\s++(?:isn|aren|wasn|weren)['’]t\b
       | no\s++such\b | none\b | nothing\s++(?:match|fit|correspond|like|here|there|of\s++the\s++(?:kind|sort))
-      | not\s++(?:present|visible|found|able|possible|detected|shown|depicted|applicable|there\b|here\b)
+      | not\s++able\b(?!\s++to\s++{_DOUBT})
+      | not\s++(?:present|visible|found|possible|detected|shown|depicted|applicable|there\b|here\b)
       | not\s++in\s++(?:the|this)\s++(?:image|picture|photo|scene)\b
       | (?:does|do|did|is|are|can|could|was|were)(?:\s++not|n['’]t)\s++(?:be\s++)?+(?:{_SEEN}|{_DONE})
-      | cannot\b | can['’]t\b | unable\s++to\b | sorry\b
+      | (?:cannot | can['’]t | can\s++not | unable\s++to)\b(?!\s++{_DOUBT})
+      | sorry\b(?!\s++(?:for|about)\s++(?:the|my|any)\s++(?:confusion|delay|mistake|error|wait|inconvenience))
       | {_NEGATION}\s++(?:object|region|thing)s?+\s++(?:match|fit|correspond)
       | no\s++(?:[\w'’-]++\s++){{1,6}}?(?:found|here|there|present|visible|detected|exists?|shown|seen)\b
       | no\s++(?:[\w'’-]++\s++){{1,6}}?match(?:es|ing)?\b

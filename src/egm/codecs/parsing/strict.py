@@ -14,6 +14,8 @@ BOX_KEYS = ("bbox_2d", "bbox", "bounding_box")
 _FOREIGN_KEYS = frozenset(("box_2d", "box", "boundingBox", "bbox_normalized", "box_coordinates"))
 """Keys of other families' boxes, which may mean other orders or scales: never read."""
 _THOUGHTS = frozenset(("analysis", "explanation", "rationale", "reasoning", "think", "thinking", "thought", "thoughts"))
+_OTHERS = frozenset(("discarded", "distractors", "excluded", "negatives", "rejected"))
+"""Keys of what the answer is not."""
 _NONE = frozenset(("", "none", "null", "n/a", "na", "nil", "not found", "not visible", "not present"))
 _NOT_JSON = object()
 
@@ -52,7 +54,7 @@ def says_nothing(answer: str) -> bool:
     """Tell whether a strict JSON answer is empty: null, an empty list or object, or an object of these alone."""
     value = _load(_bare(answer))
     if isinstance(value, _Object):
-        return all(item is None or item == [] for _, item in value)
+        return all(item is None or item is False or item == [] for _, item in value)
     return value is None or value == []
 
 
@@ -130,7 +132,7 @@ def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
             stack += [
                 (item, True)
                 for key, item in reversed(value)
-                if key not in BOX_KEYS and isinstance(item, list) and key.lower() not in _THOUGHTS
+                if key not in BOX_KEYS and isinstance(item, list) and key.lower() not in _THOUGHTS | _OTHERS
             ]
         elif isinstance(value, list):
             # Numbers and lists mixed, as in [245, [234, 543, 542, 244]], are one malformed entry.
