@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -93,8 +94,9 @@ class Journal:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         line = json.dumps(row).encode("ascii") + b"\n"
-        self._file.write(line)
-        self._file.flush()
+        with self._named():
+            self._file.write(line)
+            self._file.flush()
         self._size += len(line)
 
     def _check_in_place(self) -> None:
@@ -122,8 +124,18 @@ class Journal:
     def close(self) -> None:
         """Sync and close."""
         if not self._file.closed:
-            self._sync()
-            self._file.close()
+            with self._named():
+                self._sync()
+                self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let an error of the system, such as a full disk, say whose it is."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def __enter__(self) -> Journal:
         """Return itself."""

@@ -38,6 +38,8 @@ _ENDED: Final = frozenset(["end_turn", "eos", "eos_token", "stop", "stop_sequenc
 
 def usual_finish_reason(reason: str) -> str:
     """Call a finish reason "stop" or "length", where it is that under another server's name."""
+    if not isinstance(reason, str):  # an engine's mistake, which a journal refuses
+        return reason
     plain = reason.strip().lower().removeprefix("finish_reason_")
     return "length" if plain in _CUT_OFF else "stop" if plain in _ENDED else reason
 

@@ -234,7 +234,9 @@ def test_interrupted_and_killed_it_goes_on(tmp_path: Path, monkeypatch: pytest.M
                     process.wait(0.01)
             process.send_signal(name)
             out, err = process.communicate()
-        assert (process.returncode, out, err) == (code, b"", b"")
+        assert (process.returncode, out) == (code, b"")
+        said = f"interrupted: {part} keeps the answers, and the same command goes on"
+        assert (said in err.decode().splitlines()) == (code == 130)
         assert journal.stat().st_size > before
     resumed = json.loads(subprocess.run([*command, str(part)], check=True, capture_output=True).stdout)
     assert resumed["all"]["accuracy"] == numbers["all"]["accuracy"]
@@ -332,6 +334,7 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(script: Path, tmp_path
     full = [part.replace("main()", f"{limit} main()") if part == EVAL[2] else part for part in command]
     ended = subprocess.run(full, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert str(tmp_path / "run" / "journal.jsonl") in ended.stderr
     kept = (tmp_path / "run" / "journal.jsonl").read_bytes()
     assert 0 < len(read_journal(tmp_path / "run")[1]) < 40
     numbers = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)

@@ -117,10 +117,14 @@ def eval_command(
         if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
             print(line, file=sys.stderr)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
-    with grounder:
-        result = evaluate(
-            splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
-        )
+    try:
+        with grounder:
+            result = evaluate(
+                splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
+            )
+    except KeyboardInterrupt:
+        print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
     summary = result.summary()
     if as_json:
         print(json.dumps({"folder": str(folder), **summary}))
