@@ -36,7 +36,7 @@ _CUT_OFF: Final = frozenset(
 _ENDED: Final = frozenset(["end_turn", "eos", "eos_token", "stop", "stop_sequence"])
 
 
-def usual_finish_reason(reason: str) -> str:
+def usual_finish_reason(reason: Any) -> Any:
     """Call a finish reason "stop" or "length", where it is that under another server's name."""
     if not isinstance(reason, str):  # an engine's mistake, which a journal refuses
         return reason
