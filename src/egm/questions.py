@@ -110,17 +110,12 @@ def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
     """Refuse a sample that is about another picture than this one: no answer to it could be scored.
 
     Raises:
-        ImageError: If the row says another size; if the true box has nothing in common with the picture; or if the row
-            says no size, and the box does not lie in the picture.
+        ImageError: If the row says another size; or says none, and the true box does not lie in the picture.
     """
     if not isinstance(item, Sample):
         return
     check_picture_size(item.size, size)
-    if item.box is None:
-        return
-    # Published boxes may reach a little over the edge: where the size agrees, the picture is the right one.
-    elsewhere = item.box.x1 >= size[0] or item.box.y1 >= size[1] or item.box.x2 <= 0 or item.box.y2 <= 0
-    if elsewhere or (item.size is None and is_outside(item.box, size, amodal=item.amodal)):
+    if item.size is None and item.box is not None and is_outside(item.box, size, amodal=item.amodal):
         corners = ", ".join(f"{value:g}" for value in item.box)
         raise ImageError(
             f"the true box {corners} lies outside the picture of {size[0]} x {size[1]}: is it another one?"

@@ -63,15 +63,3 @@ def test_what_is_wrong_is_named(tmp_path: Path, annotation: Any, says: str) -> N
     with pytest.raises(DataError, match=says) as caught:
         opened(tmp_path, annotation)
     assert "amodal.json" in str(caught.value)
-
-
-def test_a_picture_that_is_two_is_refused(tmp_path: Path) -> None:
-    picture = {"id": 5, "file_name": "a.jpg", "width": 60, "height": 50}
-    content = {
-        "images": [picture, picture | {"file_name": "b.jpg"}],
-        "annotations": [{"image_id": 5, "regions": [REGION]}],
-    }
-    path = tmp_path / "amodal.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"amodal\.json: images holds id 5 twice, and says different things of it"):
-        open_dataset(path)

@@ -207,23 +207,3 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (folder / "refs(unc).p").unlink()
     with pytest.raises(DataError, match=r"has no refs\(\*\)\.p"):
         open_dataset(folder)
-
-
-@pytest.mark.parametrize(
-    ("key", "item", "says"),
-    [
-        (
-            "annotations",
-            {"id": 8, "image_id": 6, "bbox": [1, 2, 3, 4]},
-            "row 1.*is about image_id 5, and its",
-        ),
-        ("annotations", {"id": 7, "image_id": 5, "bbox": [9, 9, 9, 9]}, "holds id 7 twice, and says different things"),
-        ("images", {"id": 5, "file_name": "b.jpg", "height": 50, "width": 60}, "holds id 5 twice, and says different"),
-    ],
-)
-def test_what_contradicts_itself_is_refused(tmp_path: Path, key: str, item: dict[str, Any], says: str) -> None:
-    folder = release(tmp_path / "set", [reference(1, "val") | ({"ann_id": 8} if item["id"] == 8 else {})])
-    content = INSTANCES | {key: [*INSTANCES[key], item]}
-    (folder / "instances.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=says):
-        open_dataset(folder)

@@ -178,11 +178,3 @@ def test_wrong_settings(tmp_path: Path, setting: str) -> None:
         load_recipe(SFTRecipe, written(tmp_path, GOOD), [setting])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
-
-
-@pytest.mark.parametrize("number", ["010", "-0_7", "1:30", "1:30.5"])
-def test_a_number_to_another_base_is_refused(tmp_path: Path, number: str) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"model: {{name: tiny-s}}\noptim: {{steps: {number}}}\n")
-    with pytest.raises(RecipeError, match=f"says '{number}' at line 2, which YAML takes for a number to the base"):
-        load_recipe(SFTRecipe, path)

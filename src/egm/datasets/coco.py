@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.fields import Row, by_id, flag, identity, is_coordinate, pixels, short, text, xywh
+from egm.datasets.fields import Row, flag, identity, is_coordinate, pixels, short, text, xywh
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.read_rows import Malformed, RowReader, read_rows
 from egm.errors import BoxError, DataError
@@ -63,11 +63,9 @@ def _reader(annotation: Any) -> RowReader | None:
 
 def _index(content: Row, key: str, file: Path) -> dict[Any, Row]:
     try:
-        return by_id(content.get(key, []))
+        return {item["id"]: item for item in content.get(key, [])}
     except (TypeError, KeyError):
         raise DataError(f"{file}: {key} must be a list of objects with an id") from None
-    except DataError as error:
-        raise DataError(f"{file}: {key} {error}") from None
 
 
 def _joined(

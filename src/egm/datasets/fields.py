@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from egm.boxes import Box
@@ -141,21 +141,6 @@ def _whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SIDE or value % 1:
         return None
     return int(value)
-
-
-def by_id(items: Sequence[Row]) -> dict[Any, Row]:
-    """Index a list of COCO's objects by their ids.
-
-    Raises:
-        DataError: If two of them share an id and say different things.
-        KeyError: If one has no id.
-        TypeError: If one is no object.
-    """
-    found: dict[Any, Row] = {}
-    for item in items:
-        if found.setdefault(item["id"], item) != item:
-            raise DataError(f"holds id {short(item['id'])} twice, and says different things of it")
-    return found
 
 
 def short(value: Any) -> str:

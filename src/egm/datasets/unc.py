@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from egm.datasets.fields import Row, by_id, pixels, text, xywh
+from egm.datasets.fields import Row, pixels, text, xywh
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import MAX_BYTES, JsonError, load_json, open_regular, read_whole
 from egm.datasets.plain_pickle import load_plain_pickle
@@ -55,15 +55,13 @@ def read_unc(
         raise DataError(f"{file} must hold a list of references")
     try:
         content = load_json(instances)
-        pictures = by_id(content["images"])
-        annotations = by_id(content["annotations"])
+        pictures = {item["id"]: item for item in content["images"]}
+        boxes = {item["id"]: item["bbox"] for item in content["annotations"]}
         kinds = {item["id"]: item["name"] for item in content.get("categories", [])}
     except JsonError as error:
         raise DataError(f"instances.json beside {file} {error}") from None
     except (TypeError, KeyError, AttributeError):
         raise DataError(f"instances.json beside {file} is not COCO JSON with images and annotations") from None
-    except DataError as error:
-        raise DataError(f"instances.json beside {file} {error}") from None
 
     def joined() -> Iterator[tuple[str, Row | DataError]]:
         for number, row in enumerate(rows, 1):
@@ -71,10 +69,7 @@ def read_unc(
                 yield f"row {number}", DataError("is not a dict")
             elif split is None or row.get("split") == split:
                 picture, kind = pictures.get(_key(row, "image_id")), _key(row, "category_id")
-                yield (
-                    f"row {number}",
-                    {**row, "_image": picture, "_annotations": annotations, "_kind": kinds.get(kind, kind)},
-                )
+                yield f"row {number}", {**row, "_image": picture, "_boxes": boxes, "_kind": kinds.get(kind, kind)}
 
     return read_rows(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
 
@@ -92,14 +87,11 @@ def _word(row: Row, key: str) -> int | str | None:
 
 def _samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     picture, sentences = row["_image"], row.get("sentences")
-    annotation = row["_annotations"].get(_key(row, "ann_id"))
-    if picture is None or annotation is None:
+    if picture is None or _key(row, "ann_id") not in row["_boxes"]:
         raise DataError("has an image_id or ann_id that instances.json lacks")
-    if annotation.get("image_id", row["image_id"]) != row["image_id"]:
-        raise DataError(f"is about image_id {row['image_id']}, and its annotation about {annotation['image_id']}")
     if not isinstance(sentences, list) or not all(isinstance(item, dict) for item in sentences):
         raise DataError("sentences must be a list of dicts with sent")
-    image, size, box = images(text(picture, "file_name")), pixels(picture), xywh(annotation.get("bbox"))
+    image, size, box = images(text(picture, "file_name")), pixels(picture), xywh(row["_boxes"][row["ann_id"]])
     meta = {"image_id": row["image_id"], "ref": _word(row, "ref_id"), "split": _word(row, "split")}
     if row["_kind"] is not None:
         meta["category"] = row["_kind"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +12,6 @@ _MOST_VALUES = 100_000
 _DEEPEST = 100
 _TOO_DEEP = "is nested more deeply than any recipe"
 _SHOWN = 80
-_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+$|.*:")
 
 
 class NotYamlError(ValueError):
@@ -86,11 +84,6 @@ def _unfolded(node: Any, known: dict[int, int | None], depth: int) -> int:
         raise NotYamlError(_TOO_DEEP)
     known[id(node)] = None
     count = 1
-    if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")) and _OTHER_BASE.match(node.value):
-        raise NotYamlError(
-            f"says {shortened(node.value)} at line {node.start_mark.line + 1}, which YAML takes for a number to the "
-            "base of 8 or 60: write it as it is meant"
-        )
     if isinstance(node, yaml.MappingNode):
         _refuse_doubles(key for key, _ in node.value)
         count += sum(_unfolded(part, known, depth + 1) for pair in node.value for part in pair)

@@ -21,7 +21,7 @@ from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
 from egm.training.shared.model import checkpointing_name, make_codec, open_model, save_trained
-from egm.training.shared.run_folder import add_facts, check_free, last_checkpoint, refuse_other_data, start_run
+from egm.training.shared.run_folder import add_facts, check_free, last_checkpoint, start_run
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -73,9 +73,7 @@ def run_sft(recipe: SFTRecipe, out: Path, *, resume: bool = False, allow_leak: b
         check_free(out)
     trainer, report = _prepare(recipe, out, allow_leak=allow_leak, listing=_listing(out))
     trainer.add_callback(stop := StopOnSignal(every=recipe.run.log_every))
-    if checkpoint is not None:
-        refuse_other_data(out, report.digest)
-    else:
+    if checkpoint is None:
         with trainer.args.main_process_first(local=False):
             if trainer.is_world_process_zero():
                 start_run(recipe, out, seed=recipe.run.seed)

@@ -99,21 +99,6 @@ def add_facts(out: Path, **facts: Any) -> None:
     write_text(out / "run.json", json.dumps(_facts(out) | facts, indent=2) + "\n")
 
 
-def refuse_other_data(out: Path, digest: str) -> None:
-    """Refuse to go on with data that are not those the run began with; runs from before there was a digest go on.
-
-    Raises:
-        RecipeError: If they are not.
-    """
-    data = _facts(out).get("data")
-    began = data.get("digest", digest) if isinstance(data, dict) else digest
-    if began != digest:
-        raise RecipeError(
-            f"the training data are not those that the run in {out} began with: bring them back, or choose another "
-            "--out"
-        )
-
-
 def _facts(out: Path) -> dict[str, Any]:
     """Read the run's `run.json`; nothing if there is none."""
     path = out / "run.json"
