@@ -183,6 +183,9 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
                     "bbox": list(box),
                     "width": width,
                     "height": height,
+                    # How answers are to be read: a reward that is not told takes them for another family's.
+                    "codec": codec.name,
+                    "seen_size": list(codec.scale((width, height), None).span) if codec.speaks_pixels else None,
                 },
             }
         )

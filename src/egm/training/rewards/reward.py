@@ -265,6 +265,7 @@ class Reward:
         size: Sequence[tuple[int, int]],
         amodal: Sequence[bool] | None = None,
         seen_size: Sequence[tuple[int, int] | None] | None = None,
+        phrase: Sequence[str] | None = None,
         **columns: Any,  # noqa: ARG002
     ) -> list[float]:
         """Return the rewards of a batch, as TRL's trainers call it.
@@ -277,6 +278,7 @@ class Reward:
             size: Width and height of each upright image in pixels.
             amodal: Whether each box may leave the frame.
             seen_size: Sizes as the model saw them, for codecs that speak pixels.
+            phrase: What was asked; its words and numbers said again are no answer.
             **columns: Whatever else a dataset has, not looked at.
 
         Raises:
@@ -288,6 +290,7 @@ class Reward:
             sizes=size,
             amodal=amodal,
             seen_sizes=seen_size,
+            phrases=phrase,
             tokens=None if completion_ids is None else [len(ids) for ids in completion_ids],
         )
         totals: list[float] = grades.totals.tolist()
@@ -303,6 +306,7 @@ class Reward:
         seen_sizes: Sequence[tuple[int, int] | None] | None = None,
         tokens: Sequence[int] | None = None,
         finish_reasons: Sequence[str] | None = None,
+        phrases: Sequence[str] | None = None,
     ) -> Grades:
         """Read, score and reward some texts.
 
@@ -314,6 +318,7 @@ class Reward:
             seen_sizes: Sizes as the model saw them; only codecs that speak pixels ask.
             tokens: Lengths in tokens; only the overlong penalty asks.
             finish_reasons: "length" where the token limit cut a text off; it only names failures.
+            phrases: What was asked, without which an echo of its numbers is read as a box, as evaluation does not.
 
         Raises:
             DataError: If the overlong penalty needs lengths and none came.
@@ -325,6 +330,7 @@ class Reward:
                 finish_reason=finish_reasons[i] if finish_reasons else "stop",
                 amodal=bool(amodal[i]) if amodal else False,
                 seen_size=seen_sizes[i] if seen_sizes else None,
+                phrase=phrases[i].strip() if phrases else "",
             )
             for i, text in enumerate(texts)
         ]
