@@ -164,6 +164,10 @@ def test_rows_of_the_official_files_are_on_the_0_1000_scale() -> None:
     assert compute_score("grounding", answer, official, extra)["iou"] == pytest.approx(HIT)
     written = extra | {"bbox": list(TRUTH)}  # as egm data convert wrote them before
     assert compute_score("grounding", answer, official, written)["iou"] == pytest.approx(HIT)
+    for source, truth in (("grounding", [1, 2, 3, 4]), ("egm", official), ("egm", str(official))):
+        with pytest.raises(DataError, match=r"ground_truth .* and extra_info.bbox .* are two boxes"):
+            compute_score(source, answer, truth, written)
+    assert compute_score("egm", answer, tuple(TRUTH), written)["iou"] == pytest.approx(HIT)
     with pytest.raises(
         DataError, match="the true box 100, 100, 600, 600 lies outside an image of 200 x 100: is it in p"
     ):

@@ -21,7 +21,7 @@ from egm.boxes import Box
 from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.datasets.check import is_outside
 from egm.datasets.fields import flag, pixels, scaled_1000, short, xyxy
-from egm.datasets.formats.egm_rl import OFFICIAL
+from egm.datasets.formats.egm_rl import OFFICIAL, refuse_other_truth
 from egm.errors import DataError, RecipeError
 from egm.extras import need
 from egm.training.recipe import explain
@@ -58,8 +58,8 @@ def compute_score(
         `score`, the reward; `acc`, 1 if IoU >= 0.5; `iou`.
 
     Raises:
-        DataError: If the truth is no box or lies outside the image, the size is missing, or the overlong penalty has no
-            tokenizer.
+        DataError: If the truth is no box, lies outside the image or is said twice in two ways, the size is missing, or
+            the overlong penalty has no tokenizer.
         RecipeError: If the section is wrong.
     """
     extra = _plain(extra_info or {})
@@ -104,8 +104,11 @@ def _seen_size(extra: dict[str, Any]) -> tuple[int, int] | None:
 def _truth(source: str, ground_truth: Any, extra: dict[str, Any], size: tuple[int, int]) -> Box:
     """Return the true box in pixels, by the scale that its source says it is on."""
     on_1000 = source == OFFICIAL
-    if on_1000 and extra.get("bbox") is not None:
-        return xyxy(extra["bbox"], "extra_info.bbox")
+    if extra.get("bbox") is not None:
+        box, scale = xyxy(extra["bbox"], "extra_info.bbox"), "0-1000" if on_1000 else "pixels"
+        refuse_other_truth(box, _plain(ground_truth), size, scales=(scale,))
+        if on_1000:
+            return box
     try:
         numbers = json.loads(ground_truth) if isinstance(ground_truth, str) else _plain(ground_truth)
     except (ValueError, RecursionError):
