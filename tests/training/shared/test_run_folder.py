@@ -77,6 +77,22 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.25, 0.49])
+@pytest.mark.parametrize("name", ["sft", "start"])
+def test_weights_that_never_reached_the_disk_are_damaged(tmp_path: Path, kept: float, name: str) -> None:
+    _, folder = copied("sft", tmp_path)
+    checkpoint = folder / "checkpoints" / "checkpoint-2"
+    weights = checkpoint / "model.safetensors"
+    if name == "start":
+        shutil.copy(WRITTEN / "start" / "model.safetensors", weights)
+    assert damage(checkpoint) is None
+    content = weights.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    begin += int((len(content) - begin) * kept)
+    weights.write_bytes(content[:begin] + bytes(len(content) - begin))
+    assert damage(checkpoint) == "has a model.safetensors that is cut off or damaged"
+
+
 @pytest.mark.parametrize("harm", [Path.unlink, cut, emptied])
 @pytest.mark.parametrize("file", FILES)
 def test_a_checkpoint_that_lost_a_file_is_refused_by_name(
