@@ -243,6 +243,12 @@ def test_verl_is_told_what_is_wrong(extra: Any, options: Any, error: type[Except
         compute_score("egm", text(NEAR), (1, 1, 8, 8), extra, **options)
 
 
+@pytest.mark.parametrize("completion", [None, b"[1, 2, 3, 4]", 7, ["x"]])
+def test_a_completion_that_is_no_text_is_named(completion: Any) -> None:
+    with pytest.raises(DataError, match=r"^solution_str .* is not the text of a completion"):
+        compute_score("egm", completion, tuple(TRUTH), {"width": 200, "height": 100})
+
+
 @pytest.mark.parametrize("truth", [None, "", "[1, 2", [1, 2, 3], [1, 2, 3, "4"], [5, 5, 5, 5], "[" * 100_000])
 def test_a_truth_that_is_no_box_is_named(truth: Any) -> None:
     with pytest.raises(DataError, match=r"^ground_truth .* is not x1, y1, x2, y2 in pixels"):

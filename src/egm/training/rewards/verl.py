@@ -71,6 +71,8 @@ def compute_score(
     if is_outside(truth, size, amodal=amodal):
         corners = ", ".join(f"{value:g}" for value in truth)
         raise DataError(f"the true box {corners} lies outside an image of {size[0]} x {size[1]}: is it in pixels?")
+    if not isinstance(solution_str, str):
+        raise DataError(f"solution_str {short(solution_str)} is not the text of a completion")
     phrase = extra.get("sent")
     if not isinstance(phrase, str | None):
         raise DataError(f"extra_info.sent {short(phrase)} is not the words that were asked")
