@@ -154,9 +154,21 @@ def test_any_text_has_a_finite_reward(completion: str, kinds: list[str]) -> None
 
 
 def test_a_message_is_read_as_its_text() -> None:
-    message = [{"role": "assistant", "content": text(NEAR)}]
-    same = reward()([None], [message], [[1]], truth=[tuple(TRUTH)], size=[SIZE], other=["column"])
-    assert same == [one(reward(), text(NEAR))]
+    parts = [{"type": "text", "text": part} for part in text(NEAR).partition("</think>")]
+    for content in (text(NEAR), parts):
+        message = [{"role": "assistant", "content": content}]
+        same = reward()([None], [message], [[1]], truth=[tuple(TRUTH)], size=[SIZE], other=["column"])
+        assert same == [one(reward(), text(NEAR))]
+
+
+NO_TEXTS: list[Any] = [None, b"[1, 2, 3, 4]", 5, [], ["x"], {"content": "x"}, [{"role": "assistant"}]]
+NO_TEXTS += [[{"content": None}], [{"content": []}], [{"content": [{"type": "image"}]}], [{"content": b"x"}]]
+
+
+@pytest.mark.parametrize("completion", NO_TEXTS)
+def test_a_completion_without_text_is_refused(completion: Any) -> None:
+    with pytest.raises(DataError, match=r"^completion .* is no text"):
+        reward()([None], [completion], truth=[tuple(TRUTH)], size=[SIZE])
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,9 @@ def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
         ({"width": 9, "height": 9, "sent": 7}, {}, DataError, "sent 7 is not the words"),
         ({"width": 9, "height": 9, "seen_size": [0, 28]}, {}, DataError, "not whole numbers of pixels"),
         ({"width": 9, "height": 9, "seen_size": "28"}, {}, DataError, "seen_size '28' is not a width and a height"),
+        ('{"width": 9, "height": 9}', {}, DataError, "extra_info must be an object, not '"),
+        ([9, 9], {}, DataError, r"extra_info must be an object, not \[9, 9\]"),
+        ({"width": 9, "height": 9, "codec": ["internvl"]}, {}, DataError, r"codec \['internvl'\] is not the name"),
         ({"width": 9, "height": 9}, {"codec": "qwen9"}, EgmError, "qwen9"),
         ({"width": 9, "height": 9}, {"reward": {"overlong": {"limit": 9}}}, DataError, "name a tokenizer"),
         (

@@ -32,6 +32,7 @@ from pydantic import Field
 
 from egm.boxes import Box, giou_array
 from egm.codecs import Codec
+from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.scoring import score_all
 from egm.training.recipe import Section
@@ -282,7 +283,7 @@ class Reward:
             **columns: Whatever else a dataset has, not looked at.
 
         Raises:
-            DataError: If a truth is no box, or lengths are needed and not given.
+            DataError: If a truth is no box, a completion holds no text, or lengths are needed and not given.
         """
         grades = self.grade(
             [_text(completion) for completion in completions],
@@ -372,5 +373,20 @@ class Reward:
         return totals
 
 
-def _text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+def _text(completion: Any) -> str:
+    """Return the text of a completion: itself, or the content of the last message, whole or in parts.
+
+    Raises:
+        DataError: If it holds none.
+    """
+    if isinstance(completion, str):
+        return completion
+    last = completion[-1] if isinstance(completion, Sequence) and completion else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and content:
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(map(str, texts))
+    raise DataError(f"completion {short(completion)} is no text, nor messages of which the last holds one")

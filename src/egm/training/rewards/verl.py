@@ -63,7 +63,12 @@ def compute_score(
         RecipeError: If the section is wrong.
     """
     extra = _plain(extra_info or {})
-    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), codec or extra.get("codec") or DEFAULT_CODEC)
+    if not isinstance(extra, dict):
+        raise DataError(f"extra_info must be an object, not {short(extra)}")
+    name = codec or extra.get("codec") or DEFAULT_CODEC
+    if not isinstance(name, str):
+        raise DataError(f"codec {short(name)} is not the name of one")
+    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), name)
     size = pixels(extra)
     if size is None:
         raise DataError("extra_info lacks width and height: boxes are scored in pixels of the original image")
