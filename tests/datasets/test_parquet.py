@@ -142,6 +142,11 @@ def test_of_several_turns_the_last_asks(tmp_path: Path) -> None:
     assert sample.phrase == "the cup"
 
 
+def test_a_phrase_that_only_other_rows_say_is_that_of_the_prompt(tmp_path: Path) -> None:
+    data = open_dataset(write(tmp_path / "a.parquet", reinforcement(), reinforcement(sent="The cup")))
+    assert [sample.phrase for sample in data] == ["the cup", "The cup"]  # parquet fills the first with null
+
+
 @pytest.mark.parametrize("said", ["the cup", "The  cup.", " the cup "])
 def test_the_phrase_may_stand_in_the_row_as_well(tmp_path: Path, said: str) -> None:
     [sample] = open_dataset(write(tmp_path / "a.parquet", reinforcement(sent=said)))

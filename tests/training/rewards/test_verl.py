@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from egm.boxes import Box, iou
 from egm.cli import app
-from egm.codecs import DEFAULT_CODEC, codec_names, get_codec
+from egm.codecs import DEFAULT_CODEC, Codec, codec_names, get_codec
 from egm.datasets import Dataset, open_dataset, write_dataset
 from egm.errors import DataError, EgmError, RecipeError
 from egm.images import load_image
@@ -95,9 +95,11 @@ def test_a_perfect_answer_earns_almost_all_and_the_wrong_scale_nothing(parquet: 
     assert disjoint >= 4
 
 
-@pytest.mark.parametrize("name", codec_names())
-def test_rows_say_how_their_answers_are_read(tmp_path: Path, name: str) -> None:
-    codec = get_codec(name)
+CODECS = [*map(get_codec, codec_names()), get_codec("qwen2_5_vl", max_pixels=60 * 28 * 28)]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_rows_say_how_their_answers_are_read(tmp_path: Path, codec: Codec) -> None:
     sizes, boxes = [(60, 50), (650, 433), (20, 2000)], [Box(5, 2, 40, 40), Box(300, 100, 650, 400), Box(1, 9, 19, 900)]
     samples = []
     for number, (size, box) in enumerate(zip(sizes, boxes, strict=True)):

@@ -112,7 +112,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
         raise DataError("the user's content must be a string, and images a list")
     first = name_of_picture(pictures)
     refuse_several_pictures(*texts)
-    phrase, amodal = _said(question, extra) if "sent" in extra else phrase_of(question)
+    phrase, amodal = _said(question, extra) if extra.get("sent") is not None else phrase_of(question)
     size, is_official = pixels(extra), row.get("data_source") == OFFICIAL
     if extra.get("bbox") is not None:
         box = xyxy(extra["bbox"], "extra_info.bbox")
