@@ -66,6 +66,20 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path, caplog: py
         last_checkpoint(recipe, tmp_path / "new")
 
 
+@pytest.mark.parametrize("change", ["other", "a longer row"])
+def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "run"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("a row\n")
+    recipe = load_recipe(SFTRecipe, WRITTEN / "sft" / "recipe.yaml", [f"data.train={rows}"])
+    start_run(recipe, folder, seed=recipe.run.seed)
+    shutil.copytree(WRITTEN / "sft" / "checkpoints", folder / "checkpoints")
+    assert last_checkpoint(recipe, folder).name == "checkpoint-2"
+    rows.write_text(f"{change}\n")
+    with pytest.raises(RecipeError, match=r"rows\.jsonl changed since .* was started: resume with the data as it was"):
+        last_checkpoint(recipe, folder)
+
+
 FILES = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"]
 
 
