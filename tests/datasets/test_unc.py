@@ -51,6 +51,7 @@ def test_folder_file_and_zip_give_the_same_samples(tmp_path: Path) -> None:
         for file in folder.iterdir():
             archive.write(file, f"refcoco/{file.name}")
     from_folder = list(open_dataset(folder))
+    assert [s.phrase for s in open_dataset(folder, images=str(tmp_path))] == [s.phrase for s in from_folder]
     assert [sample.phrase for sample in from_folder] == ["thing 1 0", "thing 1 1", "thing 2 0", "thing 2 1"]
     assert len({sample.id for sample in from_folder}) == 4
     last = from_folder[-1]
@@ -227,5 +228,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"instances\.json is missing"):
         open_dataset(folder)
     (folder / "refs(unc).p").unlink()
+    (folder / "train-00000.parquet").touch()
+    with pytest.raises(DataError, match=r"is a folder of 1 parquet files: give one, such as .*train-00000\.parquet"):
+        open_dataset(folder)
+    (folder / "train-00000.parquet").unlink()
     with pytest.raises(DataError, match=r"has no refs\(\*\)\.p"):
         open_dataset(folder)

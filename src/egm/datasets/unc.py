@@ -155,6 +155,8 @@ def _choose(names: list[str], by: str | None, path: Path) -> str:
     if len(names) == 1:
         return names[0]
     wanted = f"refs({by or '*'}).p"
+    if not names and path.is_dir() and (shards := sorted(path.glob("*.parquet"))):
+        raise DataError(f"{path} is a folder of {len(shards)} parquet files: give one, such as {shards[0]}")
     if not names:
         raise DataError(f"{path} has no {wanted}: unpack the UNC zip there")
     raise DataError(f"{path} has several splits ({', '.join(names)}): give the path of one")
