@@ -110,15 +110,18 @@ def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
     """Refuse a sample that is about another picture than this one: no answer to it could be scored.
 
     Raises:
-        ImageError: If the row says another size; or says none, and the true box does not lie in the picture.
+        ImageError: If the row says another size, or the true box does not lie in the picture. Where the row's size is
+            right, a box that passes an edge is scored as it is; one beside the picture could never be hit.
     """
     if not isinstance(item, Sample):
         return
     check_picture_size(item.size, size)
-    if item.size is None and item.box is not None and is_outside(item.box, size, amodal=item.amodal):
+    beside = item.amodal or item.size is not None
+    if item.box is not None and is_outside(item.box, size, amodal=beside):
         corners = ", ".join(f"{value:g}" for value in item.box)
         raise ImageError(
-            f"the true box {corners} lies outside the picture of {size[0]} x {size[1]}: is it another one?"
+            f"the true box {corners} lies outside the picture of {size[0]} x {size[1]}: is it another one, or the box "
+            "on another scale?"
         )
 
 

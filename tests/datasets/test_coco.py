@@ -43,6 +43,25 @@ def test_amodal_boxes_leave_the_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "other", "says"),
+    [
+        ("images", {"id": 5, "file_name": "b.jpg"}, "image_id 5 stands twice"),
+        ("images", {"id": 5, "file_name": "a.jpg", "width": 61, "height": 50}, "image_id 5 stands twice"),
+        ("categories", {"id": 1, "name": "dog"}, "category_id 1 stands twice"),
+    ],
+)
+def test_an_id_of_two_things_names_neither(tmp_path: Path, key: str, other: dict[str, Any], says: str) -> None:
+    opened(tmp_path, {"amodal_bbox": [1, 2, 3, 4]})
+    path = tmp_path / "amodal.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {key: content[key] * 2}))
+    assert len(open_dataset(path)) == 1
+    path.write_text(json.dumps(content | {key: [*content[key], other]}))
+    with pytest.raises(DataError, match=f"annotation 1: {says}"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize(
     ("annotation", "says"),
     [
         ({"regions": [REGION | {"segmentation": {"counts": "x"}}]}, "annotation 1: region 1: segmentation is not"),

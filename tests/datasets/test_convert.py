@@ -18,6 +18,7 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import Dataset, open_dataset, row_of, write_dataset
 from egm.datasets.convert import ENDINGS, save_pictures
+from egm.datasets.indexed import open_indexed
 from egm.errors import DataError, ImageError
 from egm.images import load_image, read_picture_header
 from egm.types import Sample
@@ -105,6 +106,21 @@ def test_rl_rows_are_not_written_about_other_pictures(tmp_path: Path, size: tupl
     with pytest.raises((DataError, ImageError), match=says):
         write_dataset(dataset, tmp_path / "set.parquet", "parquet")
     assert read_picture_header(tmp_path / "a.jpg") == (load_image(tmp_path / "a.jpg").size, orientation != 1)
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_paths_may_be_strings(tmp_path: Path, kind: str) -> None:
+    folder, path = str(tmp_path.resolve()), str(tmp_path / "new" / f"set{ENDINGS[kind]}")
+    write_dataset(with_pictures(Path(folder)), path, kind)
+    assert list(open_dataset(path, images=folder)) == list(open_dataset(Path(path), images=Path(folder)))
+    if kind != "coco":
+        indexed = open_indexed(path, images=folder)
+        assert indexed is not None
+        assert [sample.phrase for sample in indexed] == [sample.phrase for sample in SAMPLES]
+    with pytest.raises(DataError, match="no annotations of refcoco/val in"):
+        open_dataset("refcoco/val", images=folder, data=folder)
+    saved = save_pictures(open_dataset("synthref/val", first=1), str(tmp_path / "drawn"))
+    assert load_image(saved[0].image).size == saved[0].size
 
 
 def test_coco_json_shares_images(tmp_path: Path) -> None:

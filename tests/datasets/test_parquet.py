@@ -127,10 +127,34 @@ def test_ids_that_are_the_same_in_every_row_are_not_used(tmp_path: Path) -> None
 
 
 def test_a_box_in_pixels_beside_it_counts(tmp_path: Path) -> None:
-    row = reinforcement(bbox=[1.5, 2.0, 3.0, 4.0], sent="a mug", amodal=True) | {"images": [{"image": "b.jpg"}]}
-    [sample] = open_dataset(write(tmp_path / "a.parquet", row))
-    assert (sample.phrase, sample.box, sample.amodal) == ("a mug", Box(1.5, 2, 3, 4), True)
+    prompt = [{"role": "user", "content": "<image>Which mug would you take?"}]
+    row = reinforcement(bbox=[200.5, 99.5, 601.0, 200.0], sent="a mug", amodal=True)
+    [sample] = open_dataset(write(tmp_path / "a.parquet", row | {"images": [{"image": "b.jpg"}], "prompt": prompt}))
+    assert (sample.phrase, sample.box, sample.amodal) == ("a mug", Box(200.5, 99.5, 601, 200), True)
     assert sample.image == Path("b.jpg")
+
+
+def test_of_several_turns_the_last_asks(tmp_path: Path) -> None:
+    words = ["Locate the dog, output its bbox coordinates using JSON format.", "[1, 2, 3, 4]"]
+    turns = [{"role": role, "content": content} for role, content in zip(("user", "assistant"), words, strict=True)]
+    row = reinforcement()
+    [sample] = open_dataset(write(tmp_path / "a.parquet", row | {"prompt": turns + row["prompt"]}))
+    assert sample.phrase == "the cup"
+
+
+def test_a_phrase_that_only_other_rows_say_is_that_of_the_prompt(tmp_path: Path) -> None:
+    data = open_dataset(write(tmp_path / "a.parquet", reinforcement(), reinforcement(sent="The cup")))
+    assert [sample.phrase for sample in data] == ["the cup", "The cup"]  # parquet fills the first with null
+
+
+@pytest.mark.parametrize("said", ["the cup", "The  cup.", " the cup "])
+def test_the_phrase_may_stand_in_the_row_as_well(tmp_path: Path, said: str) -> None:
+    [sample] = open_dataset(write(tmp_path / "a.parquet", reinforcement(sent=said)))
+    assert (sample.phrase, sample.amodal) == (said, False)
+    whole = {"role": "user", "content": "Locate the cup amodally, output its bbox coordinates using JSON format."}
+    for extra, amodal in (({}, True), ({"amodal": True}, True)):
+        [sample] = open_dataset(write(tmp_path / "b.parquet", reinforcement(sent=said, **extra) | {"prompt": [whole]}))
+        assert sample.amodal is amodal
 
 
 def test_pictures_inside_rl_rows(tmp_path: Path) -> None:
@@ -191,6 +215,14 @@ def test_a_column_that_is_read_has_a_bound(tmp_path: Path, monkeypatch: pytest.M
         (reinforcement() | {"images": ["a.jpg", "b.jpg"]}, "row 1: holds 2 pictures: one is needed"),
         (reinforcement() | {"images": [{"image": "a.jpg"}, {"image": "b.jpg"}]}, "holds 2 pictures"),
         (reinforcement() | {"prompt": [{"role": "user", "content": "<image><image>\nLocate x"}]}, "about 2 pictures"),
+        (reinforcement(bbox=[200, 100, 600, 210.0]), "and extra_info.bbox .* are two boxes"),
+        (
+            reinforcement(bbox=[100, 200, 300, 400]),
+            r"ground_truth \[100, 200, 300, 400\] and extra_info.bbox .* two boxes",
+        ),
+        (reinforcement(bbox=[1, 2, 3, 4]) | {"data_source": "other"}, "are two boxes"),
+        (reinforcement(sent="the dog"), "prompt asks for 'the cup', and extra_info.sent is 'the dog'"),
+        (reinforcement(sent="the cup", amodal=True), "prompt does not ask for the whole object"),
         (reinforcement(amodal="false", sent="it"), "amodal 'false' is neither true nor false"),
         ({"text": "x"}, "no known format"),
     ],

@@ -51,6 +51,7 @@ def test_folder_file_and_zip_give_the_same_samples(tmp_path: Path) -> None:
         for file in folder.iterdir():
             archive.write(file, f"refcoco/{file.name}")
     from_folder = list(open_dataset(folder))
+    assert [s.phrase for s in open_dataset(folder, images=str(tmp_path))] == [s.phrase for s in from_folder]
     assert [sample.phrase for sample in from_folder] == ["thing 1 0", "thing 1 1", "thing 2 0", "thing 2 1"]
     assert len({sample.id for sample in from_folder}) == 4
     last = from_folder[-1]
@@ -199,11 +200,37 @@ def test_a_bad_reference_is_named(tmp_path: Path, change: dict[str, Any], says: 
     assert "refs(unc).p row 2" in str(caught.value)
 
 
+PICTURE, ANNOTATION = INSTANCES["images"][0], INSTANCES["annotations"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "says"),
+    [
+        ({"ann_id": 8}, {"annotations": [ANNOTATION | {"id": 8, "image_id": 6}]}, "ann_id 8 is of image_id 6, not 5"),
+        ({"file_name": "COCO_train2014_000000000006_1.jpg"}, {}, "is not of image_id 5"),
+        ({}, {"annotations": [ANNOTATION | {"bbox": [9, 9, 9, 9]}]}, "ann_id 7 stands twice"),
+        ({}, {"images": [PICTURE | {"file_name": "x.jpg"}]}, "image_id 5 stands twice"),
+    ],
+)
+def test_a_reference_whose_parts_belong_to_two_pictures_is_refused(
+    tmp_path: Path, change: dict[str, Any], more: dict[str, Any], says: str
+) -> None:
+    folder = release(tmp_path / "set", [reference(1, "val") | change])
+    content = INSTANCES | {key: [*INSTANCES[key], *items] for key, items in more.items()}
+    (folder / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=says):
+        open_dataset(folder)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     folder = release(tmp_path / "set", [reference(1, "val")])
     (folder / "instances.json").unlink()
     with pytest.raises(DataError, match=r"instances\.json is missing"):
         open_dataset(folder)
     (folder / "refs(unc).p").unlink()
+    (folder / "train-00000.parquet").touch()
+    with pytest.raises(DataError, match=r"is a folder of 1 parquet files: give one, such as .*train-00000\.parquet"):
+        open_dataset(folder)
+    (folder / "train-00000.parquet").unlink()
     with pytest.raises(DataError, match=r"has no refs\(\*\)\.p"):
         open_dataset(folder)

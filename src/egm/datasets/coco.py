@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.fields import Row, flag, identity, is_coordinate, pixels, short, text, xywh
+from egm.datasets.fields import TWICE, Row, by_id, flag, identity, is_coordinate, pixels, short, text, xywh
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.read_rows import Malformed, RowReader, read_rows
 from egm.errors import BoxError, DataError
 from egm.types import Sample
 
 KEYS = frozenset({"images", "annotations"})
+_FACTS = {"images": ("file_name", "width", "height"), "categories": ("name",)}
 
 
 def read_coco(
@@ -37,7 +38,7 @@ def read_coco(
     Raises:
         DataError: If it is none of the kinds, or an annotation is wrong; the message names it by its position.
     """
-    by_id, categories = _index(content, "images", file), _index(content, "categories", file)
+    pictures, categories = _index(content, "images", file), _index(content, "categories", file)
     annotations = content["annotations"]
     if not isinstance(annotations, list) or not annotations:
         raise DataError(f"{file} has no annotations")
@@ -47,7 +48,7 @@ def read_coco(
             f"{file} is COCO JSON, but its annotations have no phrases to ground: they need regions (COCOA), "
             "amodal_bbox (COCO-Amodal, TAO-Amodal), or bbox and caption"
         )
-    rows = _joined(annotations, by_id, categories)
+    rows = _joined(annotations, pictures, categories)
     return read_rows(rows, read, name=name, file=file, images=images, malformed=malformed)
 
 
@@ -61,15 +62,15 @@ def _reader(annotation: Any) -> RowReader | None:
     return _captioned if {"bbox", "caption"} <= annotation.keys() else None
 
 
-def _index(content: Row, key: str, file: Path) -> dict[Any, Row]:
+def _index(content: Row, key: str, file: Path) -> dict[Any, Any]:
     try:
-        return {item["id"]: item for item in content.get(key, [])}
+        return by_id(content.get(key, []), "id", *_FACTS[key])
     except (TypeError, KeyError):
         raise DataError(f"{file}: {key} must be a list of objects with an id") from None
 
 
 def _joined(
-    annotations: list[Any], images: dict[Any, Row], categories: dict[Any, Row]
+    annotations: list[Any], images: dict[Any, Any], categories: dict[Any, Any]
 ) -> Iterator[tuple[str, Row | DataError]]:
     for number, annotation in enumerate(annotations, 1):
         where = f"annotation {number}"
@@ -81,7 +82,13 @@ def _joined(
         if image is None:
             yield where, DataError(f"image_id {short(key)} is not among the images")
             continue
+        if image is TWICE:
+            yield where, DataError(f"image_id {short(key)} stands twice among the images, and not for the same")
+            continue
         kind = categories.get(category, {}) if isinstance(category, int | str) else {}
+        if kind is TWICE:
+            yield where, DataError(f"category_id {short(category)} stands twice among the categories, by two names")
+            continue
         yield where, {**annotation, "_image": image, "_category": kind}
 
 

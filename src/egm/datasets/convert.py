@@ -26,7 +26,7 @@ ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
 """Formats that can be written, with the ending of their files."""
 
 
-def write_dataset(dataset: Dataset, path: Path, kind: str, *, codec: Codec | None = None) -> None:
+def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec | None = None) -> None:
     """Write a dataset to one file, in full or not at all; pictures stay where they are.
 
     Args:
@@ -47,6 +47,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str, *, codec: Codec | Non
     if not dataset.names_files:
         raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")
     names = [image_name(sample, dataset.root) for sample in samples]
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "parquet":
         write_bytes(path, _parquet(dataset, codec or get_codec(DEFAULT_CODEC)))
@@ -57,7 +58,7 @@ def write_dataset(dataset: Dataset, path: Path, kind: str, *, codec: Codec | Non
         write_text(path, "".join(lines))
 
 
-def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
+def save_pictures(dataset: Dataset, folder: str | Path) -> Dataset:
     """Write the pictures of a dataset that are no files of their own into a folder: inside a file, drawn, mirrored.
 
     Args:
@@ -73,6 +74,7 @@ def save_pictures(dataset: Dataset, folder: Path) -> Dataset:
     """
     if dataset.names_files:
         raise DataError(f"the pictures of {dataset.name} are files already: leave --pictures out")
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     place = ImageRoot(folder)
     saved: dict[str, tuple[Path, tuple[int, int]]] = {}
@@ -183,6 +185,9 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
                     "bbox": list(box),
                     "width": width,
                     "height": height,
+                    # How answers are to be read: a reward that is not told takes them for another family's.
+                    "codec": codec.name,
+                    "seen_size": list(codec.scale((width, height), None).span) if codec.speaks_pixels else None,
                 },
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from egm.boxes import Box
 from egm.errors import BoxError, DataError
@@ -26,6 +26,26 @@ def text(row: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"has no {key}")
     return value
+
+
+TWICE: Final = "twice"
+"""What `by_id` holds in the place of an object whose id another one has as well."""
+
+
+def by_id(items: Any, *keys: str) -> dict[Any, Any]:
+    """Index objects by their id; where two have one id and differ in one of `keys`, it stands for `TWICE`.
+
+    Raises:
+        TypeError: If they are no list of objects.
+        KeyError: If one has no id, or lacks the first of `keys`.
+    """
+    found: dict[Any, Any] = {}
+    for item in items:
+        key, _ = item["id"], item[keys[0]]
+        before = found.setdefault(key, item)
+        if before is not item and (before is TWICE or any(before.get(name) != item.get(name) for name in keys)):
+            found[key] = TWICE
+    return found
 
 
 def identity(row: Mapping[str, Any], key: str, otherwise: str) -> str:

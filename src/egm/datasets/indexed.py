@@ -196,7 +196,7 @@ class IndexedParquet(IndexedDataset):
                 yield where, error
 
 
-def open_indexed(path: Path, *, images: Path | None = None) -> IndexedDataset | None:
+def open_indexed(path: str | Path, *, images: str | Path | None = None) -> IndexedDataset | None:
     """Open a .jsonl or .parquet file by index, or return None where its format has to be read whole.
 
     Args:
@@ -206,6 +206,7 @@ def open_indexed(path: Path, *, images: Path | None = None) -> IndexedDataset | 
     Raises:
         DataError: If the file cannot be read, or is of no known format.
     """
+    path, images = Path(path), None if images is None else Path(images)
     if path.suffix == ".jsonl":
         found = IndexedJsonl(path, images=ImageRoot(images or path.parent, remember=False))
         return None if found.format.lists else found

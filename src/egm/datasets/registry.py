@@ -39,8 +39,8 @@ def split_size(name: str) -> int | None:
 def open_dataset(
     name_or_path: str | Path,
     *,
-    images: Path | None = None,
-    data: Path | None = None,
+    images: str | Path | None = None,
+    data: str | Path | None = None,
     allow_partial: bool = False,
     first: int | None = None,
     malformed: list[Malformed] | None = None,
@@ -68,6 +68,8 @@ def open_dataset(
     Raises:
         DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
     """
+    images, data = (None if folder is None else Path(folder) for folder in (images, data))
+    images = None if images is None else Path(images)
     dataset = _open(name_or_path, images, data, allow_partial=allow_partial, first=first, malformed=malformed)
     if first is not None:
         dataset = dataset.first(first)
@@ -91,7 +93,7 @@ def _confine(dataset: Dataset) -> None:
 
 def _open(
     name_or_path: str | Path,
-    images: Path | None,
+    images: str | Path | None,
     data: Path | None,
     *,
     allow_partial: bool,

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from egm.datasets.fields import Row, pixels, text, xywh
+from egm.datasets.coco_names import coco_number
+from egm.datasets.fields import TWICE, Row, by_id, pixels, short, text, xywh
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import MAX_BYTES, JsonError, load_json, open_regular, read_whole
 from egm.datasets.plain_pickle import load_plain_pickle
@@ -55,23 +56,29 @@ def read_unc(
         raise DataError(f"{file} must hold a list of references")
     try:
         content = load_json(instances)
-        pictures = {item["id"]: item for item in content["images"]}
-        boxes = {item["id"]: item["bbox"] for item in content["annotations"]}
-        kinds = {item["id"]: item["name"] for item in content.get("categories", [])}
+        pictures = by_id(content["images"], "file_name", "width", "height")
+        boxes = by_id(content["annotations"], "bbox", "image_id")
+        kinds = by_id(content.get("categories", []), "name")
     except JsonError as error:
         raise DataError(f"instances.json beside {file} {error}") from None
     except (TypeError, KeyError, AttributeError):
         raise DataError(f"instances.json beside {file} is not COCO JSON with images and annotations") from None
 
-    def joined() -> Iterator[tuple[str, Row | DataError]]:
+    def rows_joined() -> Iterator[tuple[str, Row | DataError]]:
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict):
                 yield f"row {number}", DataError("is not a dict")
             elif split is None or row.get("split") == split:
-                picture, kind = pictures.get(_key(row, "image_id")), _key(row, "category_id")
-                yield f"row {number}", {**row, "_image": picture, "_boxes": boxes, "_kind": kinds.get(kind, kind)}
+                number_of_kind = _key(row, "category_id")
+                kind = kinds.get(number_of_kind)
+                joined = {
+                    "_image": pictures.get(_key(row, "image_id")),
+                    "_annotation": boxes.get(_key(row, "ann_id")),
+                    "_kind": kind["name"] if isinstance(kind, dict) else number_of_kind,
+                }
+                yield f"row {number}", {**row, **joined}
 
-    return read_rows(joined(), _samples, name=name, file=file, images=images, malformed=malformed)
+    return read_rows(rows_joined(), _samples, name=name, file=file, images=images, malformed=malformed)
 
 
 def _key(row: Row, key: str) -> int | None:
@@ -86,12 +93,20 @@ def _word(row: Row, key: str) -> int | str | None:
 
 
 def _samples(row: Row, name: str, images: ImageRoot) -> list[Sample]:
-    picture, sentences = row["_image"], row.get("sentences")
-    if picture is None or _key(row, "ann_id") not in row["_boxes"]:
+    picture, annotation, sentences = row["_image"], row["_annotation"], row.get("sentences")
+    if picture is None or annotation is None:
         raise DataError("has an image_id or ann_id that instances.json lacks")
+    for key, found in (("image_id", picture), ("ann_id", annotation)):
+        if found is TWICE:
+            raise DataError(f"{key} {row[key]} stands twice in instances.json, and not for the same")
+    if annotation.get("image_id", row["image_id"]) != row["image_id"]:
+        raise DataError(f"ann_id {row['ann_id']} is of image_id {short(annotation['image_id'])}, not {row['image_id']}")
+    numbers = [coco_number(str(item.get("file_name"))) for item in (row, picture)]
+    if None not in numbers and numbers[0] != numbers[1]:
+        raise DataError(f"file_name {short(row['file_name'])} is not of image_id {row['image_id']}")
     if not isinstance(sentences, list) or not all(isinstance(item, dict) for item in sentences):
         raise DataError("sentences must be a list of dicts with sent")
-    image, size, box = images(text(picture, "file_name")), pixels(picture), xywh(row["_boxes"][row["ann_id"]])
+    image, size, box = images(text(picture, "file_name")), pixels(picture), xywh(annotation["bbox"])
     meta = {"image_id": row["image_id"], "ref": _word(row, "ref_id"), "split": _word(row, "split")}
     if row["_kind"] is not None:
         meta["category"] = row["_kind"]
@@ -140,6 +155,8 @@ def _choose(names: list[str], by: str | None, path: Path) -> str:
     if len(names) == 1:
         return names[0]
     wanted = f"refs({by or '*'}).p"
+    if not names and path.is_dir() and (shards := sorted(path.glob("*.parquet"))):
+        raise DataError(f"{path} is a folder of {len(shards)} parquet files: give one, such as {shards[0]}")
     if not names:
         raise DataError(f"{path} has no {wanted}: unpack the UNC zip there")
     raise DataError(f"{path} has several splits ({', '.join(names)}): give the path of one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,8 @@ _MOST_VALUES = 100_000
 _DEEPEST = 100
 _TOO_DEEP = "is nested more deeply than any recipe"
 _SHOWN = 80
+# 010 is 8 and 1:30 is 90 by YAML 1.1, and neither by YAML 1.2.
+_OTHER_BASE = re.compile(r"[-+]?(?:0[0-9_]+|[0-9_]+(?::[0-9_.]+)+)")
 
 
 class NotYamlError(ValueError):
@@ -60,6 +63,11 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's own, in which what is no value of its sort is an error of YAML."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if node.tag.endswith((":int", ":float")) and _OTHER_BASE.fullmatch(str(node.value)):
+            what = (
+                f"{shortened(node.value)} would be another number by YAML 1.1: write it in tens, or as text in quotes"
+            )
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError):

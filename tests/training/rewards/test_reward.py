@@ -20,6 +20,9 @@ from egm.codecs import get_codec
 from egm.errors import DataError
 from egm.evaluate import evaluate
 from egm.grounder import Grounder
+from egm.models import build_processor
+from egm.training.grpo.grading import grade
+from egm.training.grpo.prompts import PromptCollator
 from egm.training.rewards.reward import Reward, RewardSection
 from egm.types import Completion, Sample
 
@@ -154,9 +157,21 @@ def test_any_text_has_a_finite_reward(completion: str, kinds: list[str]) -> None
 
 
 def test_a_message_is_read_as_its_text() -> None:
-    message = [{"role": "assistant", "content": text(NEAR)}]
-    same = reward()([None], [message], [[1]], truth=[tuple(TRUTH)], size=[SIZE], other=["column"])
-    assert same == [one(reward(), text(NEAR))]
+    parts = [{"type": "text", "text": part} for part in text(NEAR).partition("</think>")]
+    for content in (text(NEAR), parts):
+        message = [{"role": "assistant", "content": content}]
+        same = reward()([None], [message], [[1]], truth=[tuple(TRUTH)], size=[SIZE], other=["column"])
+        assert same == [one(reward(), text(NEAR))]
+
+
+NO_TEXTS: list[Any] = [None, b"[1, 2, 3, 4]", 5, [], ["x"], {"content": "x"}, [{"role": "assistant"}]]
+NO_TEXTS += [[{"content": None}], [{"content": []}], [{"content": [{"type": "image"}]}], [{"content": b"x"}]]
+
+
+@pytest.mark.parametrize("completion", NO_TEXTS)
+def test_a_completion_without_text_is_refused(completion: Any) -> None:
+    with pytest.raises(DataError, match=r"^completion .* is no text"):
+        reward()([None], [completion], truth=[tuple(TRUTH)], size=[SIZE])
 
 
 @pytest.mark.parametrize(
@@ -190,6 +205,30 @@ def answers(count: int, seed: int = 0) -> list[tuple[Sample, Completion]]:
         )
         result.append((sample, Completion(shape.format(corners), rng.choice(["stop", "length"]))))
     return result
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_instruct", "internvl"])
+def test_the_trainer_reads_with_the_phrase_as_evaluation_does(name: str) -> None:
+    asked = [
+        ("sign [100,100,550,600]", "the sign [100,100,550,600]", False),
+        (" none of the dogs ", "None of the dogs: [100, 100, 550, 600]", True),
+        ("the man who cannot swim", "the man who cannot swim (100, 100), (550, 600)", True),
+        ("没有门的房子", "没有门的房子 [100, 100, 550, 600]", True),
+    ]
+    samples = [Sample(phrase, Image.new("RGB", SIZE), phrase, TRUTH, SIZE) for phrase, _, _ in asked]
+    replies, codec, processor = (
+        [f"So.\n</think>\n\n{words}" for _, words, _ in asked],
+        get_codec(name),
+        build_processor(),
+    )
+    found = Grounder(ScriptedBackend(replies), codec).ground_many(samples)
+    eos = processor.tokenizer.eos_token_id
+    ids = [[*processor.tokenizer(reply)["input_ids"], eos] for reply in replies]
+    function, prompts = Reward(RewardSection(), codec), PromptCollator(processor, codec, None)(samples)
+    texts, grades = grade(function, prompts, range(len(samples)), ids, processor.tokenizer, [eos])
+    assert texts == replies
+    assert [(g.box, g.failure) for g in grades.groundings] == [(g.box, g.failure) for g in found]
+    assert [grounding.box is not None for grounding in found] == [has_box for _, _, has_box in asked]
 
 
 def test_accuracy_is_that_of_evaluation(tmp_path: Path) -> None:

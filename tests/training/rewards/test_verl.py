@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from egm.boxes import Box, iou
 from egm.cli import app
-from egm.codecs import DEFAULT_CODEC, get_codec
-from egm.datasets import open_dataset
+from egm.codecs import DEFAULT_CODEC, Codec, codec_names, get_codec
+from egm.datasets import Dataset, open_dataset, write_dataset
 from egm.errors import DataError, EgmError, RecipeError
 from egm.images import load_image
 from egm.models import build_processor
 from egm.training.grpo.prompts import PromptCollator
+from egm.training.rewards.reward import Reward, RewardSection
 from egm.training.rewards.verl import compute_score
+from egm.types import Sample
 
 from .test_reward import HIT, NEAR, SIZE, TRUTH, answers, reward, text
 
@@ -92,6 +95,48 @@ def test_a_perfect_answer_earns_almost_all_and_the_wrong_scale_nothing(parquet: 
     assert disjoint >= 4
 
 
+CODECS = [*map(get_codec, codec_names()), get_codec("qwen2_5_vl", max_pixels=60 * 28 * 28)]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_rows_say_how_their_answers_are_read(tmp_path: Path, codec: Codec) -> None:
+    sizes, boxes = [(60, 50), (650, 433), (20, 2000)], [Box(5, 2, 40, 40), Box(300, 100, 650, 400), Box(1, 9, 19, 900)]
+    samples = []
+    for number, (size, box) in enumerate(zip(sizes, boxes, strict=True)):
+        Image.new("RGB", size).save(tmp_path / f"{number}.png")
+        samples.append(Sample(f"{number}", tmp_path / f"{number}.png", "the cup", box, size))
+    write_dataset(Dataset("set", samples, root=tmp_path), tmp_path / "set.parquet", "parquet", codec=codec)
+    for sample, row in zip(samples, pq.read_table(tmp_path / "set.parquet").to_pylist(), strict=True):
+        assert sample.box is not None and sample.size is not None  # noqa: PT018
+        answer = codec.target(sample.phrase, sample.box, size=sample.size)
+        given = row["reward_model"]["ground_truth"], row["extra_info"]
+        assert compute_score(row["data_source"], answer, *given)["score"] >= 0.95
+    assert [sample.box for sample in open_dataset(tmp_path / "set.parquet", images=tmp_path)] == boxes
+
+
+@pytest.mark.parametrize(
+    ("phrase", "words"),
+    [
+        ("sign [100,100,550,600]", "It is the sign [100,100,550,600]"),
+        (" sign (100, 100, 550, 600) ", "sign (100, 100, 550, 600)"),
+        ("none of the dogs", "none of the dogs: [100, 100, 550, 600]"),
+        ("no one here", "no one here [100, 100, 550, 600]"),
+        ("the cup", "the cup [100, 100, 550, 600]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_instruct", "internvl"])
+def test_rewards_know_the_phrase_as_evaluation_does(phrase: str, words: str, name: str) -> None:
+    codec, answer = get_codec(name), f"So.\n</think>\n\n{words}"
+    read = codec.parse(answer, size=SIZE, phrase=phrase.strip()).box
+    expected = 0.0 if read is None else iou(read, TRUTH)
+    extra = {"width": SIZE[0], "height": SIZE[1], "codec": name, "sent": phrase}
+    assert compute_score("egm", answer, tuple(TRUTH), extra)["iou"] == pytest.approx(expected)
+    function = Reward(RewardSection.model_validate({"terms": [{"kind": "iou"}]}), codec)
+    theirs = function([None], [answer], None, truth=[tuple(TRUTH)], size=[SIZE], phrase=[phrase])
+    assert theirs == [pytest.approx(expected)]
+    assert bool(expected) is ("[" not in phrase and "(" not in phrase)
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -121,6 +166,10 @@ def test_rows_of_the_official_files_are_on_the_0_1000_scale() -> None:
     assert compute_score("grounding", answer, official, extra)["iou"] == pytest.approx(HIT)
     written = extra | {"bbox": list(TRUTH)}  # as egm data convert wrote them before
     assert compute_score("grounding", answer, official, written)["iou"] == pytest.approx(HIT)
+    for source, truth in (("grounding", [1, 2, 3, 4]), ("egm", official), ("egm", str(official))):
+        with pytest.raises(DataError, match=r"ground_truth .* and extra_info.bbox .* are two boxes"):
+            compute_score(source, answer, truth, written)
+    assert compute_score("egm", answer, tuple(TRUTH), written)["iou"] == pytest.approx(HIT)
     with pytest.raises(
         DataError, match="the true box 100, 100, 600, 600 lies outside an image of 200 x 100: is it in p"
     ):
@@ -178,6 +227,12 @@ def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
         ({"width": None, "height": None}, {}, DataError, "lacks width and height"),
         ({"width": "9", "height": 9}, {}, DataError, "are not whole numbers of pixels"),
         ({"width": 9, "height": 9, "amodal": "no"}, {}, DataError, "amodal 'no' is neither true nor false"),
+        ({"width": 9, "height": 9, "sent": 7}, {}, DataError, "sent 7 is not the words"),
+        ({"width": 9, "height": 9, "seen_size": [0, 28]}, {}, DataError, "not whole numbers of pixels"),
+        ({"width": 9, "height": 9, "seen_size": "28"}, {}, DataError, "seen_size '28' is not a width and a height"),
+        ('{"width": 9, "height": 9}', {}, DataError, "extra_info must be an object, not '"),
+        ([9, 9], {}, DataError, r"extra_info must be an object, not \[9, 9\]"),
+        ({"width": 9, "height": 9, "codec": ["internvl"]}, {}, DataError, r"codec \['internvl'\] is not the name"),
         ({"width": 9, "height": 9}, {"codec": "qwen9"}, EgmError, "qwen9"),
         ({"width": 9, "height": 9}, {"reward": {"overlong": {"limit": 9}}}, DataError, "name a tokenizer"),
         (
@@ -191,6 +246,12 @@ def test_verl_counts_tokens_as_the_trainer_does(tmp_path: Path) -> None:
 def test_verl_is_told_what_is_wrong(extra: Any, options: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         compute_score("egm", text(NEAR), (1, 1, 8, 8), extra, **options)
+
+
+@pytest.mark.parametrize("completion", [None, b"[1, 2, 3, 4]", 7, ["x"]])
+def test_a_completion_that_is_no_text_is_named(completion: Any) -> None:
+    with pytest.raises(DataError, match=r"^solution_str .* is not the text of a completion"):
+        compute_score("egm", completion, tuple(TRUTH), {"width": 200, "height": 100})
 
 
 @pytest.mark.parametrize("truth", [None, "", "[1, 2", [1, 2, 3], [1, 2, 3, "4"], [5, 5, 5, 5], "[" * 100_000])

@@ -66,6 +66,20 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path, caplog: py
         last_checkpoint(recipe, tmp_path / "new")
 
 
+@pytest.mark.parametrize("change", ["other", "a longer row"])
+def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "run"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("a row\n")
+    recipe = load_recipe(SFTRecipe, WRITTEN / "sft" / "recipe.yaml", [f"data.train={rows}"])
+    start_run(recipe, folder, seed=recipe.run.seed)
+    shutil.copytree(WRITTEN / "sft" / "checkpoints", folder / "checkpoints")
+    assert last_checkpoint(recipe, folder).name == "checkpoint-2"
+    rows.write_text(f"{change}\n")
+    with pytest.raises(RecipeError, match=r"rows\.jsonl changed since .* was started: resume with the data as it was"):
+        last_checkpoint(recipe, folder)
+
+
 FILES = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"]
 
 
@@ -75,6 +89,22 @@ def cut(path: Path) -> None:
 
 def emptied(path: Path) -> None:
     path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.25, 0.49])
+@pytest.mark.parametrize("name", ["sft", "start"])
+def test_weights_that_never_reached_the_disk_are_damaged(tmp_path: Path, kept: float, name: str) -> None:
+    _, folder = copied("sft", tmp_path)
+    checkpoint = folder / "checkpoints" / "checkpoint-2"
+    weights = checkpoint / "model.safetensors"
+    if name == "start":
+        shutil.copy(WRITTEN / "start" / "model.safetensors", weights)
+    assert damage(checkpoint) is None
+    content = weights.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    begin += int((len(content) - begin) * kept)
+    weights.write_bytes(content[:begin] + bytes(len(content) - begin))
+    assert damage(checkpoint) == "has a model.safetensors that is cut off or damaged"
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, cut, emptied])

@@ -42,6 +42,7 @@ def grade(
         amodal=[sample.amodal for sample in samples],
         tokens=[len(ids) for ids in completion_ids],
         finish_reasons=[finish_reason for _, finish_reason in stripped],
+        phrases=[sample.phrase for sample in samples],
     )
     return texts, grades
 

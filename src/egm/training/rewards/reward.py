@@ -32,6 +32,7 @@ from pydantic import Field
 
 from egm.boxes import Box, giou_array
 from egm.codecs import Codec
+from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.scoring import score_all
 from egm.training.recipe import Section
@@ -265,6 +266,7 @@ class Reward:
         size: Sequence[tuple[int, int]],
         amodal: Sequence[bool] | None = None,
         seen_size: Sequence[tuple[int, int] | None] | None = None,
+        phrase: Sequence[str] | None = None,
         **columns: Any,  # noqa: ARG002
     ) -> list[float]:
         """Return the rewards of a batch, as TRL's trainers call it.
@@ -277,10 +279,11 @@ class Reward:
             size: Width and height of each upright image in pixels.
             amodal: Whether each box may leave the frame.
             seen_size: Sizes as the model saw them, for codecs that speak pixels.
+            phrase: What was asked; its words and numbers said again are no answer.
             **columns: Whatever else a dataset has, not looked at.
 
         Raises:
-            DataError: If a truth is no box, or lengths are needed and not given.
+            DataError: If a truth is no box, a completion holds no text, or lengths are needed and not given.
         """
         grades = self.grade(
             [_text(completion) for completion in completions],
@@ -288,6 +291,7 @@ class Reward:
             sizes=size,
             amodal=amodal,
             seen_sizes=seen_size,
+            phrases=phrase,
             tokens=None if completion_ids is None else [len(ids) for ids in completion_ids],
         )
         totals: list[float] = grades.totals.tolist()
@@ -303,6 +307,7 @@ class Reward:
         seen_sizes: Sequence[tuple[int, int] | None] | None = None,
         tokens: Sequence[int] | None = None,
         finish_reasons: Sequence[str] | None = None,
+        phrases: Sequence[str] | None = None,
     ) -> Grades:
         """Read, score and reward some texts.
 
@@ -314,6 +319,7 @@ class Reward:
             seen_sizes: Sizes as the model saw them; only codecs that speak pixels ask.
             tokens: Lengths in tokens; only the overlong penalty asks.
             finish_reasons: "length" where the token limit cut a text off; it only names failures.
+            phrases: What was asked, without which an echo of its numbers is read as a box, as evaluation does not.
 
         Raises:
             DataError: If the overlong penalty needs lengths and none came.
@@ -325,6 +331,7 @@ class Reward:
                 finish_reason=finish_reasons[i] if finish_reasons else "stop",
                 amodal=bool(amodal[i]) if amodal else False,
                 seen_size=seen_sizes[i] if seen_sizes else None,
+                phrase=phrases[i].strip() if phrases else "",
             )
             for i, text in enumerate(texts)
         ]
@@ -366,5 +373,20 @@ class Reward:
         return totals
 
 
-def _text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+def _text(completion: Any) -> str:
+    """Return the text of a completion: itself, or the content of the last message, whole or in parts.
+
+    Raises:
+        DataError: If it holds none.
+    """
+    if isinstance(completion, str):
+        return completion
+    last = completion[-1] if isinstance(completion, Sequence) and completion else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and content:
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(map(str, texts))
+    raise DataError(f"completion {short(completion)} is no text, nor messages of which the last holds one")

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from egm.boxes import Box
 from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.datasets.check import is_outside
-from egm.datasets.fields import flag, pixels, scaled_1000, xyxy
-from egm.datasets.formats.egm_rl import OFFICIAL
+from egm.datasets.fields import flag, pixels, scaled_1000, short, xyxy
+from egm.datasets.formats.egm_rl import OFFICIAL, refuse_other_truth
 from egm.errors import DataError, RecipeError
 from egm.extras import need
 from egm.training.recipe import explain
@@ -45,7 +45,8 @@ def compute_score(
         data_source: `grounding` is what the official EGM files say, and that `ground_truth` is on the 0-1000 scale.
         solution_str: The completion.
         ground_truth: The true box in pixels, `x1, y1, x2, y2`, as numbers or as JSON.
-        extra_info: `width` and `height` of the upright image; `amodal`, `seen_size` and `codec` where they matter;
+        extra_info: `width` and `height` of the upright image; `sent`, the phrase, an echo of which is no answer;
+            `amodal`, `seen_size` and `codec` where they matter;
             `bbox`, the true box in pixels, which goes before a `ground_truth` on the 0-1000 scale.
         reward: The section `reward` of a recipe; `mix` if not given.
         codec: Name of the model family's codec; by default that of `extra_info`, or else `qwen3_vl`, which also reads
@@ -57,12 +58,17 @@ def compute_score(
         `score`, the reward; `acc`, 1 if IoU >= 0.5; `iou`.
 
     Raises:
-        DataError: If the truth is no box or lies outside the image, the size is missing, or the overlong penalty has no
-            tokenizer.
+        DataError: If the truth is no box, lies outside the image or is said twice in two ways, the size is missing, or
+            the overlong penalty has no tokenizer.
         RecipeError: If the section is wrong.
     """
     extra = _plain(extra_info or {})
-    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), codec or extra.get("codec") or DEFAULT_CODEC)
+    if not isinstance(extra, dict):
+        raise DataError(f"extra_info must be an object, not {short(extra)}")
+    name = codec or extra.get("codec") or DEFAULT_CODEC
+    if not isinstance(name, str):
+        raise DataError(f"codec {short(name)} is not the name of one")
+    function = _reward(json.dumps(_plain(reward or {}), sort_keys=True), name)
     size = pixels(extra)
     if size is None:
         raise DataError("extra_info lacks width and height: boxes are scored in pixels of the original image")
@@ -70,7 +76,11 @@ def compute_score(
     if is_outside(truth, size, amodal=amodal):
         corners = ", ".join(f"{value:g}" for value in truth)
         raise DataError(f"the true box {corners} lies outside an image of {size[0]} x {size[1]}: is it in pixels?")
-    seen = extra.get("seen_size")
+    if not isinstance(solution_str, str):
+        raise DataError(f"solution_str {short(solution_str)} is not the text of a completion")
+    phrase = extra.get("sent")
+    if not isinstance(phrase, str | None):
+        raise DataError(f"extra_info.sent {short(phrase)} is not the words that were asked")
     tokens = None
     if function.section.overlong is not None:
         if tokenizer is None:
@@ -81,17 +91,31 @@ def compute_score(
         truths=[truth],
         sizes=[size],
         amodal=[amodal],
-        seen_sizes=[None if seen is None else (int(seen[0]), int(seen[1]))],
+        seen_sizes=[_seen_size(extra)],
         tokens=tokens,
+        phrases=[phrase or ""],
     )
     return {"score": float(grades.totals[0]), "acc": grades.accuracy(), "iou": grades.scores[0].iou}
+
+
+def _seen_size(extra: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the size as the model saw it, where the row says it."""
+    seen = extra.get("seen_size")
+    if seen is None:
+        return None
+    if not isinstance(seen, list) or len(seen) != 2 or None in seen:
+        raise DataError(f"extra_info.seen_size {short(seen)} is not a width and a height in pixels")
+    return pixels({"width": seen[0], "height": seen[1]})
 
 
 def _truth(source: str, ground_truth: Any, extra: dict[str, Any], size: tuple[int, int]) -> Box:
     """Return the true box in pixels, by the scale that its source says it is on."""
     on_1000 = source == OFFICIAL
-    if on_1000 and extra.get("bbox") is not None:
-        return xyxy(extra["bbox"], "extra_info.bbox")
+    if extra.get("bbox") is not None:
+        box, scale = xyxy(extra["bbox"], "extra_info.bbox"), "0-1000" if on_1000 else "pixels"
+        refuse_other_truth(box, _plain(ground_truth), size, scales=(scale,))
+        if on_1000:
+            return box
     try:
         numbers = json.loads(ground_truth) if isinstance(ground_truth, str) else _plain(ground_truth)
     except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """Checkpoints of a run: found by their names, sound ones told from damaged ones, old ones pruned.
 
 Damage is looked for in what any launch writes, of one process, of several, sharded by FSDP or by DeepSpeed: whether
-every file is there and has its end. The library would go on without an optimiser's state, and say nothing.
+every file is there and has its end, and whether weights are the zeros that a power cut leaves. The library would go on
+without an optimiser's state, and say nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ STATE = "trainer_state.json"
 
 _KEPT = 2
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
+_BLOCKS, _BLOCK = 256, 4096  # how many are looked at, and the bytes of one
 _HEADER_LIMIT = 100_000_000  # safetensors' own
 
 
@@ -187,7 +189,21 @@ def _is_whole_safetensors(path: Path) -> bool:
             return False
         header = json.loads(file.read(length))
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return bool(ends) and path.stat().st_size == 8 + length + max(ends)
+    return bool(ends) and path.stat().st_size == 8 + length + max(ends) and _is_written(path, 8 + length, max(ends))
+
+
+def _is_written(path: Path, start: int, size: int) -> bool:
+    """Look at blocks of the second half of some weights: what never reached the disk is zeros up to the end.
+
+    One block of zeros may be a tensor that holds nothing else; half of a model is none.
+    """
+    first, last = start + size // 2, start + max(size - _BLOCK, size // 2)
+    with path.open("rb") as file:
+        for number in range(_BLOCKS):
+            file.seek(first + (last - first) * number // (_BLOCKS - 1))
+            if any(file.read(_BLOCK)):
+                return True
+    return False
 
 
 def _read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -32,7 +33,8 @@ def start_run(recipe: Section, out: Path, *, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     versions = package_versions("torch", "transformers", "trl", "accelerate", "peft", "datasets")
-    add_facts(out, seed=seed, command=sys.argv, versions=versions, hardware=gpu_name() or cpu_name())
+    facts = {"seed": seed, "command": sys.argv, "versions": versions, "hardware": gpu_name() or cpu_name()}
+    add_facts(out, **facts, sources=_sources(recipe))
 
 
 def check_free(out: Path) -> None:
@@ -49,7 +51,8 @@ def last_checkpoint(recipe: Section, out: Path) -> Path:
     """Find the last whole checkpoint of a run; one that a kill cut off is passed over, which is said.
 
     Raises:
-        RecipeError: If there is none, it or `run.json` is damaged, or the folder belongs to another recipe.
+        RecipeError: If there is none, it or `run.json` is damaged, or the folder belongs to another recipe or to data
+            that have changed since.
     """
     recipe_path = out / "recipe.yaml"
     checkpoints = checkpoints_in(out)
@@ -68,12 +71,31 @@ def last_checkpoint(recipe: Section, out: Path) -> Path:
     last = whole[-1]
     if fault := damage(last):
         raise RecipeError(f"{last} {fault}: {advice(last)}")
-    _facts(out)
+    known = _facts(out).get("sources")
+    if isinstance(known, dict):  # runs of an earlier version did not say
+        now_read = _sources(recipe)
+        if changed := sorted(name for name in known.keys() & now_read.keys() if known[name] != now_read[name]):
+            raise RecipeError(
+                f"{', '.join(changed)} changed since {out} was started: resume with the data as it was, or choose "
+                "another --out"
+            )
     if checkpoints[-1] != last and is_first():
         _log.warning("%s has no %s that can be read: going on from %s", checkpoints[-1], STATE, last.name)
     if (before_now := processes_of(last)) != (now := int(os.environ.get("WORLD_SIZE", "1"))) and is_first():
         _log.warning("%s was written by %d processes, and now there are %d: dropout begins anew", last, before_now, now)
     return last
+
+
+def _sources(recipe: Section) -> dict[str, str]:
+    """Return the digest of each file of rows that a recipe trains on; pictures are not looked at."""
+    train = getattr(getattr(recipe, "data", None), "train", None)
+    places = [train] if isinstance(train, str) else [source.place for source in train or ()]
+    digests = {}
+    for place in places:
+        if Path(place).is_file():
+            with Path(place).open("rb") as file:
+                digests[place] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def has_checkpoint(out: Path) -> bool:
