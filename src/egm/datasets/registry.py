@@ -69,7 +69,6 @@ def open_dataset(
         DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
     """
     images, data = (None if folder is None else Path(folder) for folder in (images, data))
-    images = None if images is None else Path(images)
     dataset = _open(name_or_path, images, data, allow_partial=allow_partial, first=first, malformed=malformed)
     if first is not None:
         dataset = dataset.first(first)
@@ -93,7 +92,7 @@ def _confine(dataset: Dataset) -> None:
 
 def _open(
     name_or_path: str | Path,
-    images: str | Path | None,
+    images: Path | None,
     data: Path | None,
     *,
     allow_partial: bool,
