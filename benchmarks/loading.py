@@ -48,13 +48,14 @@ def make_files(folder: Path, count: int, size: tuple[int, int]) -> tuple[Path, P
         sample = {"sent": f"the cup number {number}", "bbox": box, "height": height, "width": width}
         sample["rationale"] = WORDS * 3
         lines.append(json.dumps({"image": path.name, **sample}) + "\n")
+        thousandths = [round(1000 * value / side) for value, side in zip(box, (width, height) * 2, strict=True)]
         question = f"<image>\nLocate {sample['sent']}, output its bbox coordinates using JSON format"
         rows.append(
             {
                 "data_source": "grounding",
                 "prompt": [{"role": "user", "content": question}],
                 "images": [{"bytes": path.read_bytes(), "path": None}],
-                "reward_model": {"style": "rule", "ground_truth": box},
+                "reward_model": {"style": "rule", "ground_truth": thousandths},
                 "extra_info": sample,
             }
         )
