@@ -29,9 +29,11 @@ _WORDS = re.compile(
       | (?:cannot | can['’]t | can\s++not | unable\s++to)\b(?!\s++{_DOUBT})
       | sorry\b(?!\s++(?:for|about)\s++(?:the|my|any)\s++(?:confusion|delay|mistake|error|wait|inconvenience))
       | {_NEGATION}\s++(?:object|region|thing)s?+\s++(?:match|fit|correspond)
-      | no\s++(?:[\w'’-]++\s++){{1,6}}?(?:found|here|there|present|visible|detected|exists?|shown|seen)\b
-      | no\s++(?:[\w'’-]++\s++){{1,6}}?match(?:es|ing)?\b
-      | no\s++(?:[\w'’-]++\s++){{0,6}}?in\s++(?:the|this)\s++(?:image|picture|photo|scene)\b
+      | no\s++(?:[\w'’-]++\s++){{1,6}}?(?:
+            (?:found|here|there|present|visible|detected|exists?|shown|seen|match(?:es|ing)?)\b
+          | in\s++(?:the|this)\s++(?:image|picture|photo|scene)\b
+        )
+      | no\s++in\s++(?:the|this)\s++(?:image|picture|photo|scene)\b
       | no\s++(?:match(?:es|ing)?|results?|detections?)\b
       | no\s++(?:hay|se\s++(?:encuentra|ve|encontr[óo]))\b | ninguna?\b | aucune?\b | il\s++n['’]y\s++a\s++pas\b
       | kein(?:e|en|er)?\s | nicht\s++(?:zu\s++sehen|gefunden|vorhanden|sichtbar)\b
