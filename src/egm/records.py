@@ -56,6 +56,8 @@ def _is_object(value: Any) -> bool:
     """Whether it is a JSON object of a depth that all else can walk through."""
     level = [value]
     for _ in range(_DEPTH):
+        if not level:
+            break
         level = [
             part
             for each in level
