@@ -243,3 +243,6 @@ def test_a_value_that_is_meant_in_every_row_is_counted_in_every_row(
     assert (tmp_path / "rows.parquet").stat().st_size < 200_000
     with pytest.raises(DataError, match="row 11 and those before it hold more than 1 MB of text: split the file"):
         open_dataset(tmp_path / "rows.parquet")
+    indexed = open_indexed(tmp_path / "rows.parquet")
+    assert indexed is not None
+    assert sum(1 for _ in indexed.scan()) == 20  # which holds them one by one

@@ -188,7 +188,9 @@ class IndexedParquet(IndexedDataset):
 
     def scan(self) -> Iterator[tuple[str, Sample | EgmError]]:
         """See `IndexedDataset.scan`."""
-        for number, (where, row) in enumerate(parquet.ParquetFiles([self.path], known_columns=known_columns).rows(), 1):
+        for number, (where, row) in enumerate(
+            parquet.ParquetFiles([self.path], known_columns=known_columns).rows(held=False), 1
+        ):
             try:
                 for sample in self._read(row, number):
                     yield where, sample

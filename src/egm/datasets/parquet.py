@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 MAX_GROUP = 512 * 2**20
 """Most bytes of one column in one row group, unpacked; pictures aside, which are read a row group at a time."""
-MAX_BATCH = 256 * 2**20
+MAX_BATCH = 64 * 2**20
 """Most bytes that the values of one column may come to in rows that are unpacked together."""
 
-MAX_HELD = 512 * 2**20
-"""Most characters of all rows together, pictures aside: samples hold them, each value as often as it is meant."""
+MAX_HELD = 256 * 2**20
+"""Most characters of rows that are held together, pictures aside: each value as often as it is meant."""
 
 _NUMBER = "_row"  # where a sample keeps the number of its row until its dataset has it
 
@@ -88,16 +88,23 @@ class ParquetFiles:
         self._keep = keep
         self._tables: dict[int, Any] = {}
 
-    def rows(self) -> Iterator[tuple[str, Row]]:
-        """Yield the rows without their pictures."""
+    def rows(self, *, held: bool = True) -> Iterator[tuple[str, Row]]:
+        """Yield the rows without their pictures.
+
+        Args:
+            held: Whether they are to be held together, and so may come to `MAX_HELD` at most.
+
+        Raises:
+            DataError: If a file is damaged, or they come to more.
+        """
         wanted = sorted(self._wanted - {self.picture_column})
-        number = held = 0
+        number = characters = 0
         for file in self._files:
             for rows in self._batches(file, wanted, rows_at_once(file, wanted), lambda batch: batch.to_pylist()):
                 for row in rows:
                     number += 1
-                    held += sum(map(_characters, row.values()))
-                    if held > MAX_HELD:
+                    characters += sum(map(_characters, row.values())) if held else 0
+                    if characters > MAX_HELD:
                         raise DataError(
                             f"row {number} and those before it hold more than {MAX_HELD // 2**20} MB of text: split "
                             "the file, or leave out columns that nothing needs"
