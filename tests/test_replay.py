@@ -70,3 +70,18 @@ def test_what_is_no_script(tmp_path: Path) -> None:
         read_script(tmp_path / "nowhere", ASKED)
     with pytest.raises(BackendError, match="no answer to this sample"):
         Grounder(ReplayBackend({}), get_codec("qwen3_vl")).ground(SAMPLES[0].image, "x")
+
+
+@pytest.mark.parametrize(
+    ("lines", "then"), [(1, "after the last it begins anew"), (99, "the last of them stay unread")]
+)
+def test_a_script_of_another_length_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: int, then: str
+) -> None:
+    (tmp_path / "lines.txt").write_text("a\n" * lines)
+    read_script(tmp_path / "lines.txt", iter(ASKED))
+    assert f"has {lines} lines for {len(ASKED)} answers: {then}" in caplog.text
+    caplog.clear()
+    (tmp_path / "lines.txt").write_text("a\n" * len(ASKED))
+    read_script(tmp_path / "lines.txt", ASKED)
+    assert not caplog.text

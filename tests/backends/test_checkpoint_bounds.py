@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,10 @@ from egm.backends import chat_template
 from egm.backends.chat_template import check_templates
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.transformers import TransformersBackend
-from egm.errors import ModelError
+
+from .test_checkpoint import refusal
 
 INDEX = "model.safetensors.index.json"
-
-
-@pytest.fixture
-def copy(tiny_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(ModelError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
 
 
 def edit(file: Path, *path: str, value: Any) -> None:

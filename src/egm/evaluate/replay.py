@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -11,7 +12,10 @@ from egm.datasets.fields import short
 from egm.errors import BackendError, DataError
 from egm.evaluate.plan import seed_index_of
 from egm.journal import ERROR, Record, is_journal, read_whole_run
+from egm.terminal import printable
 from egm.types import Completion, Sample
+
+_log = logging.getLogger(__name__)
 
 
 def read_script(
@@ -42,6 +46,10 @@ def read_script(
         raise DataError(f"script {str(path)!r} is empty: give a text a line")
     # Models write U+2028 and form feeds, at which `splitlines` cuts.
     lines = [line.removesuffix("\r").replace("\\n", "\n") for line in text.removesuffix("\n").split("\n")]
+    samples = list(samples)
+    if len(lines) != (wanted := len(samples) * votes):
+        then = "the last of them stay unread" if len(lines) > wanted else "after the last it begins anew"
+        _log.warning("script %s has %d lines for %d answers: %s", printable(str(path)), len(lines), wanted, then)
     answers = {
         seed_index_of(split, sample.id): [lines[(number * votes + vote) % len(lines)] for vote in range(votes)]
         for number, (split, sample) in enumerate(samples)
