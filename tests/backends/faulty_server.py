@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import struct
+import sys
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -138,6 +139,11 @@ def texts(query: dict[str, Any]) -> list[str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # with the usual 5, many connections at once are reset
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has gone, also while the next request on its connection was waited for."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
