@@ -8,7 +8,7 @@ from egm.server.stops import StopStrings
 LETTERS = st.text("ab", max_size=12)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(LETTERS, st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), st.integers(1, 5))
 def test_the_text_ends_before_the_first_stop_however_it_comes(text: str, stops: list[str], step: int) -> None:
     subject, shown = StopStrings(stops), ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,10 +18,11 @@ from egm.errors import EgmError
 from egm.server.errors import HttpError, invalid_fields
 from egm.server.guard import CLEANUP, Guard
 from egm.server.limits import DEFAULT_CONTEXT, LONGEST_TOKEN, Held, Limits
+from egm.server.listener import Listener
 from egm.server.messages import read_request
 from egm.server.protocol import ChatRequest, TokenizeRequest
 from egm.server.replies import WARNING, Answer, error_event
-from egm.server.scheduler import Event, Finished, Job, Scheduler
+from egm.server.scheduler import Finished, Job, Scheduler
 from egm.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -124,70 +124,36 @@ class _Service:
         return {"count": len(tokens), "tokens": tokens, **own}
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
-        start = time.monotonic()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.limits.request_seconds
+        listener = Listener(self.limits.request_seconds)
+        answer = Answer(body, self._context)
+        await self._begin(body, request, listener)
+        event = await listener.next()
+        if body.stream:  # what is wrong with a request is known by now, and told by a status
+            warned = _header(answer.known_warnings())
+            return StreamingResponse(_stream(event, listener, answer), headers=warned, media_type="text/event-stream")
+        while not isinstance(event, Finished):
+            event = await listener.next()
+        log.info("answered: %s", answer.note(event.completion))
+        return JSONResponse(answer.whole(event.completion), headers=_header(answer.warnings(event.completion)))
+
+    async def _begin(self, body: ChatRequest, request: Request, listener: Listener) -> None:
+        """Let a request wait for its turn; it is given up when its client goes, or its scope ends."""
+        stack: AsyncExitStack = request.scope[CLEANUP]
         self._check_model(body.model)
         self._check_length(body.characters)
         self._scheduler.check_room()
         settings = body.settings(self._context)
-        stack: AsyncExitStack = request.scope[CLEANUP]
         async with self._decoding:
             asked = await asyncio.to_thread(read_request, body)
         pixels = sum(image.width * image.height for image in asked.images)
         self._pixels.take(pixels)
         stack.callback(self._pixels.give_back, pixels)
-
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-
-        def tell(event: Event) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and all who waited with it
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        job = Job(asked, settings, body.stop or (), tell)
+        job = Job(asked, settings, body.stop or (), listener.tell)
         self._scheduler.submit(job)
         stack.callback(self._scheduler.give_up, job)
         gone = asyncio.create_task(_until_gone(request))
-        gone.add_done_callback(lambda _: events.put_nowait(None))
+        gone.add_done_callback(lambda _: listener.tell(HttpError(499, "the client has gone")))
         stack.callback(gone.cancel)
-        answer = Answer(body, self._context)
-
-        async def next_event() -> Event:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    event = await events.get()
-            except TimeoutError:
-                raise HttpError(504, f"no answer within {self.limits.request_seconds:g} seconds") from None
-            if event is None:
-                raise HttpError(499, "the client has gone")
-            if isinstance(event, HttpError):
-                raise event
-            return event
-
-        async def stream(event: Event) -> AsyncIterator[bytes]:
-            yield answer.first()
-            try:
-                while not isinstance(event, Finished):
-                    yield answer.piece(str(event))
-                    event = await next_event()
-            except HttpError as error:
-                log.info("a stream ended: %s", printable(error.message))
-                yield error_event(error.body())
-                return
-            if event.text:
-                yield answer.piece(event.text)
-            for line in answer.last(event.completion):
-                yield line
-            _note(event, answer, start)
-
-        event = await next_event()
-        if body.stream:  # what is wrong with a request is known by now, and told by a status
-            warned = _header(answer.known_warnings())
-            return StreamingResponse(stream(event), headers=warned, media_type="text/event-stream")
-        while not isinstance(event, Finished):
-            event = await next_event()
-        _note(event, answer, start)
-        return JSONResponse(answer.whole(event.completion), headers=_header(answer.warnings(event.completion)))
 
     def _check_length(self, characters: int) -> None:
         if characters > LONGEST_TOKEN * self._context:
@@ -199,6 +165,23 @@ class _Service:
             raise HttpError(404, f"there is no model {name[:100]!r} here: this server has {served}", field="model")
 
 
+async def _stream(event: str | Finished, listener: Listener, answer: Answer) -> AsyncIterator[bytes]:
+    yield answer.first()
+    try:
+        while not isinstance(event, Finished):
+            yield answer.piece(event)
+            event = await listener.next()
+    except HttpError as error:
+        log.info("a stream ended: %s", printable(error.message))
+        yield error_event(error.body())
+        return
+    if event.text:
+        yield answer.piece(event.text)
+    for line in answer.last(event.completion):
+        yield line
+    log.info("streamed: %s", answer.note(event.completion))
+
+
 async def _until_gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -206,11 +189,3 @@ async def _until_gone(request: Request) -> None:
 
 def _header(warnings: Sequence[str]) -> dict[str, str]:
     return {WARNING: "; ".join(warnings)} if warnings else {}
-
-
-def _note(event: Finished, answer: Answer, start: float) -> None:
-    reply = event.completion
-    said = "".join(f"; {warning}" for warning in answer.warnings(reply))
-    seconds = time.monotonic() - start
-    counts = f"{reply.prompt_tokens} tokens read, {reply.completion_tokens} written"
-    log.info("answered: %s, %s, %.2f s%s", reply.finish_reason, counts, seconds, said)

@@ -25,7 +25,7 @@ class Answer:
     """
 
     def __init__(self, body: ChatRequest, context: int) -> None:
-        self._body, self._context = body, context
+        self._body, self._context, self._start = body, context, time.monotonic()
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
 
     def known_warnings(self) -> list[str]:
@@ -45,6 +45,11 @@ class Answer:
         if reply.finish_reason == "repeated":
             found.append("the model repeated itself and was stopped, which finish_reason calls length")
         return found
+
+    def note(self, reply: Completion) -> str:
+        """Say in a line for the log what an answer cost, and what was not done as asked; nothing of its text."""
+        counts = f"{reply.finish_reason}, {reply.prompt_tokens} tokens read, {reply.completion_tokens} written"
+        return "; ".join([f"{counts}, {time.monotonic() - self._start:.2f} s", *self.warnings(reply)])
 
     def whole(self, reply: Completion) -> dict[str, Any]:
         """Write the answer in one."""
