@@ -1,0 +1,34 @@
+"""Engines served for grounding: started with the flags that it wants, checked, and ended with all their processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from egm.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from egm.serve.plan import Plan, make_plan
+    from egm.serve.start import Server, serve
+    from egm.serve.table import AIMS, Defect, Verdict, engine_names, known_defects, verdict
+
+__all__ = [
+    "AIMS",
+    "Defect",
+    "Plan",
+    "Server",
+    "Verdict",
+    "engine_names",
+    "known_defects",
+    "make_plan",
+    "serve",
+    "verdict",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "plan": ("Plan", "make_plan"),
+        "start": ("Server", "serve"),
+        "table": ("AIMS", "Defect", "Verdict", "engine_names", "known_defects", "verdict"),
+    },
+)
