@@ -196,7 +196,7 @@ def _choose(
         elif flag.name not in unknown:
             unknown.append(flag.name)
     called = f"{engine.name} {engine.version}"
-    return flags, [f"left out, as {called} does not have it or not for this: {', '.join(unknown)}"] if unknown else []
+    return flags, [f"left out, as {called} does not have what it takes: {', '.join(unknown)}"] if unknown else []
 
 
 def _value(flag: Flag, facts: Mapping[str, str]) -> str | None:

@@ -19,7 +19,7 @@ from egm.terminal import printable
 
 _TAIL: Final = 256 * 2**10
 _LINE: Final = 240
-_PATIENCE = GRACE + 30.0  # seconds for the supervisor to end an engine, kill it, and see it gone
+_MORE = 30.0  # seconds for the supervisor to kill an engine and see it gone
 _SAID = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*|.*\b(?:error|ERROR|Error|fatal|FATAL):? .*")
 
 
@@ -31,18 +31,21 @@ class EngineProcess:
         variables: Its environment.
         log: File that its output goes to.
         key: The server's key, which is not shown.
+        grace: Seconds between asking it to end and killing what is left of it.
 
     Raises:
         OSError: If the log cannot be written.
     """
 
-    def __init__(self, command: Sequence[str], variables: Mapping[str, str], log: Path, *, key: str = "") -> None:
-        self.log, self._key = log, key
+    def __init__(
+        self, command: Sequence[str], variables: Mapping[str, str], log: Path, *, key: str = "", grace: float = GRACE
+    ) -> None:
+        self.log, self._key, self._patience = log, key, grace + _MORE
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # an engine may write its key there
         try:
             self._from = os.fstat(descriptor).st_size
             self._supervisor = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "egm.serve.supervisor", *command],
+                [sys.executable, "-m", "egm.serve.supervisor", str(grace), *command],
                 stdin=subprocess.PIPE,
                 stdout=descriptor,
                 stderr=descriptor,
@@ -86,12 +89,12 @@ class EngineProcess:
         assert self._supervisor.stdin is not None
         self._supervisor.stdin.close()
         try:
-            self._supervisor.wait(_PATIENCE)
+            self._supervisor.wait(self._patience)
         except subprocess.TimeoutExpired:
             self._kill()
         except BaseException:
             self._supervisor.send_signal(signal.SIGTERM)  # a second time, which kills
-            if self.wait(_PATIENCE) is None:
+            if self.wait(self._patience) is None:
                 self._kill()
             raise
 

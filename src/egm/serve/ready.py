@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from egm.backends.base import GenerationSettings
 from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
+from egm.backends.retry import RetryPolicy
 from egm.datasets.synthetic.example import example_picture
 from egm.errors import BackendError, EgmError
 from egm.grounder import Grounder
@@ -81,7 +82,8 @@ def check_grounding(url: str, model: str, codec: str, *, name: str, key: str = "
     tokens = EMBEDDED_MAX_NEW_TOKENS if name == EMBEDDED else min(_TOKENS, max(1, context // 4))
     settings = GenerationSettings(max_new_tokens=tokens)
     image = load_image(example_picture())
-    with Grounder.connect(url, model, codec=codec, settings=settings, concurrency=1, api_key=key or "none") as grounder:
+    once = RetryPolicy(retries=0)
+    with Grounder.connect(url, model, codec=codec, settings=settings, retry=once, api_key=key or "none") as grounder:
         found = next(iter(grounder.answer_each([(0, Sample(id="ready", image=image, phrase=PHRASE))])))
     if isinstance(found, EgmError):
         raise BackendError(f"the server does not answer a question of grounding: {found}")

@@ -1,8 +1,8 @@
 """Stands between `egm serve` and an engine, so that no process of the engine is left when either is gone.
 
-`python -m egm.serve.supervisor COMMAND...` with a pipe on standard input, whose other end only the process that starts
-this one holds: its end is the end of that process, however it came about. The engine's own processes are found among
-all descendants, orphans too, which a process group or a session would miss.
+`python -m egm.serve.supervisor SECONDS COMMAND...` with a pipe on standard input, whose other end only the process that
+starts this one holds: its end is the end of that process, however it came about. The engine's own processes are found
+among all descendants, orphans too, which a process group or a session would miss.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ _KILLED = 10.0  # seconds that a killed process may take to be gone, as one may 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
-def supervise(command: list[str]) -> int:
+def supervise(command: list[str], grace: float) -> int:
     """Run a command until it ends, this process is told to end it, or standard input ends.
 
     A first SIGTERM or SIGINT is passed on to the command, a second kills it.
+
+    Args:
+        command: The command.
+        grace: Seconds between asking it to end and killing what is left.
 
     Returns:
         Its exit code, by the shell's convention 128 and the number where a signal ended it.
@@ -62,7 +66,7 @@ def supervise(command: list[str]) -> int:
                 selector.unregister(0)
                 asked += [signal.SIGTERM] if deadline is None else []
         for number in asked:
-            deadline = time.monotonic() + GRACE if deadline is None else 0.0
+            deadline = time.monotonic() + grace if deadline is None else 0.0
             send([engine.pid], number)
         if deadline is not None and time.monotonic() >= deadline:
             _kill_all(engine)
@@ -114,4 +118,4 @@ def _kill_session(leader: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(sys.argv[1:]))
+    sys.exit(supervise(sys.argv[2:], float(sys.argv[1])))
