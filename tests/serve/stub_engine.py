@@ -64,7 +64,9 @@ def main() -> None:
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if mode == "dies when asked":
+            with (folder / "asked").open("a") as file:
+                file.write(".")
+            if mode == "dies when asked" or mode == f"dies after {(folder / 'asked').stat().st_size}":
                 sys.stdout.write("FATAL: the scheduler hit an exception\n")
                 sys.stdout.flush()
                 os._exit(3)

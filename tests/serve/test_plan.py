@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from egm.errors import EgmError
-from egm.serve import make_plan
+from egm.serve import plan_server
 from egm.serve.plan import KEY, Plan
 
 from .conftest import Install
@@ -26,7 +26,7 @@ def option(plan: Plan, name: str) -> str | None:
 
 def test_the_cards_flags(install: Install, folder: Path) -> None:
     install("sglang", "0.5.17")
-    plan = make_plan(str(folder), "sglang", passed_on=["--chat-template=qwen3-vl", "--port", "30001", "--tp", "2"])
+    plan = plan_server(str(folder), "sglang", passed_on=["--chat-template=qwen3-vl", "--port", "30001", "--tp", "2"])
     assert "--chat-template=qwen3-vl" not in plan.command()
     assert plan.notes == (
         "--chat-template=qwen3-vl is left out: sglang knows no template of that name, and the checkpoint's own, which "
@@ -34,14 +34,16 @@ def test_the_cards_flags(install: Install, folder: Path) -> None:
     )
     assert (plan.url, option(plan, "--port")) == ("http://127.0.0.1:30001", "30001")
     assert plan.command()[-2:] == ["--tp", "2"]
-    assert make_plan(str(folder), "sglang", passed_on=["--chat-template", "qwen2-vl"]).command()[-1] == "qwen2-vl"
+    assert plan_server(str(folder), "sglang", passed_on=["--chat-template", "qwen2-vl"]).command()[-1] == "qwen2-vl"
     template = folder / "chat_template.jinja"
-    assert make_plan(str(folder), "vllm", passed_on=[f"--chat-template={template}"]).notes[0].startswith("vllm is not")
+    assert (
+        plan_server(str(folder), "vllm", passed_on=[f"--chat-template={template}"]).notes[0].startswith("vllm is not")
+    )
 
 
 def test_every_part_has_a_reason_and_the_first_line_is_the_command(install: Install, folder: Path) -> None:
     install("sglang", "0.5.17")
-    plan = make_plan(str(folder), "sglang", aim="latency", quantization="fp8", dtype="bfloat16")
+    plan = plan_server(str(folder), "sglang", aim="latency", quantization="fp8", dtype="bfloat16")
     command, blank, *rows = plan.explain().split("\n")
     words = shlex.split(command)
     assert words[0] == "SGLANG_VIT_ENABLE_CUDA_GRAPH=1"
@@ -58,7 +60,7 @@ def test_every_part_has_a_reason_and_the_first_line_is_the_command(install: Inst
 
 def test_what_a_version_does_not_know_is_not_sent(install: Install, folder: Path) -> None:
     package = install("sglang", "0.5.17")
-    plan = make_plan(str(folder), "sglang", aim="latency")
+    plan = plan_server(str(folder), "sglang", aim="latency")
     assert option(plan, "--prefill-decode-interval") is None
     assert option(plan, "--speculative-algorithm") is None  # it would draft what stands for pictures
     assert plan.notes == (
@@ -66,9 +68,11 @@ def test_what_a_version_does_not_know_is_not_sent(install: Install, folder: Path
         "--speculative-algorithm, --max-running-requests",
     )
     (package / GENERAL).write_text("req.origin_input_ids_unpadded[-depth:]")
-    assert option(make_plan(str(folder), "sglang", aim="latency"), "--speculative-algorithm") == "NGRAM"
-    assert option(make_plan(str(folder), "sglang", aim="latency", speculation=False), "--speculative-algorithm") is None
-    assert option(make_plan(str(folder), "sglang", speculation=True), "--speculative-algorithm") == "NGRAM"
+    assert option(plan_server(str(folder), "sglang", aim="latency"), "--speculative-algorithm") == "NGRAM"
+    assert (
+        option(plan_server(str(folder), "sglang", aim="latency", speculation=False), "--speculative-algorithm") is None
+    )
+    assert option(plan_server(str(folder), "sglang", speculation=True), "--speculative-algorithm") == "NGRAM"
 
 
 def test_aims_of_vllm(install: Install, folder: Path) -> None:
@@ -76,7 +80,7 @@ def test_aims_of_vllm(install: Install, folder: Path) -> None:
         "vllm", "0.26.0", **{"engine/arg_utils.py": "performance-mode", "config/compilation.py": "cudagraph_mm_encoder"}
     )
     latency, throughput, memory = (
-        make_plan(str(folder), "vllm", aim=aim) for aim in ("latency", "throughput", "memory")
+        plan_server(str(folder), "vllm", aim=aim) for aim in ("latency", "throughput", "memory")
     )
     assert option(latency, "--performance-mode") == "interactivity"
     assert json.loads(option(latency, "--compilation-config") or "") == {"cudagraph_mm_encoder": True}
@@ -90,13 +94,13 @@ def test_aims_of_vllm(install: Install, folder: Path) -> None:
 
 def test_what_is_passed_on_or_set_counts(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install("sglang", "0.5.17")
-    plan = make_plan(str(folder), "sglang", passed_on=["--context_length", "512", "--sampling-defaults=model"])
+    plan = plan_server(str(folder), "sglang", passed_on=["--context_length", "512", "--sampling-defaults=model"])
     assert [word for word in plan.command() if "context" in word] == ["--context_length"]
     assert plan.command().count("--sampling-defaults") == 0
     monkeypatch.setenv("SGLANG_VLM_CACHE_SIZE_MB", "7")
-    assert make_plan(str(folder), "sglang", aim="throughput").variables == {}
+    assert plan_server(str(folder), "sglang", aim="throughput").variables == {}
     named = ["--served-model-name", "it", "--host=127.0.0.2"]
-    plan = make_plan(str(folder), "sglang", served_model_name="other", passed_on=named)
+    plan = plan_server(str(folder), "sglang", served_model_name="other", passed_on=named)
     assert (plan.served_model_name, plan.host) == ("it", "127.0.0.2")
 
 
@@ -105,31 +109,32 @@ def test_versions_that_move_boxes_are_refused(install: Install, folder: Path, mo
     with pytest.raises(
         EgmError, match=r"sglang 0\.5\.5 is known to move boxes of qwen3_vl models: double resize: .*http"
     ):
-        make_plan(str(folder), "sglang")
+        plan_server(str(folder), "sglang")
     install("vllm", "0.12.0")
     with pytest.raises(EgmError, match="grounding offset"):
-        make_plan(str(folder), "vllm")
+        plan_server(str(folder), "vllm")
 
 
 def test_a_graph_without_its_flag_is_refused(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install("sglang", "0.5.17")
     monkeypatch.setenv("SGLANG_VIT_ENABLE_CUDA_GRAPH", "1")
     with pytest.raises(EgmError, match=r"align_corners: .*add --enable-precise-embedding-interpolation"):
-        make_plan(str(folder), "sglang")
+        plan_server(str(folder), "sglang")
     assert (
-        make_plan(str(folder), "sglang", passed_on=["--enable-precise-embedding-interpolation"]).verdict.kind == "right"
+        plan_server(str(folder), "sglang", passed_on=["--enable-precise-embedding-interpolation"]).verdict.kind
+        == "right"
     )
 
 
 def test_an_unknown_version_is_said(install: Install, folder: Path) -> None:
     install("vllm", "0.33.0")
-    assert make_plan(str(folder), "vllm").notes == (
+    assert plan_server(str(folder), "vllm").notes == (
         "whether vllm 0.33.0 moves boxes of qwen3_vl models is not known: egm doctor tells",
     )
 
 
 def test_without_gpu_and_engine_the_own_server_serves_egm_tiny() -> None:
-    plan = make_plan()
+    plan = plan_server()
     assert (plan.engine.name, plan.model.name, plan.served_model_name) == ("egm", "egm-tiny", "egm-tiny")
     assert plan.command()[1:] == [
         *("-m", "egm.server", "egm-tiny", "--host", "127.0.0.1", "--port", "30000"),
@@ -144,15 +149,15 @@ def test_an_engine_that_is_installed_is_taken_where_there_is_a_gpu(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06\n")
     install("vllm", "0.26.0")
-    assert make_plan(str(folder)).engine.name == "vllm"
+    assert plan_server(str(folder)).engine.name == "vllm"
     install("sglang", "0.5.17")
-    assert make_plan(str(folder)).engine.name == "sglang"
+    assert plan_server(str(folder)).engine.name == "sglang"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert make_plan(str(folder)).engine.name == "egm"
+    assert plan_server(str(folder)).engine.name == "egm"
 
 
 def test_a_model_that_is_not_here_is_explained_without_fetching_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan("egm-8b", "sglang")
+    plan = plan_server("egm-8b", "sglang")
     assert plan.served_model_name == option(plan, "--model-path") == "nvidia/EGM-8B"
     assert option(plan, "--context-length") == str(16_384 + 512 + 8192)
     assert plan.notes == (
@@ -164,7 +169,7 @@ def test_a_model_that_is_not_here_is_explained_without_fetching_it(monkeypatch: 
 def test_what_cannot_be_started(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(says: str, model: object = folder, engine: str = "egm", **options: object) -> None:
         with ExitStack() as stack, pytest.raises(EgmError, match=says) as caught:
-            make_plan(str(model), engine, stack=stack, **options)  # type: ignore[arg-type]
+            plan_server(str(model), engine, stack=stack, **options)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
     refused("vllm is not installed in this environment: pip install vllm", engine="vllm")
@@ -184,7 +189,7 @@ def test_what_cannot_be_started(install: Install, folder: Path, monkeypatch: pyt
     refused(f"0.0.0.0 is reached from elsewhere: set {KEY}", host="0.0.0.0")
     refused("transformers asks for no key", engine="transformers", host="0.0.0.0")
     monkeypatch.setenv(KEY, "a-key-of-mine")
-    plan = make_plan(str(folder), "sglang", host="0.0.0.0")
+    plan = plan_server(str(folder), "sglang", host="0.0.0.0")
     assert (plan.url, plan.key) == ("http://127.0.0.1:30000", "a-key-of-mine")
     assert "a-key-of-mine" not in plan.explain()
     assert option(plan, "--log-level") == "warning"
@@ -197,9 +202,9 @@ def test_a_folder_without_weights(tmp_path: Path, folder: Path, install: Install
         (bare / path.name).write_bytes(path.read_bytes())
     (bare / "chat_template.jinja").write_bytes((folder / "chat_template.jinja").read_bytes())
     with pytest.raises(EgmError, match="holds no weights"):
-        make_plan(str(bare), "egm")
+        plan_server(str(bare), "egm")
     install("sglang", "0.5.17")
-    assert make_plan(str(bare), "sglang", passed_on=["--load-format", "dummy"]).model.codec == "qwen3_vl"
+    assert plan_server(str(bare), "sglang", passed_on=["--load-format", "dummy"]).model.codec == "qwen3_vl"
 
 
 def test_a_family_that_is_not_known(tmp_path: Path, folder: Path) -> None:
@@ -208,4 +213,4 @@ def test_a_family_that_is_not_known(tmp_path: Path, folder: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_bytes()) | {"model_type": "odd"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(EgmError, match="is a 'odd' model, which no codec here knows"):
-        make_plan(str(tmp_path), "egm")
+        plan_server(str(tmp_path), "egm")

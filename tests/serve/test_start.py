@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from egm.backends import GenerationSettings
+from egm.backends.retry import RetryPolicy
 from egm.datasets.synthetic.example import example_picture
 from egm.errors import BackendError, EgmError
 from egm.grounder import Grounder
@@ -110,6 +111,22 @@ def test_an_engine_that_fails_says_why_in_one_line(
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
     assert descendants(os.getpid()) == before
+
+
+def test_a_server_that_ends_while_it_serves_says_why(
+    install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("sglang", "0.5.17")
+    monkeypatch.setenv("STUB", "dies after 2")  # the check is the first
+    with serve(str(folder), "sglang", passed_on=ON_CPU) as server:
+        once = RetryPolicy(retries=0)
+        with (
+            Grounder.connect(server.url, server.model, retry=once) as grounder,
+            pytest.raises(BackendError, match="did not answer"),
+        ):
+            grounder.ground(example_picture(), "the cup")
+        wait_until(lambda: server.wait(0.1))
+        assert "sglang ended with exit code 3: FATAL: the scheduler hit an exception (log: " in (server.ended or "")
 
 
 def test_an_engine_that_is_never_ready(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

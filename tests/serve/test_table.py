@@ -68,11 +68,13 @@ def test_the_last_words_of_engines_are_patterns() -> None:
         ("vllm", "0.33.0", "qwen3_5", {"--speculative-config": '{"method": "ngram"}'}, "unknown", []),
         ("vllm", "of its own", "qwen3_vl", {}, "unknown", []),
         ("vllm", None, "qwen3_vl", {}, "unknown", []),
+        ("vllm", "0.12.0", None, {}, "unknown", []),
+        ("sglang", "0.5.5", None, {}, "wrong", ["double resize"]),
         ("another", "1.0", "qwen3_vl", {}, "unknown", []),
     ],
 )
 def test_versions_are_judged(
-    engine: str, version: str | None, model_type: str, flags: dict[str, str | None], kind: str, names: list[str]
+    engine: str, version: str | None, model_type: str | None, flags: dict[str, str | None], kind: str, names: list[str]
 ) -> None:
     judged = verdict(engine, version, model_type, flags=flags)
     assert (judged.kind, [defect.name for defect in judged.defects]) == (kind, names)

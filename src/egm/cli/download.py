@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,12 +27,10 @@ def download_command(
     again, and what broke off goes on: run the same command. Only configurations, tokenizer, chat template and
     safetensors are fetched. `egm models` lists the models that are known by name.
     """
-    from huggingface_hub.utils import disable_progress_bars
-
     from egm.publish.download import download
 
     if not sys.stderr.isatty():
-        disable_progress_bars()
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read as the Hub's client is imported
     found = download(model, to=to)
     print(spaced(found.folder))
     print(f"{found.name}, {found.model_type}: {found.size / 1e9:.2f} GB in {found.files} files, whole", file=sys.stderr)

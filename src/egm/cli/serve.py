@@ -64,13 +64,13 @@ def serve_command(
     to move boxes are refused. Exit code 0 if a signal ended it, 1 if the engine ended by itself, 2 if it did not start.
     """
     from egm.processes import interruptible
-    from egm.serve import make_plan, serve
+    from egm.serve import plan_server, serve
 
     words = list(passed_on or ())
     if model.startswith("-"):  # no model stands before --
         model, words = "egm-tiny", [model, *words]
     if explain:
-        plan = make_plan(
+        plan = plan_server(
             model,
             engine,
             aim=aim,

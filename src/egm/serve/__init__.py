@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from egm.serve.plan import Plan, make_plan
+    from egm.serve.plan import Plan, plan_server
     from egm.serve.start import Server, serve
-    from egm.serve.table import AIMS, Defect, Verdict, engine_names, known_defects, verdict
+    from egm.serve.table import AIMS, Defect, EngineVerdict, engine_names, known_defects, verdict
 
 __all__ = [
     "AIMS",
     "Defect",
+    "EngineVerdict",
     "Plan",
     "Server",
-    "Verdict",
     "engine_names",
     "known_defects",
-    "make_plan",
+    "plan_server",
     "serve",
     "verdict",
 ]
@@ -27,8 +27,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "plan": ("Plan", "make_plan"),
+        "plan": ("Plan", "plan_server"),
         "start": ("Server", "serve"),
-        "table": ("AIMS", "Defect", "Verdict", "engine_names", "known_defects", "verdict"),
+        "table": ("AIMS", "Defect", "EngineVerdict", "engine_names", "known_defects", "verdict"),
     },
 )

@@ -15,6 +15,7 @@ from egm.backends.checkpoint import EMBEDDED, Checkpoint, check_folder, find_che
 from egm.codecs import DEFAULT_CODEC
 from egm.codecs.registry import check_family, codec_for
 from egm.errors import ModelError
+from egm.models import PRESETS
 from egm.publish.download import download, hub_name, state
 from egm.types import Message
 
@@ -33,7 +34,7 @@ class ServedModel:
     Attributes:
         name: What it was asked for by, in full: "egm-tiny", a folder, or OWNER/NAME.
         folder: What the engine is given.
-        model_type: Its architecture; None where it is not here and was not to be fetched.
+        model_type: Its architecture; None where that is not known, as the model is not here.
         context: Tokens that the engine's context is to have room for.
         codec: How it is asked and read.
         room: Tokens of answer that the context leaves beside the largest picture and a phrase.
@@ -79,7 +80,7 @@ def serve_model(model: str, engine: str, *, weights: bool = True, stack: ExitSta
     name = hub_name(model)
     if stack is None and state(name) != "here":
         said = f"{name} is not here, and is fetched first: egm download {name}"
-        return ServedModel(name, name, None, _context({}, None)[0], DEFAULT_CODEC, notes=(said,))
+        return ServedModel(name, name, _known_type(name), _context({}, None)[0], DEFAULT_CODEC, notes=(said,))
     fetched = download(name)
     return _served(check_folder(fetched.folder, name), name, str(fetched.folder))
 
@@ -94,6 +95,12 @@ def _served(checkpoint: Checkpoint, name: str, folder: str, notes: tuple[str, ..
     codec = codec_for(checkpoint.model_type, prompt).name
     context, room = _context(checkpoint.config, checkpoint.path)
     return ServedModel(name, folder, checkpoint.model_type, context, codec, room, checkpoint.path, notes)
+
+
+def _known_type(name: str) -> str | None:
+    """The architecture of a checkpoint that is known by name."""
+    family = next((preset.family for preset in PRESETS.values() if name in preset.hub_ids), None)
+    return None if family is None else family.replace("-", "_")
 
 
 def _exported(stack: ExitStack) -> Path:

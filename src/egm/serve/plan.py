@@ -18,7 +18,7 @@ from egm.errors import EgmError
 from egm.serve.engines import AUTO, Engine, check_gpu, choose_engine
 from egm.serve.model import ServedModel, serve_model
 from egm.serve.passed import Passed, read_passed
-from egm.serve.table import Flag, Verdict, verdict, wanted
+from egm.serve.table import EngineVerdict, Flag, verdict, wanted
 
 HOST: Final = "127.0.0.1"
 """Where an engine listens unless another address is asked for."""
@@ -66,7 +66,7 @@ class Plan:
     port: int
     parts: tuple[Part, ...]
     variables: Mapping[str, Part]
-    verdict: Verdict
+    verdict: EngineVerdict
     notes: tuple[str, ...]
     key: str = ""
 
@@ -91,7 +91,7 @@ class Plan:
         )
 
 
-def make_plan(
+def plan_server(
     model: str = "egm-tiny",
     engine: str = AUTO,
     *,

@@ -16,7 +16,7 @@ from egm.backends.openai.server_info import ask_server
 from egm.errors import BackendError, EgmError
 from egm.files import write_text
 from egm.serve.engines import AUTO
-from egm.serve.plan import KEY, Plan, make_plan
+from egm.serve.plan import KEY, Plan, plan_server
 from egm.serve.process import EngineProcess
 from egm.serve.ready import check_grounding, check_port, free_port, is_healthy
 
@@ -120,7 +120,7 @@ def serve(
     """
     with ExitStack() as stack:
         chosen = free_port() if port is None else port
-        plan = make_plan(
+        plan = plan_server(
             model,
             engine,
             aim=aim,

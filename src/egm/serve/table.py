@@ -82,7 +82,7 @@ class Defect:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EngineVerdict:
     """What is known of a version of an engine for a model.
 
     Attributes:
@@ -196,13 +196,13 @@ def verdict(
     model_type: str | None,
     *,
     flags: Mapping[str, str | None] | None = None,
-) -> Verdict:
+) -> EngineVerdict:
     """Judge a version of an engine for a model.
 
     Args:
         engine: Its name in the table.
         version: Its version; None where that is not known.
-        model_type: The model's architecture.
+        model_type: The model's architecture; None where that is not known.
         flags: What it is started with, as `known_defects` takes it; None for nothing.
 
     Example:
@@ -211,14 +211,18 @@ def verdict(
     """
     called = f"{engine} {version}" if version else engine
     if version is None:
-        return Verdict("unknown", f"the version of {engine} is not known")
-    if defects := known_defects(engine, version, model_type, flags=flags or {}):
+        return EngineVerdict("unknown", f"the version of {engine} is not known")
+    defects = known_defects(engine, version, model_type, flags=flags or {})
+    if model_type is None:  # then only what moves the boxes of every model counts
+        defects = [defect for defect in defects if not defect.model_types]
+    if defects:
         text = "; ".join(defect.line() for defect in defects)
-        return Verdict("wrong", f"{called} is known to move boxes of {model_type} models: {text}", tuple(defects))
+        whose = f" of {model_type} models" if model_type else ""
+        return EngineVerdict("wrong", f"{called} is known to move boxes{whose}: {text}", tuple(defects))
     for row in _table().get(engine, {}).get("right", ()):
         if _within(version, row["versions"]) and (not row["model_types"] or model_type in row["model_types"]):
-            return Verdict("right", f"{called} points right: {row['source']}")
-    return Verdict(
+            return EngineVerdict("right", f"{called} points right: {row['source']}")
+    return EngineVerdict(
         "unknown",
         f"whether {called} moves boxes of {model_type} models is not known: egm doctor tells",
     )
