@@ -14,14 +14,14 @@ SOURCES = {
     "sglang": {
         "srt/server_args.py": "context_length dtype served_model_name sampling_defaults limit_mm_data_per_request "
         "enable_precise_embedding_interpolation max_running_requests schedule_policy chunked_prefill_size "
-        "chat_template quantization mem_fraction_static cuda_graph_max_bs_decode speculative_algorithm device",
+        "chat_template quantization max_total_tokens cuda_graph_max_bs_decode speculative_algorithm device",
         "srt/environ.py": "SGLANG_VIT_ENABLE_CUDA_GRAPH SGLANG_VLM_CACHE_SIZE_MB",
         "srt/parser/conversation.py": 'name="chatml" name="qwen2-vl"',
         "srt/speculative/ngram_worker.py": "",
     },
     "vllm": {
         "engine/arg_utils.py": "max-model-len dtype generation-config limit-mm-per-prompt quantization "
-        "speculative-config compilation-config mm-processor-cache-gb enable-prefix-caching gpu-memory-utilization "
+        "speculative-config compilation-config mm-processor-cache-gb enable-prefix-caching kv-cache-memory-bytes "
         "max-num-seqs",
         "entrypoints/openai/cli_args.py": "chat-template",
         "envs.py": "",

@@ -87,7 +87,7 @@ def test_aims_of_vllm(install: Install, folder: Path) -> None:
     assert json.loads(option(latency, "--speculative-config") or "")["method"] == "ngram"
     assert option(throughput, "--performance-mode") == "throughput"
     assert option(throughput, "--speculative-config") is None
-    assert option(memory, "--gpu-memory-utilization") == "0.6"
+    assert option(memory, "--kv-cache-memory-bytes") == str((4096 + 16 * 2048) * 4 * 6 * 4 * 32)
     assert option(memory, "--generation-config") == "vllm"
     assert latency.notes == ()
 

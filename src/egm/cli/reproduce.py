@@ -47,12 +47,12 @@ def reproduce(
     """
     from egm.reproduce.progress import Progress
     from egm.reproduce.recipe import ReproduceRecipe
-    from egm.reproduce.run import plan_server, run
+    from egm.reproduce.run import make_plan, run
     from egm.training.recipe import load_recipe
 
     loaded = load_recipe(ReproduceRecipe, recipe, settings)
     folder = out if out is not None else Path("runs") / recipe.stem
-    plan = plan_server(loaded, folder, only=only or (), ablations=ablation or (), until=until)
+    plan = make_plan(loaded, folder, only=only or (), ablations=ablation or (), until=until)
     if dry_run:
         _print_plan(plan, parallel, gpus)
         return

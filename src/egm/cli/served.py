@@ -16,7 +16,7 @@ from egm.terminal import spaced
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
     from egm.grounder import Grounder
-    from egm.serve import Plan, Server
+    from egm.serve import Plan, RunningServer
     from egm.serve.start import Waiting
 
 
@@ -44,7 +44,7 @@ def served_grounder(
     settings: GenerationSettings | None,
     prompt: str | None = None,
     **options: Any,
-) -> Iterator[tuple[Grounder, Server]]:
+) -> Iterator[tuple[Grounder, RunningServer]]:
     """Serve a model on a free port while a command runs, say so on standard error, and ask it.
 
     Args:
@@ -92,7 +92,7 @@ def served_grounder(
             yield grounder, server
 
 
-def about(server: Server, aim: str | None) -> dict[str, Any]:
+def about(server: RunningServer, aim: str | None) -> dict[str, Any]:
     """What of a server decides its answers or their latency, for a journal; its port changes from start to start."""
     from egm.backends.checkpoint import configuration_digest, tensors_digest, weights_digest
 
@@ -126,12 +126,16 @@ def watched() -> Iterator[Waiting]:
     from rich.text import Text
 
     console = Console(stderr=True)
-    with console.status("starting") as status:
+    status = console.status("")  # begun when there is something to wait for: a download before has bars of its own
 
-        def waiting(seconds: float, line: str) -> None:
-            if not seconds and not line:
-                status.stop()
-            width = max(20, console.width - 24)
-            status.update(Text(f"starting, {seconds:.0f} s  {line[:width]}"))
+    def waiting(seconds: float, line: str) -> None:
+        status.update(Text(f"starting, {seconds:.0f} s  {line[: max(20, console.width - 24)]}"))
+        if seconds or line:
+            status.start()
+        else:
+            status.stop()
 
+    try:
         yield waiting
+    finally:
+        status.stop()

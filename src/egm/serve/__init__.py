@@ -8,7 +8,7 @@ from egm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from egm.serve.plan import Plan, plan_server
-    from egm.serve.start import Server, serve
+    from egm.serve.start import RunningServer, serve
     from egm.serve.table import AIMS, Defect, EngineVerdict, engine_names, known_defects, verdict
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Defect",
     "EngineVerdict",
     "Plan",
-    "Server",
+    "RunningServer",
     "engine_names",
     "known_defects",
     "plan_server",
@@ -28,7 +28,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "plan": ("Plan", "plan_server"),
-        "start": ("Server", "serve"),
+        "start": ("RunningServer", "serve"),
         "table": ("AIMS", "Defect", "EngineVerdict", "engine_names", "known_defects", "verdict"),
     },
 )

@@ -38,6 +38,7 @@ class ServedModel:
         context: Tokens that the engine's context is to have room for.
         codec: How it is asked and read.
         room: Tokens of answer that the context leaves beside the largest picture and a phrase.
+        token_bytes: Bytes that keys and values of a token take in 16 bits; None where the configuration does not tell.
         source: Its folder as it was found; None where it is not here.
         notes: What is to be said of it.
     """
@@ -48,6 +49,7 @@ class ServedModel:
     context: int
     codec: str
     room: int = ANSWER_TOKENS
+    token_bytes: int | None = None
     source: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -94,7 +96,17 @@ def _served(checkpoint: Checkpoint, name: str, folder: str, notes: tuple[str, ..
 
     codec = codec_for(checkpoint.model_type, prompt).name
     context, room = _context(checkpoint.config, checkpoint.path)
-    return ServedModel(name, folder, checkpoint.model_type, context, codec, room, checkpoint.path, notes)
+    return ServedModel(
+        name,
+        folder,
+        checkpoint.model_type,
+        context,
+        codec,
+        room=room,
+        token_bytes=_token_bytes(checkpoint.config),
+        source=checkpoint.path,
+        notes=notes,
+    )
 
 
 def _known_type(name: str) -> str | None:
@@ -121,6 +133,14 @@ def _context(config: Mapping[str, Any], folder: Path | None) -> tuple[int, int]:
     most = text.get("max_position_embeddings") if isinstance(text, Mapping) else None
     context = min(asked + ANSWER_TOKENS, most) if isinstance(most, int) and most > 0 else asked + ANSWER_TOKENS
     return context, max(1, context - asked)
+
+
+def _token_bytes(config: Mapping[str, Any]) -> int | None:
+    text = config.get("text_config", config)
+    try:
+        return 4 * int(text["num_hidden_layers"]) * int(text["num_key_value_heads"]) * int(text["head_dim"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _picture_tokens(folder: Path | None) -> int:

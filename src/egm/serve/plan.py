@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from egm.backends.openai.key import read_key
@@ -27,6 +27,7 @@ PORT: Final = 30_000
 KEY: Final = "EGM_SERVER_KEY"
 """Environment variable that holds the key which clients must show."""
 _QUANTIZATIONS = ("fp8",)
+_OTHERS, _USUAL = 16, 2048  # requests beside a longest one, and tokens of each, that a small cache has room for
 _WIDTH = 56  # characters of a part, beyond which its reason stands further to the right
 
 
@@ -68,7 +69,7 @@ class Plan:
     variables: Mapping[str, Part]
     verdict: EngineVerdict
     notes: tuple[str, ...]
-    key: str = ""
+    key: str = field(default="", repr=False)
 
     @property
     def url(self) -> str:
@@ -143,6 +144,8 @@ def plan_server(
         "device": device,
         "dtype": _dtype(dtype, device) if chosen.name == "transformers" else dtype,
         "quantization": quantization or "",
+        "pool": str(found.context + _OTHERS * _USUAL),
+        "pool_bytes": str((found.context + _OTHERS * _USUAL) * found.token_bytes) if found.token_bytes else "",
     }
     speculates = aim == "latency" if speculation is None else speculation
     flags, notes = _choose(chosen, aim, facts, passed, speculation=speculates)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ Waiting = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Server:
+class RunningServer:
     """An engine that answers.
 
     Attributes:
@@ -56,8 +56,8 @@ class Server:
     log: Path
     answer: str
     notes: tuple[str, ...]
-    key: str
-    _process: EngineProcess
+    key: str = field(repr=False)
+    _process: EngineProcess = field(repr=False)
 
     @property
     def ended(self) -> str | None:
@@ -87,7 +87,7 @@ def serve(
     seconds: float = START_SECONDS,
     planned: Callable[[Plan, Path], None] | None = None,
     waiting: Waiting | None = None,
-) -> Iterator[Server]:
+) -> Iterator[RunningServer]:
     """Serve a model for as long as the `with` block lasts.
 
     The engine is started with the flags that grounding wants, and is there once it has answered a question of
@@ -188,7 +188,7 @@ def _wait(plan: Plan, process: EngineProcess, seconds: float, waiting: Waiting |
         raise BackendError(f"{plan.engine.name} {process.why()}")
 
 
-def _ready(plan: Plan, process: EngineProcess) -> Server:
+def _ready(plan: Plan, process: EngineProcess) -> RunningServer:
     model = plan.model
     try:
         answer = check_grounding(
@@ -202,7 +202,7 @@ def _ready(plan: Plan, process: EngineProcess) -> Server:
     _, said = ask_server(url, api_key=plan.key, loopback=loopback)
     version = said or plan.engine.version
     assert model.source is not None  # it was found to be served
-    return Server(
+    return RunningServer(
         url=plan.url,
         model=plan.served_model_name,
         engine=plan.engine.name,
