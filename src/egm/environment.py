@@ -12,6 +12,7 @@ from egm._version import __version__
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows under Linux
 
 
 def gpu_name() -> str | None:
@@ -48,3 +49,10 @@ def package_versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def sees_gpu() -> bool:
+    """Whether there is a GPU for a process that is started here, as far as the system tells without loading torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
+    return driver_version() is not None or any(Path(path).exists() for path in _GPU_DEVICES)

@@ -13,7 +13,7 @@ from egm.codecs import codec_names
 from .conftest import Egm
 
 COMMANDS = (
-    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency"),
+    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency", "serve", "download"),
     *("data check", "data convert", "data synthetic", "models export"),
 )
 
@@ -61,7 +61,10 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
         ("--data", "score"),
         ("--data-root", "check convert eval score"),
         ("--images", "check convert eval report score"),
-        ("--device", "bench eval ground"),
+        ("--serve", "bench eval ground"),
+        ("--aim", "bench eval ground serve"),
+        ("--engine", "serve"),
+        ("--device", "bench eval ground serve"),
         ("--max-tokens", "bench eval ground"),
         ("--votes", "eval ground"),
         ("--thinking-budget", "eval ground"),

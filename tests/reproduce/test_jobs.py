@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from egm.errors import EgmError
+from egm.processes import Terminated, interruptible
 from egm.reproduce.folder import ArmFolder
-from egm.reproduce.jobs import Job, Terminated, interruptible, places_for, run_jobs
+from egm.reproduce.jobs import Job, places_for, run_jobs
 from egm.reproduce.progress import Progress
 
 WORK = """

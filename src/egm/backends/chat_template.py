@@ -80,3 +80,48 @@ def _try_apart(template: str, tokens: Mapping[str, Any], name: str) -> None:
             f"{MAX_CHARACTERS:,} characters of one question: it is broken or hostile, so download the "
             "checkpoint again or take another"
         )
+
+
+def renderer(folder: Path, name: str) -> Callable[[list[Message]], str]:
+    """Return what renders chat turns with a checkpoint's own template, read from its folder without a tokenizer.
+
+    Args:
+        folder: The checkpoint.
+        name: What to call it in messages.
+
+    Raises:
+        ModelError: As `check_templates` does.
+    """
+    source, tokens = _written(folder)
+    environment = render_template.environment()
+
+    def render(messages: list[Message]) -> str:
+        text: str = environment.from_string(source).render(
+            **tokens, messages=messages, add_generation_prompt=True, tools=None, documents=None
+        )
+        return text
+
+    check_templates(source, tokens, render, name)
+    return render
+
+
+def _written(folder: Path) -> tuple[object, dict[str, Any]]:
+    """Read the template and the special tokens that it may use; a template of its own file counts before others."""
+
+    def read(file: str) -> dict[str, Any]:
+        try:
+            value = json.loads((folder / file).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    configuration = read("tokenizer_config.json")
+    named = {key: configuration.get(key) for key in ("bos_token", "eos_token", "pad_token")}
+    tokens = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace"), tokens
+    found = read("chat_template.json").get("chat_template") or configuration.get("chat_template")
+    if isinstance(found, list):  # several, each with its name
+        by_name = {row.get("name"): row.get("template") for row in found if isinstance(row, dict)}
+        found = by_name.get("default")
+    return found, tokens

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from egm.backends.checkpoint_bounds import INDEX, check_index, check_processor, check_sizes
+from egm.backends.hub import HUB_NAME, SMALL_FILES, WEIGHTS, fetch
 from egm.errors import ModelError
 from egm.extras import CHECKPOINTS, need
 from egm.models import PRESETS
@@ -24,9 +24,6 @@ EMBEDDED: Final = "egm-tiny"
 EMBEDDED_MAX_NEW_TOKENS: Final = 640
 """Its limit where none is given: its answers about SynthRef take 139 to 466 tokens, others would never end."""
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-_WEIGHTS = "*.safetensors"
 _MAX_JSON = 64 * 2**20  # bytes; the index of a model of hundreds of billions takes some ten million
 _CONFIGURATION = (
     *("config.json", "generation_config.json", "*processor_config.json", "tokenizer*.json", "special_tokens_map.json"),
@@ -87,10 +84,10 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{text[:200]!r} is no model: {_CHOICES}") from error
-    if _HUB_NAME.fullmatch(text):
+    if HUB_NAME.fullmatch(text):
         need(f"running {text} in this process", *CHECKPOINTS)  # before gigabytes are fetched in vain
-        check_folder(_fetch(text, _SMALL_FILES), text, weights=False)
-        return check_folder(_fetch(text, (*_SMALL_FILES, _WEIGHTS)), text)
+        check_folder(fetch(text, SMALL_FILES), text, weights=False)
+        return check_folder(fetch(text, (*SMALL_FILES, WEIGHTS)), text)
     if (size := PRESETS.get(text)) is not None:
         instead = f"give {size.hub_ids[-1]!r}" if size.hub_ids else "train one with egm sft"
         raise ModelError(f"{text!r} is a size, not a model: {instead}")
@@ -126,7 +123,7 @@ def check_folder(path: Path, name: str, *, weights: bool = True) -> Checkpoint:
                 f"{name!r} needs Python code of its own (auto_map in {file}), and EGM runs no code from checkpoints: "
                 "give a version that transformers loads by itself"
             )
-    if weights and not any(path.glob(_WEIGHTS)):
+    if weights and not any(path.glob(WEIGHTS)):
         if any(file.suffix in _PICKLES for file in path.iterdir()):
             raise ModelError(
                 f"{name!r} holds only pickled weights, which can run code when loaded: save it as safetensors, "
@@ -154,24 +151,6 @@ def _read_json(file: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _fetch(name: str, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
-    except GatedRepoError as error:
-        reason = "is behind a licence on the Hugging Face Hub: accept it there and run `hf auth login`"
-        raise ModelError(f"{name!r} {reason}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{name!r} is no folder here and no model on the Hugging Face Hub: {_CHOICES}") from error
-    except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
-        raise ModelError(
-            f"{name!r} is no folder here, and fetching it from the Hugging Face Hub failed "
-            f"({type(error).__name__}): check the network, or give a local folder"
-        ) from error
-
-
 def weights_digest(folder: Path) -> str:
     """Tell weights from others under the same name, without reading gigabytes.
 
@@ -179,7 +158,7 @@ def weights_digest(folder: Path) -> str:
         16 hexadecimal digits, of the sizes and ends of the folder's safetensors files.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob(_WEIGHTS)):
+    for path in sorted(folder.glob(WEIGHTS)):
         with path.open("rb") as file:
             digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(_EDGE))
             file.seek(max(0, path.stat().st_size - _EDGE))
@@ -199,7 +178,7 @@ def tensors_digest(folder: Path) -> str:
         ModelError: If a file of weights cannot be read.
     """
     tensors: list[tuple[str, bytes]] = []
-    for path in sorted(folder.glob(_WEIGHTS)):
+    for path in sorted(folder.glob(WEIGHTS)):
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")

@@ -19,7 +19,7 @@ def render_apart() -> None:
     asked = json.loads(sys.stdin.buffer.read())
     _limit(asked["seconds"], asked["bytes"])
     try:
-        text = _environment().from_string(asked["template"]).render(**asked["variables"])
+        text = environment().from_string(asked["template"]).render(**asked["variables"])
     except MemoryError:
         sys.exit(TOO_MUCH)
     except Exception:  # whatever a template raises is told by whoever renders it for use
@@ -40,7 +40,7 @@ def _limit(seconds: int, most_bytes: int) -> None:
         return
 
 
-def _environment() -> Any:
+def environment() -> Any:
     """An environment in which a template does what it does in that of transformers."""
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from egm.bench.engine_info import describe
-from egm.bench.loads import CONNECTIONS, arrivals, connect, load, measure
+from egm.bench.loads import CONNECTIONS, arrivals, connect, connection, load, measure
 
-__all__ = ["CONNECTIONS", "arrivals", "connect", "describe", "load", "measure"]
+__all__ = ["CONNECTIONS", "arrivals", "connect", "connection", "describe", "load", "measure"]

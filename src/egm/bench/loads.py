@@ -52,9 +52,12 @@ def connect(
     """
     from egm.grounder import Grounder
 
-    settings = _settings(max_tokens)
-    once = RetryPolicy(retries=0)
-    return Grounder.connect(server, model, codec=codec, concurrency=CONNECTIONS, settings=settings, retry=once)
+    return Grounder.connect(server, model, codec=codec, **connection(max_tokens))
+
+
+def connection(max_tokens: int | None = None) -> dict[str, Any]:
+    """How a server is asked for measuring, as `Grounder.connect` takes it."""
+    return {"concurrency": CONNECTIONS, "settings": _settings(max_tokens), "retry": RetryPolicy(retries=0)}
 
 
 def load(

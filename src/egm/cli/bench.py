@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from egm.cli import options
 from egm.cli.group import Group
 from egm.cli.printing import console, figure, plain_table
+from egm.cli.served import refuse_two_servers, served_grounder
 from egm.errors import EgmError
 from egm.terminal import printable
 
@@ -25,6 +27,8 @@ def _group() -> None: ...
 @app.command("latency")
 def latency(
     server: options.Server = None,
+    serve: options.Serve = None,
+    aim: options.Aim = None,
     model: options.Model = None,
     codec: options.Codec = None,
     requests: Annotated[int, typer.Option(help="Requests measured for each load, at least.")] = 48,
@@ -64,18 +68,27 @@ def latency(
     from egm import bench
     from egm.codecs import DEFAULT_CODEC
 
-    if server is None and model is None:
-        raise EgmError("there is nothing to measure: give --server URL, or --model egm-tiny for this process")
-    if server is None:
-        loops, rates = concurrency or ([] if rate else [1]), rate or []
-        grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, max_tokens=max_tokens)
-    else:
-        options.refuse_placement(device, dtype)
-        chosen = bool(concurrency or rate)
-        loops = concurrency or ([] if chosen else [1, 8, 64])
-        rates = rate or ([] if chosen else [2.0, 8.0])
-        grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, max_tokens=max_tokens)
-    with grounder:
+    refuse_two_servers(serve, aim, server)
+    if server is None and serve is None and model is None:
+        raise EgmError(
+            "there is nothing to measure: give --server URL, --serve ENGINE, or --model egm-tiny for this process"
+        )
+    remote, chosen = server is not None or serve is not None, bool(concurrency or rate)
+    loops = concurrency or ([] if rate or (remote and chosen) else [1, 8, 64] if remote else [1])
+    rates = rate or ([2.0, 8.0] if remote and not chosen else [])
+    with ExitStack() as stack:
+        if serve is not None:
+            grounder, _ = stack.enter_context(
+                served_grounder(
+                    model, serve, aim, device=device, dtype=dtype, codec=codec, **bench.connection(max_tokens)
+                )
+            )
+        elif server is not None:
+            options.refuse_placement(device, dtype)
+            grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, max_tokens=max_tokens)
+        else:
+            grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, max_tokens=max_tokens)
+        stack.enter_context(grounder)
         loads = bench.measure(
             grounder,
             requests=requests,

@@ -12,6 +12,7 @@ from egm._version import __version__
 from egm.cli.bench import app as bench
 from egm.cli.data import app as data
 from egm.cli.demo import demo
+from egm.cli.download import download_command
 from egm.cli.eval import eval_command
 from egm.cli.ground import ground
 from egm.cli.group import Group
@@ -20,6 +21,7 @@ from egm.cli.models import app as models
 from egm.cli.report import report
 from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
+from egm.cli.serve import serve_command
 from egm.cli.sft import sft
 from egm.errors import EgmError
 from egm.extras import explained
@@ -56,6 +58,8 @@ app.add_typer(data, name="data")
 app.command("sft")(sft)
 app.command("grpo")(grpo)
 app.command("eval")(eval_command)
+app.command("download")(download_command)
+app.command("serve")(serve_command)
 app.add_typer(bench, name="bench")
 app.command("score")(score_command)
 app.command("report")(report)

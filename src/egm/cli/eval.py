@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ import typer
 from egm.cli import options
 from egm.cli.embedded import notice
 from egm.cli.printing import console, figure, note, plain_table
+from egm.cli.served import about, refuse_two_servers, served_grounder
 from egm.errors import DataError, EgmError
 from egm.terminal import printable, spaced
 
@@ -53,6 +55,8 @@ def eval_command(
     ],
     model: options.Model = None,
     server: options.Server = None,
+    serve: options.Serve = None,
+    aim: options.Aim = None,
     codec: options.Codec = None,
     script: Annotated[
         Path | None,
@@ -97,6 +101,9 @@ def eval_command(
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
+    if serve is not None and script is not None:
+        raise EgmError("--serve and --script are two sources of answers: give one")
+    refuse_two_servers(serve, aim, server)
     if again := next((name for name in datasets if datasets.count(name) > 1), None):
         raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
@@ -107,24 +114,43 @@ def eval_command(
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
-    if server is not None or script is not None:
-        options.refuse_placement(device, dtype)
-        reader = get_codec(codec or DEFAULT_CODEC)
-        asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
-        grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
-    else:
-        grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
-        if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
+    with ExitStack() as stack:
+        if serve is not None:
+            grounder, there = stack.enter_context(
+                served_grounder(
+                    model,
+                    serve,
+                    aim,
+                    device=device,
+                    dtype=dtype,
+                    codec=codec,
+                    settings=settings,
+                    prompt=prompt,
+                    concurrency=concurrency or 8,
+                )
+            )
+            engine = about(there, aim)
+        elif server is not None or script is not None:
+            options.refuse_placement(device, dtype)
+            reader = get_codec(codec or DEFAULT_CODEC)
+            asked = (
+                [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
+            )
+            grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
+        else:
+            grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        stack.enter_context(grounder)
+        here = server is None and script is None and grounder.backend.model == "egm-tiny"
+        if here and (line := _notice(splits.values())) is not None:
             print(line, file=sys.stderr)
-    folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
-    try:
-        with grounder:
+        folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
+        try:
             result = evaluate(
                 splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
             )
-    except KeyboardInterrupt:
-        print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
-        raise typer.Exit(130) from None
+        except KeyboardInterrupt:
+            print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
     summary = result.summary()
     if as_json:
         print(json.dumps({"folder": str(folder), **summary}))

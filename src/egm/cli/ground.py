@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ import typer
 from egm.cli import options
 from egm.cli.embedded import notice
 from egm.cli.pictures import check_picture_path, write_picture
+from egm.cli.served import refuse_two_servers, served_grounder
 from egm.errors import EgmError, ImageError
 from egm.terminal import printable
 
@@ -40,6 +42,8 @@ def ground(
     ],
     model: options.Model = None,
     server: options.Server = None,
+    serve: options.Serve = None,
+    aim: options.Aim = None,
     codec: options.Codec = None,
     amodal: Annotated[bool, typer.Option("--amodal", help="Ask for whole objects, hidden parts too.")] = False,
     draw: Annotated[
@@ -66,6 +70,7 @@ def ground(
     from egm.images import load_image
     from egm.types import Sample
 
+    refuse_two_servers(serve, aim, server)
     asked = [check_phrase(phrase) for phrase in phrases]
     paths = _images(image)
     if os.path.isdir(image):  # noqa: PTH112 - it may be too long for a Path to look at
@@ -75,18 +80,25 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    if server is not None:
-        options.refuse_placement(device, dtype)
-        grounder = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, settings=settings, prompt=prompt)
-    else:
-        grounder = Grounder.load(
-            model or "egm-tiny", codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt
-        )
-    line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
-    if line is not None:
-        print(line, file=sys.stderr)
     code = 0
-    with grounder:
+    with ExitStack() as stack:
+        if serve is not None:
+            grounder, _ = stack.enter_context(
+                served_grounder(
+                    model, serve, aim, device=device, dtype=dtype, codec=codec, settings=settings, prompt=prompt
+                )
+            )
+        elif server is not None:
+            options.refuse_placement(device, dtype)
+            grounder = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, settings=settings, prompt=prompt)
+        else:
+            grounder = Grounder.load(
+                model or "egm-tiny", codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt
+            )
+        stack.enter_context(grounder)
+        line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
+        if line is not None:
+            print(line, file=sys.stderr)
         results = grounder.ground_each(
             Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
         )

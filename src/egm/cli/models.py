@@ -13,6 +13,7 @@ from egm.terminal import spaced
 
 app = typer.Typer(cls=Group, help="List the model sizes; merge, average, export and publish models.")
 
+_HERE = {"here": "yes", "partly": "partly", "not here": "-"}
 _Source = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
 _Exported = Annotated[
     Path, typer.Argument(metavar="DIR", help="A run, a model or an adapter; or egm-tiny.", show_default=False)
@@ -32,16 +33,29 @@ def _models(context: typer.Context) -> None:
 
 
 def models() -> None:
-    """List the model sizes: architecture family, models that are known by name, parameters and context."""
+    """List the model sizes: architecture family, models that are known by name, which are here, parameters, context.
+
+    What of the Hub is here, its cache tells; the Hub is not asked.
+    """
     from egm.backends.checkpoint import EMBEDDED
     from egm.models.presets import EMBEDDED_SIZE, PRESETS, size_text
+    from egm.publish.download import state
 
-    table = plain_table("name", "family", "models", "parameters", "context", names=3)
+    table = plain_table("name", "family", "models", "here", "parameters", "context", names=4)
     for preset in PRESETS.values():
-        known = "\n".join((*((EMBEDDED,) if preset.name == EMBEDDED_SIZE else ()), *preset.hub_ids))
+        known = {EMBEDDED: "yes"} if preset.name == EMBEDDED_SIZE else {}
+        known |= {hub_id: _HERE[state(hub_id)] for hub_id in preset.hub_ids}
         size = size_text(preset.parameters)
-        table.add_row(preset.name, preset.family, known or "made from scratch", size, f"{preset.context // 1024}K")
+        table.add_row(
+            preset.name,
+            preset.family,
+            "\n".join(known) or "made from scratch",
+            "\n".join(known.values()) or "-",
+            size,
+            f"{preset.context // 1024}K",
+        )
     console().print(table)
+    print("egm download NAME fetches one, such as EGM-8B")
 
 
 @app.command("merge")

@@ -36,6 +36,22 @@ Server = Annotated[
         metavar="URL", help="An OpenAI-compatible server; its key is taken from OPENAI_API_KEY.", show_default=False
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="sglang, vllm, transformers, egm, or auto: what is installed and fits."),
+]
+Serve = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ENGINE",
+        help="Start a server for this command, and end it: sglang, vllm, transformers, egm or auto.",
+        show_default=False,
+    ),
+]
+Aim = Annotated[
+    str | None,
+    typer.Option(help="What a server is started for: latency, throughput or memory.", show_default=False),
+]
 Codec = Annotated[
     str | None,
     typer.Option(
@@ -66,8 +82,12 @@ AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Take splits that are not whole: of another size, or not all answered.")
 ]
 Prompt = Annotated[str | None, typer.Option(help=f"Prompt style: {' or '.join(PROMPTS)}.", show_default=False)]
-Device = Annotated[str, typer.Option(help="For a model in this process: auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="For a model in this process: auto, float32, bfloat16 or float16.")]
+Device = Annotated[
+    str, typer.Option(help="For a model in this process, or one that it serves: auto, cpu, cuda or cuda:N.")
+]
+Dtype = Annotated[
+    str, typer.Option(help="For a model in this process, or one that it serves: auto, float32, bfloat16 or float16.")
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option(

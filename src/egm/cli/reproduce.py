@@ -60,7 +60,7 @@ def reproduce(
         with Progress() as progress:
             failed = run(plan, parallel=parallel, gpus=gpus, progress=progress)
     except KeyboardInterrupt as stop:
-        from egm.reproduce.jobs import Terminated
+        from egm.processes import Terminated
 
         print(f"stopped: the same command goes on in {spaced(folder)}", file=sys.stderr)
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT

@@ -127,6 +127,7 @@ def _tiny_text(
 
 
 _SMALL_TOWER: Final = Vision(hidden=1024, depth=24, heads=16, intermediate=4096, deepstack=(5, 11, 17))
+_EGM_4B: Final = ("nvidia/EGM-4B",)
 _EGM_8B: Final = ("nvidia/EGM-8B-SFT", "nvidia/EGM-8B")  # after the first stage, and after both
 _LARGE_TOWER: Final = Vision(hidden=1152, depth=27, heads=16, intermediate=4304, deepstack=(8, 16, 24))
 
@@ -152,7 +153,7 @@ PRESETS: Final[dict[str, Preset]] = {
             Vision(hidden=512, depth=10, heads=8, intermediate=2048, deepstack=(2, 5, 8), positions=24 * 24),
         ),
         _qwen("2B", 2_127_532_032, Text(2048, 28, 16, 8, 6144), _SMALL_TOWER, tied=True),
-        _qwen("4B", 4_437_815_808, Text(2560, 36, 32, 8, 9728), _SMALL_TOWER, tied=True),
+        _qwen("4B", 4_437_815_808, Text(2560, 36, 32, 8, 9728), _SMALL_TOWER, tied=True, egm=_EGM_4B),
         _qwen("8B", 8_767_123_696, Text(4096, 36, 32, 8, 12_288), _LARGE_TOWER, egm=_EGM_8B),
         _qwen("32B", 33_357_390_064, Text(5120, 64, 64, 8, 25_600), _LARGE_TOWER),
         _qwen(

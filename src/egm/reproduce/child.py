@@ -11,17 +11,15 @@ import runpy
 import signal
 import sys
 
+from egm.processes import end_with_parent
+
 PARENT = "EGM_REPRODUCE_PARENT"
 """Environment variable that holds the number of the process that starts this one."""
-_PR_SET_PDEATHSIG = 1
 
 
 def run_child() -> None:
     """Run the module that the first argument names."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     if str(os.getppid()) != os.environ.get(PARENT, str(os.getppid())):  # it was gone before it could be listened to
         sys.exit(128 + signal.SIGTERM)
     del sys.argv[0]

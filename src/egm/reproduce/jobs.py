@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from egm.errors import EgmError
@@ -48,24 +47,6 @@ class Job:
     folder: ArmFolder | None = None
     work: float = 0.0
     count: Callable[[], tuple[int, int] | None] = field(default=lambda: None)
-
-
-class Terminated(KeyboardInterrupt):
-    """Raised where SIGTERM ends the jobs."""
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM end what runs within as Ctrl-C does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the library's signature
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_jobs(jobs: Sequence[Job], places: Sequence[str | None], progress: Progress) -> dict[str, str]:

@@ -9,9 +9,10 @@ from typing import Final
 
 from egm.errors import EgmError, nearest
 from egm.extras import TRAINING_PACKAGES, need
+from egm.processes import interruptible
 from egm.reproduce.arms import Arm, resolve
 from egm.reproduce.folder import ArmFolder, check_settled, settle, settled_ablations
-from egm.reproduce.jobs import Job, interruptible, places_for, run_jobs
+from egm.reproduce.jobs import Job, places_for, run_jobs
 from egm.reproduce.latency import latency_job, why_again
 from egm.reproduce.progress import Progress
 from egm.reproduce.recipe import ReproduceRecipe

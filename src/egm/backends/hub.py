@@ -1,0 +1,65 @@
+"""The Hugging Face Hub as a source of checkpoints: what is fetched of one, what is here already, errors in one line."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+from typing import Final
+
+from egm.errors import ModelError
+
+HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""What a name on the Hub looks like: OWNER/NAME."""
+SMALL_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model")
+"""What is fetched of a checkpoint before its weights: configurations, tokenizer, chat template."""
+WEIGHTS: Final = "*.safetensors"
+"""Its weights; none in another form are fetched."""
+
+
+def fetch(name: str, patterns: tuple[str, ...], *, to: Path | None = None) -> Path:
+    """Fetch files of a checkpoint, or take them from the cache; one that broke off goes on where it was.
+
+    Args:
+        name: OWNER/NAME.
+        patterns: Which files.
+        to: Folder to put them into; None takes the Hub's cache, which the libraries share.
+
+    Returns:
+        The folder that they lie in.
+
+    Raises:
+        ModelError: If there is no such model, it is behind a licence, or the Hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), local_dir=to))
+    except GatedRepoError as error:
+        reason = "is behind a licence on the Hugging Face Hub: accept it there and run `hf auth login`"
+        raise ModelError(f"{name!r} {reason}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{name!r} is no folder here and no model on the Hugging Face Hub: check the name, or run `hf auth login` "
+            "if it is private"
+        ) from error
+    except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ModelError(f"no space is left for {name!r}: make room, or name another disk's folder") from error
+        raise ModelError(
+            f"{name!r} is no folder here, and fetching it from the Hugging Face Hub failed "
+            f"({type(error).__name__}): check the network, or give a local folder"
+        ) from error
+
+
+def cached_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint in the Hub's cache, with all that its index lists; None without asking the Hub.
+
+    Args:
+        name: OWNER/NAME.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None

@@ -1,0 +1,141 @@
+"""`--serve ENGINE`: a server that a command starts for itself, and ends with itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from egm.cli.printing import note
+from egm.errors import EgmError
+from egm.terminal import spaced
+
+if TYPE_CHECKING:
+    from egm.backends.base import GenerationSettings
+    from egm.grounder import Grounder
+    from egm.serve import Plan, RunningServer
+    from egm.serve.start import Waiting
+
+
+def refuse_two_servers(engine: str | None, aim: str | None, server: str | None) -> None:
+    """Refuse `--serve` beside `--server`, and `--aim` without `--serve`.
+
+    Raises:
+        EgmError: If they are given so.
+    """
+    if engine is not None and server is not None:
+        raise EgmError("--serve starts a server, and --server names one that is there: give one of them")
+    if engine is None and aim is not None:
+        raise EgmError("--aim is for a server that this command starts: give --serve too, or leave it out")
+
+
+@contextmanager
+def served_grounder(
+    model: str | None,
+    engine: str,
+    aim: str | None,
+    *,
+    device: str,
+    dtype: str,
+    codec: str | None,
+    settings: GenerationSettings | None,
+    prompt: str | None = None,
+    **options: Any,
+) -> Iterator[tuple[Grounder, RunningServer]]:
+    """Serve a model on a free port while a command runs, say so on standard error, and ask it.
+
+    Args:
+        model: What to serve; None takes egm-tiny.
+        engine: By what.
+        aim: For what.
+        device: Where transformers and our own server compute.
+        dtype: Type that is computed in.
+        codec: Name of the codec; None takes what the checkpoint calls for.
+        settings: How text is generated; None is greedy. An answer is kept within what the context has room for, since
+            engines refuse to be asked for more.
+        prompt: The codec's prompt style.
+        **options: What else `Grounder.connect` takes.
+
+    Yields:
+        What asks it, and the server.
+    """
+    from egm.backends.base import GenerationSettings
+    from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
+    from egm.grounder import Grounder
+    from egm.serve import serve
+
+    if settings is None:
+        usual = GenerationSettings()
+        settings = replace(usual, max_new_tokens=EMBEDDED_MAX_NEW_TOKENS) if model in (None, EMBEDDED) else usual
+    with (
+        watched() as waiting,
+        serve(
+            model or "egm-tiny", engine, aim=aim, device=device, dtype=dtype, planned=announce, waiting=waiting
+        ) as server,
+    ):
+        waiting(0.0, "")
+        if settings.max_new_tokens > server.room:
+            note(f"answers end after {server.room} tokens: the context has no room for {settings.max_new_tokens}")
+            settings = replace(settings, max_new_tokens=server.room)
+        with Grounder.connect(
+            server.url,
+            server.model,
+            codec=codec or server.codec,
+            settings=settings,
+            prompt=prompt,
+            api_key=server.key or "none",
+            **options,
+        ) as grounder:
+            yield grounder, server
+
+
+def about(server: RunningServer, aim: str | None) -> dict[str, Any]:
+    """What of a server decides its answers or their latency, for a journal; its port changes from start to start."""
+    from egm.backends.checkpoint import configuration_digest, tensors_digest, weights_digest
+
+    folder = server.folder
+    return {
+        "serve": server.engine,
+        "version": server.version,
+        "aim": aim,
+        "weights": weights_digest(folder),
+        "tensors": tensors_digest(folder),
+        "configuration": configuration_digest(folder),
+    }
+
+
+def announce(plan: Plan, log: Path) -> None:
+    """Say how an engine is started, before it is."""
+    for line in plan.notes:
+        note(line)
+    called = f"{plan.engine.name} {plan.engine.version or ''}".strip()
+    print(f"starting {called}, log: {spaced(log)}", file=sys.stderr)
+
+
+@contextmanager
+def watched() -> Iterator[Waiting]:
+    """Show on a terminal, on standard error, how long an engine has been starting, and what it wrote last.
+
+    Yields:
+        What is told of it; nothing to show takes the line away.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    status = console.status("")  # begun when there is something to wait for: a download before has bars of its own
+
+    def waiting(seconds: float, line: str) -> None:
+        status.update(Text(f"starting, {seconds:.0f} s  {line[: max(20, console.width - 24)]}"))
+        if seconds or line:
+            status.start()
+        else:
+            status.stop()
+
+    try:
+        yield waiting
+    finally:
+        status.stop()
