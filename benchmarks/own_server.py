@@ -10,7 +10,7 @@ same on both sides, which changes nothing in float32 with NumPy; in bfloat16 nea
 
 Storm: many clients at once ask, stream, go in the middle of a stream or before an answer, drip a body or a head, send
 what is bad or too large; sound requests must be answered as in process, all else by the status that belongs to it.
-Prints memory at the beginning, half way and at the end. Last the server is told to end with all clients at work. Exit
+Prints memory at the beginning and after each quarter. Last the server is told to end with all clients at work. Exit
 code 1 where a request was lost, an answer was wrong, or the end was not clean; in float32 also where a text differs.
 """
 
@@ -283,7 +283,8 @@ def storm(options: argparse.Namespace, here: Grounder) -> int:
         memory = [rss(child)]
         start = time.perf_counter()
         with ThreadPoolExecutor(options.concurrency) as pool:
-            for part in (range(options.storm // 2), range(options.storm // 2, options.storm)):
+            bounds = [options.storm * quarter // 4 for quarter in range(5)]
+            for part in itertools.starmap(range, itertools.pairwise(bounds)):
                 for kind, outcome in pool.map(weather.run, part, itertools.repeat(options.seed)):
                     outcomes.setdefault(kind, Counter())[outcome] += 1
                 memory.append(rss(child))
@@ -292,7 +293,7 @@ def storm(options: argparse.Namespace, here: Grounder) -> int:
                 busy = f"; told to come again {weather.busy[kind]} times" if weather.busy[kind] else ""
                 print(f"{kind:<14}", ", ".join(f"{name} {count}" for name, count in counts.most_common()) + busy)
             print(f"{options.storm} requests of {options.concurrency} clients in {seconds:.0f} s")
-            print("memory in MB before, half way, after:", *(f"{value:.0f}" for value in memory))
+            print("memory in MB before, and after each quarter:", *(f"{value:.0f}" for value in memory))
             health = ask(place, "/health")[0]
             body = {**weather.questions[0][0], "max_tokens": 200}
             last = [pool.submit(weather.read, {**body, "stream": True}, until=b"[DONE]") for _ in range(8)]
