@@ -15,11 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from three_backends import free_ports, wait_for
 
 from egm.backends import GenerationSettings
 from egm.backends.checkpoint import find_checkpoint
@@ -28,31 +24,9 @@ from egm.evaluate import ERROR, evaluate
 from egm.grounder import Grounder
 from egm.journal import Record
 from egm.publish.export import export_model
+from egm.serve import serve
 
-COMMANDS = {
-    "transformers": "-m transformers.cli.transformers serve {folder} --host 127.0.0.1 --port {port} --dtype bfloat16",
-    "vllm": "-m vllm.entrypoints.openai.api_server --model {folder} --host 127.0.0.1 "
-    "--port {port} --dtype bfloat16 --max-model-len 2048 --gpu-memory-utilization 0.4",
-    "sglang": "-m sglang.launch_server --model-path {folder} --host 127.0.0.1 --port {port} "
-    "--dtype bfloat16 --context-length 2048 --mem-fraction-static 0.4",
-}
-
-
-@contextmanager
-def serve(engine: str, folder: Path, log: Path, more: list[str]) -> Iterator[str]:
-    """Run a server on a free port; yields its URL."""
-    [port] = free_ports(1)
-    command = COMMANDS[engine].format(folder=folder, port=port).split()
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            [sys.executable, *command, *more], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", child, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        child.terminate()
-        child.wait(timeout=60)
+ENGINES = ("vllm", "sglang", "transformers")
 
 
 def answer(grounder: Grounder, scenes: int, folder: Path) -> tuple[dict[tuple[str, str], Record], float]:
@@ -65,7 +39,7 @@ def answer(grounder: Grounder, scenes: int, folder: Path) -> tuple[dict[tuple[st
 def main() -> None:
     """Print a line a side, and how many texts are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=COMMANDS, default="vllm")
+    parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--model", default="egm-tiny", help="egm-tiny, a run folder or a model folder")
     parser.add_argument("--scenes", type=int, default=100, help="about four questions each")
     parser.add_argument("--concurrency", type=int, default=64)
@@ -77,11 +51,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         folder = export_model(source, place / "model")
-        log = place / "log"
-        with serve(options.engine, folder, log, options.more) as url:
-            with Grounder.connect(url, str(folder), concurrency=options.concurrency, settings=settings) as there:
+        with serve(str(folder), options.engine, dtype="bfloat16", passed_on=options.more) as server:
+            connection = {"concurrency": options.concurrency, "settings": settings}
+            with Grounder.connect(server.url, server.model, codec=server.codec, **connection) as there:
                 served, seconds = answer(there, options.scenes, place / "served")
-            latency = [sys.executable, "-m", "egm.cli", "bench", "latency", "--server", url, "--model", str(folder)]
+            latency = [sys.executable, "-m", "egm.cli", "bench", "latency", "--server", server.url]
             subprocess.run([*latency, *options.latency.split()], check=False)
         here = Grounder.load(str(folder), settings=settings, batch_size=256)
         own, own_seconds = answer(here, options.scenes, place / "here")

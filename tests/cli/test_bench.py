@@ -97,7 +97,7 @@ def test_egm_tiny_in_this_process(egm: Egm) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "nothing to measure: give --server URL, or --model egm-tiny"),
+        ((), "nothing to measure: give --server URL, --serve ENGINE, or --model egm-tiny"),
         (("--model", "egm-tiny", "--concurrency", "8"), "one request at a time: measure concurrency 1, name a device"),
         (("--model", "egm-tiny", "--rate", "2"), "takes no arrivals"),
         (("--model", "egm-tiny", "--device", "cud"), "there is no device 'cud'"),

@@ -168,6 +168,21 @@ def test_an_engine_that_dies_is_one_line_more(
     assert error.startswith("error: not started: sglang ended with exit code 1: torch.OutOfMemoryError: CUDA out")
 
 
+def test_an_engine_that_dies_later_ends_the_command(
+    egm: Egm,
+    install: Install,  # noqa: F811
+    folder: Path,  # noqa: F811
+    gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install("sglang", "0.5.17")
+    monkeypatch.setenv("STUB", "dies afterwards")
+    outcome = egm("serve", folder, "--engine", "sglang", "--served-model-name", "it", "--port", free_port())
+    assert outcome.code == 1
+    assert outcome.out.startswith("it at http://127.0.0.1:")
+    assert re.search(r"^error: sglang ended with exit code 4: it said nothing \(log: ", outcome.err, re.MULTILINE)
+
+
 def test_phrases_are_grounded_by_a_server_of_the_commands_own(
     egm: Egm,
     install: Install,  # noqa: F811

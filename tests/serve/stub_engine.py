@@ -61,6 +61,8 @@ def main() -> None:
                 self.reply(200, {"data": [{"id": options.served_model_name, "object": "model", "owned_by": "stub"}]})
             else:
                 self.reply(200 if self.path == "/version" else 404, {"version": "9.9"})
+                if mode == "dies afterwards":  # this is asked last
+                    os._exit(4)
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

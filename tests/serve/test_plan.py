@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -124,6 +125,17 @@ def test_a_graph_without_its_flag_is_refused(install: Install, folder: Path, mon
         plan_server(str(folder), "sglang", passed_on=["--enable-precise-embedding-interpolation"]).verdict.kind
         == "right"
     )
+
+
+def test_a_package_that_was_only_put_there_says_its_version_itself(
+    install: Install, folder: Path, tmp_path: Path
+) -> None:
+    package = install("sglang", "0.5.17")
+    shutil.rmtree(tmp_path / "site" / "sglang-0.5.17.dist-info")
+    assert plan_server(str(folder), "sglang").notes == ("the version of sglang is not known",)
+    (package / "_version.py").write_text("__version__: str\n__version__ = version = '0.5.8'\n")
+    with pytest.raises(EgmError, match=r"sglang 0\.5\.8 is known to move boxes"):
+        plan_server(str(folder), "sglang")
 
 
 def test_an_unknown_version_is_said(install: Install, folder: Path) -> None:

@@ -28,7 +28,7 @@ class Engine:
 
     Attributes:
         facts: What the table holds about it.
-        version: Its version; None where it is not installed.
+        version: Its version; None where it is not installed, or does not say.
         folder: Its package; None where it is not installed.
     """
 
@@ -96,7 +96,7 @@ def find_engine(name: str) -> Engine:
             return Engine(facts, version(distribution), Path(folders[0]))
         except PackageNotFoundError:
             continue
-    return Engine(facts, _own_version() if name == "egm" else "0", Path(folders[0]))
+    return Engine(facts, _written_version(Path(folders[0])), Path(folders[0]))
 
 
 def choose_engine(name: str = AUTO, *, explain: bool = False) -> Engine:
@@ -111,7 +111,7 @@ def choose_engine(name: str = AUTO, *, explain: bool = False) -> Engine:
         MissingExtraError: If it comes with an extra that is not installed.
     """
     if name == AUTO:
-        installed = [engine for engine in map(find_engine, _PREFERRED) if engine.version] if sees_gpu() else []
+        installed = [engine for engine in map(find_engine, _PREFERRED) if engine.folder] if sees_gpu() else []
         engine = installed[0] if installed else find_engine("egm")
     else:
         engine = find_engine(name)
@@ -121,7 +121,7 @@ def choose_engine(name: str = AUTO, *, explain: bool = False) -> Engine:
         need("--engine transformers", *CHECKPOINTS, *_SERVER)
     elif engine.name == "egm":
         need("egm serve", *_SERVER)
-    elif engine.version is None:
+    elif engine.folder is None:
         raise EgmError(
             f"{engine.name} is not installed in this environment: pip install {engine.facts.distribution} "
             "egm-grounding in one of its own, or take --engine egm or transformers"
@@ -153,7 +153,11 @@ def _is_for_cpu(engine: Engine) -> bool:
         return False
 
 
-def _own_version() -> str:
-    from egm._version import __version__
-
-    return __version__
+def _written_version(folder: Path) -> str | None:
+    """The version that stands in a package's own files, where it was put there without being installed."""
+    for name in ("_version.py", "version.py"):
+        if (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8", errors="replace")
+            if found := re.search(r"""^__version__\b[^'"\n]*["']([\w.+!-]+)["']""", text, re.MULTILINE):
+                return found[1]
+    return None

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from egm.backends.chat_template import renderer
 from egm.backends.checkpoint import EMBEDDED, Checkpoint, check_folder, find_checkpoint
+from egm.backends.hub import cached_folder
 from egm.codecs import DEFAULT_CODEC
 from egm.codecs.registry import check_family, codec_for
 from egm.errors import ModelError
@@ -83,8 +84,9 @@ def serve_model(model: str, engine: str, *, weights: bool = True, stack: ExitSta
     if stack is None and state(name) != "here":
         said = f"{name} is not here, and is fetched first: egm download {name}"
         return ServedModel(name, name, _known_type(name), _context({}, None)[0], DEFAULT_CODEC, notes=(said,))
-    fetched = download(name)
-    return _served(check_folder(fetched.folder, name), name, str(fetched.folder))
+    cached = cached_folder(name) if state(name) == "here" else None
+    found = cached or download(name).folder
+    return _served(check_folder(found, name), name, str(found))
 
 
 def _served(checkpoint: Checkpoint, name: str, folder: str, notes: tuple[str, ...] = ()) -> ServedModel:

@@ -166,8 +166,8 @@ def plan_server(
     about = verdict(chosen.name, chosen.version, found.model_type, flags={**_environment(), **sent})
     if about.kind == "wrong":
         raise EgmError(about.text)
-    notes += [about.text] if about.kind == "unknown" and chosen.version is not None and found.model_type else []
-    if chosen.version is None:
+    notes += [about.text] if about.kind == "unknown" and chosen.folder is not None and found.model_type else []
+    if chosen.folder is None:
         notes.append(f"{chosen.name} is not installed here: which of these its version knows is not known")
     return Plan(
         engine=chosen,
@@ -198,7 +198,7 @@ def _choose(
             flags.append(flag)
         elif flag.name not in unknown:
             unknown.append(flag.name)
-    called = f"{engine.name} {engine.version}"
+    called = f"{engine.name} {engine.version or 'here'}"
     return flags, [f"left out, as {called} does not have what it takes: {', '.join(unknown)}"] if unknown else []
 
 

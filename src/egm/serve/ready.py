@@ -6,7 +6,7 @@ import errno
 import http.client
 import socket
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from egm.backends.base import GenerationSettings
@@ -23,6 +23,7 @@ PHRASE: Final = "the cross farthest from the square"
 _BOX = (195.072, 170.912, 218.88, 195.104)  # the answer of egm-tiny in process, which is right
 _TOKENS = 512  # an answer by a model that thinks; one without sense goes on to the end
 _SECONDS = 5.0
+_FIRST_SECONDS = 600.0  # a first answer waits for kernels to be compiled
 
 
 def free_port() -> int:
@@ -82,8 +83,8 @@ def check_grounding(url: str, model: str, codec: str, *, name: str, key: str = "
     tokens = EMBEDDED_MAX_NEW_TOKENS if name == EMBEDDED else min(_TOKENS, max(1, context // 4))
     settings = GenerationSettings(max_new_tokens=tokens)
     image = load_image(example_picture())
-    once = RetryPolicy(retries=0)
-    with Grounder.connect(url, model, codec=codec, settings=settings, retry=once, api_key=key or "none") as grounder:
+    patient: dict[str, Any] = {"retry": RetryPolicy(retries=2), "stall_seconds": _FIRST_SECONDS}
+    with Grounder.connect(url, model, codec=codec, settings=settings, api_key=key or "none", **patient) as grounder:
         found = next(iter(grounder.answer_each([(0, Sample(id="ready", image=image, phrase=PHRASE))])))
     if isinstance(found, EgmError):
         raise BackendError(f"the server does not answer a question of grounding: {found}")
