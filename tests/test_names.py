@@ -9,8 +9,8 @@ from pathlib import Path
 import egm
 
 SOURCE = Path(egm.__file__).parent
-SAME_MEANING = {"make_trainer"}
-"""Defined in several modules, with one meaning: each stage of training makes its own."""
+SAME_MEANING = {"main", "make_trainer"}
+"""Defined in several modules, with one meaning: each stage of training makes its own trainer, each command has its beginning."""
 
 
 def definitions(path: Path) -> list[str]:

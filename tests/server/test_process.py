@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from egm.errors import EgmError, ModelError
-from egm.server.run import KEY_VARIABLE, check_address, read_key, serve
+from egm.server.run import KEY_VARIABLE, check_address, run_server, server_key
 
 from .serving import WAIT, ask, begin, everything, question
 
@@ -98,23 +98,23 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded() -> None:
         "no-such-model", "--host", "0.0.0.0", **{KEY_VARIABLE: ""}
     )
     with pytest.raises(ModelError, match="there is no model 'no-such-model'"):
-        serve("no-such-model", port=0)
+        run_server("no-such-model", port=0)
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    assert read_key(None) == ""
+    assert server_key(None) == ""
     monkeypatch.setenv(KEY_VARIABLE, f" {KEY}\n")
-    assert read_key(None) == KEY
+    assert server_key(None) == KEY
     (tmp_path / "key").write_text("another-key\n")
-    assert read_key(tmp_path / "key") == "another-key"
+    assert server_key(tmp_path / "key") == "another-key"
     for wrong in ("", "short", "white space in it", "schlüssel-von-hier"):
         (tmp_path / "key").write_text(wrong)
         with pytest.raises(EgmError, match=r"is no key: give 8 to 4096 letters") as caught:
-            read_key(tmp_path / "key")
+            server_key(tmp_path / "key")
         assert not wrong or wrong not in str(caught.value)
     with pytest.raises(EgmError, match="cannot read --key-file"):
-        read_key(tmp_path / "none")
+        server_key(tmp_path / "none")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

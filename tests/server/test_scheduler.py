@@ -10,7 +10,7 @@ import pytest
 
 from egm.backends import GenerationSettings, Request
 from egm.server.errors import HttpError
-from egm.server.scheduler import Event, Finished, Job, Scheduler
+from egm.server.scheduler import Event, Finished, QueuedRequest, Scheduler
 
 from .serving import WAIT, Typist
 
@@ -29,9 +29,11 @@ def scheduler(typist: Typist) -> Iterator[Scheduler]:
     scheduler.close(WAIT)
 
 
-def job(text: str, settings: GenerationSettings = FIVE, stops: tuple[str, ...] = ()) -> tuple[Job, queue.Queue[Event]]:
+def job(
+    text: str, settings: GenerationSettings = FIVE, stops: tuple[str, ...] = ()
+) -> tuple[QueuedRequest, queue.Queue[Event]]:
     events: queue.Queue[Event] = queue.Queue()
-    return Job(Request([{"role": "user", "content": text}]), settings, stops, events.put), events
+    return QueuedRequest(Request([{"role": "user", "content": text}]), settings, stops, events.put), events
 
 
 def end(events: queue.Queue[Event]) -> tuple[str, Event]:

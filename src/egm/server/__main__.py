@@ -60,10 +60,10 @@ def main() -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from egm.server.limits import Limits
-    from egm.server.run import read_key, serve
+    from egm.server.run import run_server, server_key
 
     times = {"request_seconds": options.timeout, "grace_seconds": options.grace}
-    serve(
+    run_server(
         options.model,
         host=options.host,
         port=options.port,
@@ -72,7 +72,7 @@ def _serve(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         batch_size=options.batch_size,
         limits=replace(Limits(queue=options.queue, connections=options.connections), **times),
-        key=read_key(options.key_file),
+        key=server_key(options.key_file),
     )
 
 

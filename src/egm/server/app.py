@@ -22,7 +22,7 @@ from egm.server.listener import Listener
 from egm.server.messages import read_request
 from egm.server.protocol import ChatRequest, TokenizeRequest
 from egm.server.replies import WARNING, Answer, error_event
-from egm.server.scheduler import Finished, Job, Scheduler
+from egm.server.scheduler import Finished, QueuedRequest, Scheduler
 from egm.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class _Service:
         pixels = sum(image.width * image.height for image in asked.images)
         self._pixels.take(pixels)
         stack.callback(self._pixels.give_back, pixels)
-        job = Job(asked, settings, body.stop or (), listener.tell)
+        job = QueuedRequest(asked, settings, body.stop or (), listener.tell)
         self._scheduler.submit(job)
         stack.callback(self._scheduler.give_up, job)
         gone = asyncio.create_task(_until_gone(request))

@@ -24,7 +24,7 @@ _LONGEST_KEY = 4096
 _SHORTEST_KEY = 8
 
 
-def serve(
+def run_server(
     model: str | os.PathLike[str] = "egm-tiny",
     *,
     host: str = "127.0.0.1",
@@ -124,7 +124,7 @@ def _unusable(error: OSError, host: str, port: int) -> EgmError:
     return EgmError(f"cannot listen at {host}, port {port} ({error.strerror or error}): give another --host or --port")
 
 
-def read_key(file: Path | None) -> str:
+def server_key(file: Path | None) -> str:
     """Read the server's key from a file, or else from the environment.
 
     Args:

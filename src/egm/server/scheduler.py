@@ -40,7 +40,7 @@ Event: TypeAlias = str | Finished | HttpError
 """A piece of the text, the end, or why there is none."""
 
 
-class Job:
+class QueuedRequest:
     """A request on its way through the backend.
 
     Args:
@@ -110,8 +110,8 @@ class Scheduler:
     def __init__(self, backend: Backend, *, batch_size: int, queue: int) -> None:
         self._backend, self._queue = backend, queue
         self._batch_size = batch_size if backend.batches else 1
-        self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._waiting: deque[QueuedRequest] = deque()
+        self._running: list[QueuedRequest] = []
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._ending = False
@@ -135,7 +135,7 @@ class Scheduler:
             said = f"{self._queue} requests wait already, and that is the limit: try later"
             raise HttpError(429, said, headers=RETRY_AFTER)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: QueuedRequest) -> None:
         """Let a job wait for its turn.
 
         Raises:
@@ -147,7 +147,7 @@ class Scheduler:
             self._waiting.append(job)
             self._changed.notify()
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: QueuedRequest) -> None:
         """Take a job back: it is not begun, or ends at its next token, and nothing is told of it any more."""
         with self._changed:
             job.given_up = True
@@ -192,7 +192,7 @@ class Scheduler:
                 if self._ending and not self._calls:
                     return
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self) -> list[QueuedRequest]:
         if not self._waiting:
             return []
         settings = self._waiting[0].settings
@@ -209,7 +209,7 @@ class Scheduler:
             except Exception as error:
                 future.set_exception(error)
 
-    def _answer(self, jobs: Sequence[Job]) -> None:
+    def _answer(self, jobs: Sequence[QueuedRequest]) -> None:
         asked = [job for job in jobs if not job.given_up]
         if not asked:
             return
