@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL.Image import Resampling
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.base import Backend
@@ -120,64 +118,12 @@ def patch_14() -> Backend:
     return Fake(before=_shown(tokens), engine=engine)
 
 
-class StalePrefix(Fake):
-    """The prefix cache goes by tokens alone, and those of two pictures of one size are the same placeholders."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[str, Any] = {}
-
-    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        known = []
-        for request in requests:
-            text = self.engine.prompt(request.messages) + str(request.images[0].size)
-            known.append(replace(request, images=[self.seen.setdefault(text, request.images[0])]))
-        return super().generate(known, settings)
-
-
 def dropped_newline() -> Backend:
     """The template's last line break is lost, so that the prompt is a token short."""
     engine = good()
     render = engine.prompt
     engine.prompt = lambda messages: render(messages).removesuffix("\n")  # type: ignore[method-assign]
     return engine
-
-
-def _coordinates(change: Callable[[list[str]], list[str]]) -> Callable[[Completion], Completion]:
-    def after(reply: Completion) -> Completion:
-        def box(found: re.Match[str]) -> str:
-            return f'"bbox_2d": [{", ".join(change(found[1].split(", ")))}]'
-
-        return replace(reply, text=re.sub(r'"bbox_2d": \[([\d, ]+)\]', box, reply.text))
-
-    return after
-
-
-def y_before_x() -> Backend:
-    """The answer's box as Gemini writes it."""
-    return Fake(after=_coordinates(lambda box: [box[1], box[0], box[3], box[2]]))
-
-
-def mirrored() -> Backend:
-    """The picture is shown as in a mirror."""
-    return Fake(before=lambda request: replace(request, images=[image.transpose(0) for image in request.images]))  # type: ignore[arg-type]
-
-
-def reasoning_lost() -> Backend:
-    """What stands before `</think>` is thrown away."""
-    return Fake(after=lambda reply: replace(reply, text=reply.text.rpartition("</think>")[2].lstrip("\n")))
-
-
-def low_resolution() -> Backend:
-    """Pictures are made smaller than the processor would."""
-    return Fake(
-        before=lambda request: replace(
-            request,
-            images=[
-                image.resize((image.width // 2, image.height // 2), Resampling.BILINEAR) for image in request.images
-            ],
-        )
-    )
 
 
 def rounded(kind: str) -> Backend:
@@ -207,22 +153,3 @@ def rounded(kind: str) -> Backend:
     ]
     decoder.head = rough(decoder.head)
     return engine
-
-
-FAKES: dict[str, Callable[[], Backend]] = {
-    "good": good,
-    "fp8": lambda: rounded("fp8"),
-    "int8": lambda: rounded("int8"),
-    "align_corners": align_corners,
-    "positions_flat": positions_flat,
-    "positions_counted": positions_counted,
-    "quantised_head_7": lambda: quantised_head(7),
-    "quantised_head_15": lambda: quantised_head(15),
-    "double_resize": double_resize,
-    "patch_14": patch_14,
-    "stale": StalePrefix,
-    "dropped_newline": dropped_newline,
-    "y_before_x": y_before_x,
-    "mirrored": mirrored,
-    "reasoning_lost": reasoning_lost,
-}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,20 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --record, the file to write.", show_default=False)
     ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate/--no-simulate",
+            help="With --record, record where known defects would change the answers too, by which they are named: "
+            "takes torch, and several times as long.",
+        ),
+    ] = True,
+    picture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Ask about this built-in picture, and not all 24; repeatable.", show_default=False
+        ),
+    ] = None,
     as_json: options.AsJson = False,
     *,
     device: options.Device = "auto",
@@ -57,7 +71,7 @@ def doctor(
     if record is not None:
         if server is not None or reference is not None or out is None:
             raise EgmError("--record takes --out FILE, and neither --server nor --reference")
-        _record(record, out, codec=codec, device=device, dtype=dtype)
+        _record(record, out, codec=codec, device=device, dtype=dtype, pictures=picture, simulate=simulate)
         return
     if out is not None:
         raise EgmError("--out is for --record MODEL: leave it out")
@@ -69,18 +83,20 @@ def doctor(
     from egm.doctor import examine_server
 
     with _progress() as watch:
-        found = examine_server(server, model, reference=reference, codec=codec, device=device, dtype=dtype, watch=watch)
+        found = examine_server(
+            server, model, reference=reference, codec=codec, device=device, dtype=dtype, pictures=picture, watch=watch
+        )
     _print(found, as_json)
     raise typer.Exit(int(found.diagnosis.verdict))
 
 
-def _record(model: str, out: Path, *, codec: str | None, device: str, dtype: str) -> None:
+def _record(model: str, out: Path, **options: Any) -> None:
     from egm.doctor import record as make
     from egm.doctor import write_recording
 
     if not out.parent.is_dir():
         raise EgmError(f"there is no folder {str(out.parent)!r} to write {out.name!r} into: make it first")
-    recording = make(model, codec=codec, device=device, dtype=dtype)
+    recording = make(model, **options)
     write_recording(recording, out)
     print(printable(f"{out}: {len(recording.answers)} answers of {recording.model}, weights {recording.weights}"))
 
@@ -112,10 +128,11 @@ def _toolkit(as_json: bool) -> None:
 
 
 def _print_toolkit(found: Toolkit) -> None:
-    table = plain_table("row", "runs", "for", "why not, and what to do", names=4)
+    from rich.text import Text
+
+    table = plain_table("row", "runs", "for", names=3)
     for row in found.rows:
-        why = "; ".join(row.problems) + (f": {row.advice}" if row.advice else "")
-        table.add_row(row.name, {"yes": "yes", "missing": "-", "no": "no"}[row.state], row.use, printable(why))
+        table.add_row(row.name, {"yes": "yes", "missing": "-", "no": "no"}[row.state], row.use)
     shown = ("egm", "python", "torch", "transformers", "trl", "vllm", "sglang", "verl")
     versions = ", ".join(f"{name} {found.versions[name]}" for name in shown if name in found.versions)
     out = console()
@@ -125,6 +142,9 @@ def _print_toolkit(found: Toolkit) -> None:
     cuda = f", torch built for CUDA {found.cuda}" if found.cuda else ""
     out.print(printable(machine + driver + cuda), soft_wrap=True)
     out.print(table)
+    for row in found.rows:
+        if row.state != "yes":
+            out.print(Text(printable(f"{row.name}: {'; '.join(row.problems)}: {row.advice}")), soft_wrap=True)
 
 
 def _print(found: Examination, as_json: bool) -> None:

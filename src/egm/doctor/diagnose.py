@@ -7,8 +7,9 @@ the reference preferred it. The rule:
 
 1. *Displacement* if two answers or more part where the lead is above 3 nats (`SURE`), or if boxes have a common shift,
    factor, mirror or order: above 2 thousandths of the frame and more than three standard errors from none.
-2. *Rounding* if no answer parts above 1.5 nats (`UNSURE`), or one alone does. Weights rounded to 8 bits, all of them,
-   passed over 1.1 nats at most.
+   So it is if more than 80 % of the answers part within their first tenth, whatever the leads.
+2. *Rounding* if no answer parts above 1.5 nats (`UNSURE`), or one alone does, and at least half of the boxes agree.
+   Weights rounded to 8 bits, all of them, passed over 1.1 nats at most.
 3. Else it cannot be told.
 
 Where the reference tells no leads, boxes alone decide: rounding if at least 80 % of them agree (IoU 0.8), displacement
@@ -131,7 +132,7 @@ def diagnose(seen: Observation, recording: Recording, pictures: Sequence[Picture
     apart = {twin for picture in pictures if stale and (twin := picture.name) and picture.recipe.twin}
     rest = [one for one in comparisons if one.picture not in apart]
     found += _of_boxes(rest)
-    verdict, reason = _judge(rest)
+    verdict, reason = _judge(rest, expected)
     if verdict is Verdict.WRONG and not found:
         found.append(_of_texts(seen, expected, rest))
     if found:
@@ -141,7 +142,7 @@ def diagnose(seen: Observation, recording: Recording, pictures: Sequence[Picture
     return Diagnosis(verdict, reason, tuple(found), tuple(notes), tuple(comparisons))
 
 
-def _judge(comparisons: Sequence[Comparison]) -> tuple[Verdict, str]:
+def _judge(comparisons: Sequence[Comparison], recording: Recording) -> tuple[Verdict, str]:
     """Tell rounding from displacement by the leads, or by boxes where there are none."""
     apart = [one for one in comparisons if not one.same]
     if not apart:
@@ -154,11 +155,16 @@ def _judge(comparisons: Sequence[Comparison]) -> tuple[Verdict, str]:
         if share >= AGREE:
             return Verdict.RIGHT, f"rounding: {boxes}, without a common direction"
         return (Verdict.WRONG if share < DISAGREE else Verdict.CANNOT_TELL), boxes
+    if len(early := _early(comparisons, recording)) > _SHARE * len(comparisons):
+        return Verdict.WRONG, f"{len(early)} of {len(comparisons)} texts are others from the beginning"
     sure, doubtful = sum(lead > SURE for lead in leads), sum(lead > UNSURE for lead in leads)
     texts = f"{len(apart)} of {len(comparisons)} texts part, at leads up to {leads[-1]:.1f} nats; {boxes}"
     if sure >= 2:
         return Verdict.WRONG, texts
-    return (Verdict.RIGHT, f"rounding: {texts}") if doubtful <= 1 else (Verdict.CANNOT_TELL, texts)
+    boxed = [one for one in comparisons if one.expected is not None]
+    scattered = len(boxed) >= FEWEST and sum(one.agrees for one in boxed) < DISAGREE * len(boxed)
+    right = doubtful <= 1 and not scattered
+    return (Verdict.RIGHT, f"rounding: {texts}") if right else (Verdict.CANNOT_TELL, texts)
 
 
 def _reasoning_lost(seen: Observation, recording: Recording) -> Finding | None:
@@ -278,8 +284,8 @@ def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[Com
     ]
     sure = [one for one in comparisons if one.sure]
     seen_here = f"{len(sure)} of {len(comparisons)} texts part where the reference is sure"
-    early = [one for one in comparisons if one.place is not None and one.place < 0.1 * _length(one, recording)]
-    if controls and len(early) > 0.8 * len(comparisons):
+    early = _early(comparisons, recording)
+    if controls and len(early) > _SHARE * len(comparisons):
         return Finding("other_weights", f"{len(early)} of {len(comparisons)} texts are others from the beginning")
     if not seen.controls:
         return Finding("unknown", seen_here)
@@ -288,8 +294,10 @@ def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[Com
     return Finding("unknown" if controls else "vision", seen_here)
 
 
-def _length(one: Comparison, recording: Recording) -> int:
-    return next((len(answer.text) for answer in recording.answers if answer.picture == one.picture), 0)
+def _early(comparisons: Sequence[Comparison], recording: Recording) -> list[Comparison]:
+    """Answers that part from the reference's within its first tenth."""
+    lengths = {answer.picture: len(answer.text) for answer in recording.answers}
+    return [one for one in comparisons if one.place is not None and one.place < 0.1 * lengths[one.picture]]
 
 
 def _sides(

@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from egm.backends.base import Backend, GenerationSettings
+from egm.backends.base import Backend, GenerationSettings, Request
 from egm.backends.checkpoint import EMBEDDED, check_folder, find_checkpoint, tensors_digest
 from egm.backends.openai.backend import OpenAIBackend
+from egm.backends.retry import RetryPolicy
 from egm.codecs import get_codec
 from egm.doctor.diagnose import Diagnosis, Verdict, diagnose
 from egm.doctor.pictures import built_in_pictures
 from egm.doctor.recorder import record, with_simulations
 from egm.doctor.recording import Recording, read_recording, shipped_recording
-from egm.doctor.rounds import TOGETHER, Observation, count_questions, observe
+from egm.doctor.rounds import ROUNDS, TOGETHER, Observation, Round, count_questions, observe
 from egm.errors import BackendError, EgmError, ModelError
 
 _RECORD = "record one with `egm doctor --record MODEL --out FILE` and give it as --reference FILE"
@@ -63,6 +65,8 @@ def examine_server(
     device: str = "auto",
     dtype: str = "auto",
     pictures: Sequence[str] | None = None,
+    rounds: Sequence[Round] = ROUNDS,
+    retry: RetryPolicy | None = None,
     watch: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
 ) -> Examination:
     """Examine the engine behind an OpenAI-compatible server.
@@ -76,6 +80,8 @@ def examine_server(
         device: Where a checkpoint in this process runs.
         dtype: What it computes in.
         pictures: Names of built-in pictures; None takes all.
+        rounds: What to ask.
+        retry: How failed requests are sent again; None is twice.
         watch: Called with the number of questions, and returns what is called after each.
 
     Raises:
@@ -84,18 +90,21 @@ def examine_server(
     """
     drawn = built_in_pictures(pictures)
     with ExitStack() as stack:
-        engine = stack.enter_context(OpenAIBackend(url, model, concurrency=TOGETHER, stall_seconds=300.0))
+        open_engine = partial(
+            OpenAIBackend, url, concurrency=TOGETHER, stall_seconds=300.0, retry=retry or RetryPolicy(retries=2)
+        )
+        engine = stack.enter_context(open_engine(model))
         recording = find_reference(reference, served=engine.model, codec=codec, device=device, dtype=dtype)
+        for picture in drawn:
+            recording.answer_to(picture)  # or the engine would be asked in vain
         settings = GenerationSettings(max_new_tokens=recording.max_new_tokens)
         if _tells_logprobs(url, engine.model):
             engine.close()
-            engine = stack.enter_context(
-                OpenAIBackend(url, engine.model, concurrency=TOGETHER, stall_seconds=300.0, logprobs=True)
-            )
-        whole = stack.enter_context(OpenAIBackend(url, engine.model, stream=False))
+            engine = stack.enter_context(open_engine(engine.model, logprobs=True))
+        whole = stack.enter_context(open_engine(engine.model, stream=False))
         reader = get_codec(recording.codec)
         step = watch(count_questions(drawn, server=True))
-        seen = observe(engine, reader, drawn, settings, whole=whole, progress=step)
+        seen = observe(engine, reader, drawn, settings, whole=whole, rounds=rounds, progress=step)
     diagnosis = diagnose(seen, recording, drawn, reader)
     unnamed = diagnosis.findings and diagnosis.findings[0].name in _UNNAMED
     live = None if isinstance(reference, Recording) or (reference and Path(reference).is_file()) else reference
@@ -106,7 +115,11 @@ def examine_server(
 
 
 def examine_backend(
-    engine: Backend, recording: Recording | None = None, *, pictures: Sequence[str] | None = None
+    engine: Backend,
+    recording: Recording | None = None,
+    *,
+    pictures: Sequence[str] | None = None,
+    rounds: Sequence[Round] = ROUNDS,
 ) -> Examination:
     """Examine an engine that is a `Backend` of this process.
 
@@ -114,13 +127,14 @@ def examine_backend(
         engine: What is asked.
         recording: What it is held against; None takes that of egm-tiny.
         pictures: Names of built-in pictures; None takes all.
+        rounds: What to ask.
 
     Raises:
         EgmError: If the recording lacks one of the pictures, or the engine does not answer the first question.
     """
     drawn, recording = built_in_pictures(pictures), recording or shipped_recording()
     codec = get_codec(recording.codec)
-    seen = observe(engine, codec, drawn, GenerationSettings(max_new_tokens=recording.max_new_tokens))
+    seen = observe(engine, codec, drawn, GenerationSettings(max_new_tokens=recording.max_new_tokens), rounds=rounds)
     return Examination(diagnose(seen, recording, drawn, codec), seen, recording)
 
 
@@ -186,9 +200,6 @@ def _weights_of(served: str) -> str | None:
 
 def _tells_logprobs(url: str, model: str) -> bool:
     """Ask for log-probabilities once: some servers refuse."""
-    from egm.backends.base import Request
-    from egm.backends.retry import RetryPolicy
-
     request = Request([{"role": "user", "content": [{"type": "text", "text": "the red circle"}]}])
     with OpenAIBackend(url, model, logprobs=True, retry=RetryPolicy(retries=0)) as backend:
         try:

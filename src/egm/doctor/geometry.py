@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Final, TypeAlias
 
 from egm.boxes import Box, iou
@@ -22,6 +23,7 @@ LEAST: Final = 2.0
 """Thousandths of the frame below which a shift is the scale's own rounding."""
 FEWEST: Final = 8
 """Boxes that a common direction is looked for in, at least."""
+_ALIKE = 0.5  # IoU from which on a map explains a box
 _NEAR = 0.3  # IoU from which on two boxes are of the same thing
 
 MAPS: Final[dict[str, tuple[str, Map]]] = {
@@ -78,12 +80,33 @@ def fitting_map(comparisons: Sequence[Comparison]) -> tuple[str, str] | None:
     pairs = [(one.expected, one.box, one.size) for one in comparisons if one.expected is not None and one.box]
     if len(pairs) < 3:
         return None
-    plain = sum(iou(box, found) >= 0.5 for box, found, _ in pairs)
-    shares = {name: sum(_overlap(own, *pair) >= 0.5 for pair in pairs) for name, (_, own) in MAPS.items()}
-    best = max(shares, key=lambda name: shares[name])
-    if shares[best] < FITTING * len(pairs) or shares[best] < plain + 0.3 * len(pairs):
+    plain = sum(iou(box, found) >= _ALIKE for box, found, _ in pairs)
+    maps = MAPS | _fitted(pairs)
+    counts = {name: sum(_overlap(own, *pair) >= _ALIKE for pair in pairs) for name, (_, own) in maps.items()}
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] < FITTING * len(pairs) or counts[best] < plain + 0.3 * len(pairs):
         return None
-    return best.partition(" ")[0], f"{MAPS[best][0]} in {shares[best]} of {len(pairs)} boxes"
+    return best.partition(" ")[0], f"{maps[best][0]} in {counts[best]} of {len(pairs)} boxes"
+
+
+def _fitted(pairs: Sequence[tuple[Box, Box, tuple[int, int]]]) -> dict[str, tuple[str, Map]]:
+    """The factor and the shift, in thousandths of the frame, that most boxes have in common."""
+    fx, fy = (
+        median(found.corners[axis + 2] / max(box.corners[axis + 2], 1.0) for box, found, _ in pairs) for axis in (0, 1)
+    )
+    dx, dy = (
+        median((found.corners[axis] - box.corners[axis]) / size[axis] for box, found, size in pairs) for axis in (0, 1)
+    )
+    return {
+        "other_scale factor": (
+            f"coordinates times {fx:.2f} in x and {fy:.2f} in y",
+            lambda b, _: (b[0] * fx, b[1] * fy, b[2] * fx, b[3] * fy),
+        ),
+        "displaced shift": (
+            f"shifted by {1000 * dx:+.0f} in x and {1000 * dy:+.0f} in y, thousandths of the frame,",
+            lambda b, s: (b[0] + dx * s[0], b[1] + dy * s[1], b[2] + dx * s[0], b[3] + dy * s[1]),
+        ),
+    }
 
 
 def _overlap(own: Map, box: Box, found: Box, size: tuple[int, int]) -> float:

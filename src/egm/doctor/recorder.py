@@ -14,6 +14,7 @@ from egm.doctor.compare import first_difference
 from egm.doctor.pictures import CONTROLS, Picture, built_in_pictures
 from egm.doctor.recording import Parting, RecordedAnswer, Recording, Vision, scores_as_recorded
 from egm.environment import package_versions
+from egm.extras import CHECKPOINTS, need
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ def record(
     """
     from egm.grounder import Grounder
 
+    drawn = built_in_pictures(pictures)
     checkpoint = find_checkpoint(model)
+    if simulate:
+        need("recording where known defects would change the answers", *CHECKPOINTS)
     tokens = max_new_tokens or (EMBEDDED_MAX_NEW_TOKENS if checkpoint.name == EMBEDDED else MAX_NEW_TOKENS)
     settings = GenerationSettings(max_new_tokens=tokens)
-    drawn = built_in_pictures(pictures)
     with Grounder.load(model, codec=codec, device=device, dtype=dtype, settings=settings, batch_size=1) as grounder:
         recording = record_backend(grounder.backend, checkpoint, grounder.codec, drawn, settings)
     if not simulate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.openai.backend import OpenAIBackend
@@ -20,6 +20,10 @@ SHORT: Final = 96
 TOGETHER: Final = 16
 """How many questions are asked at once."""
 _WARM, _WHOLE = 4, 2
+Round: TypeAlias = Literal["alone", "warm", "together", "controls", "files", "whole"]
+ROUNDS: Final[tuple[Round, ...]] = ("alone", "warm", "together", "controls", "files", "whole")
+"""What is asked: each picture alone, some of them again, sixteen questions at once, questions without a picture, files
+that are not upright RGB, and replies that are not streamed. The last two are for servers."""
 _LARGE = 1_000_000  # pixels: asked once, as encoding them takes longer than the answer
 
 
@@ -59,6 +63,7 @@ def observe(
     settings: GenerationSettings,
     *,
     whole: Backend | None = None,
+    rounds: Sequence[Round] = ROUNDS,
     progress: Callable[[], None] = lambda: None,
 ) -> Observation:
     """Ask an engine all that the verdict needs.
@@ -69,6 +74,7 @@ def observe(
         pictures: The pictures, in their order: of twins, the second is to be asked after the first.
         settings: How the reference was asked.
         whole: The same engine, asked for whole replies where the first streams.
+        rounds: What to ask; the first round is always asked.
         progress: Called after each answer.
 
     Raises:
@@ -96,31 +102,32 @@ def observe(
 
     alone = ask(engine, asked(pictures), settings, "alone")
     small = [picture for picture in pictures if picture.image.width * picture.image.height < _LARGE]
-    warm = ask(engine, asked(small[-_WARM:]), short, "asked again")
-    many = asked([small[number % len(small)] for number in range(TOGETHER)]) if small else []
+    warm = ask(engine, asked(small[-_WARM:]), short, "asked again") if "warm" in rounds else {}
+    many = [small[number % len(small)] for number in range(TOGETHER)] if small and "together" in rounds else []
     together: list[tuple[str, Completion]] = []
     try:
-        replies = engine.generate([request for _, request in many], short)
-        together = [(name, reply) for (name, _), reply in zip(many, replies, strict=True)]
+        replies = engine.generate([request for _, request in asked(many)], short)
+        together = [(one.name, reply) for one, reply in zip(many, replies, strict=True)]
     except BackendError as error:
         failed[f"{TOGETHER} at once"] = str(error)
     for _ in many:
         progress()
-    phrases = [(phrase, Request(control_question(codec, phrase))) for phrase in CONTROLS]
+    phrases = [(one, Request(control_question(codec, one))) for one in CONTROLS if "controls" in rounds]
     controls = ask(engine, phrases, replace(settings, max_new_tokens=CONTROL_TOKENS), "without a picture")
     files, unstreamed, fields = {}, {}, {}
-    if isinstance(engine, OpenAIBackend):
+    if isinstance(engine, OpenAIBackend) and "files" in rounds:
         sent = [
             (one.name, RemoteRequest(question(codec, one), [one.image], files=(one.file,)))
             for one in pictures
             if one.file is not None
         ]
         files = ask(engine, sent, short, "as a file")
+    if isinstance(engine, OpenAIBackend) and small and "whole" in rounds:
         try:
             fields = engine.text_fields(asked(small[:1])[0][1], settings)
         except BackendError as error:
             failed["not streamed"] = str(error)
-    if whole is not None:
+    if whole is not None and "whole" in rounds:
         unstreamed = ask(whole, asked(small[:_WHOLE]), short, "not streamed")
     return Observation(
         model=engine.model,

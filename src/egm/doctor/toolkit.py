@@ -126,7 +126,8 @@ def examine_toolkit() -> Toolkit:
     machine = _machine_problems(gpu, driver, cuda)
     rows = tuple(_row(kind, machine) for kind in KINDS)
     named = {name: version for row in rows for name, version in row.versions.items()}
-    conflicts = tuple(dict.fromkeys(problem for row in rows if row.state == "no" for problem in row.problems))
+    unfit = (problem for row in rows if row.state == "no" for problem in row.problems if problem not in machine)
+    conflicts = tuple(dict.fromkeys(unfit))
     return Toolkit(rows, package_versions() | named, gpu, driver, cuda, conflicts)
 
 
