@@ -66,6 +66,7 @@ def examine_server(
     dtype: str = "auto",
     pictures: Sequence[str] | None = None,
     rounds: Sequence[Round] = ROUNDS,
+    max_new_tokens: int | None = None,
     retry: RetryPolicy | None = None,
     watch: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
 ) -> Examination:
@@ -81,6 +82,7 @@ def examine_server(
         dtype: What it computes in.
         pictures: Names of built-in pictures; None takes all.
         rounds: What to ask.
+        max_new_tokens: Most tokens of an answer; fewer than were recorded compare beginnings, without boxes.
         retry: How failed requests are sent again; None is twice.
         watch: Called with the number of questions, and returns what is called after each.
 
@@ -95,6 +97,7 @@ def examine_server(
         )
         engine = stack.enter_context(open_engine(model))
         recording = find_reference(reference, served=engine.model, codec=codec, device=device, dtype=dtype)
+        recording = recording if max_new_tokens is None else recording.beginning(max_new_tokens)
         for picture in drawn:
             recording.answer_to(picture)  # or the engine would be asked in vain
         settings = GenerationSettings(max_new_tokens=recording.max_new_tokens)
@@ -120,6 +123,7 @@ def examine_backend(
     *,
     pictures: Sequence[str] | None = None,
     rounds: Sequence[Round] = ROUNDS,
+    max_new_tokens: int | None = None,
 ) -> Examination:
     """Examine an engine that is a `Backend` of this process.
 
@@ -128,11 +132,13 @@ def examine_backend(
         recording: What it is held against; None takes that of egm-tiny.
         pictures: Names of built-in pictures; None takes all.
         rounds: What to ask.
+        max_new_tokens: Most tokens of an answer; fewer than were recorded compare beginnings, without boxes.
 
     Raises:
         EgmError: If the recording lacks one of the pictures, or the engine does not answer the first question.
     """
     drawn, recording = built_in_pictures(pictures), recording or shipped_recording()
+    recording = recording if max_new_tokens is None else recording.beginning(max_new_tokens)
     codec = get_codec(recording.codec)
     seen = observe(engine, codec, drawn, GenerationSettings(max_new_tokens=recording.max_new_tokens), rounds=rounds)
     return Examination(diagnose(seen, recording, drawn, codec), seen, recording)

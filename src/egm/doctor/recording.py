@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +71,23 @@ class RecordedAnswer:
         """Return how sure the reference was of what stands at a character of its text, in nats; None if not known."""
         return next((lead for end, lead in zip(self.ends, self.leads, strict=True) if end > place), None)
 
+    def beginning(self, tokens: int) -> RecordedAnswer:
+        """Return the answer as it were if it had been cut off after so many tokens."""
+        if tokens >= (self.completion_tokens or 0) or tokens > len(self.ends):
+            return self
+        kept = self.logprobs[:tokens]
+        return replace(
+            self,
+            text=self.text[: self.ends[tokens - 1]],
+            finish_reason="length",
+            completion_tokens=tokens,
+            box=None,
+            logprob=sum(kept) / tokens,
+            ends=self.ends[:tokens],
+            logprobs=kept,
+            leads=self.leads[:tokens],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Parting:
@@ -114,6 +131,19 @@ class Recording:
     answers: tuple[RecordedAnswer, ...]
     controls: tuple[RecordedAnswer, ...] = ()
     simulated: Mapping[str, Mapping[str, Parting]] = field(default_factory=dict)
+
+    def beginning(self, tokens: int) -> Recording:
+        """Return the recording as it were if answers had been cut off after so many tokens."""
+        if tokens >= self.max_new_tokens:
+            return self
+        answers = tuple(answer.beginning(tokens) for answer in self.answers)
+        lengths = {answer.picture: len(answer.text) for answer in answers}
+        simulated = {
+            name: {picture: one for picture, one in partings.items() if one.place < lengths[picture]}
+            for name, partings in self.simulated.items()
+        }
+        controls = tuple(answer.beginning(tokens) for answer in self.controls)
+        return replace(self, max_new_tokens=tokens, answers=answers, controls=controls, simulated=simulated)
 
     def answer_to(self, picture: Picture) -> RecordedAnswer:
         """Return the answer about a picture.

@@ -113,7 +113,12 @@ def observe(
     for _ in many:
         progress()
     phrases = [(one, Request(control_question(codec, one))) for one in CONTROLS if "controls" in rounds]
-    controls = ask(engine, phrases, replace(settings, max_new_tokens=CONTROL_TOKENS), "without a picture")
+    controls = ask(
+        engine,
+        phrases,
+        replace(settings, max_new_tokens=min(CONTROL_TOKENS, settings.max_new_tokens)),
+        "without a picture",
+    )
     files, unstreamed, fields = {}, {}, {}
     if isinstance(engine, OpenAIBackend) and "files" in rounds:
         sent = [
