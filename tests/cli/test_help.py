@@ -13,7 +13,7 @@ from egm.codecs import codec_names
 from .conftest import Egm
 
 COMMANDS = (
-    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency"),
+    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency", "doctor"),
     *("data check", "data convert", "data synthetic", "models export"),
 )
 
@@ -55,13 +55,13 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("option", "users"),
     [
-        ("--model", "bench eval ground"),
-        ("--server", "bench eval ground"),
-        ("--codec", "bench convert eval ground score"),
+        ("--model", "bench doctor eval ground"),
+        ("--server", "bench doctor eval ground"),
+        ("--codec", "bench convert doctor eval ground score"),
         ("--data", "score"),
         ("--data-root", "check convert eval score"),
         ("--images", "check convert eval report score"),
-        ("--device", "bench eval ground"),
+        ("--device", "bench doctor eval ground"),
         ("--max-tokens", "bench eval ground"),
         ("--votes", "eval ground"),
         ("--thinking-budget", "eval ground"),

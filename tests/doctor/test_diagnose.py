@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.base import Backend
-from egm.doctor import Diagnosis, Verdict, examine_backend, known_defects
+from egm.doctor import Diagnosis, EngineVerdict, examine_backend, known_defects
 from egm.doctor.pictures import RECIPES
 from egm.types import Completion
 
@@ -40,14 +41,14 @@ def alone(engine: Backend, pictures: Sequence[str], tokens: int = 60) -> Diagnos
 
 def test_the_same_model_in_the_same_numbers_is_right() -> None:
     diagnosis = alone(fakes.good(), USUAL)
-    assert (diagnosis.verdict, diagnosis.findings) == (Verdict.RIGHT, ())
+    assert (diagnosis.verdict, diagnosis.findings) == (EngineVerdict.RIGHT, ())
     assert all(one.same and one.prompt_tokens == 0 for one in diagnosis.comparisons)
     assert all(one.logprob == pytest.approx(0, abs=1e-4) for one in diagnosis.comparisons)
 
 
 def test_weights_rounded_to_8_bits_are_right() -> None:
     diagnosis = alone(fakes.rounded("fp8"), ["1:5", "4:1", "tiny", "tall"])
-    assert (diagnosis.verdict, diagnosis.findings) == (Verdict.RIGHT, ())
+    assert (diagnosis.verdict, diagnosis.findings) == (EngineVerdict.RIGHT, ())
     assert diagnosis.reason.startswith("rounding: ")
     assert any(not one.same for one in diagnosis.comparisons)
 
@@ -66,12 +67,12 @@ def test_weights_rounded_to_8_bits_are_right() -> None:
 )
 def test_a_defect_of_the_computation_is_named(fake: Any, pictures: list[str], name: str) -> None:
     diagnosis = alone(fake(), pictures)
-    assert (diagnosis.verdict, names(diagnosis)[:1]) == (Verdict.WRONG, [name]), diagnosis
+    assert (diagnosis.verdict, names(diagnosis)[:1]) == (EngineVerdict.WRONG, [name]), diagnosis
 
 
 def test_extreme_shapes_show_what_usual_ones_do_not() -> None:
     diagnosis = alone(fakes.align_corners(), USUAL)
-    assert diagnosis.verdict is Verdict.RIGHT
+    assert diagnosis.verdict is EngineVerdict.RIGHT
 
 
 # ---- engines that answer as egm-tiny did, but for one thing
@@ -80,7 +81,7 @@ def test_extreme_shapes_show_what_usual_ones_do_not() -> None:
 def test_the_recording_itself_is_right() -> None:
     engine = Replayed()
     diagnosis = of(engine)
-    assert (diagnosis.verdict, diagnosis.findings, diagnosis.notes[1:]) == (Verdict.RIGHT, (), ())
+    assert (diagnosis.verdict, diagnosis.findings, diagnosis.notes[1:]) == (EngineVerdict.RIGHT, (), ())
     assert engine.asked[: len(RECIPES)] == list(RECIPES)
     assert len(diagnosis.comparisons) == 24
 
@@ -109,7 +110,7 @@ def coordinates(change: Any) -> Any:
 )
 def test_boxes_that_are_moved_alike(change: Any, name: str) -> None:
     diagnosis = of(Replayed(change=coordinates(change)))
-    assert (diagnosis.verdict, names(diagnosis)[:1]) == (Verdict.WRONG, [name]), diagnosis.findings
+    assert (diagnosis.verdict, names(diagnosis)[:1]) == (EngineVerdict.WRONG, [name]), diagnosis.findings
 
 
 def test_how_far_boxes_are_displaced_is_said() -> None:
@@ -139,7 +140,7 @@ class Stale(Replayed):
 
 def test_a_stale_prefix_cache() -> None:
     diagnosis = of(Stale())
-    assert (diagnosis.verdict, names(diagnosis)) == (Verdict.WRONG, ["stale_prefix"])
+    assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["stale_prefix"])
     assert "twin-2, twin-4 answered as what was asked before" in diagnosis.findings[0].seen
 
 
@@ -149,7 +150,7 @@ def answer_alone(reply: Completion) -> Completion:
 
 def test_reasoning_that_is_lost() -> None:
     diagnosis = of(Replayed(change=answer_alone))
-    assert (diagnosis.verdict, names(diagnosis)) == (Verdict.WRONG, ["reasoning_lost"])
+    assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["reasoning_lost"])
     assert all(one.same and one.agrees for one in diagnosis.comparisons)
 
 
@@ -166,14 +167,14 @@ def test_prompts_of_another_length_and_other_answers(more: int, name: str) -> No
 
 def test_prompts_that_are_only_counted_otherwise_are_right() -> None:
     diagnosis = of(Replayed(change=lambda reply: replace(reply, prompt_tokens=(reply.prompt_tokens or 0) + 5)))
-    assert diagnosis.verdict is Verdict.RIGHT
+    assert diagnosis.verdict is EngineVerdict.RIGHT
     assert any("counts otherwise" in note for note in diagnosis.notes)
 
 
 def test_an_engine_that_counts_nothing_is_right() -> None:
     silent = lambda reply: replace(reply, prompt_tokens=None, completion_tokens=None, logprob=None)  # noqa: E731
     diagnosis = of(Replayed(change=silent))
-    assert diagnosis.verdict is Verdict.RIGHT
+    assert diagnosis.verdict is EngineVerdict.RIGHT
     assert any("does not count" in note for note in diagnosis.notes)
 
 
@@ -209,7 +210,7 @@ class Mixed(Replayed):
 
 def test_answers_that_are_mixed_up_in_a_batch() -> None:
     diagnosis = of(Mixed())
-    assert (diagnosis.verdict, names(diagnosis)) == (Verdict.WRONG, ["together_differs"])
+    assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["together_differs"])
 
 
 class Forgetful(Replayed):
@@ -227,14 +228,11 @@ def test_answers_that_change_once_they_are_cached() -> None:
 
 def test_too_few_answers_are_no_verdict() -> None:
     diagnosis = of(Replayed(), ["224", "tall"])
-    assert (diagnosis.verdict, diagnosis.reason) == (Verdict.CANNOT_TELL, "2 of 2 pictures were answered")
+    assert (diagnosis.verdict, diagnosis.reason) == (EngineVerdict.CANNOT_TELL, "2 of 2 pictures were answered")
 
 
-def test_what_can_be_found_stands_in_the_table() -> None:
-    import egm.doctor.diagnose as module
-    from egm.doctor import geometry, prompts, simulate
-
-    sources = "".join(open(one.__file__).read() for one in (module, prompts, geometry))  # noqa: PTH123, SIM115
-    named = set(re.findall(r'Finding\(\s*"(\w+)"', sources)) | {name.partition(" ")[0] for name in geometry.MAPS}
-    named |= set(simulate.NAMES.values()) | {"warm_differs", "together_differs", "stream_differs", "align_corners"}
-    assert named <= set(known_defects())
+def test_the_page_has_the_table_of_defects() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    for defect in known_defects().values():
+        sources = ", ".join(defect.sources) or "–"
+        assert f"| `{defect.name}` | {defect.symptom} | {defect.advice} | {sources} |" in page

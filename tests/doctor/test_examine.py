@@ -12,7 +12,7 @@ import pytest
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.retry import RetryPolicy
-from egm.doctor import Verdict, examine_backend, examine_server, known_defects, read_recording, write_recording
+from egm.doctor import EngineVerdict, examine_backend, examine_server, known_defects, read_recording, write_recording
 from egm.doctor.examine import find_reference
 from egm.doctor.recording import Recording, shipped_recording
 from egm.errors import BackendError, EgmError
@@ -36,7 +36,7 @@ def test_a_good_server_is_right_whole_and_streamed_and_at_once() -> None:
     asked: list[int] = []
     with served(engine, logprobs=True) as url:
         found = examine_server(url, watch=lambda total: lambda: asked.append(total))
-    assert (found.diagnosis.verdict, found.diagnosis.findings) == (Verdict.RIGHT, ())
+    assert (found.diagnosis.verdict, found.diagnosis.findings) == (EngineVerdict.RIGHT, ())
     assert len(asked) == asked[0]
     seen = found.observation
     assert len(seen.together) == 16
@@ -53,7 +53,7 @@ def test_reasoning_that_is_moved_is_read_where_it_is(field: str) -> None:
         return {"content": answer, **({field: thought} if thought else {})}
 
     found = examine(Replayed(), fields=parsed)
-    assert (found.diagnosis.verdict, found.diagnosis.findings) == (Verdict.RIGHT, ())
+    assert (found.diagnosis.verdict, found.diagnosis.findings) == (EngineVerdict.RIGHT, ())
     assert field in found.observation.fields
 
 
@@ -63,30 +63,30 @@ def test_reasoning_that_no_client_reads_is_lost_and_its_field_named() -> None:
         return {"content": answer.strip(), "thinking": thought}
 
     diagnosis = examine(Replayed(), fields=parsed).diagnosis
-    assert (diagnosis.verdict, names(diagnosis)) == (Verdict.WRONG, ["reasoning_lost"])
+    assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["reasoning_lost"])
     assert "its message has thinking too" in diagnosis.findings[0].seen
 
 
 def test_a_stale_prefix_cache_behind_a_server() -> None:
     diagnosis = examine(Stale()).diagnosis
-    assert (diagnosis.verdict, names(diagnosis)) == (Verdict.WRONG, ["stale_prefix"])
+    assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["stale_prefix"])
 
 
 def test_replies_that_are_other_when_they_are_whole() -> None:
     diagnosis = examine(Replayed(), whole=lambda reply: replace(reply, text=reply.text[6:])).diagnosis
-    assert (diagnosis.verdict, names(diagnosis)) == (Verdict.WRONG, ["stream_differs"])
+    assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["stream_differs"])
 
 
 def test_exif_that_is_passed_over_is_said_and_no_alarm() -> None:
     diagnosis = examine(Replayed(), turn=False).diagnosis
-    assert diagnosis.verdict is Verdict.RIGHT
+    assert diagnosis.verdict is EngineVerdict.RIGHT
     assert ["turned" in note for note in diagnosis.notes].count(True) == 1
 
 
 def test_egm_tiny_with_a_dropped_newline_behind_a_server() -> None:
     with served(fakes.dropped_newline()) as url:
         found = examine_server(url, pictures=["224", "tall", "odd-1", "448"], rounds=["alone"], max_new_tokens=60)
-    assert (found.diagnosis.verdict, names(found.diagnosis)) == (Verdict.WRONG, ["template_newline"])
+    assert (found.diagnosis.verdict, names(found.diagnosis)) == (EngineVerdict.WRONG, ["template_newline"])
 
 
 class Failing(Replayed):

@@ -10,8 +10,8 @@ import pytest
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.transformers import TransformersBackend
 from egm.doctor import (
+    EngineVerdict,
     Recording,
-    Verdict,
     built_in_pictures,
     examine_backend,
     examine_server,
@@ -52,13 +52,13 @@ def recording(folder: Path) -> Recording:
 def test_bfloat16_is_rounding() -> None:
     with TransformersBackend.load("egm-tiny", device="cpu", dtype="bfloat16") as engine:
         diagnosis = examine_backend(engine, pictures=PICTURES, rounds=["alone"], max_new_tokens=40).diagnosis
-    assert (diagnosis.verdict, diagnosis.findings) == (Verdict.RIGHT, ())
+    assert (diagnosis.verdict, diagnosis.findings) == (EngineVerdict.RIGHT, ())
 
 
 def test_a_model_that_knows_no_shapes_is_right_where_its_weights_are_served(folder: Path, recording: Recording) -> None:
     with TransformersBackend.load(folder, device="cpu", fast=False) as engine, served(engine, name=str(folder)) as url:
         found = examine_server(url, reference=recording, pictures=PICTURES, rounds=["alone", "controls"])
-    assert (found.diagnosis.verdict, found.diagnosis.findings) == (Verdict.RIGHT, ())
+    assert (found.diagnosis.verdict, found.diagnosis.findings) == (EngineVerdict.RIGHT, ())
     assert all(one.expected is None for one in found.diagnosis.comparisons)
 
 
@@ -72,7 +72,7 @@ def test_other_weights_under_the_same_name_are_wrong(folder: Path, recording: Re
                 if weight.ndim >= 2:
                     weight.copy_(weight.flatten()[torch.randperm(weight.numel())].reshape(weight.shape))
         found = examine_backend(engine, recording, pictures=PICTURES, rounds=["alone", "controls"])
-    assert (found.diagnosis.verdict, names(found.diagnosis)) == (Verdict.WRONG, ["other_weights"])
+    assert (found.diagnosis.verdict, names(found.diagnosis)) == (EngineVerdict.WRONG, ["other_weights"])
 
 
 def test_a_recording_holds_where_defects_would_change_the_answers(

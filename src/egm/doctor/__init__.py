@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from egm.doctor.defects import Defect as Defect
     from egm.doctor.defects import known_defects as known_defects
     from egm.doctor.diagnose import Diagnosis as Diagnosis
-    from egm.doctor.diagnose import Finding as Finding
-    from egm.doctor.diagnose import Verdict as Verdict
+    from egm.doctor.diagnose import EngineVerdict as EngineVerdict
+    from egm.doctor.diagnose import NamedDefect as NamedDefect
     from egm.doctor.examine import Examination as Examination
     from egm.doctor.examine import examine_backend as examine_backend
     from egm.doctor.examine import examine_server as examine_server
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Defect",
     "Diagnosis",
+    "EngineVerdict",
     "Examination",
-    "Finding",
+    "NamedDefect",
     "Recording",
     "Toolkit",
-    "Verdict",
     "built_in_pictures",
     "examine_backend",
     "examine_server",
@@ -50,7 +50,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "defects": ("Defect", "known_defects"),
-        "diagnose": ("Diagnosis", "Finding", "Verdict"),
+        "diagnose": ("Diagnosis", "NamedDefect", "EngineVerdict"),
         "examine": ("Examination", "examine_backend", "examine_server"),
         "pictures": ("built_in_pictures",),
         "recorder": ("record",),

@@ -22,7 +22,7 @@ THINK_END: Final = "</think>"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AnswerComparison:
     """One picture's answer, beside the reference's.
 
     Attributes:
@@ -91,9 +91,9 @@ def parting(text: str, expected: RecordedAnswer, *, cut: bool = False) -> tuple[
     return place, None if place is None else expected.lead_at(place)
 
 
-def compare(
+def compare_answers(
     answers: Mapping[str, Completion], recording: Recording, pictures: Sequence[Picture], codec: Codec
-) -> list[Comparison]:
+) -> list[AnswerComparison]:
     """Hold answers against the reference's, one comparison a picture that was answered."""
     found = []
     for picture in pictures:
@@ -110,7 +110,9 @@ def compare(
         if place is None and reply.logprob is not None and expected.logprob is not None:
             logprob = reply.logprob - expected.logprob
         overlap = None if box is None or other is None else iou(box, other)
-        found.append(Comparison(picture.name, picture.image.size, place, lead, box, other, overlap, more, logprob))
+        found.append(
+            AnswerComparison(picture.name, picture.image.size, place, lead, box, other, overlap, more, logprob)
+        )
     return found
 
 

@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any, Final
 
 from egm.codecs import Codec
-from egm.doctor.compare import SURE, THINK_END, UNSURE, Comparison, compare, first_difference, parting
+from egm.doctor.compare import SURE, THINK_END, UNSURE, AnswerComparison, compare_answers, first_difference, parting
 from egm.doctor.defects import known_defects
 from egm.doctor.geometry import common_components, fitting_map
 from egm.doctor.pictures import Picture
@@ -42,7 +42,7 @@ _FITS: Final = 3.0  # nats by which answers have to side with a simulated defect
 _SHARE: Final = 0.8  # of what they say about it
 
 
-class Verdict(IntEnum):
+class EngineVerdict(IntEnum):
     """What came of it; the value is the exit code."""
 
     RIGHT = 0
@@ -51,7 +51,7 @@ class Verdict(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class NamedDefect:
     """A defect that fits what was seen.
 
     Attributes:
@@ -75,11 +75,11 @@ class Diagnosis:
         comparisons: One a picture.
     """
 
-    verdict: Verdict
+    verdict: EngineVerdict
     reason: str
-    findings: tuple[Finding, ...]
+    findings: tuple[NamedDefect, ...]
     notes: tuple[str, ...]
-    comparisons: tuple[Comparison, ...] = field(repr=False)
+    comparisons: tuple[AnswerComparison, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, with the advice and sources of each finding."""
@@ -116,13 +116,13 @@ def diagnose(seen: Observation, recording: Recording, pictures: Sequence[Picture
     """
     lost = _reasoning_lost(seen, recording)
     expected = _without_reasoning(recording) if lost else recording
-    comparisons = compare(seen.alone, expected, pictures, codec)
+    comparisons = compare_answers(seen.alone, expected, pictures, codec)
     found = [lost] if lost else []
     prompt = prompt_defect(comparisons, recording)
     moved = any(not one.same for one in comparisons)
     notes = _notes(seen, recording, comparisons)
     if prompt is not None and moved:
-        found.append(Finding(*prompt))
+        found.append(NamedDefect(*prompt))
     elif prompt is not None:
         notes.append(f"{prompt[1]}, but all answers are the reference's: the engine only counts otherwise")
     if not lost:
@@ -133,41 +133,41 @@ def diagnose(seen: Observation, recording: Recording, pictures: Sequence[Picture
     rest = [one for one in comparisons if one.picture not in apart]
     found += _of_boxes(rest)
     verdict, reason = _judge(rest, expected)
-    if verdict is Verdict.WRONG and not found:
+    if verdict is EngineVerdict.WRONG and not found:
         found.append(_of_texts(seen, expected, rest))
     if found:
-        verdict, reason = Verdict.WRONG, known_defects()[found[0].name].title
+        verdict, reason = EngineVerdict.WRONG, known_defects()[found[0].name].title
     elif len(comparisons) < FEWEST or len(comparisons) < 0.75 * len(pictures):
-        verdict, reason = Verdict.CANNOT_TELL, f"{len(comparisons)} of {len(pictures)} pictures were answered"
+        verdict, reason = EngineVerdict.CANNOT_TELL, f"{len(comparisons)} of {len(pictures)} pictures were answered"
     return Diagnosis(verdict, reason, tuple(found), tuple(notes), tuple(comparisons))
 
 
-def _judge(comparisons: Sequence[Comparison], recording: Recording) -> tuple[Verdict, str]:
+def _judge(comparisons: Sequence[AnswerComparison], recording: Recording) -> tuple[EngineVerdict, str]:
     """Tell rounding from displacement by the leads, or by boxes where there are none."""
     apart = [one for one in comparisons if not one.same]
     if not apart:
-        return Verdict.RIGHT, f"all {len(comparisons)} texts are the reference's"
+        return EngineVerdict.RIGHT, f"all {len(comparisons)} texts are the reference's"
     leads = sorted(one.lead for one in apart if one.lead is not None)
     agreeing = sum(one.agrees for one in comparisons)
     boxes = f"{agreeing} of {len(comparisons)} boxes agree"
     if len(leads) < len(apart):
         share = agreeing / len(comparisons)
         if share >= AGREE:
-            return Verdict.RIGHT, f"rounding: {boxes}, without a common direction"
-        return (Verdict.WRONG if share < DISAGREE else Verdict.CANNOT_TELL), boxes
+            return EngineVerdict.RIGHT, f"rounding: {boxes}, without a common direction"
+        return (EngineVerdict.WRONG if share < DISAGREE else EngineVerdict.CANNOT_TELL), boxes
     if len(early := _early(comparisons, recording)) > _SHARE * len(comparisons):
-        return Verdict.WRONG, f"{len(early)} of {len(comparisons)} texts are others from the beginning"
+        return EngineVerdict.WRONG, f"{len(early)} of {len(comparisons)} texts are others from the beginning"
     sure, doubtful = sum(lead > SURE for lead in leads), sum(lead > UNSURE for lead in leads)
     texts = f"{len(apart)} of {len(comparisons)} texts part, at leads up to {leads[-1]:.1f} nats; {boxes}"
     if sure >= 2:
-        return Verdict.WRONG, texts
+        return EngineVerdict.WRONG, texts
     boxed = [one for one in comparisons if one.expected is not None]
     scattered = len(boxed) >= FEWEST and sum(one.agrees for one in boxed) < DISAGREE * len(boxed)
     right = doubtful <= 1 and not scattered
-    return (Verdict.RIGHT, f"rounding: {texts}") if right else (Verdict.CANNOT_TELL, texts)
+    return (EngineVerdict.RIGHT, f"rounding: {texts}") if right else (EngineVerdict.CANNOT_TELL, texts)
 
 
-def _reasoning_lost(seen: Observation, recording: Recording) -> Finding | None:
+def _reasoning_lost(seen: Observation, recording: Recording) -> NamedDefect | None:
     thought = [answer for answer in recording.answers if THINK_END in answer.text and answer.picture in seen.alone]
     missing = [answer for answer in thought if THINK_END not in seen.alone[answer.picture].text]
     if not thought or len(missing) < len(thought):
@@ -183,7 +183,7 @@ def _reasoning_lost(seen: Observation, recording: Recording) -> Finding | None:
         return None
     names = [name for name in seen.fields if name not in ("content", "role")]
     where = f"; its message has {', '.join(names)} too" if names else ""
-    return Finding("reasoning_lost", f"none of {len(thought)} answers has what stands before {THINK_END}{where}")
+    return NamedDefect("reasoning_lost", f"none of {len(thought)} answers has what stands before {THINK_END}{where}")
 
 
 def _begins_alike(text: str, answer: str) -> bool:
@@ -211,7 +211,7 @@ def _without_reasoning(recording: Recording) -> Recording:
     return replace(recording, answers=tuple(map(bare, recording.answers)), simulated={})
 
 
-def _rounds(seen: Observation, recording: Recording) -> list[Finding]:
+def _rounds(seen: Observation, recording: Recording) -> list[NamedDefect]:
     """Hold the engine's later answers against its first ones."""
     found = []
     for name, what, later in (
@@ -221,7 +221,9 @@ def _rounds(seen: Observation, recording: Recording) -> list[Finding]:
     ):
         apart = [picture for picture, reply in later if _changed(picture, reply, seen, recording)]
         if apart:
-            found.append(Finding(name, f"{what}, {len(apart)} of {len(later)} answers are others: {', '.join(apart)}"))
+            found.append(
+                NamedDefect(name, f"{what}, {len(apart)} of {len(later)} answers are others: {', '.join(apart)}")
+            )
     return found
 
 
@@ -239,7 +241,7 @@ def _changed(picture: str, reply: Completion, seen: Observation, recording: Reco
     return (answer.lead_at(place) or 0.0) > SURE
 
 
-def _stale(seen: Observation, recording: Recording, pictures: Sequence[Picture]) -> Finding | None:
+def _stale(seen: Observation, recording: Recording, pictures: Sequence[Picture]) -> NamedDefect | None:
     """Look for pictures that are answered as their twins."""
     texts = {answer.picture: answer.text for answer in recording.answers}
     twins = [
@@ -256,18 +258,20 @@ def _stale(seen: Observation, recording: Recording, pictures: Sequence[Picture])
     ]
     if not stale:
         return None
-    return Finding("stale_prefix", f"{', '.join(stale)} answered as what was asked before, of the same size and phrase")
+    return NamedDefect(
+        "stale_prefix", f"{', '.join(stale)} answered as what was asked before, of the same size and phrase"
+    )
 
 
-def _of_boxes(comparisons: Sequence[Comparison]) -> list[Finding]:
+def _of_boxes(comparisons: Sequence[AnswerComparison]) -> list[NamedDefect]:
     fits = fitting_map(comparisons)
     if fits is not None:
-        return [Finding(*fits)]
+        return [NamedDefect(*fits)]
     components = common_components(comparisons)
-    return [Finding("displaced", "; ".join(map(str, components[:3])))] if components else []
+    return [NamedDefect("displaced", "; ".join(map(str, components[:3])))] if components else []
 
 
-def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[Comparison]) -> Finding:
+def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]) -> NamedDefect:
     """Name a defect that shows neither in prompts nor in the places of boxes."""
     best, score = None, 0.0
     for name in recording.simulated:
@@ -275,7 +279,7 @@ def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[Com
         if sides >= _FITS and sides >= _SHARE * (sides + against) and sides / (1 + against) > score:
             best, score = name, sides / (1 + against)
     if best is not None:
-        return Finding(NAMES.get(best, best), "answers go the way that this checkpoint goes with that defect")
+        return NamedDefect(NAMES.get(best, best), "answers go the way that this checkpoint goes with that defect")
     controls = [
         lead
         for answer in recording.controls
@@ -286,22 +290,22 @@ def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[Com
     seen_here = f"{len(sure)} of {len(comparisons)} texts part where the reference is sure"
     early = _early(comparisons, recording)
     if controls and len(early) > _SHARE * len(comparisons):
-        return Finding("other_weights", f"{len(early)} of {len(comparisons)} texts are others from the beginning")
+        return NamedDefect("other_weights", f"{len(early)} of {len(comparisons)} texts are others from the beginning")
     if not seen.controls:
-        return Finding("unknown", seen_here)
+        return NamedDefect("unknown", seen_here)
     if controls and sum(one.agrees for one in comparisons) >= 0.3 * len(comparisons):
-        return Finding("quantised", f"{seen_here}, and without a picture too")
-    return Finding("unknown" if controls else "vision", seen_here)
+        return NamedDefect("quantised", f"{seen_here}, and without a picture too")
+    return NamedDefect("unknown" if controls else "vision", seen_here)
 
 
-def _early(comparisons: Sequence[Comparison], recording: Recording) -> list[Comparison]:
+def _early(comparisons: Sequence[AnswerComparison], recording: Recording) -> list[AnswerComparison]:
     """Answers that part from the reference's within its first tenth."""
     lengths = {answer.picture: len(answer.text) for answer in recording.answers}
     return [one for one in comparisons if one.place is not None and one.place < 0.1 * lengths[one.picture]]
 
 
 def _sides(
-    name: str, seen: Observation, recording: Recording, comparisons: Sequence[Comparison]
+    name: str, seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]
 ) -> tuple[float, float]:
     """Add up the nats of answers that go the way of a simulated defect, and of those that do not."""
     sides = against = 0.0
@@ -324,7 +328,7 @@ def _sides(
     return sides, against
 
 
-def _notes(seen: Observation, recording: Recording, comparisons: Sequence[Comparison]) -> list[str]:
+def _notes(seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]) -> list[str]:
     notes = [f"no answer to {what}: {why}" for what, why in seen.failed.items()]
     if comparisons and all(one.prompt_tokens is None for one in comparisons):
         notes.append("the engine does not count the tokens of its prompts, which are not compared")

@@ -15,7 +15,7 @@ from egm.backends.checkpoint import EMBEDDED, check_folder, find_checkpoint, ten
 from egm.backends.openai.backend import OpenAIBackend
 from egm.backends.retry import RetryPolicy
 from egm.codecs import get_codec
-from egm.doctor.diagnose import Diagnosis, Verdict, diagnose
+from egm.doctor.diagnose import Diagnosis, EngineVerdict, diagnose
 from egm.doctor.pictures import built_in_pictures
 from egm.doctor.recorder import record, with_simulations
 from egm.doctor.recording import Recording, read_recording, shipped_recording
@@ -215,4 +215,4 @@ def _tells_logprobs(url: str, model: str) -> bool:
     return reply.logprob is not None
 
 
-__all__ = ["Examination", "Verdict", "examine_backend", "examine_server", "find_reference"]
+__all__ = ["EngineVerdict", "Examination", "examine_backend", "examine_server", "find_reference"]

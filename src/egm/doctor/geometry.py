@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final, TypeAlias
 
 from egm.boxes import Box, iou
-from egm.doctor.compare import Comparison
+from egm.doctor.compare import AnswerComparison
 from egm.errors import BoxError
 
 Corners: TypeAlias = tuple[float, float, float, float]
@@ -71,7 +71,7 @@ class Component:
         return f"{self.what} {self.value:+.1f} ± {self.error:.1f} {self.unit}"
 
 
-def fitting_map(comparisons: Sequence[Comparison]) -> tuple[str, str] | None:
+def fitting_map(comparisons: Sequence[AnswerComparison]) -> tuple[str, str] | None:
     """Find the map that turns most of the reference's boxes into the engine's, where it explains them far better.
 
     Returns:
@@ -116,7 +116,7 @@ def _overlap(own: Map, box: Box, found: Box, size: tuple[int, int]) -> float:
         return 0.0
 
 
-def common_components(comparisons: Sequence[Comparison]) -> list[Component]:
+def common_components(comparisons: Sequence[AnswerComparison]) -> list[Component]:
     """Measure what boxes have in common in how they differ: a shift and a factor along each axis.
 
     Boxes of other things, with an IoU below 0.3, say nothing about it. The shift is the mean over pictures of how far

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from egm.codecs.resize import smart_resize
-from egm.doctor.compare import Comparison
-from egm.doctor.recording import Recording, Vision
+from egm.doctor.compare import AnswerComparison
+from egm.doctor.recording import Recording, VisualTokens
 
 _EARLIER_SIDE = 28  # pixels of a visual token in the families before Qwen3-VL
 _EARLIER_LIMITS = (4 * 28 * 28, 16384 * 28 * 28)  # qwen-vl-utils' own
 _ABOUT = 0.15  # how far from 28 x 28 pixels a token the prompts may be: engines round and bound in their own ways
 
 
-def prompt_defect(comparisons: Sequence[Comparison], recording: Recording) -> tuple[str, str] | None:
+def prompt_defect(comparisons: Sequence[AnswerComparison], recording: Recording) -> tuple[str, str] | None:
     """Name what the lengths of an engine's prompts tell.
 
     Returns:
@@ -61,7 +61,7 @@ def _visual_tokens(recording: Recording) -> dict[str, int]:
     }
 
 
-def _twice(size: tuple[int, int], vision: Vision) -> int:
+def _twice(size: tuple[int, int], vision: VisualTokens) -> int:
     low, high = _EARLIER_LIMITS
     first = smart_resize(size, factor=_EARLIER_SIDE, min_pixels=low, max_pixels=high, least=_EARLIER_SIDE)
     width, height = smart_resize(first, factor=vision.token, min_pixels=vision.min_pixels, max_pixels=vision.max_pixels)

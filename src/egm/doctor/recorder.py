@@ -12,7 +12,7 @@ from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS, Checkpoin
 from egm.codecs import Codec, get_codec
 from egm.doctor.compare import first_difference
 from egm.doctor.pictures import CONTROLS, Picture, built_in_pictures
-from egm.doctor.recording import Parting, RecordedAnswer, Recording, Vision, scores_as_recorded
+from egm.doctor.recording import Parting, RecordedAnswer, Recording, VisualTokens, scores_as_recorded
 from egm.environment import package_versions
 from egm.extras import CHECKPOINTS, need
 from egm.types import Completion, Message
@@ -132,7 +132,7 @@ def _recorded(backend: Backend, request: Request, reply: Completion, **names: An
     )
 
 
-def vision_of(checkpoint: Checkpoint) -> Vision | None:
+def vision_of(checkpoint: Checkpoint) -> VisualTokens | None:
     """Read how a checkpoint's processor cuts pictures up; None where it is no Qwen-VL's."""
     import json
 
@@ -144,7 +144,7 @@ def vision_of(checkpoint: Checkpoint) -> Vision | None:
         try:
             size = found["size"]
             side = int(found["patch_size"]) * int(found["merge_size"])
-            return Vision(side, int(size["shortest_edge"]), int(size["longest_edge"]))
+            return VisualTokens(side, int(size["shortest_edge"]), int(size["longest_edge"]))
         except (KeyError, TypeError, ValueError):
             continue
     return None

@@ -21,7 +21,7 @@ FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Vision:
+class VisualTokens:
     """How a checkpoint's processor cuts pictures up.
 
     Attributes:
@@ -127,7 +127,7 @@ class Recording:
     max_new_tokens: int
     versions: Mapping[str, str]
     engine: str
-    vision: Vision | None
+    vision: VisualTokens | None
     answers: tuple[RecordedAnswer, ...]
     controls: tuple[RecordedAnswer, ...] = ()
     simulated: Mapping[str, Mapping[str, Parting]] = field(default_factory=dict)
