@@ -10,7 +10,7 @@ import egm
 
 SOURCE = Path(egm.__file__).parent
 SAME_MEANING = {"main", "make_trainer"}
-"""Defined in several modules, with one meaning: each stage of training makes its own trainer, each command has its beginning."""
+"""Defined in several modules, with one meaning: each stage of training has its trainer, each command its beginning."""
 
 
 def definitions(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from egm.codecs import codec_names
 from .conftest import Egm
 
 COMMANDS = (
-    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency", "serve", "download"),
+    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency", "serve", "download", "doctor"),
     *("data check", "data convert", "data synthetic", "models export"),
 )
 
@@ -55,16 +55,16 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("option", "users"),
     [
-        ("--model", "bench eval ground"),
-        ("--server", "bench eval ground"),
-        ("--codec", "bench convert eval ground score"),
+        ("--model", "bench doctor eval ground"),
+        ("--server", "bench doctor eval ground"),
+        ("--codec", "bench convert doctor eval ground score"),
         ("--data", "score"),
         ("--data-root", "check convert eval score"),
         ("--images", "check convert eval report score"),
         ("--serve", "bench eval ground"),
         ("--aim", "bench eval ground serve"),
         ("--engine", "serve"),
-        ("--device", "bench eval ground serve"),
+        ("--device", "bench doctor eval ground serve"),
         ("--max-tokens", "bench eval ground"),
         ("--votes", "eval ground"),
         ("--thinking-budget", "eval ground"),

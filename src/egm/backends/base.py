@@ -170,6 +170,23 @@ class EngineInfo:
     hardware: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """What a model thinks of a place in a text that it is given.
+
+    Attributes:
+        end: How many characters of the text are read with the token that stands there; one more than there are for the
+            place after the text.
+        logprob: Natural log-probability of that token; after the text, of the likeliest.
+        lead: By how much the log-probability of the likeliest token exceeds that of the second, at least 0: how sure
+            the model is of what to write there.
+    """
+
+    end: int
+    logprob: float
+    lead: float
+
+
 class Backend(ABC):
     """An engine that answers; `generate` and `model` are all that one must have, the rest has defaults.
 
@@ -234,6 +251,21 @@ class Backend(ABC):
         """Return how many tokens a part of an answer took, or None where that cannot be told."""
         tokens = self.tokenize(text)
         return None if tokens is None else len(tokens)
+
+    def token_scores(self, request: Request, text: str) -> list[TokenScore] | None:  # noqa: ARG002
+        """Read a text as the answer to a request (teacher forcing), and tell how sure the model is of each token.
+
+        Args:
+            request: The question.
+            text: An answer, without the token that ends it.
+
+        Returns:
+            One score a token, and one for what follows the text; None where that cannot be told, as by default.
+
+        Raises:
+            RequestError: If the request does not fit the model.
+        """
+        return None
 
     def describe(self) -> EngineInfo:
         """Say what it is and what it runs on: by default its class, on this machine's processor."""

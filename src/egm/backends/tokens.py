@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any
 
+from egm.backends.base import TokenScore
 from egm.models.decode.repetition import ends_repeated
 
 
@@ -62,3 +64,28 @@ def end_of(row: list[int], stops: Container[int]) -> int:
     """
     end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
     return end - (end > 0 and row[end - 1] in stops and ends_repeated(row[: end - 1]))
+
+
+def scores_of_tokens(
+    scores: Any, ids: Sequence[int], decode: Callable[[Sequence[int]], str], length: int
+) -> list[TokenScore]:
+    """Say how sure a model is of each token of a text that it was given.
+
+    Args:
+        scores: Its scores of each of the tokens and of what follows them, an array of shape (tokens + 1, vocabulary).
+        ids: The tokens.
+        decode: Tokens to text.
+        length: Characters of the text.
+    """
+    import numpy as np
+
+    scores = np.asarray(scores, dtype=np.float32)
+    best = np.partition(scores, -2, axis=1)[:, -2:]
+    lead, top = best[:, 1] - best[:, 0], best[:, 1]
+    total = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+    chosen = [*(float(row[token]) for row, token in zip(scores, ids, strict=False)), float(top[-1])]
+    ends = [*(len(decode(ids[: count + 1])) for count in range(len(ids))), length + 1]
+    return [
+        TokenScore(end, float(value - whole), float(ahead))
+        for end, value, whole, ahead in zip(ends, chosen, total, lead, strict=True)
+    ]

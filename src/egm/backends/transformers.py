@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
+from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, TokenScore
 from egm.backends.chat_template import check_templates
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
@@ -24,7 +24,7 @@ from egm.backends.sampling import (
     mean_logprobs,
 )
 from egm.backends.streaming import TextWatch, WatchStop
-from egm.backends.tokens import end_of, finished, stop_tokens
+from egm.backends.tokens import end_of, finished, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need
@@ -187,6 +187,20 @@ class TransformersBackend(Backend):
                 rows, logprobs, ends, read, sizes, processors.budgets, watch.ends, strict=True
             )
         ]
+
+    def token_scores(self, request: Request, text: str) -> list[TokenScore]:
+        """Read a text as the answer to a request; see `Backend.token_scores`."""
+        import torch
+
+        request.check()
+        prompt, written = self.prompt(request.messages), self._encode(text)
+        with quiet(), torch.inference_mode():
+            inputs = self.processor(text=[prompt + text], images=list(request.images) or None, return_tensors="pt")
+            ids = inputs["input_ids"][0].tolist()
+            written = ids[len(ids) - len(written) :]
+            self._context_left(len(ids))
+            logits = self.module(**inputs.to(self.module.device), logits_to_keep=len(written) + 1).logits[0]
+            return scores_of_tokens(logits.float().cpu().numpy(), written, self._decode, len(text))
 
     def _generate(self, inputs: Any, config: Any, **options: Any) -> Any:
         """Call the model's own generate with a configuration that holds all there is to say."""

@@ -12,6 +12,7 @@ from egm._version import __version__
 from egm.cli.bench import app as bench
 from egm.cli.data import app as data
 from egm.cli.demo import demo
+from egm.cli.doctor import doctor
 from egm.cli.download import download_command
 from egm.cli.eval import eval_command
 from egm.cli.ground import ground
@@ -61,6 +62,7 @@ app.command("eval")(eval_command)
 app.command("download")(download_command)
 app.command("serve")(serve_command)
 app.add_typer(bench, name="bench")
+app.command("doctor")(doctor)
 app.command("score")(score_command)
 app.command("report")(report)
 app.command("reproduce")(reproduce)

@@ -18,6 +18,7 @@ from egm.backends.numpy.backend import NumpyBackend
 from egm.backends.openai.backend import OpenAIBackend
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
+from egm.doctor import EngineVerdict, examine_server
 from egm.errors import BackendError, EgmError
 from egm.grounder import Grounder
 from egm.types import Completion
@@ -62,6 +63,12 @@ def test_twenty_greedy_texts_are_those_of_the_model_in_this_process(url: str) ->
         assert reply.completion_tokens == mine.completion_tokens
         assert reply.first_token_seconds is not None
         assert 0 < reply.first_token_seconds < reply.seconds
+
+
+def test_the_doctor_raises_no_alarm(url: str) -> None:
+    rounds = ("alone", "controls", "whole")
+    found = examine_server(url, MODEL, pictures=["224", "tall", "5:1", "tiny"], rounds=rounds, max_new_tokens=40)
+    assert (found.diagnosis.verdict, found.diagnosis.findings) == (EngineVerdict.RIGHT, ())
 
 
 def test_texts_that_are_cut_off(url: str) -> None:

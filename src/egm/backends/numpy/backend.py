@@ -6,17 +6,17 @@ import json
 import time
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
+from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, TokenScore
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
 from egm.backends.streaming import TextWatch
-from egm.backends.tokens import finished, stop_tokens
+from egm.backends.tokens import finished, scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
 from egm.errors import ModelError, RequestError
@@ -96,10 +96,20 @@ class NumpyBackend(Backend):
         with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
             return [reply for group in group_by_prompt(requests) for reply in self._answer(group, settings)]
 
-    def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
-        """Read once what requests share, and write their answers in step."""
-        start = time.perf_counter()
-        request = group[0]
+    def token_scores(self, request: Request, text: str) -> list[TokenScore]:
+        """Read a text as the answer to a request; see `Backend.token_scores`."""
+        from threadpoolctl import threadpool_limits
+
+        written = self._encode(text)
+        with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):  # as in `generate`
+            prompt = self._read_prompt(request, written)
+            cache = self._decoder.cache(len(prompt.ids))
+            hidden = self._decoder.read(prompt.hidden[None], prompt.positions, cache, 0, prompt.levels)[0]
+            scores = self._decoder.scores(hidden[len(prompt.ids) - len(written) - 1 :])
+        return scores_of_tokens(scores, written, self._decode, len(text))
+
+    def _read_prompt(self, request: Request, written: Sequence[int] = ()) -> _Prompt:
+        """Look at the picture, and embed what a request says and what is written of its answer."""
         request.check()
         if len(request.images) > 1:
             raise RequestError(f"{self.model} takes one picture a request, not {len(request.images)}")
@@ -112,23 +122,29 @@ class NumpyBackend(Backend):
         grid, features, levels = seen[0] if seen else ((0, 0), None, [])
         if features is not None:
             ids[at : at + 1] = [self._image] * len(features)
-        left = self.context - len(ids)
-        if left < 1:
+        ids += written
+        if len(ids) >= self.context:
             said = f"a prompt of {len(ids)} tokens leaves no room in {self.model}'s context of {self.context}"
             raise RequestError(said)
-        limit = min(settings.max_new_tokens, left)
-
         hidden = self._decoder.embeddings[ids]
-        positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
-        rows = slice(0)
+        positions: Any = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
         if features is not None:
             rows = slice(at, at + len(features))
             hidden[rows] = features
             positions = _positions(len(ids), at, grid)
+            return _Prompt(ids, grid, hidden, positions, [(rows, level) for level in levels])
+        return _Prompt(ids, grid, hidden, positions, [])
+
+    def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        """Read once what requests share, and write their answers in step."""
+        start = time.perf_counter()
+        prompt = self._read_prompt(group[0])
+        ids, grid = prompt.ids, prompt.grid
+        limit = min(settings.max_new_tokens, self.context - len(ids))
         cache = self._decoder.cache(len(ids) + limit)
-        scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
+        scores = self._decoder(prompt.hidden[None], prompt.positions, cache, 0, prompt.levels)
         answers = [_PartialAnswer(own, settings, self._decode, self._encode, self._stops) for own in group]
-        unfinished, place = answers, int(positions.max())
+        unfinished, place = answers, int(prompt.positions.max())
         scores = np.repeat(scores, len(group), axis=0)
         cache = take_rows(cache, [0] * len(group), len(ids))
         for count in range(1, limit + 1):
@@ -153,7 +169,7 @@ class NumpyBackend(Backend):
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
-                seen_size=(grid[1] * patch, grid[0] * patch) if seen else None,
+                seen_size=(grid[1] * patch, grid[0] * patch) if group[0].images else None,
                 logprob=whole,
                 answer_logprob=answer,
             )
@@ -183,6 +199,24 @@ class NumpyBackend(Backend):
         grid = (size[1] // patch, size[0] // patch)
         patches = pixels.reshape(grid[0], patch, grid[1], patch, 3).transpose(0, 2, 4, 1, 3)
         return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
+
+
+class _Prompt(NamedTuple):
+    """What a request shows and says, embedded.
+
+    Attributes:
+        ids: Tokens, a placeholder for each visual one.
+        grid: Rows and columns of patches; zeros without a picture.
+        hidden: Embeddings, shape (tokens, hidden).
+        positions: M-RoPE positions, shape (3, tokens).
+        levels: Which tokens the features of each DeepStack level are added to, and the features.
+    """
+
+    ids: list[int]
+    grid: Grid
+    hidden: Floats
+    positions: Any
+    levels: list[tuple[slice, Floats]]
 
 
 class _PartialAnswer:

@@ -136,6 +136,20 @@ class LanguageModel:
     def __call__(
         self, hidden: Floats, positions: NDArray[np.int64], cache: Floats, start: int, levels: list[tuple[Any, Floats]]
     ) -> Floats:
+        """Read `n` more tokens of each of `b` sequences; see `read`.
+
+        Returns:
+            Scores of the token after the last one, shape (b, vocabulary).
+        """
+        return self.scores(self.read(hidden, positions, cache, start, levels)[:, -1])
+
+    def scores(self, hidden: Floats) -> Floats:
+        """Scores of the token after each, of hidden states as `read` returns them, shape (..., hidden)."""
+        return linear(self._norm(self.weights["norm.weight"], hidden), self.head)
+
+    def read(
+        self, hidden: Floats, positions: NDArray[np.int64], cache: Floats, start: int, levels: list[tuple[Any, Floats]]
+    ) -> Floats:
         """Read `n` more tokens of each of `b` sequences.
 
         Args:
@@ -146,7 +160,7 @@ class LanguageModel:
             levels: For each of the first layers, which tokens to add visual features to, and the features.
 
         Returns:
-            Scores of the token after the last one, shape (b, vocabulary).
+            Hidden states of the last layer, shape (b, n, hidden).
         """
         rotary = self._rotation(positions)
         for index, (own, qkv, gate_up) in enumerate(self._layers):
@@ -158,8 +172,7 @@ class LanguageModel:
             if index < len(levels):
                 rows, features = levels[index]
                 hidden[:, rows] += features
-        scores: Floats = linear(self._norm(self.weights["norm.weight"], hidden[:, -1]), self.head)
-        return scores
+        return hidden
 
     def _attention(
         self, own: Weights, qkv: Floats, x: Floats, rotary: tuple[Floats, Floats], cache: Floats, start: int

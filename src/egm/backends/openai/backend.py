@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -128,6 +129,30 @@ class OpenAIBackend(RemoteBackend):
         """Ask the server for its name and version; one that does not say is "server". What it runs on it cannot say."""
         name, release = ask_server(self.url, api_key=self._key, loopback=self._loopback)
         return EngineInfo(name, release, packages=("openai",))
+
+    def text_fields(self, request: Request, settings: GenerationSettings) -> dict[str, int]:
+        """Ask once, not streamed, and say how many characters stand in each field of the message that holds text.
+
+        Servers differ in where they put the reasoning, and some put it where no client looks.
+
+        Raises:
+            BackendError: If the server does not answer.
+        """
+
+        async def ask() -> Any:
+            query = await asyncio.to_thread(body, request, settings, model=self.model)
+            bound_wire(settings.max_new_tokens, logprobs=False)
+            async with asyncio.timeout(self._timeout):
+                return (await self._client.chat.completions.with_raw_response.create(**query)).content
+
+        self._check_open()
+        try:
+            content = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
+            message = json.loads(content)["choices"][0]["message"]
+            return {str(name): len(held) for name, held in message.items() if isinstance(held, str)}
+        except Exception as error:
+            fault = classify_exception(error, now=time.time(), clean=self._clean)
+            raise BackendError(f"{self.model!r} at {self.url} did not answer: {fault.text}") from None
 
     def close(self) -> None:
         """Give up what is under way and close the connections."""

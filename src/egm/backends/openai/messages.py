@@ -67,14 +67,14 @@ def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
 
 
 def data_url(image: Image, file: bytes | None = None) -> str:
-    """Write a picture as a `data:` URL: its JPEG file if there is one, else PNG, which loses nothing.
+    """Write a picture as a `data:` URL: its JPEG or PNG file if there is one, else PNG, which loses nothing.
 
     Raises:
         BackendError: If it is no RGB picture.
     """
     if not isinstance(image, Image) or image.mode != "RGB":
         raise BackendError("a picture to send is not RGB: load it with load_image")
-    kind, data = "jpeg", file
+    kind, data = "png" if file is not None and file.startswith(b"\x89PNG") else "jpeg", file
     if data is None:
         bare = image.copy()
         bare.info = {}  # or its metadata would be written too

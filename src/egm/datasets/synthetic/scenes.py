@@ -86,14 +86,15 @@ def _solid(shape: str, side: int) -> NDArray[np.bool_]:
     return mask
 
 
-def make_scene(rng: Rng, *, held_out: bool = False) -> Scene:
+def make_scene(rng: Rng, *, held_out: bool = False, size: tuple[int, int] | None = None) -> Scene:
     """Make a scene of 3-10 objects.
 
     Args:
         rng: Where the randomness comes from.
         held_out: Whether one or two objects are of the combinations in `HELD_OUT`; otherwise none is.
+        size: Width and height of the frame in pixels; None draws one of `FRAMES`.
     """
-    size = rng.choice(FRAMES)
+    size = size or rng.choice(FRAMES)
     width, height = size
     pixels = raster.background(rng, size)
     wanted = rng.between(3, 10)
