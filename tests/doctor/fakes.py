@@ -122,7 +122,7 @@ def dropped_newline() -> Backend:
     """The template's last line break is lost, so that the prompt is a token short."""
     engine = good()
     render = engine.prompt
-    engine.prompt = lambda messages: render(messages).removesuffix("\n")  # type: ignore[method-assign]
+    engine.prompt = lambda messages, **options: render(messages, **options).removesuffix("\n")  # type: ignore[method-assign]
     return engine
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from egm.errors import EgmError
-from egm.serve import engine_names, known_defects, verdict
+from egm.serve import engine_names, verdict, version_defects
 from egm.serve.table import AIMS, engine_facts, troubles, wanted
 
 CUDA_GRAPH = {"SGLANG_VIT_ENABLE_CUDA_GRAPH": "1"}
@@ -20,7 +20,7 @@ def test_every_row_is_whole(engine: str) -> None:
         assert flag.reason
         assert "\n" not in flag.reason
         assert set(flag.aims) <= set(AIMS)
-    for defect in known_defects(engine):
+    for defect in version_defects(engine):
         assert defect.source.startswith("https://")
         assert defect.mend
     for aim in (None, *AIMS):
@@ -84,8 +84,8 @@ def test_versions_are_judged(
 
 
 def test_defects_that_flags_bring_on_are_listed_with_them() -> None:
-    assert [defect.given for defect in known_defects("sglang", "0.5.17", "qwen3_vl")] == list(CUDA_GRAPH)
-    assert known_defects("sglang", "0.5.17", "qwen3_vl", flags={}) == []
+    assert [defect.given for defect in version_defects("sglang", "0.5.17", "qwen3_vl")] == list(CUDA_GRAPH)
+    assert version_defects("sglang", "0.5.17", "qwen3_vl", flags={}) == []
 
 
 def test_engines_and_aims_that_there_are_not() -> None:

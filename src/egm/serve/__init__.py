@@ -9,19 +9,19 @@ from egm.lazy import lazy_names
 if TYPE_CHECKING:
     from egm.serve.plan import Plan, plan_server
     from egm.serve.start import RunningServer, serve
-    from egm.serve.table import AIMS, Defect, EngineVerdict, engine_names, known_defects, verdict
+    from egm.serve.table import AIMS, VersionDefect, VersionVerdict, engine_names, verdict, version_defects
 
 __all__ = [
     "AIMS",
-    "Defect",
-    "EngineVerdict",
     "Plan",
     "RunningServer",
+    "VersionDefect",
+    "VersionVerdict",
     "engine_names",
-    "known_defects",
     "plan_server",
     "serve",
     "verdict",
+    "version_defects",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -29,6 +29,6 @@ __getattr__, __dir__ = lazy_names(
     {
         "plan": ("Plan", "plan_server"),
         "start": ("RunningServer", "serve"),
-        "table": ("AIMS", "Defect", "EngineVerdict", "engine_names", "known_defects", "verdict"),
+        "table": ("AIMS", "VersionDefect", "VersionVerdict", "engine_names", "version_defects", "verdict"),
     },
 )

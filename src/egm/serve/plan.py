@@ -18,7 +18,7 @@ from egm.errors import EgmError
 from egm.serve.engines import AUTO, Engine, check_gpu, choose_engine
 from egm.serve.model import ServedModel, serve_model
 from egm.serve.passed import Passed, read_passed
-from egm.serve.table import EngineVerdict, Flag, verdict, wanted
+from egm.serve.table import Flag, VersionVerdict, verdict, wanted
 
 HOST: Final = "127.0.0.1"
 """Where an engine listens unless another address is asked for."""
@@ -67,7 +67,7 @@ class Plan:
     port: int
     parts: tuple[Part, ...]
     variables: Mapping[str, Part]
-    verdict: EngineVerdict
+    verdict: VersionVerdict
     notes: tuple[str, ...]
     key: str = field(default="", repr=False)
 

@@ -49,7 +49,7 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class VersionDefect:
     """Something by which versions of an engine move boxes.
 
     Attributes:
@@ -82,7 +82,7 @@ class Defect:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineVerdict:
+class VersionVerdict:
     """What is known of a version of an engine for a model.
 
     Attributes:
@@ -93,7 +93,7 @@ class EngineVerdict:
 
     kind: Literal["right", "wrong", "unknown"]
     text: str
-    defects: tuple[Defect, ...] = ()
+    defects: tuple[VersionDefect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +155,13 @@ def troubles() -> list[tuple[str, str]]:
     return [(row["says"], row["advice"]) for row in _table()["trouble"]]
 
 
-def known_defects(
+def version_defects(
     engine: str,
     version: str | None = None,
     model_type: str | None = None,
     *,
     flags: Mapping[str, str | None] | None = None,
-) -> list[Defect]:
+) -> list[VersionDefect]:
     """List the defects by which an engine moves boxes.
 
     Args:
@@ -175,12 +175,12 @@ def known_defects(
         The defects, in the table's order.
 
     Example:
-        >>> [defect.name for defect in known_defects("sglang", "0.5.17", "qwen3_5")]
+        >>> [defect.name for defect in version_defects("sglang", "0.5.17", "qwen3_5")]
         ['M-RoPE kernel']
     """
     found = []
     for row in _table().get(engine, {}).get("defect", ()):
-        defect = Defect(engine=engine, **_frozen(row))
+        defect = VersionDefect(engine=engine, **_frozen(row))
         if version is not None and not _within(version, defect.versions):
             continue
         if model_type is not None and defect.model_types and model_type not in defect.model_types:
@@ -196,14 +196,14 @@ def verdict(
     model_type: str | None,
     *,
     flags: Mapping[str, str | None] | None = None,
-) -> EngineVerdict:
+) -> VersionVerdict:
     """Judge a version of an engine for a model.
 
     Args:
         engine: Its name in the table.
         version: Its version; None where that is not known.
         model_type: The model's architecture; None where that is not known.
-        flags: What it is started with, as `known_defects` takes it; None for nothing.
+        flags: What it is started with, as `version_defects` takes it; None for nothing.
 
     Example:
         >>> verdict("vllm", "0.12.0", "qwen3_vl").kind
@@ -211,24 +211,24 @@ def verdict(
     """
     called = f"{engine} {version}" if version else engine
     if version is None:
-        return EngineVerdict("unknown", f"the version of {engine} is not known")
-    defects = known_defects(engine, version, model_type, flags=flags or {})
+        return VersionVerdict("unknown", f"the version of {engine} is not known")
+    defects = version_defects(engine, version, model_type, flags=flags or {})
     if model_type is None:  # then only what moves the boxes of every model counts
         defects = [defect for defect in defects if not defect.model_types]
     if defects:
         text = "; ".join(defect.line() for defect in defects)
         whose = f" of {model_type} models" if model_type else ""
-        return EngineVerdict("wrong", f"{called} is known to move boxes{whose}: {text}", tuple(defects))
+        return VersionVerdict("wrong", f"{called} is known to move boxes{whose}: {text}", tuple(defects))
     for row in _table().get(engine, {}).get("right", ()):
         if _within(version, row["versions"]) and (not row["model_types"] or model_type in row["model_types"]):
-            return EngineVerdict("right", f"{called} points right: {row['source']}")
-    return EngineVerdict(
+            return VersionVerdict("right", f"{called} points right: {row['source']}")
+    return VersionVerdict(
         "unknown",
         f"whether {called} moves boxes of {model_type} models is not known: egm doctor tells",
     )
 
 
-def _is_brought_on(defect: Defect, flags: Mapping[str, str | None]) -> bool:
+def _is_brought_on(defect: VersionDefect, flags: Mapping[str, str | None]) -> bool:
     if defect.given not in flags or defect.without in flags:
         return False
     value = (flags[defect.given] or "").lower()
