@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,20 +69,19 @@ def serve_command(
     words = list(passed_on or ())
     if model.startswith("-"):  # no model stands before --
         model, words = "egm-tiny", [model, *words]
+    how: dict[str, Any] = {
+        "aim": aim,
+        "host": host,
+        "port": port,
+        "served_model_name": served_model_name,
+        "quantization": quantization,
+        "speculation": speculation,
+        "device": device,
+        "dtype": dtype,
+        "passed_on": words,
+    }
     if explain:
-        plan = plan_server(
-            model,
-            engine,
-            aim=aim,
-            host=host,
-            port=port,
-            served_model_name=served_model_name,
-            quantization=quantization,
-            speculation=speculation,
-            device=device,
-            dtype=dtype,
-            passed_on=words,
-        )
+        plan = plan_server(model, engine, **how)
         for line in plan.notes:
             note(line)
         print("\n".join(map(spaced, plan.explain().split("\n"))))
@@ -91,23 +90,7 @@ def serve_command(
         with (
             interruptible(),
             watched() as waiting,
-            serve(
-                model,
-                engine,
-                aim=aim,
-                host=host,
-                port=port,
-                served_model_name=served_model_name,
-                quantization=quantization,
-                speculation=speculation,
-                device=device,
-                dtype=dtype,
-                passed_on=words,
-                log=log,
-                seconds=timeout,
-                planned=announce,
-                waiting=waiting,
-            ) as server,
+            serve(model, engine, **how, log=log, seconds=timeout, planned=announce, waiting=waiting) as server,
         ):
             waiting(0.0, "")
             version = f" {server.version}" if server.version else ""
