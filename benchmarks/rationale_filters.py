@@ -14,17 +14,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import multiprocessing
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from egm.boxes import Box
 from egm.datasets.synthetic import SynthRef
 from egm.datasets.synthetic.rng import Rng
 from egm.rationales.candidate import Candidate
 from egm.rationales.corrupt import WORDINGS, Corruption, Planted, insert, read_wordings
-from egm.rationales.filters import build_filters, default_recipe, keep, run_filters
-from egm.rationales.synthref import explained
+from egm.rationales.filters import Filter, build_filters, default_recipe, keep, run_filters
+from egm.rationales.synthref import explained, tell
 
 BAR = 0.95
 STYLES = ("official", "candidates", "amodal")
@@ -49,13 +53,14 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=0, help="of what was missed, and of what was wrongly dropped")
     parser.add_argument("--pictures", action="store_true", help="also of pictures that are evaluated on")
     parser.add_argument("--speed", action="store_true", help="also rows a second, in one process and in two")
+    parser.add_argument("--seconds", type=float, default=15, help="for each line of the speed")
     options = parser.parse_args()
     for style in options.styles:
         measure(style, options)
     if options.pictures:
         measure_pictures()
     if options.speed:
-        measure_speed()
+        measure_speed(options)
 
 
 def measure(style: str, options: Any) -> None:
@@ -137,8 +142,65 @@ def measure_pictures() -> None:
     print(f"precision {found / max(1, found + wrong):.1%} ({len(train)} rows of training)")
 
 
-def measure_speed() -> None:
-    pass
+def measure_speed(options: Any) -> None:
+    """Rows of SynthRef's training split that are drawn, worded, corrupted (a share of 0.3) and filtered.
+
+    By the clock, which other programs on the machine slow down, and by the CPU time of all processes together.
+    """
+    print(f"\nspeed: rows of style official, {options.seconds:g} s each")
+    for what in ("words", "pictures drawn and marked"):
+        for processes in (1, 2):
+            filters = build_filters({"near_duplicate": {}})
+            count, cpu, started, own = 0, 0.0, time.perf_counter(), time.process_time()
+            with multiprocessing.Pool(processes) as pool:
+                for candidates, spent in pool.imap(work, ((what, 10 * k) for k in range(400))):
+                    cpu += spent
+                    for candidate in candidates:  # in one process, as the verdict on each depends on those before it
+                        keep(filters, candidate, run_filters(filters, candidate))
+                        count += 1
+                    if time.perf_counter() - started > options.seconds:
+                        break
+                elapsed = time.perf_counter() - started
+                pool.terminate()
+            cpu += time.process_time() - own
+            print(f"  {what:26s} {processes} worker(s) {count / elapsed:6.0f} rows/s", end="")
+            print(f"  {count / cpu:6.0f} rows per second of CPU time")
+
+
+def work(job: tuple[str, int]) -> tuple[list[Candidate], float]:
+    """Ten scenes: what a worker does for them, what the near-duplicate filter needs of them, and the CPU time."""
+    what, first = job
+    started = time.process_time()
+    filters, corruption = of_worker()
+    source = SynthRef("train")
+    found = []
+    for scene in range(first, first + 10):
+        for traced in source.traced(scene):
+            picture: Any = traced.sample.image
+            if what != "words":
+                assert traced.sample.box is not None
+                picture = mark(picture, traced.sample.box)
+            text = corruption.plant(traced.sample, tell(traced)).text.strip()
+            candidate = Candidate(dataclasses.replace(traced.sample, image="x.png"), text, "official")
+            run_filters(filters, candidate)
+            found.append(candidate)
+    return found, time.process_time() - started
+
+
+@lru_cache
+def of_worker() -> tuple[tuple[Filter, ...], Corruption]:
+    recipe = default_recipe("official")
+    del recipe["near_duplicate"]
+    return build_filters(recipe), Corruption.evenly(0.3)
+
+
+def mark(picture: Any, box: Box) -> Any:
+    """The box on a copy of the picture, as a teacher would see it."""
+    from PIL import ImageDraw
+
+    marked = picture.copy()
+    ImageDraw.Draw(marked).rectangle(tuple(box), outline=(0, 230, 0), width=2)
+    return marked
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ _OTHERS: Final = re.compile(
     r"|besides|except|no|not|none|nothing|nobody)\b",
     re.IGNORECASE,
 )
+_VERB: Final = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|can|could|would|must|may|might|appears?|seems?|stands?|sits?|lies?|looks?|wears?"
+    r"|holds?|shows?|contains?)\b",
+    re.IGNORECASE,
+)
 _DENIED: Final = re.compile(r"\b(?:is|are|was|were|does|do|has|have|can|could)(?:\s+not|n['’]t)\b", re.IGNORECASE)
 _TURN: Final = re.compile(
     r"""\b(?:while|whereas|unlike|although|though|but|than|rather|instead|not|other|others|another|except|after|before
@@ -96,7 +101,8 @@ def _about(sentence: str, names: set[str], *, last: bool) -> Said | None:
     if _DENIED.search(sentence):
         return None
     piece = _until_turn(sentence, skip=0)
-    if names & set(words(piece)) or (last and _GENERAL.match(sentence)):
+    subject = piece[: verb.start()] if (verb := _VERB.search(piece)) else piece
+    if names & set(words(subject)) or (last and _GENERAL.match(sentence)):
         return Said(piece, sentence, concluded=False)
     return None
 

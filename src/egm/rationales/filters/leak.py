@@ -92,6 +92,7 @@ _PROMPT: Final = re.compile(
           |position|solution)
         \s+(?:\w+\s+){{0,3}}?(?:is|was|has|are|were|confirms?|shows?|given|provided)\b
       | \b(?:the|its?|their|these)\s+coordinates?\b
+      | \b(?:image|picture|photo)\s+(?:description|caption)\b
       | \bthe\s+(?:label|answer|solution)\s+(?:key\s+)?(?:tells?|says|shows?|indicates?|confirms?|given|provided)\b
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -160,6 +161,8 @@ _TOLD: Final = (
             "message",
             "user",
             "solution",
+            "description",
+            "caption",
         ),
     ),
 )
