@@ -48,14 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordings", choices=WORDINGS, default="held_out")
     parser.add_argument("--styles", nargs="+", default=list(STYLES))
-    parser.add_argument("--rows", type=int, default=6_000, help="of each style")
+    parser.add_argument("--rows", type=int, default=6_000, help="of each style; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, default=0, help="of what was missed, and of what was wrongly dropped")
     parser.add_argument("--pictures", action="store_true", help="also of pictures that are evaluated on")
     parser.add_argument("--speed", action="store_true", help="also rows a second, in one process and in two")
-    parser.add_argument("--seconds", type=float, default=15, help="for each line of the speed")
+    parser.add_argument("--scenes", type=int, default=1_000, help="for each line of the speed")
     options = parser.parse_args()
-    for style in options.styles:
+    for style in options.styles if options.rows else ():
         measure(style, options)
     if options.pictures:
         measure_pictures()
@@ -147,21 +147,18 @@ def measure_speed(options: Any) -> None:
 
     By the clock, which other programs on the machine slow down, and by the CPU time of all processes together.
     """
-    print(f"\nspeed: rows of style official, {options.seconds:g} s each")
+    print(f"\nspeed: {options.scenes} scenes, style official")
     for what in ("words", "pictures drawn and marked"):
         for processes in (1, 2):
             filters = build_filters({"near_duplicate": {}})
             count, cpu, started, own = 0, 0.0, time.perf_counter(), time.process_time()
             with multiprocessing.Pool(processes) as pool:
-                for candidates, spent in pool.imap(work, ((what, 10 * k) for k in range(400))):
+                for candidates, spent in pool.imap(work, [(what, first) for first in range(0, options.scenes, 10)]):
                     cpu += spent
                     for candidate in candidates:  # in one process, as the verdict on each depends on those before it
                         keep(filters, candidate, run_filters(filters, candidate))
                         count += 1
-                    if time.perf_counter() - started > options.seconds:
-                        break
-                elapsed = time.perf_counter() - started
-                pool.terminate()
+            elapsed = time.perf_counter() - started
             cpu += time.process_time() - own
             print(f"  {what:26s} {processes} worker(s) {count / elapsed:6.0f} rows/s", end="")
             print(f"  {count / cpu:6.0f} rows per second of CPU time")

@@ -29,6 +29,9 @@ _SHOWS: Final = (
     r"|makes?|tells?|confirms?|fits|falls|frames?|captures?|encompasses|outlines?|highlights?|denotes?|identifies|is\s+on"
     r"|lies\s+on|sits\s+on|matches|corresponds|around|is\s+there|is\s+here|reveals?)"
 )
+_POINTS_OUT: Final = (
+    r"(?:shows|indicates|surrounds|encloses|encircles|marks|delimits|outlines|highlights|denotes|identifies|points)"
+)
 _THING: Final = (
     r"(?:it|this|that|object|one|target|item|person|man|woman|region|area|which|what|phrase|words|answer|us)"
 )
@@ -63,6 +66,7 @@ _DRAWN: Final = re.compile(
         (?:box|rectangle|outline|contour|frame|border|bounding|mark(?:er|ing)?|overlay|annotation|lines)(?:e?s)?\b
       | \b(?:the|an?|this|that)\s+(?:\w+\s+)?{_COLOUR}[\s-]+(?:\w+\s+)?{_MARK}(?:\s+\w+){{0,5}}?\s+{_SHOWS}
         (?:\s+\w+){{0,3}}?\s+{_THING}\b
+      | \b(?:the|an?|this|that)\s+(?:\w+\s+)?{_COLOUR}[\s-]+(?:\w+\s+)?{_MARK}\s+(?:\w+ly\s+)?{_POINTS_OUT}\b
       | \b(?:the|an?)\s+{_COLOUR}\s+(?:bounding|overlay|annotation|contour|stroke|marker|marking|mark)\b(?!\s+on\s+the)
       | \b(?:the|this|that)\s+{_TIGHT}(?:\s+(?:in|on)\s+(?:the|this)\s+{_IMAGE})?\s+(?:\w+ly\s+)?{_SHOWS}\b
       | \b(?:box|rectangle|outline|contour)\s+(?:shown|indicated|visible|seen|present|placed|overlaid)\b
