@@ -28,7 +28,7 @@ from egm.datasets.synthetic.rng import Rng
 from egm.rationales.candidate import Candidate
 from egm.rationales.corrupt import WORDINGS, Corruption, Planted, insert, read_wordings
 from egm.rationales.filters import Filter, build_filters, default_recipe, keep, run_filters
-from egm.rationales.synthref import explained, tell
+from egm.rationales.synthref import explained_samples, tell
 
 BAR = 0.95
 STYLES = ("official", "candidates", "amodal")
@@ -106,7 +106,7 @@ def measure(style: str, options: Any) -> None:
 
 def rows(style: str, corruption: Corruption, count: int) -> Iterator[tuple[Candidate, Planted]]:
     innocent = read_wordings(corruption.wordings)["kept"]["innocent"]
-    for sample, text in itertools.islice(explained("train", style=style, seed=corruption.seed), count):
+    for sample, text in itertools.islice(explained_samples("train", style=style, seed=corruption.seed), count):
         planted = corruption.plant(sample, text)
         rng = Rng(f"innocent/{sample.id}")
         if planted.defect is None and rng.chance(0.5):
@@ -128,7 +128,7 @@ def measure_pictures() -> None:
 
     recipe = {"evaluation_picture": {"against": ["synthref/val"], "pixels": True}}
     [check] = build_filters(recipe)
-    train = [sample for sample, _ in itertools.islice(explained("train"), 500)]
+    train = [sample for sample, _ in itertools.islice(explained_samples("train"), 500)]
     found = 0
     held_out = [sample for index in range(150) for sample in SynthRef("val").samples(index)[:1]]
     for k, sample in enumerate(held_out):

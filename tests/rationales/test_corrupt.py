@@ -12,13 +12,13 @@ from egm.errors import RecipeError
 from egm.rationales.candidate import Candidate
 from egm.rationales.corrupt import DEFECTS, WORDINGS, Corruption, read_wordings
 from egm.rationales.filters import build_filters, default_recipe, keep, run_filters
-from egm.rationales.synthref import explained
+from egm.rationales.synthref import explained_samples
 from egm.types import Sample
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[tuple[Sample, str]]:
-    return list(explained("train", scenes=60))
+    return list(explained_samples("train", scenes=60))
 
 
 def test_the_same_seed_plants_the_same_and_another_attempt_draws_anew(rows: list[tuple[Sample, str]]) -> None:
@@ -46,7 +46,7 @@ def test_what_is_planted_is_found_and_what_is_clean_is_kept(style: str, wordings
     found: Counter[str] = Counter()
     canned: set[str | None] = set()
     total = 0
-    for sample, text in explained("train", style=style, scenes=40):
+    for sample, text in explained_samples("train", style=style, scenes=40):
         planted = corruption.plant(sample, text)
         candidate = Candidate(sample, planted.text.strip(), style)
         verdicts = run_filters(filters, candidate)

@@ -13,7 +13,7 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError
 from egm.rationales.candidate import Candidate
 from egm.rationales.filters import build_filters, default_recipe, run_filters
-from egm.rationales.synthref import STYLES, explain, explained
+from egm.rationales.synthref import STYLES, explain_sample, explained_samples
 from egm.types import Sample
 
 BOX = re.compile(r"\((-?\d+),(-?\d+),(-?\d+),(-?\d+)\)")
@@ -21,7 +21,7 @@ BOX = re.compile(r"\((-?\d+),(-?\d+),(-?\d+),(-?\d+)\)")
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, list[tuple[Sample, str]]]:
-    return {style: list(explained("train", style=style, scenes=20)) for style in STYLES}
+    return {style: list(explained_samples("train", style=style, scenes=20)) for style in STYLES}
 
 
 def test_official_is_one_or_two_sentences_of_40_to_60_tokens_without_a_box(
@@ -44,7 +44,7 @@ def test_the_last_box_is_the_true_one(rows: dict[str, list[tuple[Sample, str]]],
 
 
 def test_amodal_says_what_hides_and_how_far_it_goes_on() -> None:
-    for sample, text in explained("test-amodal", style="amodal", scenes=10):
+    for sample, text in explained_samples("test-amodal", style="amodal", scenes=10):
         seen, whole = (tuple(map(int, numbers)) for numbers in BOX.findall(text))
         assert ("is in front of it" in text.lower()) or ("the frame cuts it" in text.lower())
         for edge, before, after in zip(("left", "top", "right", "bottom"), seen, whole, strict=True):
@@ -67,9 +67,9 @@ def test_a_sample_is_explained_by_its_id_and_another_attempt_in_other_words(
 ) -> None:
     for style in STYLES:
         sample, text = rows[style][5]
-        assert explain(replace(sample, image="elsewhere.png"), style) == text
+        assert explain_sample(replace(sample, image="elsewhere.png"), style) == text
     sample = rows["official"][5][0]
-    assert len({explain(sample, "official", attempt) for attempt in range(6)}) > 1
+    assert len({explain_sample(sample, "official", attempt) for attempt in range(6)}) > 1
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_sample_is_explained_by_its_id_and_another_attempt_in_other_words(
 )
 def test_other_data_is_refused(name: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        explain(replace(SynthRef("train").samples(1)[0], id=name, phrase="it"))
+        explain_sample(replace(SynthRef("train").samples(1)[0], id=name, phrase="it"))
 
 
 def test_another_style_is_refused() -> None:
     with pytest.raises(DataError, match=r"no style 'oficial': did you mean 'official'\?"):
-        next(explained(style="oficial"))
+        next(explained_samples(style="oficial"))

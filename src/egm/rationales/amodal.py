@@ -6,7 +6,7 @@ from egm.boxes import Box
 from egm.datasets.synthetic import Traced
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import IntBox, Scene, SceneObject
-from egm.rationales.official import describe, official, place
+from egm.rationales.official import name_all, official, place
 
 _EDGES = ("left", "top", "right", "bottom")
 
@@ -36,7 +36,7 @@ def _hiding(scene: Scene, i: int) -> list[str]:
     whole = Box(*item.whole).to_1000(scene.size)
     in_front = [other for other in scene.objects[i + 1 :] if _meet(other.whole, item.whole)]
     leaves = [edge for edge, out in zip(_EDGES, _outside(item, scene.size), strict=True) if out]
-    causes = [f"the {describe(other)} {place(scene, other)} is in front of it" for other in in_front]
+    causes = [f"the {name_all(other)} {place(scene, other)} is in front of it" for other in in_front]
     causes += [f"the frame cuts it at the {edge}" for edge in leaves]
     if not causes:
         return ["Nothing hides it."]

@@ -50,7 +50,7 @@ def place(scene: Scene, item: SceneObject) -> str:
     return _PLACES[row][column]
 
 
-def describe(item: SceneObject) -> str:
+def name_all(item: SceneObject) -> str:
     """Name everything that is seen of an object, such as "small striped red circle"."""
     return f"{'' if item.size == 'medium' else item.size + ' '}{item.fill} {item.color} {item.shape}"
 
@@ -90,7 +90,7 @@ class _Teller:
             missed = [(name, value) for name, value in trace.program.attributes if getattr(item, name) != value]
             if missed:
                 name, value = missed[0]
-                found.append((len(missed), f"the {describe(item)} {place(self.scene, item)} is not {_a(name, value)}"))
+                found.append((len(missed), f"the {name_all(item)} {place(self.scene, item)} is not {_a(name, value)}"))
         fewest = min((count for count, _ in found), default=0)
         nearest = self.rng.shuffled([text for count, text in found if count == fewest])[:2]
         return "; ".join(nearest).capitalize()
@@ -104,7 +104,7 @@ class _Teller:
 
     def named(self, i: int) -> str:
         item = self.scene.objects[i]
-        return f"the {describe(item)} {place(self.scene, item)}"
+        return f"the {name_all(item)} {place(self.scene, item)}"
 
     def anchor(self, trace: Trace) -> str:
         """Name an anchor by its own phrase's relation, with its place."""

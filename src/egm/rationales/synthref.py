@@ -25,7 +25,7 @@ STYLES: Final = ("official", "amodal", *BOXED_STYLES)
 object and how far it goes on; the others are those of `SynthRef`."""
 
 
-def explain(sample: Sample, style: str = "official", attempt: int = 0) -> str:
+def explain_sample(sample: Sample, style: str = "official", attempt: int = 0) -> str:
     """Word why a SynthRef sample's box is the right one.
 
     Args:
@@ -38,7 +38,7 @@ def explain(sample: Sample, style: str = "official", attempt: int = 0) -> str:
 
     Example:
         >>> sample = SynthRef("val").samples(0)[0]
-        >>> explain(sample)[:44]
+        >>> explain_sample(sample)[:44]
         'The only small orange diamond is the small s'
     """
     _check_style(style)
@@ -52,7 +52,7 @@ def explain(sample: Sample, style: str = "official", attempt: int = 0) -> str:
 
 
 def tell(traced: Traced, style: str = "official", attempt: int = 0) -> str:
-    """Word a question whose execution is known; see `explain`."""
+    """Word a question whose execution is known; see `explain_sample`."""
     sample = traced.sample
     if style in BOXED_STYLES:
         return write_rationale(traced.trace, traced.scene, amodal=sample.amodal, style=style)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def tell(traced: Traced, style: str = "official", attempt: int = 0) -> str:
     return (official if style == "official" else amodal)(traced, rng)
 
 
-def explained(
+def explained_samples(
     split: str = "train", *, style: str = "official", seed: int = 0, scenes: int | None = None
 ) -> Iterator[tuple[Sample, str]]:
     """Yield samples of a split with their rationales, each scene drawn once; see `SynthRef`.

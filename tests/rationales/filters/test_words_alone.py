@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from egm.boxes import Box
 from egm.rationales.candidate import Candidate
-from egm.rationales.filters import Language, Length, Repetition, TeacherFailure, build_filters, default_recipe
+from egm.rationales.filters import Language, Length, RepeatedWords, TeacherFailure, build_filters, default_recipe
 from egm.types import Completion, Sample
 
 Say = Callable[..., Candidate]
@@ -91,7 +91,7 @@ def test_words_are_counted(say: Say) -> None:
     ],
 )
 def test_loops_are_found(say: Say, text: str, keeps: bool) -> None:
-    assert (Repetition().check(say(text)) is None) == keeps
+    assert (RepeatedWords().check(say(text)) is None) == keeps
 
 
 def everything(text: str, phrase: str = "the dog") -> Iterator[str | None]:

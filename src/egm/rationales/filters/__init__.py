@@ -2,7 +2,7 @@
 
 from egm.rationales.filters.base import (
     Filter,
-    Verdict,
+    FilterVerdict,
     build_filters,
     filter_names,
     filter_reasons,
@@ -18,19 +18,19 @@ from egm.rationales.filters.language import Language
 from egm.rationales.filters.leak import Leak
 from egm.rationales.filters.length import Length
 from egm.rationales.filters.near_duplicate import NearDuplicate
-from egm.rationales.filters.repetition import Repetition
+from egm.rationales.filters.repetition import RepeatedWords
 
 __all__ = [
     "Contradiction",
     "EvaluationPicture",
     "Filter",
+    "FilterVerdict",
     "Language",
     "Leak",
     "Length",
     "NearDuplicate",
-    "Repetition",
+    "RepeatedWords",
     "TeacherFailure",
-    "Verdict",
     "build_filters",
     "default_recipe",
     "filter_names",

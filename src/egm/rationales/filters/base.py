@@ -15,7 +15,7 @@ _FILTERS: dict[str, type[Filter]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FilterVerdict:
     """What one filter says of one candidate.
 
     Attributes:
@@ -96,12 +96,12 @@ def build_filters(recipe: Mapping[str, Any]) -> tuple[Filter, ...]:
     return tuple(_build(name, {} if options is None else options) for name, options in recipe.items())
 
 
-def run_filters(filters: Iterable[Filter], candidate: Candidate) -> list[Verdict]:
+def run_filters(filters: Iterable[Filter], candidate: Candidate) -> list[FilterVerdict]:
     """Ask every filter, also after one has spoken against the candidate: reports count all that is wrong."""
-    return [Verdict(each.name, each.check(candidate)) for each in filters]
+    return [FilterVerdict(each.name, each.check(candidate)) for each in filters]
 
 
-def keep(filters: Sequence[Filter], candidate: Candidate, verdicts: Iterable[Verdict]) -> bool:
+def keep(filters: Sequence[Filter], candidate: Candidate, verdicts: Iterable[FilterVerdict]) -> bool:
     """Tell whether no verdict is against a candidate; if so, the filters take notice of it."""
     if not all(verdict.keeps for verdict in verdicts):
         return False

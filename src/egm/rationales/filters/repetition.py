@@ -19,7 +19,7 @@ _WORDS_OF_A_SENTENCE: Final = 3
 
 @register_filter
 @dataclass(frozen=True)
-class Repetition(Filter):
+class RepeatedWords(Filter):
     """Drops loops.
 
     Attributes:
