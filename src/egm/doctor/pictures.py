@@ -123,7 +123,7 @@ def built_in_pictures(names: Sequence[str] | None = None) -> list[Picture]:
 
     Example:
         >>> [picture.image.size for picture in built_in_pictures(["odd-1", "tiny"])]
-        [(224, 288), (60, 48)]
+        [(224, 288), (48, 64)]
     """
     for name in names or ():
         if name not in RECIPES:
