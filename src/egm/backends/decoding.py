@@ -11,6 +11,7 @@ from egm.backends.sampling import row_uniforms, sampler_of
 
 if TYPE_CHECKING:
     from egm.models.decode.decoder import BatchDecoder
+    from egm.models.decode.job import End
     from egm.models.decode.prompt_batch import PromptBatch
 
 
@@ -78,6 +79,7 @@ def decode_groups(
     groups: Sequence[Sequence[Request]],
     settings: GenerationSettings,
     patch: int,
+    ends: Sequence[End],
 ) -> list[GeneratedTokens]:
     """Answer each request of each group.
 
@@ -88,11 +90,13 @@ def decode_groups(
         groups: The requests.
         settings: How tokens are drawn.
         patch: Side of a patch in pixels.
+        ends: What else ends each answer, if anything does.
     """
     requests = [request for group in groups for request in group]
     group_of_row = [number for number, group in enumerate(groups) for _ in group]
     uniforms = row_uniforms(settings, requests, max(max_tokens))
-    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler_of(settings), uniforms, logprobs=True)
+    options: dict[str, Any] = {"logprobs": True, "ends": ends}
+    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler_of(settings), uniforms, **options)
     sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
     return [
         GeneratedTokens(

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.stopping import StopWatch
+from egm.models.decode.repetition import LOOK_EVERY
 from egm.types import mean_if_any
 
 
@@ -251,3 +253,32 @@ class RepetitionStop:
         before = written[:, -1 - longest : -1].flip(1)
         before = pad(before, (0, longest - before.shape[1]), value=-1)  # there is nothing before the first token
         return self._counter(before, written[:, -1]) & (written.shape[1] > self._after)
+
+
+class StopStrings:
+    """A stopping criterion for rows that have come to a stop string; where there is a GPU it looks once in 8 tokens.
+
+    Args:
+        watches: One a row.
+        length: Length of the prompts.
+    """
+
+    def __init__(self, watches: Sequence[StopWatch], length: int) -> None:
+        self._watches, self._length, self._seen = watches, length, length
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - what generate calls with
+        """Tell which rows have ended."""
+        import torch
+
+        every = LOOK_EVERY if input_ids.device.type == "cuda" else 1
+        if input_ids.shape[1] - self._seen < every:
+            return torch.zeros(len(self._watches), dtype=torch.bool, device=input_ids.device)
+        width = input_ids.shape[1]
+        return torch.tensor([end <= width for end in self.ends(input_ids)], device=input_ids.device)
+
+    def ends(self, input_ids: Any) -> list[int]:
+        """Look at the tokens that are new, of shape (rows, length); return how many of each row's are its own."""
+        newest = input_ids[:, self._seen :].tolist()
+        self._seen = input_ids.shape[1]
+        ends = (watch.take(tokens) for watch, tokens in zip(self._watches, newest, strict=True))
+        return [2**31 if end is None else end for end in ends]

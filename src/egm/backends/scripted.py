@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from egm.backends.base import Backend, GenerationSettings, Request
+from egm.backends.stopping import end_text
 from egm.errors import BackendError
 from egm.types import Completion
 
@@ -74,7 +75,8 @@ def completion_of(text: str, request: Request, settings: GenerationSettings) -> 
     r"""Make a text a reply whose tokens are its words.
 
     Where the settings bound the reasoning and the text's is longer, the rest of it gives way to what `Request.cut`
-    writes, and the text goes on from where its own answer says the same: its mind is made up before it is cut.
+    writes, and the text goes on from where its own answer says the same: its mind is made up before it is cut. It ends
+    before a stop string as an engine's does.
 
     Example:
         >>> request = Request([], cut=lambda text: "" if "</think>" in text else " </think> [")
@@ -88,4 +90,5 @@ def completion_of(text: str, request: Request, settings: GenerationSettings) -> 
             answer = text.rpartition("</think>")[2]
             shared = next((forced[at:] for at in range(len(forced)) if forced[at:] in answer), "")
             text = thought + forced + (answer.partition(shared)[2] if shared else answer)
-    return Completion(text, completion_tokens=len(text.split()))
+    ended, finish_reason = end_text(text, "stop", settings, request)
+    return Completion(ended, finish_reason, completion_tokens=len(ended.split()))

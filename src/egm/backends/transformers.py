@@ -17,11 +17,13 @@ from egm.backends.sampling import (
     LogitsProcessors,
     RepetitionStop,
     RowSampler,
+    StopStrings,
     ThinkingBudget,
     TokenTimer,
     group_by_prompt,
     mean_logprobs,
 )
+from egm.backends.stopping import end_text, watch_rows
 from egm.backends.tokens import end_of, finished, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError
@@ -141,7 +143,10 @@ class TransformersBackend(Backend):
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
-        return [self._reply(generated, start) for generated in replies]
+        return [
+            self._reply(generated, settings, request, start)
+            for generated, request in zip(replies, requests, strict=True)
+        ]
 
     @cached_property
     def _decoder(self) -> Any:
@@ -153,7 +158,8 @@ class TransformersBackend(Backend):
         prompts = process_prompts(self.processor, texts, groups, self.module.device)
         max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
-        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch)
+        ends = [watch.take for watch in watch_rows(settings, requests, self._decode, self._stops())]
+        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, ends if settings.stop else [])
 
     def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
         inputs = self._inputs(requests)
@@ -162,15 +168,20 @@ class TransformersBackend(Backend):
         timer = TokenTimer()
         processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
         sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
+        strings = StopStrings(watch_rows(settings, requests, self._decode, self._stops()), length)
         output = self._generate(
             inputs,
             self._config(count),
             logits_processor=[processors.record, processors.ban, *sampler, processors.force],
-            stopping_criteria=[timer, RepetitionStop(processors.budgets, length, self.module.device)],
+            stopping_criteria=[
+                timer,
+                RepetitionStop(processors.budgets, length, self.module.device),
+                *([strings] if settings.stop else []),
+            ],
         )
         stops = self._stops()
         rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
-        ends = [end_of(row, stops) for row in rows]
+        ends = [min(end_of(row, stops), last) for row, last in zip(rows, strings.ends(output), strict=True)]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [
             GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced)
@@ -225,11 +236,14 @@ class TransformersBackend(Backend):
         ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted({int(token) for token in ids if token is not None})
 
-    def _reply(self, generated: GeneratedTokens, start: float) -> Completion:
+    def _reply(
+        self, generated: GeneratedTokens, settings: GenerationSettings, request: Request, start: float
+    ) -> Completion:
         ids, finish_reason = finished(generated.ids, self._stops())
+        text, finish_reason = end_text(self._decode(ids), finish_reason, settings, request)
         whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
-            text=self._decode(ids),
+            text=text,
             finish_reason=finish_reason,
             prompt_tokens=generated.prompt_tokens,
             completion_tokens=len(generated.ids),

@@ -43,6 +43,7 @@ def latency(
     ] = None,
     warmup: Annotated[int, typer.Option(help="Requests before each load that are not measured.")] = 4,
     max_tokens: options.MaxTokens = None,
+    cut_tail: options.CutTail = False,
     warm: Annotated[
         bool, typer.Option("--warm-images/--cold-images", help="One picture for all requests, or each its own.")
     ] = False,
@@ -66,15 +67,16 @@ def latency(
 
     if server is None and model is None:
         raise EgmError("there is nothing to measure: give --server URL, or --model egm-tiny for this process")
+    asking: dict[str, Any] = {"max_tokens": max_tokens, "cut_tail": cut_tail}
     if server is None:
         loops, rates = concurrency or ([] if rate else [1]), rate or []
-        grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, max_tokens=max_tokens)
+        grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, **asking)
     else:
         options.refuse_placement(device, dtype)
         chosen = bool(concurrency or rate)
         loops = concurrency or ([] if chosen else [1, 8, 64])
         rates = rate or ([] if chosen else [2.0, 8.0])
-        grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, max_tokens=max_tokens)
+        grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
     with grounder:
         loads = bench.measure(
             grounder,
@@ -92,6 +94,7 @@ def latency(
             "warmup": warmup,
             "rounds": rounds,
             "max_tokens": grounder.settings.max_new_tokens,
+            "cut_tail": cut_tail,
             "seed": seed,
         }
         results = list(_watched(loads, len(loops) + len(rates)))
@@ -140,7 +143,8 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
     out.print(Text(printable(f"{about['engine']}, model {about['model']}; {versions}")), soft_wrap=True)
     out.print(
         Text(
-            f"{about['images']} images, at most {about['max_tokens']} tokens; of each load so many requests as stand "
+            f"{about['images']} images, at most {about['max_tokens']} tokens"
+            f"{', answers end behind their box' if about['cut_tail'] else ''}; of each load so many requests as stand "
             f"under measured, after {about['warmup']} to warm up; times in seconds"
         ),
         soft_wrap=True,

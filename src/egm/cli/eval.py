@@ -18,14 +18,15 @@ from urllib.parse import urlsplit
 import typer
 
 from egm.cli import options
+from egm.cli import suite as suites
 from egm.cli.embedded import notice
 from egm.cli.printing import console, figure, note, plain_table
 from egm.errors import DataError, EgmError
 from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
-    from egm.backends.base import GenerationSettings
     from egm.codecs import Codec
+    from egm.datasets.dataset import Dataset
     from egm.grounder import Grounder
     from egm.types import Sample
 
@@ -46,11 +47,13 @@ _TIMES = {
 @options.with_settings
 def eval_command(
     datasets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="DATASET...", help="Splits, such as refcoco/val or synthref/val; or files.", show_default=False
+            metavar="[DATASET...]", help="Splits, such as refcoco/val or synthref/val; or files.", show_default=False
         ),
-    ],
+    ] = None,
+    suite: suites.Suite = None,
+    pictures: suites.Pictures = None,
     model: options.Model = None,
     server: options.Server = None,
     codec: options.Codec = None,
@@ -80,6 +83,7 @@ def eval_command(
     *,
     settings: options.Settings,
     prompt: options.Prompt = None,
+    cut_tail: options.CutTail = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     as_json: options.AsJson = False,
@@ -97,9 +101,17 @@ def eval_command(
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
+    datasets = datasets or []
+    suites.check(suite, datasets, pictures=pictures, limit=limit, scenes=scenes)
     if again := next((name for name in datasets if datasets.count(name) > 1), None):
         raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
+    if suite is not None:
+        options.refuse_no_folder(images)
+        where: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
+        for split, dataset in suites.open_suite(suite, pictures=pictures, **where).items():
+            _check_pictures(dataset)
+            splits[split] = dataset
     for name in datasets:
         split, samples = _open(
             name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes, limit=limit
@@ -107,16 +119,18 @@ def eval_command(
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
     if server is not None or script is not None:
         options.refuse_placement(device, dtype)
         reader = get_codec(codec or DEFAULT_CODEC)
         asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
-        grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
+        grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, asking)
     else:
-        grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, asking)
         if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
             print(line, file=sys.stderr)
-    folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
+    names = splits if suite is None else suites.folder_names(suite, pictures)
+    folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
     try:
         with grounder:
             result = evaluate(
@@ -126,10 +140,13 @@ def eval_command(
         print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
     summary = result.summary()
+    summary |= {} if suite is None else suites.facts(summary, splits)
     if as_json:
         print(json.dumps({"folder": str(folder), **summary}))
     else:
         _print(summary, folder)
+    if suite is not None and not as_json and result.stopped is None:
+        suites.print_table(folder)
     for line in run_notes(result.records, result.header.codec["name"]):
         note(line)
     if result.stopped is not None:
@@ -149,12 +166,19 @@ def _open(
         return name, list(_packed(islice(source, limit)))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
-    from egm.datasets.check import is_file
     from egm.datasets.registry import open_dataset
 
     options.refuse_no_folder(images)
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
     dataset = dataset if limit is None else dataset.first(limit)
+    _check_pictures(dataset)
+    return dataset.name, dataset
+
+
+def _check_pictures(dataset: Dataset) -> None:
+    """Refuse a dataset of whose pictures none is there."""
+    from egm.datasets.check import is_file
+
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
         if not any(map(is_file, pictures)):
@@ -162,7 +186,6 @@ def _open(
                 f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
                 "folder that they lie in with --images"
             )
-    return dataset.name, dataset
 
 
 def _packed(samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -202,24 +225,21 @@ def _connect_or_replay(
     model: str | None,
     codec: Codec,
     concurrency: int | None,
-    settings: GenerationSettings,
-    prompt: str | None,
+    asking: Mapping[str, Any],
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.grounder import Grounder
 
     most_at_once = 8 if concurrency is None else concurrency
     if server is not None:
-        grounder = Grounder.connect(
-            server, model, codec=codec, concurrency=most_at_once, settings=settings, prompt=prompt
-        )
+        grounder = Grounder.connect(server, model, codec=codec, concurrency=most_at_once, **asking)
         return grounder, {"server": _place(server)}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
-    backend = read_script(script, asked, votes=settings.votes, model=model or "scripted")
-    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=most_at_once)
+    backend = read_script(script, asked, votes=asking["settings"].votes, model=model or "scripted")
+    grounder = Grounder(backend, codec, batch_size=most_at_once, **asking)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
@@ -238,8 +258,7 @@ def _load(
     device: str,
     dtype: str,
     concurrency: int | None,
-    settings: GenerationSettings,
-    prompt: str | None,
+    asking: Mapping[str, Any],
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
@@ -250,9 +269,7 @@ def _load(
         "tensors": tensors_digest(path),
         "configuration": configuration_digest(path),
     }
-    grounder = Grounder.load(
-        model, codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
-    )
+    grounder = Grounder.load(model, codec=codec, device=device, dtype=dtype, batch_size=concurrency, **asking)
     return grounder, {"device": device, "dtype": dtype, **digests}
 
 
@@ -282,7 +299,7 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         if spread := whole["latency"][name]:
             times.add_row(title, str(spread["n"]), *(figure(spread[share], 3) for share in _SPREAD))
     out = console()
-    out.print(Text(printable(summary["model"])))
+    out.print(Text(printable(", only ".join(filter(None, (summary["model"], summary.get("choice")))))))
     out.print(table)
     if times.row_count:
         out.print(times)

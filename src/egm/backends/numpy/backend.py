@@ -14,6 +14,7 @@ from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
+from egm.backends.stopping import StopWatch, end_text, watch_rows
 from egm.backends.tokens import finished, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
@@ -122,7 +123,11 @@ class NumpyBackend(Backend):
             positions = _positions(len(ids), at, grid)
         cache = self._decoder.cache(len(ids) + limit)
         scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
-        answers = [_PartialAnswer(own, settings, self._decode, self._encode) for own in group]
+        watches = watch_rows(settings, group, self._decode, self._stops)
+        answers = [
+            _PartialAnswer(own, settings, self._decode, self._encode, watch)
+            for own, watch in zip(group, watches, strict=True)
+        ]
         unfinished, place = answers, int(positions.max())
         scores = np.repeat(scores, len(group), axis=0)
         cache = take_rows(cache, [0] * len(group), len(ids))
@@ -140,10 +145,14 @@ class NumpyBackend(Backend):
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
         logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
-        texts = [finished(own.ids, self._stops) for own in answers]
+        ended = [finished(own.ids, self._stops) for own in answers]
+        texts = [
+            end_text(self._decode(ids), finish_reason, settings, own)
+            for own, (ids, finish_reason) in zip(group, ended, strict=True)
+        ]
         return [
             Completion(
-                text=self._decode(ids_of_text),
+                text=text,
                 finish_reason=finish_reason,
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
@@ -152,7 +161,7 @@ class NumpyBackend(Backend):
                 logprob=whole,
                 answer_logprob=answer,
             )
-            for own, (ids_of_text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
+            for own, (text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
         ]
 
     def _encode(self, text: str) -> list[int]:
@@ -185,7 +194,9 @@ class _PartialAnswer:
         settings: GenerationSettings,
         decode: Callable[[Sequence[int]], str],
         encode: Callable[[str], list[int]],
+        watch: StopWatch,
     ) -> None:
+        self.watch = watch
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
         self.budget = ThinkingBudget(settings, request, decode, encode)
         self.ids: list[int] = []
@@ -202,7 +213,7 @@ class _PartialAnswer:
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)
         repeated = len(self.ids) > self.budget.tokens and ends_repeated(self.ids)
-        self.stopped = token in stops or repeated
+        self.stopped = token in stops or repeated or self.watch.take([token]) is not None
         self.seconds = time.perf_counter() - start
 
     def _choose(self, scores: Floats) -> int:

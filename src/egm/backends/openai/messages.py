@@ -113,6 +113,8 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         fields["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
             fields["top_p"] = settings.top_p
+    if settings.stop:
+        fields["stop"] = list(settings.stop)
     if isinstance(request, RemoteRequest) and request.banned_token is not None:
         fields["logit_bias"] = {str(request.banned_token): -100}  # the least that the protocol allows
     extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if prefill else {}

@@ -11,7 +11,7 @@ from typing import Any
 from egm.backends.openai.faults import BrokenReplyError, RefusedReplyError, error_as_text, error_in
 from egm.backends.openai.usage import count_of, read_usage
 from egm.codecs.parsing.refusals import refuses
-from egm.types import Completion, mean_if_any, usual_finish_reason
+from egm.types import STOP_STRING, Completion, mean_if_any, usual_finish_reason
 
 _GIVEN_UP = frozenset(
     [
@@ -39,11 +39,13 @@ class Reply:
 
     Args:
         max_tokens: Most tokens that were asked for.
+        stop: Stop strings that were sent.
 
     Attributes:
         content: Pieces of the answer.
         reasoning: Pieces that the server's reasoning parser moved out of it.
         finish_reason: Why it ended; None while it has not.
+        stopped: Whether the server says that it ended at a stop string, as vLLM and SGLang do.
         usage: Tokens as the server counts them.
         logprobs: Each token with its log-probability, None where the server names the token alone.
         refusal: Pieces of a refusal that stands apart from the answer.
@@ -53,9 +55,11 @@ class Reply:
     """
 
     max_tokens: int
+    stop: Sequence[str] = ()
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     finish_reason: str | None = None
+    stopped: bool = False
     usage: Any = None
     logprobs: list[tuple[str, float | None]] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
@@ -102,6 +106,7 @@ class Reply:
             ]
             if reason := _get(choice, "finish_reason"):
                 self.finish_reason = str(reason)
+                self.stopped = any(_get(choice, name) in self.stop for name in ("stop_reason", "matched_stop"))
         return brought
 
     def add_json(self, data: bytes) -> None:
@@ -146,6 +151,7 @@ class Reply:
             raise BrokenReplyError("it ended without a finish reason")
         self._check_end(self.finish_reason.lower())
         finish_reason, text, said = usual_finish_reason(self.finish_reason), self.text(), "".join(self.content)
+        finish_reason = STOP_STRING if self.stopped and finish_reason == "stop" else finish_reason
         counted = count_of(_get(self.usage, "completion_tokens"))
         if (error := error_as_text(said, counted=bool(counted))) is not None:
             raise error

@@ -14,22 +14,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
+from egm.models.decode.job import DecodedBatch, End, Job
 from egm.models.decode.prompt_batch import PromptBatch
-from egm.models.decode.repetition import ends_repeated
+from egm.models.decode.repetition import LOOK_EVERY
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
 from egm.models.fast.patching import is_patched
 from egm.models.fast.rope_index import position_ids
 from egm.models.find_core import core_of
 
-_SYNC_EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
 _INITIAL_TOKENS = 512  # new tokens that a cache is allocated for at first: most completions end before
 _LAUNCH_BOUND_ROWS = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
 _COMPACT_AT = 0.8  # share of rows still running at which the others are left behind, if no graph is made for so many
@@ -41,24 +39,6 @@ def supports_batch_decoding(model: Any) -> bool:
     """Tell whether a model is one that `BatchDecoder` takes: a dense Qwen3-VL with the fast path on."""
     core = core_of(model)
     return core is not None and is_patched(core.language_model) and model.config.model_type == "qwen3_vl"
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedBatch:
-    """Completions as they come out of a decoder.
-
-    Attributes:
-        ids: Tokens of each, the stop token included.
-        logprobs: The log-probability of each token, at temperature 1 and among all tokens not banned; empty if not
-            asked for.
-        times: When each completion had its last token, on the clock of `time.perf_counter`. On the CPU this is exact.
-            On a GPU the host looks once in 8 tokens, and what lies between is interpolated. Recording graphs, which
-            happens once for each number of rows and length, does not count: the clock stands still.
-    """
-
-    ids: list[list[int]]
-    logprobs: list[list[float]]
-    times: list[float]
 
 
 class BatchDecoder:
@@ -139,6 +119,7 @@ class BatchDecoder:
         *,
         logprobs: bool = False,
         until: Sequence[int] = (),
+        ends: Sequence[End] = (),
     ) -> DecodedBatch:
         """Generate completions, `max_rows` at a time.
 
@@ -151,6 +132,8 @@ class BatchDecoder:
                 belong to the completion and not to its row, so what else is in the batch changes nothing.
             logprobs: Whether to return log-probabilities.
             until: Further tokens that end a completion.
+            ends: What ends each completion beside tokens, asked as often as the host looks; a completion that goes on
+                until then is cut back. None of them, or one a completion.
         """
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
@@ -165,8 +148,9 @@ class BatchDecoder:
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                options = {"logprobs": logprobs, "stop_repeats": self._stop_repeats}
-                job = _Job(policy, answered, max_new_tokens, sampler, row_uniforms, stops, pad=self._pad, **options)
+                options: dict[str, Any] = {"logprobs": logprobs, "stop_repeats": self._stop_repeats, "pad": self._pad}
+                options["ends"] = ends[start : start + rows]
+                job = Job(policy, answered, max_new_tokens, sampler, row_uniforms, stops, **options)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -208,12 +192,13 @@ class BatchDecoder:
             free = (torch.cuda.mem_get_info(self.device)[0] + idle) // 2
         return max(1, free // (length * _token_bytes(policy)))
 
-    def _decode(self, job: _Job, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
+    def _decode(self, job: Job, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
         """Write completions that fit in memory together."""
         state = self._begin(job, prompts)
-        every = _SYNC_EVERY if self.device.type == "cuda" else 1
+        every = LOOK_EVERY if self.device.type == "cuda" else 1
         clock.marks.clear()
         while True:
+            job.end_rows(state)
             ended = state.finished.tolist()  # here the host waits, once in `every` tokens
             clock.mark(job.written)
             # Rows beyond the completions are idle ones, there to fill a number of rows that a graph exists for.
@@ -230,7 +215,7 @@ class BatchDecoder:
         job.save(state)
         return job.collect(clock)
 
-    def _begin(self, job: _Job, prompts: PromptBatch) -> DecodeState:
+    def _begin(self, job: Job, prompts: PromptBatch) -> DecodeState:
         """Read the prompts and sample the first tokens."""
         cache, hidden, start, mask = self._prefill(core_of(job.policy), prompts)
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
@@ -239,7 +224,7 @@ class BatchDecoder:
         state.begin(cache, mask, start, scores, job.which, job.uniforms)
         return state
 
-    def _compact(self, job: _Job, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
+    def _compact(self, job: Job, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
         """Go on with the running rows alone, in a state whose cache is long enough for the goal."""
         job.save(state)  # rows that have ended are not in the next state
         job.alive = [job.alive[row] for row in running]
@@ -257,7 +242,7 @@ class BatchDecoder:
         after.resume(state, running, job.written, uniforms, release=not state.graphs)
         return after
 
-    def _state(self, job: _Job, rows: int, length: int) -> DecodeState:
+    def _state(self, job: Job, rows: int, length: int) -> DecodeState:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
         most = memory // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
@@ -316,60 +301,6 @@ class BatchDecoder:
         # Text goes on behind the largest of the three positions (M-RoPE), which an image may push ahead of the length.
         start = positions.amax(dim=(0, 2)) + 1  # (3, U, P) -> (U,)
         return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
-
-
-class _Job:
-    """Completions to write together, and as far as they are written.
-
-    Attributes:
-        alive: Which completions the rows of the current state are; those left behind have been saved.
-        written: How many tokens those have. The first comes with the prompts.
-    """
-
-    def __init__(
-        self,
-        policy: Any,
-        which: list[int],
-        max_new_tokens: int,
-        sampler: Sampler,
-        uniforms: torch.Tensor | None,
-        stops: tuple[int, ...],
-        *,
-        logprobs: bool,
-        pad: int,
-        stop_repeats: bool,
-    ) -> None:
-        self.policy, self.which, self.max_new_tokens = policy, which, max_new_tokens
-        self.sampler, self.uniforms, self.stops, self.logprobs = sampler, uniforms, stops, logprobs
-        self.stop_repeats = stop_repeats
-        self.alive, self.written = list(range(len(which))), 1
-        device = policy.get_output_embeddings().weight.device
-        self._ids = torch.full((len(which), max_new_tokens), pad, device=device)
-        self._logprobs = torch.zeros((len(which), max_new_tokens if logprobs else 0), device=device)
-
-    def save(self, state: DecodeState) -> None:
-        """Copy what a state has written."""
-        index = torch.tensor(self.alive, device=self._ids.device)
-        ids, logprobs = state.written(len(self.alive), self.written)
-        self._ids[index, : self.written] = ids
-        if logprobs is not None:
-            self._logprobs[index, : self.written] = logprobs
-
-    def collect(self, clock: TokenClock) -> DecodedBatch:
-        """Bring all to the host, each up to its stop token, with the time of its last token."""
-        rows, logprobs = self._ids[:, : self.written].cpu(), self._logprobs[:, : self.written].tolist()
-        ends = torch.isin(rows, torch.tensor(self.stops))
-        # argmax takes the first of equals: the first stop token, which is the last token of its completion.
-        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
-        ids = [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)]
-        if self.stop_repeats:  # such a row went on with padding, which is a stop token: it is none of the row's own
-            lengths = [len(row) - (row[-1] in self.stops and ends_repeated(row[:-1])) for row in ids]
-        counts, times = zip(*clock.marks, strict=True)
-        return DecodedBatch(
-            [row[:length] for row, length in zip(ids, lengths, strict=True)],
-            [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
-            np.interp(lengths, counts, times).tolist(),
-        )
 
 
 def _worth_compacting(state: DecodeState, before: int, running: int) -> bool:
