@@ -97,19 +97,20 @@ def eval_command(
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate
+    from egm.evaluate.suites import open_suite
     from egm.failures import run_notes
 
     if server is not None and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
     datasets = datasets or []
-    suites.check(suite, datasets, pictures=pictures, limit=limit, scenes=scenes)
+    suites.check_source(suite, datasets, pictures=pictures, limit=limit, scenes=scenes)
     if again := next((name for name in datasets if datasets.count(name) > 1), None):
         raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
     if suite is not None:
         options.refuse_no_folder(images)
         where: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
-        for split, dataset in suites.open_suite(suite, pictures=pictures, **where).items():
+        for split, dataset in open_suite(suite, pictures=pictures, **where).items():
             _check_pictures(dataset)
             splits[split] = dataset
     for name in datasets:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from egm.cli.printing import console
 from egm.errors import EgmError
-
-if TYPE_CHECKING:
-    from egm.datasets.dataset import Dataset
 
 Suite = Annotated[
     str | None,
@@ -32,7 +29,7 @@ Pictures = Annotated[
 ]
 
 
-def check(
+def check_source(
     suite: str | None, datasets: Iterable[str], *, pictures: int | None, limit: int | None, scenes: int | None
 ) -> None:
     """Refuse what says twice, or not at all, what is to be evaluated.
@@ -51,13 +48,6 @@ def check(
             "--limit and --scenes take what comes first, and a table's part is to stand for the whole: with --suite "
             "give --pictures"
         )
-
-
-def open_suite(suite: str, **options: Any) -> dict[str, Dataset]:
-    """Open the splits of a suite; options as of `egm.evaluate.suites.open_suite`."""
-    from egm.evaluate import suites
-
-    return suites.open_suite(suite, **options)
 
 
 def facts(summary: Mapping[str, Any], splits: Mapping[str, object]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Choice:
     seed: int
 
     def __str__(self) -> str:
-        return f"the {self.pictures:,} pictures of seed {self.seed}, of {self.whole:,}"
+        pictures = "picture" if self.pictures == 1 else "pictures"
+        return f"the {self.pictures:,} {pictures} of seed {self.seed}, of {self.whole:,}"
 
 
 class SampleSource(Sequence[Sample]):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
-from egm.models.decode.job import DecodedBatch, End, Job
+from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.repetition import LOOK_EVERY
 from egm.models.decode.sampling import Sampler
@@ -150,7 +150,7 @@ class BatchDecoder:
                 answered = [places[prompt] for prompt in chosen]
                 options: dict[str, Any] = {"logprobs": logprobs, "stop_repeats": self._stop_repeats, "pad": self._pad}
                 options["ends"] = ends[start : start + rows]
-                job = Job(policy, answered, max_new_tokens, sampler, row_uniforms, stops, **options)
+                job = DecodeJob(policy, answered, max_new_tokens, sampler, row_uniforms, stops, **options)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -192,7 +192,7 @@ class BatchDecoder:
             free = (torch.cuda.mem_get_info(self.device)[0] + idle) // 2
         return max(1, free // (length * _token_bytes(policy)))
 
-    def _decode(self, job: Job, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
+    def _decode(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
         """Write completions that fit in memory together."""
         state = self._begin(job, prompts)
         every = LOOK_EVERY if self.device.type == "cuda" else 1
@@ -215,7 +215,7 @@ class BatchDecoder:
         job.save(state)
         return job.collect(clock)
 
-    def _begin(self, job: Job, prompts: PromptBatch) -> DecodeState:
+    def _begin(self, job: DecodeJob, prompts: PromptBatch) -> DecodeState:
         """Read the prompts and sample the first tokens."""
         cache, hidden, start, mask = self._prefill(core_of(job.policy), prompts)
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
@@ -224,7 +224,7 @@ class BatchDecoder:
         state.begin(cache, mask, start, scores, job.which, job.uniforms)
         return state
 
-    def _compact(self, job: Job, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
+    def _compact(self, job: DecodeJob, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
         """Go on with the running rows alone, in a state whose cache is long enough for the goal."""
         job.save(state)  # rows that have ended are not in the next state
         job.alive = [job.alive[row] for row in running]
@@ -242,7 +242,7 @@ class BatchDecoder:
         after.resume(state, running, job.written, uniforms, release=not state.graphs)
         return after
 
-    def _state(self, job: Job, rows: int, length: int) -> DecodeState:
+    def _state(self, job: DecodeJob, rows: int, length: int) -> DecodeState:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
         most = memory // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)

@@ -35,7 +35,7 @@ class DecodedBatch:
     times: list[float]
 
 
-class Job:
+class DecodeJob:
     """Completions to write together, and as far as they are written.
 
     Attributes:
