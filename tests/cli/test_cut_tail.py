@@ -44,6 +44,16 @@ def test_the_journal_says_so_and_the_boxes_are_the_same(egm: Egm) -> None:
 
 
 @pytest.mark.usefixtures("script")
+def test_whole_answers_of_a_journal_are_cut_as_they_are_replayed(egm: Egm) -> None:
+    assert egm("eval", *OPTIONS, "--out", "whole").code == 0
+    assert egm("eval", *OPTIONS[:3], "--script", "whole", "--out", "cut", "--cut-tail").code == 0
+    whole, cut = read_journal("whole")[1], read_journal("cut")[1]
+    assert [record.box for record in cut] == [record.box for record in whole]
+    assert {record.text for record in cut} == {TEXT.rpartition('"label"')[0]}
+    assert {(record.finish_reason, record.completion_tokens) for record in cut} == {("stop_string", None)}
+
+
+@pytest.mark.usefixtures("script")
 def test_another_choice_is_another_run_and_journals_from_before_had_made_none(egm: Egm) -> None:
     assert egm("eval", *OPTIONS, "--out", "run").code == 0
     journal = Path("run/journal.jsonl")

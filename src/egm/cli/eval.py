@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import typer
 
 from egm.cli import options
 from egm.cli import suite as suites
-from egm.cli.embedded import notice
+from egm.cli.embedded import dataset_notice
 from egm.cli.printing import console, figure, note, plain_table
 from egm.cli.served import about, refuse_two_servers, served_grounder
 from egm.errors import DataError, EgmError
@@ -144,7 +143,7 @@ def eval_command(
             grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, asking)
         stack.enter_context(grounder)
         here = server is None and script is None and grounder.backend.model == "egm-tiny"
-        if here and (line := _notice(splits.values())) is not None:
+        if here and (line := dataset_notice(splits.values())) is not None:
             print(line, file=sys.stderr)
         names = splits if suite is None else suites.folder_names(suite, pictures)
         folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
@@ -223,16 +222,6 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     from egm.datasets.dataset import Dataset
 
     return samples.annotations() if isinstance(samples, Dataset) else samples
-
-
-def _notice(splits: Iterable[Iterable[Sample]]) -> str | None:
-    """What is to be said before egm-tiny is asked about data that is not made here: a few rows tell."""
-    from egm.datasets.dataset import Dataset
-
-    foreign = (split for split in splits if isinstance(split, Dataset) and split.kind != "SynthRef")
-    rows = [row for split in foreign for row in islice(split.annotations(), 20)]
-    pictures = [os.fspath(row.image) if isinstance(row.image, str | os.PathLike) else "" for row in rows]
-    return notice(pictures, [row.phrase for row in rows])
 
 
 def _connect_or_replay(

@@ -44,6 +44,12 @@ def test_the_stop_string_is_sent_and_the_box_is_read(stream: bool) -> None:
     assert result.text == CUT
 
 
+def test_a_server_that_leaves_the_stop_string_in_the_text() -> None:
+    result, asked = ask(say(CUT + '"label"'))
+    assert (result.box, result.tail_cut, result.repairs, len(asked)) == (BOX, True, (), 1)
+    assert result.text == CUT
+
+
 def test_a_parsed_reasoning_is_one_too() -> None:
     parts = Play(({"reasoning_content": "So."}, {"content": CUT.partition("</think>\n\n")[2]}))
     result, _ = ask(parts)
