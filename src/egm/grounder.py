@@ -14,6 +14,7 @@ from egm.backends.base import Backend, GenerationSettings, Request
 from egm.backends.remote import RemoteBackend, Rounds, in_order
 from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.codecs.registry import check_family as check_family
+from egm.codecs.registry import check_tail
 from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
@@ -75,9 +76,8 @@ class Grounder:
         self.owns_backend = owns_backend
         self.settings = settings or GenerationSettings()
         self.prompt = prompt
-        if cut_tail and not codec.tail_stops:
-            raise EgmError(f"codec {codec.name!r} has answers that end with their box: leave cut_tail (--cut-tail) out")
         if cut_tail:
+            check_tail(codec)
             self.settings = replace(self.settings, stop=codec.tail_stops)
         if self.settings.thinking_budget is not None and not backend.thinking_budgets:
             raise EgmError(

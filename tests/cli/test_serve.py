@@ -242,6 +242,8 @@ def test_one_engine_answers_all_splits_of_a_suite_and_is_asked_to_leave_the_tail
         (tmp_path / f"{split.replace('/', '_')}.json").write_text(json.dumps([row]))
     data = ("--data-root", ".", "--images", ".", "--allow-partial")
     command = ("eval", "--suite", "refcoco", *data, "--serve", "sglang", "--model", folder, "--out", "run")
+    check(egm(*command, "--cut-tail", "--codec", "internvl"), "leave cut_tail (--cut-tail) out")
+    assert not (tmp_path / "started").exists()
     before = set(descendants(os.getpid()))
     outcome = egm(*command, "--cut-tail")
     assert outcome.code == 0, outcome.err

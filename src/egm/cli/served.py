@@ -43,6 +43,7 @@ def served_grounder(
     codec: str | None,
     settings: GenerationSettings | None,
     prompt: str | None = None,
+    cut_tail: bool = False,
     **options: Any,
 ) -> Iterator[tuple[Grounder, RunningServer]]:
     """Serve a model on a free port while a command runs, say so on standard error, and ask it.
@@ -57,6 +58,7 @@ def served_grounder(
         settings: How text is generated; None is greedy. An answer is kept within what the context has room for, since
             engines refuse to be asked for more.
         prompt: The codec's prompt style.
+        cut_tail: Whether answers end behind their box; a codec for which they cannot is refused before the start.
         **options: What else `Grounder.connect` takes.
 
     Yields:
@@ -64,8 +66,15 @@ def served_grounder(
     """
     from egm.backends.base import GenerationSettings
     from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
+    from egm.codecs import get_codec
+    from egm.codecs.registry import check_tail
     from egm.grounder import Grounder
     from egm.serve import serve
+
+    def planned(plan: Plan, log: Path) -> None:
+        if cut_tail:
+            check_tail(get_codec(codec or plan.model.codec))
+        announce(plan, log)
 
     if settings is None:
         usual = GenerationSettings()
@@ -73,7 +82,7 @@ def served_grounder(
     with (
         watched() as waiting,
         serve(
-            model or "egm-tiny", engine, aim=aim, device=device, dtype=dtype, planned=announce, waiting=waiting
+            model or "egm-tiny", engine, aim=aim, device=device, dtype=dtype, planned=planned, waiting=waiting
         ) as server,
     ):
         waiting(0.0, "")
@@ -86,6 +95,7 @@ def served_grounder(
             codec=codec or server.codec,
             settings=settings,
             prompt=prompt,
+            cut_tail=cut_tail,
             api_key=server.key or "none",
             **options,
         ) as grounder:
