@@ -33,9 +33,9 @@ class Request:
         continue_final_message: Whether the last message is how the answer begins, for the model to go on with, and not
             an answer of before.
         banned_token: A token that the model may not choose, if any.
-        on_text: Called with each piece of the text as it is written, also with none where a token makes no character
-            yet; the answer ends there once it returns True. A backend that cannot tell its text before the end never
-            calls it (`Backend.streams`), and what is written last may be in the completion alone.
+        on_text: Called with each piece of the text as it is written, up to a stop string, also with none where a token
+            makes no character yet; the answer ends there once it returns True. A backend that cannot tell its text
+            before the end never calls it (`Backend.streams`), and what is written last may be in the completion alone.
         ends: Where stop strings are set: whether a text may end before one. True if its answer is there, False if it
             has broken off before that, None if it shows no sign of having broken off, as one that ended by itself does
             not. Without it, a text ends before the first stop string.
@@ -209,7 +209,7 @@ class Backend(ABC):
         thinking_budgets: Whether it keeps a thinking budget (`Request.cut`); one that does not is never given any.
         batches: Whether it computes the requests of a call together. One that answers them one after the other gains
             nothing from being given several, and can be timed with one alone.
-        streams: Whether it calls `Request.on_text`. One that does not ends no answer before its time either.
+        streams: Whether it calls `Request.on_text`. One that does not cannot be told to end an answer either.
         context: Most tokens of a prompt and its answer together; None where that is not known.
     """
 
