@@ -12,7 +12,6 @@ from typing import Any
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.stopping import StopStrings
 from egm.backends.tokens import finished
-from egm.models.decode.repetition import LOOK_EVERY
 from egm.types import STOP_STRING
 
 
@@ -136,15 +135,14 @@ def watch_rows(
 
 
 class WatchStop:
-    """A stopping criterion of transformers for rows that their watches end; on a GPU it looks once in 8 tokens.
+    """A stopping criterion of transformers for rows that their watches end; its `generate` waits for each token anyway.
 
     Args:
         watches: One a row.
-        length: Length of the prompts.
     """
 
-    def __init__(self, watches: Sequence[TextWatch], length: int) -> None:
-        self._watches, self._seen = watches, length
+    def __init__(self, watches: Sequence[TextWatch]) -> None:
+        self._watches = watches
         self._acts = any(watch.acts for watch in watches)
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - what generate calls with
@@ -153,14 +151,6 @@ class WatchStop:
 
         if not self._acts:
             return torch.zeros(len(self._watches), dtype=torch.bool, device=input_ids.device)
-        every = LOOK_EVERY if input_ids.device.type == "cuda" else 1
-        if input_ids.shape[1] - self._seen >= every:
-            self.look(input_ids)
-        return torch.tensor([watch.end is not None for watch in self._watches], device=input_ids.device)
-
-    def look(self, input_ids: Any) -> None:
-        """Give the watches what is new of the rows, of shape (rows, length)."""
-        if self._acts:
-            for watch, tokens in zip(self._watches, input_ids[:, self._seen :].tolist(), strict=True):
-                watch.take(tokens)
-        self._seen = input_ids.shape[1]
+        newest = input_ids[:, -1:].tolist()
+        ends = [watch.take(tokens) for watch, tokens in zip(self._watches, newest, strict=True)]
+        return torch.tensor([end is not None for end in ends], device=input_ids.device)

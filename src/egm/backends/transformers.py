@@ -171,7 +171,7 @@ class TransformersBackend(Backend):
         timer = TokenTimer()
         processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
         sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
-        watch = WatchStop(watches, length)
+        watch = WatchStop(watches)
         output = self._generate(
             inputs,
             self._config(count),
@@ -180,7 +180,6 @@ class TransformersBackend(Backend):
         )
         stops = self._stops()
         rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
-        watch.look(output)
         ends = [own.end or end_of(row, stops) for row, own in zip(rows, watches, strict=True)]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [

@@ -21,13 +21,13 @@ import torch
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
 from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.prompt_batch import PromptBatch
-from egm.models.decode.repetition import LOOK_EVERY
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
 from egm.models.fast.patching import is_patched
 from egm.models.fast.rope_index import position_ids
 from egm.models.find_core import core_of
 
+_SYNC_EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
 _INITIAL_TOKENS = 512  # new tokens that a cache is allocated for at first: most completions end before
 _LAUNCH_BOUND_ROWS = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
 _COMPACT_AT = 0.8  # share of rows still running at which the others are left behind, if no graph is made for so many
@@ -195,7 +195,7 @@ class BatchDecoder:
     def _decode(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
         """Write completions that fit in memory together."""
         state = self._begin(job, prompts)
-        every = LOOK_EVERY if self.device.type == "cuda" else 1
+        every = _SYNC_EVERY if self.device.type == "cuda" else 1
         clock.marks.clear()
         while True:
             ended = state.finished.tolist()  # here the host waits, once in `every` tokens
