@@ -33,6 +33,31 @@ def refuse_two_servers(engine: str | None, aim: str | None, server: str | None) 
 
 
 @contextmanager
+def started(model: str | None, engine: str, aim: str | None, *, device: str, dtype: str) -> Iterator[RunningServer]:
+    """Serve a model on a free port while a command runs, and say so on standard error.
+
+    Args:
+        model: What to serve; None takes egm-tiny.
+        engine: By what.
+        aim: For what.
+        device: Where transformers and our own server compute.
+        dtype: Type that is computed in.
+
+    Yields:
+        The server.
+    """
+    from egm.serve import serve
+
+    name = model or "egm-tiny"
+    with (
+        watched() as waiting,
+        serve(name, engine, aim=aim, device=device, dtype=dtype, planned=announce, waiting=waiting) as server,
+    ):
+        waiting(0.0, "")
+        yield server
+
+
+@contextmanager
 def served_grounder(
     model: str | None,
     engine: str,
@@ -65,18 +90,11 @@ def served_grounder(
     from egm.backends.base import GenerationSettings
     from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
     from egm.grounder import Grounder
-    from egm.serve import serve
 
     if settings is None:
         usual = GenerationSettings()
         settings = replace(usual, max_new_tokens=EMBEDDED_MAX_NEW_TOKENS) if model in (None, EMBEDDED) else usual
-    with (
-        watched() as waiting,
-        serve(
-            model or "egm-tiny", engine, aim=aim, device=device, dtype=dtype, planned=announce, waiting=waiting
-        ) as server,
-    ):
-        waiting(0.0, "")
+    with started(model, engine, aim, device=device, dtype=dtype) as server:
         if settings.max_new_tokens > server.room:
             note(f"answers end after {server.room} tokens: the context has no room for {settings.max_new_tokens}")
             settings = replace(settings, max_new_tokens=server.room)
