@@ -76,7 +76,8 @@ def test_what_a_version_does_not_know_is_not_sent(install: Install, folder: Path
     assert option(plan_server(str(folder), "sglang", speculation=True), "--speculative-algorithm") == "NGRAM"
 
 
-def test_aims_of_vllm(install: Install, folder: Path) -> None:
+def test_aims_of_vllm(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     files = {"engine/arg_utils.py": "performance-mode", "config/compilation.py": "cudagraph_mm_encoder"}
     package = install("vllm", "0.26.0", **files, **{"utils/torch_utils.py": 'os.environ["OMP_NUM_THREADS"]'})
     latency, throughput, memory = (
