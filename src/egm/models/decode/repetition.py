@@ -8,6 +8,8 @@ REPEATED: Final = 256
 """So many tokens at the end of a row repeat."""
 LONGEST_BLOCK: Final = 64
 """The block that they repeat has at most so many tokens, so that it stands there at least four times."""
+LOOK_EVERY: Final = 8
+"""So many steps after which the host waits for a GPU, to see which rows have ended."""
 
 
 def ends_repeated(ids: list[int]) -> bool:
