@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,44 @@ def refuse_two_servers(engine: str | None, aim: str | None, server: str | None) 
         raise EgmError("--serve starts a server, and --server names one that is there: give one of them")
     if engine is None and aim is not None:
         raise EgmError("--aim is for a server that this command starts: give --serve too, or leave it out")
+
+
+@contextmanager
+def started(
+    model: str | None,
+    engine: str,
+    aim: str | None,
+    *,
+    device: str,
+    dtype: str,
+    check: Callable[[Plan], None] = lambda plan: None,
+) -> Iterator[RunningServer]:
+    """Serve a model on a free port while a command runs, and say so on standard error.
+
+    Args:
+        model: What to serve; None takes egm-tiny.
+        engine: By what.
+        aim: For what.
+        device: Where transformers and our own server compute.
+        dtype: Type that is computed in.
+        check: Raises before the start if that is not to be.
+
+    Yields:
+        The server.
+    """
+    from egm.serve import serve
+
+    def planned(plan: Plan, log: Path) -> None:
+        check(plan)
+        announce(plan, log)
+
+    name = model or "egm-tiny"
+    with (
+        watched() as waiting,
+        serve(name, engine, aim=aim, device=device, dtype=dtype, planned=planned, waiting=waiting) as server,
+    ):
+        waiting(0.0, "")
+        yield server
 
 
 @contextmanager
@@ -69,23 +107,15 @@ def served_grounder(
     from egm.codecs import get_codec
     from egm.codecs.registry import check_tail
     from egm.grounder import Grounder
-    from egm.serve import serve
 
-    def planned(plan: Plan, log: Path) -> None:
+    def check(plan: Plan) -> None:
         if cut_tail:
             check_tail(get_codec(codec or plan.model.codec))
-        announce(plan, log)
 
     if settings is None:
         usual = GenerationSettings()
         settings = replace(usual, max_new_tokens=EMBEDDED_MAX_NEW_TOKENS) if model in (None, EMBEDDED) else usual
-    with (
-        watched() as waiting,
-        serve(
-            model or "egm-tiny", engine, aim=aim, device=device, dtype=dtype, planned=planned, waiting=waiting
-        ) as server,
-    ):
-        waiting(0.0, "")
+    with started(model, engine, aim, device=device, dtype=dtype, check=check) as server:
         if settings.max_new_tokens > server.room:
             note(f"answers end after {server.room} tokens: the context has no room for {settings.max_new_tokens}")
             settings = replace(settings, max_new_tokens=server.room)
