@@ -40,7 +40,7 @@ def started(
     *,
     device: str,
     dtype: str,
-    check: Callable[[Plan], None] = lambda plan: None,
+    check: Callable[[Plan], None] = lambda _: None,
 ) -> Iterator[RunningServer]:
     """Serve a model on a free port while a command runs, and say so on standard error.
 
