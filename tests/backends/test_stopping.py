@@ -125,7 +125,10 @@ def test_only_when_a_stop_string_may_end_is_anything_decoded() -> None:
     watch.take([0, 1] * 5000)
     assert lengths == [1, 1]  # each kind of token once
     assert watch.take([2]) == 10_001
-    assert watch.finish([0, 1] * 5000 + [2]) == ("ab" * 4999 + "a", STOP_STRING)
+    row, ended = [0, 1] * 5000 + [2], {"text": "ab" * 4999 + "a", "finish_reason": STOP_STRING, "stop_reason": "b."}
+    assert watch.finish(row) == ended
+    # A row that its own limit cut off before, while others went on.
+    assert watch.finish(row[:-3]) == {"text": "ab" * 4999, "finish_reason": "repeated"}
 
 
 LETTERS = st.text("ab", max_size=12)

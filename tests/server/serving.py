@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from PIL.Image import Image
@@ -87,10 +88,13 @@ class Typist(Backend):
                     ended[place] = watches[place].take(row[-1:]) is not None
             if all(ended):
                 break
+        replies = [
+            Completion(**watch.finish(row), prompt_tokens=7, completion_tokens=len(row))
+            for row, watch in zip(rows, watches, strict=True)
+        ]
         return [
-            Completion(text, reason if own else self.finish_reason, 7, len(row), stop_reason=watch.stop_reason)
-            for row, own, watch in zip(rows, ended, watches, strict=True)
-            for text, reason in [watch.finish(row)]
+            reply if own else replace(reply, finish_reason=self.finish_reason)
+            for reply, own in zip(replies, ended, strict=True)
         ]
 
     def _decode(self, ids: Sequence[int]) -> str:

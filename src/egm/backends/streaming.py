@@ -76,11 +76,6 @@ class TextWatch:
         self.acts = self._tell is not None or bool(settings.stop)
         self.end: int | None = None
 
-    @property
-    def stop_reason(self) -> str | None:
-        """The stop string that ended the row, if one did."""
-        return self._stops.found
-
     def take(self, tokens: Sequence[int]) -> int | None:
         """Take the next tokens of the row, and tell the listener what they complete; return `end`."""
         if not self.acts or self._over:
@@ -102,14 +97,18 @@ class TextWatch:
             self.end, self._over = self._count, True
         return self.end
 
-    def finish(self, ids: Sequence[int]) -> tuple[str, str]:
-        """Return the text of the row, whose tokens these are, and its finish reason."""
+    def finish(self, ids: Sequence[int]) -> dict[str, Any]:
+        """Return text, finish reason and stop string of the row, whose tokens these are, as fields of a `Completion`.
+
+        A row that was written beyond a limit of its own, beside others with more room, has fewer than were watched.
+        """
         if self.acts:
             self._look()
-        if self._stops.found is not None:
-            return self._stops.text, STOP_STRING
-        own, finish_reason = finished(ids, self._end_tokens, ended=self.end is not None)
-        return self._decode(own), finish_reason
+        beyond = self.end is not None and self.end > len(ids)
+        if self._stops.found is not None and not beyond:
+            return {"text": self._stops.text, "finish_reason": STOP_STRING, "stop_reason": self._stops.found}
+        own, finish_reason = finished(ids, self._end_tokens, ended=self.end is not None and not beyond)
+        return {"text": self._decode(own), "finish_reason": finish_reason}
 
     def _look(self) -> str:
         piece = self._stops.add(self._pieces.add(self._new))

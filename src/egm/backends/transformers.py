@@ -251,12 +251,9 @@ class TransformersBackend(Backend):
         return sorted({int(token) for token in ids if token is not None})
 
     def _reply(self, generated: GeneratedTokens, watch: TextWatch, start: float) -> Completion:
-        text, finish_reason = watch.finish(generated.ids)
         whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
-            text=text,
-            finish_reason=finish_reason,
-            stop_reason=watch.stop_reason,
+            **watch.finish(generated.ids),
             prompt_tokens=generated.prompt_tokens,
             completion_tokens=len(generated.ids),
             seconds=generated.time - start,

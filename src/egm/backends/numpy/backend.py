@@ -165,12 +165,9 @@ class NumpyBackend(Backend):
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
         logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
-        texts = [own.watch.finish(own.ids) for own in answers]
         return [
             Completion(
-                text=text,
-                finish_reason=finish_reason,
-                stop_reason=own.watch.stop_reason,
+                **own.watch.finish(own.ids),
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
@@ -178,7 +175,7 @@ class NumpyBackend(Backend):
                 logprob=whole,
                 answer_logprob=answer,
             )
-            for own, (text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
+            for own, (whole, answer) in zip(answers, logprobs, strict=True)
         ]
 
     def _render(self, messages: list[Message], begin: bool) -> str:
