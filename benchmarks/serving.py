@@ -225,8 +225,8 @@ async def measure(server: RunningServer, seed: int, pictures: int) -> dict[str, 
                 row[f"{order}_order"], row[f"{order}_cached"], _ = await client.rate(asked, LONG, 64)
         if pictures:
             _, found, replies = await client.rate(asked_in(client.questions(pictures), 64), 8, 16)
-            most = max(reply.cached / reply.prompt for reply in replies)  # engines keep whole blocks of tokens
-            row["hits"] = {"pictures": pictures, "found": found, "possible": (1 - 1 / len(PHRASES)) * most}
+            kept = max(reply.cached / reply.prompt for reply in replies)  # engines keep whole blocks of tokens
+            row["hits"] = {"pictures": pictures, "found": found, "possible": (1 - 1 / len(PHRASES)) * kept}
     return row
 
 
