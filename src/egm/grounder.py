@@ -135,6 +135,7 @@ class Grounder:
             batch_size = 8 if backend.batches else 1
         with _closed_on_error(backend):
             reader = codec_for(checkpoint.model_type, backend.prompt) if reader is None else reader
+            settings = backend.usual_settings() if settings is None else settings
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
             return cls(backend, reader, batch_size=batch_size, owns_backend=True, **asked)
 
@@ -159,7 +160,7 @@ class Grounder:
             codec: How the model is asked and read, which a server does not tell: a codec or its name, such as
                 "qwen3_vl_instruct" for a Qwen3-VL that does not think first.
             concurrency: Most requests under way at once.
-            settings: How text is generated; greedy by default.
+            settings: How text is generated; greedy by default, with answers that the server's context has room for.
             prompt: The codec's prompt style; None takes its default.
             cut_tail: See `Grounder`.
             **options: What else `egm.backends.openai.backend.OpenAIBackend` takes, such as `api_key`.
@@ -172,6 +173,7 @@ class Grounder:
         reader = get_codec(codec) if isinstance(codec, str) else codec
         backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
         with _closed_on_error(backend):
+            settings = backend.usual_settings() if settings is None else settings
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
             return cls(backend, reader, batch_size=concurrency, owns_backend=True, **asked)
 
