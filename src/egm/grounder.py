@@ -135,7 +135,6 @@ class Grounder:
             batch_size = 8 if backend.batches else 1
         with _closed_on_error(backend):
             reader = codec_for(checkpoint.model_type, backend.prompt) if reader is None else reader
-            settings = backend.usual_settings() if settings is None else settings
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
             return cls(backend, reader, batch_size=batch_size, owns_backend=True, **asked)
 
