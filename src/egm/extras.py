@@ -20,6 +20,7 @@ EXTRAS: Final = {
     "transformers": "torch",
     "accelerate": "torch",
     "datasets": "train",
+    "datasketch": "rationales",
     "peft": "train",
     "trl": "train",
 }
