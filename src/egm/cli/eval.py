@@ -113,7 +113,7 @@ def eval_command(
         asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
         grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
     else:
-        grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+        grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
         if grounder.backend.model == "egm-tiny" and (line := _notice(splits.values())) is not None:
             print(line, file=sys.stderr)
     folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
@@ -212,7 +212,7 @@ def _connect_or_replay(
         grounder = Grounder.connect(
             server, model, codec=codec, concurrency=most_at_once, settings=settings, prompt=prompt
         )
-        return grounder, {"server": _place(server)}
+        return grounder, {"server": server_place(server)}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
@@ -223,7 +223,7 @@ def _connect_or_replay(
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
-def _place(server: str) -> str:
+def server_place(server: str) -> str:
     """Which server it is, for a run to go on with: on this machine, ports change from start to start."""
     from egm.backends.openai.connection import server_url
 
@@ -232,7 +232,7 @@ def _place(server: str) -> str:
     return ("this machine" if loopback else parts.netloc.lower()) + parts.path
 
 
-def _load(
+def load_model(
     model: str,
     codec: str | None,
     device: str,
