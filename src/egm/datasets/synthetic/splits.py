@@ -61,6 +61,21 @@ TRAINING = tuple(name for name, split in SPLITS.items() if split.scenes is None)
 _HIDDEN = 92  # percent seen below which an object counts as partly hidden
 
 
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A question with its proof.
+
+    Attributes:
+        sample: The question.
+        trace: How its phrase is executed.
+        scene: What it is executed on.
+    """
+
+    sample: Sample
+    trace: Trace
+    scene: Scene
+
+
 class SynthRef:
     """Questions about synthetic scenes, up to four a scene; the same arguments give the same bytes everywhere.
 
@@ -108,15 +123,19 @@ class SynthRef:
 
     def samples(self, index: int) -> list[Sample]:
         """Make the questions about scene number `index`: up to `phrases`, all about one picture."""
+        return [traced.sample for traced in self.traced(index)]
+
+    def traced(self, index: int) -> list[Traced]:
+        """Make the same questions with their executions, for other words than a rationale style's own."""
         from PIL import Image
 
         scene, rng = self._scene(index)
         image = Image.fromarray(scene.pixels)
-        questions: dict[str, Sample] = {}
+        questions: dict[str, Traced] = {}
         for k in range(self.phrases):
-            sample = self._question(rng, scene, f"synthref{VERSION}/{self.split}/{self.seed}/{index}/{k}", image)
-            if sample is not None:
-                questions.setdefault(sample.phrase, sample)
+            traced = self._question(rng, scene, f"synthref{VERSION}/{self.split}/{self.seed}/{index}/{k}", image)
+            if traced is not None:
+                questions.setdefault(traced.sample.phrase, traced)
         return list(questions.values())
 
     def __iter__(self) -> Iterator[Sample]:
@@ -128,7 +147,7 @@ class SynthRef:
         rng = Rng(f"synthref{VERSION}/{self.split}/{self.seed}/{index}")
         return make_scene(rng, held_out=rng.chance(self.spec.held_out)), rng
 
-    def _question(self, rng: Rng, scene: Scene, name: str, image: Any) -> Sample | None:
+    def _question(self, rng: Rng, scene: Scene, name: str, image: Any) -> Traced | None:
         spec = self.spec
         amodal = rng.chance(spec.amodal)
         hidden = [i for i, item in enumerate(scene.objects) if item.seen < _HIDDEN]
@@ -144,7 +163,7 @@ class SynthRef:
             complexity = rng.weighted(tuple(enumerate(spec.complexity)))
             trace = sample_program(rng, scene, rng.choice(pool), complexity)
             if trace is not None:
-                return self._sample(rng, scene, trace, name, image, amodal=amodal)
+                return Traced(self._sample(rng, scene, trace, name, image, amodal=amodal), trace, scene)
         return None
 
     def _sample(self, rng: Rng, scene: Scene, trace: Trace, name: str, image: Any, *, amodal: bool) -> Sample:
