@@ -174,10 +174,11 @@ def convert(
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, as COCO JSON, or for other trainers.
 
-    Parquet holds the question of --codec, and the conversations of other trainers its question and its answer. Pictures are not copied: names stay relative to --images, or as they were; in
-    parquet they are absolute, and the pictures have to be there. Those inside a file, as lmms-lab's, are
-    saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
-    side no word tells, as at "2 o'clock", are left out.
+    Parquet holds the question of --codec, and the conversations of other trainers its question and its answer.
+    Pictures are not copied: names stay relative to --images, or as they were; in parquet they are absolute, and the
+    pictures have to be there. Those inside a file, as lmms-lab's, are saved to --pictures, and named relative to it.
+    Mirrored copies exchange left and right in the phrase; samples whose side no word tells, as at "2 o'clock", are
+    left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
     from egm.datasets.convert import ENDINGS, save_pictures
@@ -185,7 +186,9 @@ def convert(
     if kind is None:
         kind = next((name for name, ending in ENDINGS.items() if out.suffix == ending), None)
     if kind is None:
-        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(ENDINGS.values()))}")
+        raise DataError(
+            f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(ENDINGS.values()))}"
+        )
     if out.exists() and not force:
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:

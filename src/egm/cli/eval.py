@@ -241,6 +241,7 @@ def load_model(
     settings: GenerationSettings,
     prompt: str | None,
 ) -> tuple[Grounder, dict[str, Any]]:
+    """Load a model into this process; also what decides its answers, for a run to be gone on with."""
     from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
 

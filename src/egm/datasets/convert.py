@@ -34,8 +34,8 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
         dataset: The samples. Image names are written relative to its root if it has one; in parquet they are absolute,
             since verl opens them from wherever its workers run.
         path: The file. Its folder is made if need be.
-        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; `coco`; or the
-            conversations of `qwen-vl-finetune`, `llama-factory` or `ms-swift`.
+        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; `coco`; or
+            the conversations of `qwen-vl-finetune`, `llama-factory` or `ms-swift`.
         codec: Whose question parquet and conversations hold, and whose answer these; that of `DEFAULT_CODEC` if not
             given.
 

@@ -112,7 +112,7 @@ def _open_rows(
 def _with_codec(rows: Iterable[tuple[str, Row | DataError]], codec: str) -> Iterator[tuple[str, Row | DataError]]:
     """Say the codec of conversations in each row that does not say it itself."""
     for where, row in rows:
-        if isinstance(row, DataError) or "conversations" not in row and "messages" not in row:
+        if isinstance(row, DataError) or ("conversations" not in row and "messages" not in row):
             yield where, row
         else:
             yield where, {CODEC_KEY: codec, **row}

@@ -110,9 +110,13 @@ def _cost(run: RationaleRun) -> str:
     spending = run.tally.spending
     if not spending.tokens:
         return f"{spending.calls:,} calls, which took no tokens."
-    text = f"{spending.calls:,} calls: {cost_text(spending)} ({spending.prompt:,} read, {spending.completion:,} written)."
+    text = (
+        f"{spending.calls:,} calls: {cost_text(spending)} ({spending.prompt:,} read, {spending.completion:,} written)."
+    )
     if spending.uncounted:
-        text += f" The server did not count {spending.uncounted:,} of them: the most that they may have taken is counted."
+        text += (
+            f" The server did not count {spending.uncounted:,} of them: the most that they may have taken is counted."
+        )
     return text
 
 
@@ -134,7 +138,7 @@ def _json(value: Any) -> str:
 
 
 def _fenced(text: str) -> str:
-    lines = "\n".join(map(printable, text.strip().splitlines()))
+    lines = "\n".join(line[: len(line) - len(line.lstrip())] + printable(line) for line in text.strip().splitlines())
     fence = "`" * max(3, _longest_ticks(lines) + 1)
     return f"{fence}\n{lines}\n{fence}"
 

@@ -55,9 +55,7 @@ def estimate(
     first: dict[str, Any] | None = None
     for item in islice(planned, LOOKED_AT):
         question = load_question(item.seed_index, item.load(), cache)
-        loaded = LoadedSample(
-            with_size(item.sample, question.image), item.seed_index, question.image, question.source
-        )
+        loaded = LoadedSample(with_size(item.sample, question.image), item.seed_index, question.image, question.source)
         request, _ = teacher.request(loaded)
         tokens = most_tokens(request, teacher.settings)
         read.append(tokens[0])

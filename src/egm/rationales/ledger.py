@@ -107,9 +107,9 @@ class Ledger(AppendOnly):
 
     def _resume(self, identity: dict[str, Any], about: dict[str, Any]) -> tuple[dict[str, Any], list[Line]]:
         if self.is_new:
-            header = {"rationales": _FORMAT, "identity": identity, "about": about}
-            self.write_row(header, sync=True)
-            return header, []
+            begun: dict[str, Any] = {"rationales": _FORMAT, "identity": identity, "about": about}
+            self.write_row(begun, sync=True)
+            return begun, []
         header, lines = read_ledger(self.path)
         if differences := list_differences(identity, header["identity"]):
             raise DataError(

@@ -158,8 +158,7 @@ class Spending:
         return self.budget is None or self.spent + self.reserved + cost <= self.budget.limit
 
     def most(self, model: str, estimate: tuple[int, int]) -> tuple[int, int]:
-        """Tokens that a call may read and write at most: what is estimated, or what others have read where that is more.
-        """
+        """Tokens that a call may read and write at most: as estimated, or as many as others have read."""
         return max(estimate[0], self.largest.get(model, 0)), estimate[1]
 
     def add(self, model: str, prompt: int, completion: int, *, counted: bool = True) -> None:

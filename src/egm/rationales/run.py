@@ -1,8 +1,8 @@
 """A run: samples to a teacher, its answers through filters and a blind check, and what is kept into a journal.
 
-Each sample has up to so many tries; then it is dropped, and nothing is ever patched. What a try comes to depends on the
-journal alone: a run that was interrupted, however that was, reads it, goes on with the same samples, and pays for nothing
-twice. The order in which calls are decided is that of the journal; with one call at a time, that of the samples.
+Each sample has up to so many tries; then it is dropped, and nothing is ever patched. What a try comes to depends on
+the journal alone: a run that was interrupted, however that was, reads it, goes on with the same samples, and pays for
+nothing twice. Tries are decided on in the order of the journal; with one call at a time, that is the samples' order.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RunSettings:
     Attributes:
         style: Name of the style.
         wording: How the style asks; None for a teacher that is not asked in words.
-        filters: Options by the filter's name, see `egm.rationales.filters.build_filters`; None takes those of the style.
+        filters: Options by the filter's name, see `egm.rationales.filters.build_filters`; None takes the style's.
         tries: Most tries a sample.
     """
 
@@ -67,6 +67,7 @@ class RationaleRun:
         tally: What became of all of them.
         stopped: Why it ended before its time, or None.
         is_early: Whether that was for a teacher of whose answers nearly all were dropped.
+        notes: What could not be written of it, and why, a sentence each.
     """
 
     header: Mapping[str, Any]
@@ -74,6 +75,7 @@ class RationaleRun:
     tally: Tally
     stopped: str | None = None
     is_early: bool = False
+    notes: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -100,7 +102,7 @@ class _Job:
     cost: float = 0.0
 
 
-def make_rationales(
+def run_rationales(
     dataset: Dataset,
     teacher: Teacher,
     folder: str | os.PathLike[str],
@@ -253,9 +255,7 @@ class _Runner:
             for future in running:
                 future.cancel()
 
-    def _start(
-        self, waiting: deque[_State], running: dict[Future[Completion], _Job], ledger: Ledger
-    ) -> Iterator[None]:
+    def _start(self, waiting: deque[_State], running: dict[Future[Completion], _Job], ledger: Ledger) -> Iterator[None]:
         """Start calls as long as there is room and budget; decide what needs no call."""
         while waiting and self.stopped is None and len(running) < self._concurrency:
             if (why := self.tally.bad_teacher()) is not None and not self._go_on:

@@ -1,4 +1,4 @@
-"""Running counts of a run of rationales: rows kept and dropped, by which filter, and the early report of a bad teacher."""
+"""Running counts of a run of rationales: kept, dropped and by which filter; and the early report of a bad teacher."""
 
 from __future__ import annotations
 
@@ -81,8 +81,7 @@ class Tally:
 
 def cost_text(spending: Spending) -> str:
     """Word what calls have taken: tokens, and money where there is a price list."""
-    if not spending.calls:
+    if not spending.tokens:
         return ""
     money = f", {spending.money:.4g} {spending.prices.currency}" if spending.prices is not None else ""
     return f"{spending.tokens:,} tokens{money}"
-

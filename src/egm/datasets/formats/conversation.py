@@ -1,4 +1,4 @@
-"""What files of conversations share: a question and an answer in a family's convention, which the row or its reader names.
+"""What files of conversations share: a question and an answer in a family's convention, which is declared.
 
 The numbers of such an answer mean pixels of one size or another, or thousandths, by the family that they were written
 for. Nothing guesses that: each row says `codec`, the name of that convention, or whoever opens the file does.

@@ -1,9 +1,9 @@
 """ms-swift's conversations: `{messages, images}`, turns of `user` and `assistant`, `<image>` for the picture.
 
 LLaMA-Factory's files of such turns look the same. A box stands in the answer, in the convention that `codec` names
-(EGM's addition, which the tool passes over); or in ms-swift's own `objects`, with `<bbox>` in its place and `<ref-object>`
-in that of the phrase, in pixels of the original image or, by `bbox_type`, in shares of its sides. Source: modelscope/ms-swift,
-`docs/source_en/Customization/Custom-dataset.md`.
+(EGM's addition, which the tool passes over); or in ms-swift's own `objects`, with `<bbox>` in its place and
+`<ref-object>` in that of the phrase, in pixels of the original image or, by `bbox_type`, in shares of its sides.
+Source: modelscope/ms-swift, `docs/source_en/Customization/Custom-dataset.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Qwen-VL-finetune's conversations: `{image, conversations, codec}`, turns of `human` and `gpt`, `<image>` for the picture.
+"""Qwen-VL-finetune's conversations: `{image, conversations, codec}`, turns of `human` and `gpt`.
 
 `codec` is EGM's addition, which the tool passes over: it names the family whose convention the answer's box is in. Rows
 without it are EGM's own for supervised fine-tuning. Source: QwenLM/Qwen3-VL, `qwen-vl-finetune`.
@@ -19,6 +19,4 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     return [sample_of_turns(row, name, images, row.get("image"), *turns)]
 
 
-FORMAT = Format(
-    "Qwen-VL-finetune", frozenset({"image", "conversations", CODEC_KEY}), _read, scale="pixels or 0-1000"
-)
+FORMAT = Format("Qwen-VL-finetune", frozenset({"image", "conversations", CODEC_KEY}), _read, scale="pixels or 0-1000")
