@@ -5,7 +5,7 @@ import re
 import pytest
 
 import egm.errors
-from egm.errors import EgmError
+from egm.errors import BackendError, EgmError, RequestError
 
 CHILDREN = {
     value
@@ -15,14 +15,15 @@ CHILDREN = {
 
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
-    drawn = re.findall(r"^[├└]── (\w+)", egm.errors.__doc__ or "", re.M)
+    drawn = re.findall(r"^ *[├└]── (\w+)", egm.errors.__doc__ or "", re.M)
     assert sorted(drawn) == sorted(child.__name__ for child in CHILDREN)
-    assert all(child.__bases__[0] is EgmError for child in CHILDREN)
+    assert {child for child in CHILDREN if child.__bases__[0] is not EgmError} == {RequestError}
+    assert RequestError.__bases__ == (BackendError,)
 
 
 @pytest.mark.parametrize("child", sorted(CHILDREN, key=lambda child: child.__name__))
 def test_each_can_be_caught_as_egm_error_and_as_the_builtin_it_resembles(child: type[EgmError]) -> None:
-    builtin = {"BackendError": RuntimeError, "MissingExtraError": ImportError}.get(child.__name__, ValueError)
-    assert issubclass(child, builtin)
+    others = {"BackendError": RuntimeError, "RequestError": RuntimeError, "MissingExtraError": ImportError}
+    assert issubclass(child, others.get(child.__name__, ValueError))
     with pytest.raises(EgmError, match="what was wrong"):
         raise child("what was wrong")

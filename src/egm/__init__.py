@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ModelError,
         PhraseError,
         RecipeError,
+        RequestError,
     )
     from egm.grounder import Grounder
     from egm.images import load_image
@@ -58,6 +59,7 @@ __all__ = [
     "PhraseError",
     "RecipeError",
     "Request",
+    "RequestError",
     "Sample",
     "Score",
     "__version__",
@@ -87,6 +89,7 @@ __getattr__, __dir__ = lazy_names(
             "ModelError",
             "PhraseError",
             "RecipeError",
+            "RequestError",
         ),
         "grounder": ("Grounder",),
         "images": ("load_image",),

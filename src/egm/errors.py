@@ -10,6 +10,7 @@ EgmError
 ├── RecipeError        a recipe file
 ├── MissingExtraError  an optional package that is not installed
 └── BackendError       an engine that did not answer
+    └── RequestError   a request that does not fit the model
 ```
 
 Each message is one line: what was wrong, where, and what to do. The command line prints it without a traceback.
@@ -57,6 +58,10 @@ class MissingExtraError(EgmError, ImportError):
 
 class BackendError(EgmError, RuntimeError):
     """An engine that failed to answer."""
+
+
+class RequestError(BackendError):
+    """A request that no model, or not this one, can answer: the engine is well."""
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:

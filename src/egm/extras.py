@@ -23,6 +23,8 @@ EXTRAS: Final = {
     "datasketch": "rationales",
     "peft": "train",
     "trl": "train",
+    "fastapi": "serve",
+    "uvicorn": "serve",
 }
 """The extra that installs each optional package; `train` installs what `torch` and `data` do too."""
 CHECKPOINTS: Final = ("torch", "torchvision", "transformers", "accelerate")

@@ -27,9 +27,6 @@ from egm.voting import run_rounds, vote
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from egm.backends.numpy.backend import NumpyBackend
-    from egm.backends.transformers import TransformersBackend
-
 _WINDOW = 4  # batches among which images are sorted by size
 _WINDOW_PIXELS = 100_000_000  # about 300 MB of RGB
 
@@ -115,6 +112,7 @@ class Grounder:
             ModelError: If there is no such model, it does not load, or no codec knows its family.
         """
         from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS, find_checkpoint
+        from egm.backends.load import load_backend
 
         checkpoint = find_checkpoint(model)
         reader = get_codec(codec) if isinstance(codec, str) else codec
@@ -122,15 +120,7 @@ class Grounder:
             check_family(checkpoint.model_type, checkpoint.name)
         if settings is None and checkpoint.name == EMBEDDED:
             settings = GenerationSettings(max_new_tokens=EMBEDDED_MAX_NEW_TOKENS)
-        backend: NumpyBackend | TransformersBackend
-        if fast and checkpoint.name == EMBEDDED and device in ("auto", "cpu") and dtype in ("auto", "float32"):
-            from egm.backends.numpy.backend import NumpyBackend
-
-            backend = NumpyBackend(checkpoint)
-        else:
-            from egm.backends.transformers import TransformersBackend
-
-            backend = TransformersBackend.load(checkpoint, device=device, dtype=dtype, fast=fast)
+        backend = load_backend(checkpoint, device=device, dtype=dtype, fast=fast)
         if batch_size is None:
             batch_size = 8 if backend.batches else 1
         with _closed_on_error(backend):

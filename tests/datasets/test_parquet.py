@@ -224,6 +224,8 @@ def test_a_column_that_is_read_has_a_bound(tmp_path: Path, monkeypatch: pytest.M
         (reinforcement(sent="the dog"), "prompt asks for 'the cup', and extra_info.sent is 'the dog'"),
         (reinforcement(sent="the cup", amodal=True), "prompt does not ask for the whole object"),
         (reinforcement(amodal="false", sent="it"), "amodal 'false' is neither true nor false"),
+        (JXU124 | {"raw_image_info": '{"file_name": '}, "sentences must be a list of objects with sent"),
+        (JXU124 | {"raw_image_info": "[]"}, "sentences must be a list of objects with sent"),
         ({"text": "x"}, "no known format"),
     ],
 )

@@ -222,6 +222,16 @@ def test_a_reference_whose_parts_belong_to_two_pictures_is_refused(
         open_dataset(folder)
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", '{"images": []}', '{"images": 1, "annotations": []}', '{"images": [[]]}', "{"]
+)
+def test_instances_that_are_no_coco_json_are_refused(tmp_path: Path, content: str) -> None:
+    folder = release(tmp_path / "set", [reference(1, "val")])
+    (folder / "instances.json").write_text(content)
+    with pytest.raises(DataError, match=r"instances\.json beside .*refs\(unc\)\.p"):
+        open_dataset(folder)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     folder = release(tmp_path / "set", [reference(1, "val")])
     (folder / "instances.json").unlink()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, Self
 
 from egm.environment import cpu_name
-from egm.errors import BackendError, EgmError
+from egm.errors import EgmError, RequestError
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ class Request:
         vote: Which of several answers to the same question this is, counted from 0; each has a random stream too.
         cut: Budget forcing: where a thinking budget is set, what to write after a text at which it ran out; nothing if
             the reasoning in it has ended.
+        continue_final_message: Whether the last message is how the answer begins, for the model to go on with, and not
+            an answer of before.
+        banned_token: A token that the model may not choose, if any.
+        on_text: Called with each piece of the text as it is written, also with none where a token makes no character
+            yet; the answer ends there once it returns True. A backend that cannot tell its text before the end never
+            calls it (`Backend.streams`), and what is written last may be in the completion alone.
     """
 
     messages: Sequence[Message]
@@ -37,11 +43,15 @@ class Request:
     seed_index: int = 0
     vote: int = 0
     cut: Callable[[str], str] | None = field(default=None, compare=False)
+    continue_final_message: bool = False
+    banned_token: int | None = None
+    on_text: Callable[[str], bool] | None = field(default=None, compare=False)
 
     def same_prompt(self, other: Request) -> bool:
         """Tell whether another request shows the same pictures and says the same, so that one prefill serves both."""
         return (
             len(self.images) == len(other.images)
+            and self.continue_final_message == other.continue_final_message
             and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
             and self.messages == other.messages
         )
@@ -50,13 +60,13 @@ class Request:
         """Refuse pictures without a place in the messages, and places without a picture.
 
         Raises:
-            BackendError: If their numbers differ.
+            RequestError: If their numbers differ.
         """
         contents = [message["content"] for message in self.messages]
         parts = [part for content in contents if not isinstance(content, str) for part in content]
         places = sum(part.get("type") == "image" for part in parts)
         if places != len(self.images):
-            raise BackendError(
+            raise RequestError(
                 f"the messages have {places} places for pictures, but {len(self.images)} came: give one an image part"
             )
 
@@ -170,11 +180,15 @@ class Backend(ABC):
         thinking_budgets: Whether it keeps a thinking budget (`Request.cut`); one that does not is never given any.
         batches: Whether it computes the requests of a call together. One that answers them one after the other gains
             nothing from being given several, and can be timed with one alone.
+        streams: Whether it calls `Request.on_text`. One that does not ends no answer before its time either.
+        context: Most tokens of a prompt and its answer together; None where that is not known.
     """
 
     model: str
     thinking_budgets: bool = False
     batches: bool = True
+    streams: bool = False
+    context: int | None = None
 
     @abstractmethod
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
@@ -188,7 +202,8 @@ class Backend(ABC):
             One reply a request, in the same order.
 
         Raises:
-            BackendError: If the engine fails, or a request does not fit the model.
+            BackendError: If the engine fails.
+            RequestError: If a request does not fit the model.
         """
 
     def make_request(
@@ -211,9 +226,14 @@ class Backend(ABC):
         """
         return Request(messages, [image], seed_index, cut=cut)
 
-    def count_tokens(self, text: str) -> int | None:  # noqa: ARG002
-        """Return how many tokens a part of an answer took, or None where that cannot be told, as by default."""
+    def tokenize(self, text: str) -> list[int] | None:  # noqa: ARG002
+        """Return the tokens of a text, with none added, or None where they cannot be told, as by default."""
         return None
+
+    def count_tokens(self, text: str) -> int | None:
+        """Return how many tokens a part of an answer took, or None where that cannot be told."""
+        tokens = self.tokenize(text)
+        return None if tokens is None else len(tokens)
 
     def describe(self) -> EngineInfo:
         """Say what it is and what it runs on: by default its class, on this machine's processor."""

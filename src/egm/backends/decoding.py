@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.sampling import row_uniforms, sampler_of
+from egm.backends.streaming import TextWatch
 
 if TYPE_CHECKING:
     from egm.models.decode.decoder import BatchDecoder
@@ -25,6 +26,7 @@ class GeneratedTokens:
         prompt_tokens: How many tokens were read.
         seen_size: Width and height of the first picture as the model saw it.
         forced: From where to where the tokens were written in the model's place.
+        ended: Whether whoever asked has ended it.
     """
 
     ids: list[int]
@@ -33,13 +35,15 @@ class GeneratedTokens:
     prompt_tokens: int
     seen_size: tuple[int, int] | None
     forced: tuple[int, int] = (0, 0)
+    ended: bool = False
 
 
 def can_decode(model: Any, requests: Sequence[Request]) -> bool:
-    """Tell whether the decoder takes a model and requests: one picture each."""
+    """Tell whether the decoder takes a model and requests: one picture each, and no token of its own banned."""
     from egm.models.decode.decoder import supports_batch_decoding
 
-    return all(len(request.images) == 1 for request in requests) and supports_batch_decoding(model)
+    plain = all(len(request.images) == 1 and request.banned_token is None for request in requests)
+    return plain and supports_batch_decoding(model)
 
 
 def backend_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> BatchDecoder:
@@ -78,6 +82,7 @@ def decode_groups(
     groups: Sequence[Sequence[Request]],
     settings: GenerationSettings,
     patch: int,
+    watches: Sequence[TextWatch],
 ) -> list[GeneratedTokens]:
     """Answer each request of each group.
 
@@ -88,11 +93,14 @@ def decode_groups(
         groups: The requests.
         settings: How tokens are drawn.
         patch: Side of a patch in pixels.
+        watches: Of each request, in the order of the groups.
     """
     requests = [request for group in groups for request in group]
     group_of_row = [number for number, group in enumerate(groups) for _ in group]
     uniforms = row_uniforms(settings, requests, max(max_tokens))
-    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler_of(settings), uniforms, logprobs=True)
+    watch = (lambda row, new: watches[row].add(new)) if any(own.listens for own in watches) else None
+    sampler = sampler_of(settings)
+    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler, uniforms, logprobs=True, watch=watch)
     sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
     return [
         GeneratedTokens(
@@ -101,6 +109,7 @@ def decode_groups(
             written.times[row],
             len(prompts.ids[group]),
             sizes[prompts.pictures[group]],
+            ended=watches[row].stopped,
         )
         for row, group in enumerate(group_of_row)
     ]

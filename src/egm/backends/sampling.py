@@ -50,6 +50,7 @@ class ThinkingBudget:
         encode: Callable[[str], list[int]],
     ) -> None:
         self._budget, self._cut, self._decode, self._encode = settings.thinking_budget, request.cut, decode, encode
+        self._banned = [] if request.banned_token is None else [request.banned_token]
         self._think_end = encode("</think>") if self.limited else []
         self._text: list[int] = []
         self.forced = (0, 0)
@@ -78,12 +79,19 @@ class ThinkingBudget:
             self.forced = (count, count + len(self._text))
         return self._text[count - self._budget] if count < self.forced[1] else None
 
-    def banned_token(self, count: int) -> int | None:
-        """Return the token that the model may not choose, if any: once its reasoning was closed, that which closes it.
+    @property
+    def acts(self) -> bool:
+        """Whether anything may be forced or banned."""
+        return self.limited or bool(self._banned)
 
-        A model that was taught to think first would go on with that, close it, and answer all over again.
+    def banned_tokens(self, count: int) -> list[int]:
+        """Return tokens that the model may not choose: the request's, and one once its reasoning was closed.
+
+        That is what closes it: a model that was taught to think first would go on with that, close it, and answer all
+        over again.
         """
-        return self._think_end[0] if 0 < self.forced[1] <= count and len(self._think_end) == 1 else None
+        closes = self._think_end if 0 < self.forced[1] <= count and len(self._think_end) == 1 else []
+        return [*self._banned, *closes]
 
 
 def mean_logprobs(
@@ -149,7 +157,7 @@ class LogitsProcessors:
 
     def __init__(self, budgets: Sequence[ThinkingBudget]) -> None:
         self.budgets = budgets
-        self._limited = [(row, budget) for row, budget in enumerate(budgets) if budget.limited]
+        self._limited = [(row, budget) for row, budget in enumerate(budgets) if budget.acts]
         self._length = 0  # of the prompt
         self._scores: Any = None
         self._chosen: list[Any] = []  # for each token but the last, log-probabilities of shape (rows,)
@@ -164,9 +172,9 @@ class LogitsProcessors:
         return scores
 
     def ban(self, input_ids: Any, scores: Any) -> Any:
-        """Ban the token that a row may not choose; before anything is drawn."""
+        """Ban the tokens that a row may not choose; before anything is drawn."""
         count = input_ids.shape[1] - self._length
-        banned = [(row, token) for row, own in self._limited if (token := own.banned_token(count)) is not None]
+        banned = [(row, token) for row, own in self._limited for token in own.banned_tokens(count)]
         if banned:
             scores = scores.clone()
             for row, token in banned:

@@ -36,13 +36,20 @@ def strip_stop(ids: Sequence[int], stops: Container[int]) -> tuple[list[int], st
     return list(ids), "length"
 
 
-def finished(ids: Sequence[int], stops: Container[int]) -> tuple[list[int], str]:
+def finished(ids: Sequence[int], stops: Container[int], *, ended: bool = False) -> tuple[list[int], str]:
     """Take the stop token off tokens of an engine that stops what repeats itself.
 
+    Args:
+        ids: What was generated.
+        stops: The stop tokens.
+        ended: Whether whoever asked has ended the answer (`Request.on_text`).
+
     Returns:
-        As `strip_stop`, but "repeated" where the tokens end as `ends_repeated` says.
+        As `strip_stop`, but "stop" too where it was ended, and "repeated" where the tokens end as `ends_repeated` says.
     """
     text, finish_reason = strip_stop(ids, stops)
+    if ended:
+        return text, "stop"
     return text, "repeated" if finish_reason == "length" and ends_repeated(text) else finish_reason
 
 

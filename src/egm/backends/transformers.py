@@ -13,6 +13,7 @@ from egm.backends.chat_template import check_templates
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
 from egm.backends.library_noise import quiet
+from egm.backends.prompt import render_prompt
 from egm.backends.sampling import (
     LogitsProcessors,
     RepetitionStop,
@@ -22,9 +23,10 @@ from egm.backends.sampling import (
     group_by_prompt,
     mean_logprobs,
 )
+from egm.backends.streaming import TextWatch, WatchStop
 from egm.backends.tokens import end_of, finished, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
-from egm.errors import BackendError, ModelError
+from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need
 from egm.types import Completion, Message
 
@@ -41,11 +43,14 @@ class TransformersBackend(Backend):
     """
 
     thinking_budgets = True
+    streams = True
 
     def __init__(self, model: Any, processor: Any, *, name: str = "") -> None:
         self.model = name or type(model).__name__
         self.module, self.processor = model, processor
         processor.tokenizer.padding_side = "left"
+        # Not every family's configuration bounds its context.
+        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     @classmethod
     def load(
@@ -79,20 +84,14 @@ class TransformersBackend(Backend):
             enable_fast_path(module)
         return cls(module, processor, name=checkpoint.name)
 
-    def prompt(self, messages: Sequence[Message]) -> str:
-        """Render chat turns with the checkpoint's own template, up to where the answer begins.
+    def prompt(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> str:
+        """Render chat turns with the checkpoint's own template; see `render_prompt`."""
+        render = partial(_render, self.processor)
+        return render_prompt(messages, render, continue_final_message=continue_final_message)
 
-        Raises:
-            BackendError: If the template refuses them.
-        """
-        try:
-            return _render(self.processor, list(messages))
-        except Exception as error:  # a template raises what it likes, and what its expressions do
-            raise BackendError(f"the chat template refuses: {_first_line(error)}") from error
-
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens a part of an answer took."""
-        return len(self._encode(text))
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        return self._encode(text)
 
     def describe(self) -> EngineInfo:
         """Name the GPU and its driver where the model is on one, else the processor."""
@@ -139,8 +138,10 @@ class TransformersBackend(Backend):
             ) from error
         except BackendError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except RuntimeError as error:
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
+        except (ValueError, TypeError, IndexError) as error:  # such as a processor's, which counts places for pictures
+            raise RequestError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
         return [self._reply(generated, start) for generated in replies]
 
     @cached_property
@@ -149,11 +150,18 @@ class TransformersBackend(Backend):
 
     def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
         groups = group_by_prompt(requests)
-        texts = [self.prompt(group[0].messages) for group in groups]
+        texts = [self._prompt_of(group[0]) for group in groups]
         prompts = process_prompts(self.processor, texts, groups, self.module.device)
         max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
-        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch)
+        watches = [self._watch(request) for group in groups for request in group]
+        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches)
+
+    def _watch(self, request: Request) -> TextWatch:
+        return TextWatch(request, self._decode, self._stops())
+
+    def _prompt_of(self, request: Request) -> str:
+        return self.prompt(request.messages, continue_final_message=request.continue_final_message)
 
     def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
         inputs = self._inputs(requests)
@@ -162,20 +170,21 @@ class TransformersBackend(Backend):
         timer = TokenTimer()
         processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
         sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
+        watch = WatchStop([self._watch(request) for request in requests], length)
         output = self._generate(
             inputs,
             self._config(count),
             logits_processor=[processors.record, processors.ban, *sampler, processors.force],
-            stopping_criteria=[timer, RepetitionStop(processors.budgets, length, self.module.device)],
+            stopping_criteria=[timer, RepetitionStop(processors.budgets, length, self.module.device), watch],
         )
         stops = self._stops()
         rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
-        ends = [end_of(row, stops) for row in rows]
+        ends = [ended or end_of(row, stops) for row, ended in zip(rows, watch.ends, strict=True)]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [
-            GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced)
-            for row, own, end, tokens, size, budget in zip(
-                rows, logprobs, ends, read, sizes, processors.budgets, strict=True
+            GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced, bool(ended))
+            for row, own, end, tokens, size, budget, ended in zip(
+                rows, logprobs, ends, read, sizes, processors.budgets, watch.ends, strict=True
             )
         ]
 
@@ -191,17 +200,18 @@ class TransformersBackend(Backend):
             self.module.generation_config = before
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
-        texts = [self.prompt(request.messages) for request in requests]
+        texts = [self._prompt_of(request) for request in requests]
         images = [image for request in requests for image in request.images]
         inputs = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
         return inputs.to(self.module.device)
 
     def _context_left(self, length: int) -> int:
-        # Not every family's configuration bounds its context, or names its placeholders.
-        context = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
-        if context is not None and length >= context:
-            raise BackendError(f"a prompt of {length} tokens leaves no room in {self.model}'s context of {context}")
-        return context - length if context is not None else 2**31
+        if self.context is None:
+            return 2**31
+        if length >= self.context:
+            said = f"a prompt of {length} tokens leaves no room in {self.model}'s context of {self.context}"
+            raise RequestError(said)
+        return self.context - length
 
     def _config(self, max_new_tokens: int) -> Any:
         """Greedy search with the checkpoint's stop tokens, but without its other wishes, such as penalties."""
@@ -221,12 +231,12 @@ class TransformersBackend(Backend):
         return stop_tokens(self.module.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
 
     def _placeholders(self) -> list[int]:
-        config = self.module.config
+        config = self.module.config  # not every family's names its placeholders
         ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted({int(token) for token in ids if token is not None})
 
     def _reply(self, generated: GeneratedTokens, start: float) -> Completion:
-        ids, finish_reason = finished(generated.ids, self._stops())
+        ids, finish_reason = finished(generated.ids, self._stops(), ended=generated.ended)
         whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
             text=self._decode(ids),
@@ -305,7 +315,7 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     if not hasattr(processor, "image_processor"):  # where there is none, AutoProcessor returns a bare tokenizer
         raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
     tokens = getattr(processor.tokenizer, "special_tokens_map", {})
-    check_templates(processor.chat_template, tokens, partial(_render, processor), name)
+    check_templates(processor.chat_template, tokens, partial(_render, processor, begin=True), name)
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -335,8 +345,8 @@ def _check_finite(model: Any, name: str) -> None:
             )
 
 
-def _render(processor: Any, messages: list[Message]) -> str:
-    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def _render(processor: Any, messages: list[Message], begin: bool) -> str:
+    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=begin)
     return text
 
 

@@ -100,6 +100,13 @@ def make(
             show_default=False,
         ),
     ] = None,
+    blind_prefill: Annotated[
+        bool,
+        typer.Option(
+            "--blind-prefill",
+            help="Give it the rationale as its own reasoning: for EGM's models, on a server that goes on with an answer.",
+        ),
+    ] = False,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -162,7 +169,9 @@ def make(
             _generation(wording, max_tokens, temperature, seed, tries),
             corrupt,
         )
-        check = None if blind is None and blind_server is None else models.blind(blind, blind_server)
+        check = (
+            None if blind is None and blind_server is None else models.blind(blind, blind_server, prefill=blind_prefill)
+        )
         _check_prices(spending, made, check)
         if dry_run:
             _print_estimate(opened, made, wording, spending, tries, check)
@@ -272,7 +281,7 @@ class _Models:
         self._opened.append(made)
         return made
 
-    def blind(self, model: str | None, server: str | None) -> BlindCheck:
+    def blind(self, model: str | None, server: str | None, *, prefill: bool) -> BlindCheck:
         """Open the blind check: on a server of its own, on the teacher's, or in this process."""
         from egm.rationales import BlindCheck
 
@@ -284,7 +293,7 @@ class _Models:
             backend, engine = self._connect(place, model, key)
         else:
             backend, codec, engine = self._load(str(model))
-        made = BlindCheck(backend, codec, batch=self._concurrency, engine=engine)
+        made = BlindCheck(backend, codec, prefill=prefill, batch=self._concurrency, engine=engine)
         self._opened.append(made)
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final, Self
 
@@ -12,7 +12,7 @@ from egm.backends.base import Backend, GenerationSettings
 from egm.boxes import Box, iou
 from egm.codecs import Codec
 from egm.codecs.prompts import neutralise
-from egm.errors import BoxError
+from egm.errors import BoxError, EgmError
 from egm.rationales.lane import Lane
 from egm.rationales.teachers import Asked, LoadedSample, most_tokens
 from egm.types import HIT_IOU, Completion
@@ -33,6 +33,8 @@ class BlindCheck:
         codec: How it is asked and read.
         settings: How text is generated; greedy by default.
         prompt: The codec's prompt style; None takes its default.
+        prefill: Give the rationale as the model's own reasoning, closed, and its answer begun; for models that think
+            first, whose server can go on with an answer that is begun. Else it stands in the question.
         batch: Most requests that a model in this process answers together.
         engine: What else decides its answers, to be kept and compared.
     """
@@ -44,11 +46,15 @@ class BlindCheck:
         *,
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
+        prefill: bool = False,
         batch: int = 1,
         engine: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self._codec, self._prompt = backend.model, codec, prompt
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
+        if prefill and not codec.thinking_prefilled:
+            raise EgmError(f"models of {codec.name} do not begin with reasoning, so none can be given them: no prefill")
+        self._prefill = prefill
         self.settings = settings or GenerationSettings(max_new_tokens=2048)
         self._lane = Lane(backend, self.settings, batch=batch)
         self._engine = dict(engine or {})
@@ -58,14 +64,22 @@ class BlindCheck:
         row = sample.sample
         assert row.box is not None
         assert sample.picture is not None
-        [turn] = self._codec.messages(row.phrase, amodal=row.amodal, prompt=self._prompt)
         hint = neutralise(without_box(rationale, row.box, sample.size, self._codec)).strip()
-        said = {"type": "text", "text": f"\n\nSomebody who looked at the picture reasoned: {hint}"}
-        messages = [{**turn, "content": [*turn["content"], said]}]
+        messages = self._codec.messages(row.phrase, amodal=row.amodal, prompt=self._prompt)
+        if self._prefill:
+            messages = [*messages, {"role": "assistant", "content": hint + self._begun(hint, row.phrase)}]
+        else:
+            said = {"type": "text", "text": f"\n\nSomebody who looked at the picture reasoned: {hint}"}
+            messages = [{**messages[0], "content": [*messages[0]["content"], said]}]
         request = self._lane.backend.make_request(
             messages, sample.picture, source=sample.source, seed_index=sample.index
         )
+        request = replace(request, continue_final_message=self._prefill)
         return Asked(partial(self._lane.submit, request), most_tokens(request, self.settings))
+
+    def _begun(self, hint: str, phrase: str) -> str:
+        """What closes the reasoning and begins the answer."""
+        return self._codec.answer_prefill(hint, phrase)
 
     def read(self, sample: LoadedSample, reply: Completion) -> tuple[Box | None, float]:
         """Read the box of a reply, and hold it against the true one.
@@ -73,20 +87,23 @@ class BlindCheck:
         Returns:
             The box in pixels, None where the reply holds none, and its IoU with the true box.
         """
-        assert sample.sample.box is not None
+        row = sample.sample
+        assert row.box is not None
+        begun = f"</think>\n\n{self._codec.opening(row.phrase)}" if self._prefill else ""
         grounding = self._codec.parse(
-            reply.text,
+            begun + reply.text,
             size=sample.size,
             finish_reason=reply.finish_reason,
-            amodal=sample.sample.amodal,
+            amodal=row.amodal,
             seen_size=reply.seen_size,
         )
-        return grounding.box, 0.0 if grounding.box is None else iou(grounding.box, sample.sample.box)
+        return grounding.box, 0.0 if grounding.box is None else iou(grounding.box, row.box)
 
     def identity(self) -> dict[str, Any]:
         """What tells its answers from those of another check, JSON-ready."""
         kept = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
         settings = {name: value for name, value in asdict(self.settings).items() if name in kept}
+        settings["prefill"] = self._prefill
         return {"model": self.name, "codec": self._codec.to_dict(), "settings": settings, **self._engine}
 
     def close(self) -> None:

@@ -109,9 +109,8 @@ def test_rows_are_left_behind_and_the_others_get_more_room(
 
 
 def test_each_answer_has_its_own_room_in_the_context(backend: TransformersBackend, requests_: list[Request]) -> None:
-    other = TransformersBackend(copy.copy(backend.module), backend.processor)
-    other.module.config = copy.deepcopy(backend.module.config)
-    other.module.config.get_text_config().max_position_embeddings = 200
+    other = TransformersBackend(backend.module, backend.processor)
+    other.context = 200
     replies = other.generate(requests_, replace(GREEDY, max_new_tokens=300))
     assert len({reply.prompt_tokens for reply in replies}) > 1
     assert [reply.prompt_tokens + reply.completion_tokens for reply in replies] == [200] * 4

@@ -13,11 +13,13 @@ import numpy as np
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
+from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
+from egm.backends.streaming import TextWatch
 from egm.backends.tokens import finished, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
-from egm.errors import BackendError, ModelError
+from egm.errors import ModelError, RequestError
 from egm.models.decode.repetition import ends_repeated
 from egm.types import Completion, Message
 
@@ -40,6 +42,7 @@ class NumpyBackend(Backend):
 
     thinking_budgets = True
     batches = False
+    streams = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.name
@@ -70,15 +73,15 @@ class NumpyBackend(Backend):
         if (folder / "generation_config.json").is_file():
             stops = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id", stops)
         self._stops = stop_tokens(stops)
+        self.context: int = config["text_config"]["max_position_embeddings"]
 
-    def prompt(self, messages: Sequence[Message]) -> str:
-        """Render chat turns with the checkpoint's own template, up to where the answer begins."""
-        text: str = self._template.render(messages=list(messages), add_generation_prompt=True)
-        return text
+    def prompt(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> str:
+        """Render chat turns with the checkpoint's own template; see `render_prompt`."""
+        return render_prompt(messages, self._render, continue_final_message=continue_final_message)
 
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens a part of an answer took."""
-        return len(self._encode(text))
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        return self._encode(text)
 
     def describe(self) -> EngineInfo:
         """Say that it is NumPy on the CPU."""
@@ -99,19 +102,21 @@ class NumpyBackend(Backend):
         request = group[0]
         request.check()
         if len(request.images) > 1:
-            raise BackendError(f"{self.model} takes one picture a request, not {len(request.images)}")
+            raise RequestError(f"{self.model} takes one picture a request, not {len(request.images)}")
         seen = [self._see(image) for image in request.images]
-        ids = self._encode(self.prompt(request.messages))
+        prompt = self.prompt(request.messages, continue_final_message=request.continue_final_message)
+        ids = self._encode(prompt)
         if ids.count(self._image) != len(seen) or self._video in ids:
-            raise BackendError("the text holds control tokens for pictures: pass phrases through a codec")
+            raise RequestError("the text holds control tokens for pictures: pass phrases through a codec")
         at = ids.index(self._image) if seen else 0
         grid, features, levels = seen[0] if seen else ((0, 0), None, [])
         if features is not None:
             ids[at : at + 1] = [self._image] * len(features)
-        context = self._decoder.config["max_position_embeddings"]
-        if len(ids) >= context:
-            raise BackendError(f"a prompt of {len(ids)} tokens leaves no room in {self.model}'s context of {context}")
-        limit = min(settings.max_new_tokens, context - len(ids))
+        left = self.context - len(ids)
+        if left < 1:
+            said = f"a prompt of {len(ids)} tokens leaves no room in {self.model}'s context of {self.context}"
+            raise RequestError(said)
+        limit = min(settings.max_new_tokens, left)
 
         hidden = self._decoder.embeddings[ids]
         positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
@@ -122,25 +127,25 @@ class NumpyBackend(Backend):
             positions = _positions(len(ids), at, grid)
         cache = self._decoder.cache(len(ids) + limit)
         scores = self._decoder(hidden[None], positions, cache, 0, [(rows, level) for level in levels])
-        answers = [_PartialAnswer(own, settings, self._decode, self._encode) for own in group]
+        answers = [_PartialAnswer(own, settings, self._decode, self._encode, self._stops) for own in group]
         unfinished, place = answers, int(positions.max())
         scores = np.repeat(scores, len(group), axis=0)
         cache = take_rows(cache, [0] * len(group), len(ids))
         for count in range(1, limit + 1):
             scores[:, [self._image, self._video]] = -np.inf
             for own, row in zip(unfinished, scores, strict=True):
-                own.write(row, stops=self._stops, start=start)
-            left = [number for number, own in enumerate(unfinished) if not own.stopped]
-            if not left or count == limit:
+                own.write(row, start=start)
+            running = [number for number, own in enumerate(unfinished) if not own.stopped]
+            if not running or count == limit:
                 break
             read = len(ids) + count - 1
-            if len(left) < len(unfinished):
-                cache, unfinished = take_rows(cache, left, read), [unfinished[number] for number in left]
+            if len(running) < len(unfinished):
+                cache, unfinished = take_rows(cache, running, read), [unfinished[number] for number in running]
             newest = self._decoder.embeddings[[own.ids[-1] for own in unfinished]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
         logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
-        texts = [finished(own.ids, self._stops) for own in answers]
+        texts = [finished(own.ids, self._stops, ended=own.watch.stopped) for own in answers]
         return [
             Completion(
                 text=self._decode(ids_of_text),
@@ -154,6 +159,10 @@ class NumpyBackend(Backend):
             )
             for own, (ids_of_text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
         ]
+
+    def _render(self, messages: list[Message], begin: bool) -> str:
+        text: str = self._template.render(messages=messages, add_generation_prompt=begin)
+        return text
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -185,24 +194,27 @@ class _PartialAnswer:
         settings: GenerationSettings,
         decode: Callable[[Sequence[int]], str],
         encode: Callable[[str], list[int]],
+        stops: Container[int],
     ) -> None:
+        self.watch = TextWatch(request, decode, stops)
+        self._stops = stops
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
         self.budget = ThinkingBudget(settings, request, decode, encode)
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.seconds, self.stopped = 0.0, False
 
-    def write(self, scores: Floats, *, stops: Container[int], start: float) -> None:
+    def write(self, scores: Floats, *, start: float) -> None:
         """Add a token: the one that is forced, else the likeliest, or a draw."""
         forced = self.budget.forced_token(len(self.ids), lambda: self.ids)
-        banned = self.budget.banned_token(len(self.ids))
-        allowed = scores if banned is None else np.where(np.arange(len(scores)) == banned, -np.inf, scores)
+        banned = self.budget.banned_tokens(len(self.ids))
+        allowed = np.where(np.isin(np.arange(len(scores)), banned), -np.inf, scores) if banned else scores
         token = self._choose(allowed) if forced is None else forced
         top = scores.max()
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)
         repeated = len(self.ids) > self.budget.tokens and ends_repeated(self.ids)
-        self.stopped = token in stops or repeated
+        self.stopped = self.watch.add([token]) or token in self._stops or repeated
         self.seconds = time.perf_counter() - start
 
     def _choose(self, scores: Floats) -> int:
@@ -262,7 +274,7 @@ def _template(source: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
-        raise BackendError(f"the chat template refuses: {message}")
+        raise RequestError(f"the chat template refuses: {message}")
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]

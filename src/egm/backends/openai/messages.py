@@ -30,12 +30,10 @@ class RemoteRequest(Request):
         files: For each picture what `plain_jpeg` returns, or nothing at all.
         prefill: Assistant prefill: how the answer begins, for the server to go on with; empty where it begins the
             answer itself.
-        banned_token: A token that the model may not choose, if any: sent as a logit bias.
     """
 
     files: tuple[bytes | None, ...] = ()
     prefill: str = ""
-    banned_token: int | None = None
 
 
 def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
@@ -113,9 +111,10 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         fields["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
             fields["top_p"] = settings.top_p
-    if isinstance(request, RemoteRequest) and request.banned_token is not None:
+    if request.banned_token is not None:
         fields["logit_bias"] = {str(request.banned_token): -100}  # the least that the protocol allows
-    extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if prefill else {}
+    goes_on = prefill or request.continue_final_message
+    extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if goes_on else {}
     if settings.top_k and not settings.greedy:
         extra["top_k"] = settings.top_k
     if extra:

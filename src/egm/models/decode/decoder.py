@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
+from egm.models.decode.job import DecodedBatch, DecodeJob, Watch
 from egm.models.decode.prompt_batch import PromptBatch
-from egm.models.decode.repetition import ends_repeated
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
 from egm.models.fast.patching import is_patched
@@ -41,24 +40,6 @@ def supports_batch_decoding(model: Any) -> bool:
     """Tell whether a model is one that `BatchDecoder` takes: a dense Qwen3-VL with the fast path on."""
     core = core_of(model)
     return core is not None and is_patched(core.language_model) and model.config.model_type == "qwen3_vl"
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedBatch:
-    """Completions as they come out of a decoder.
-
-    Attributes:
-        ids: Tokens of each, the stop token included.
-        logprobs: The log-probability of each token, at temperature 1 and among all tokens not banned; empty if not
-            asked for.
-        times: When each completion had its last token, on the clock of `time.perf_counter`. On the CPU this is exact.
-            On a GPU the host looks once in 8 tokens, and what lies between is interpolated. Recording graphs, which
-            happens once for each number of rows and length, does not count: the clock stands still.
-    """
-
-    ids: list[list[int]]
-    logprobs: list[list[float]]
-    times: list[float]
 
 
 class BatchDecoder:
@@ -139,6 +120,7 @@ class BatchDecoder:
         *,
         logprobs: bool = False,
         until: Sequence[int] = (),
+        watch: Watch | None = None,
     ) -> DecodedBatch:
         """Generate completions, `max_rows` at a time.
 
@@ -151,6 +133,8 @@ class BatchDecoder:
                 belong to the completion and not to its row, so what else is in the batch changes nothing.
             logprobs: Whether to return log-probabilities.
             until: Further tokens that end a completion.
+            watch: Told of the completions as they are written, at each look of the host, and may end them; by their
+                place in `which`.
         """
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
@@ -165,8 +149,14 @@ class BatchDecoder:
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                options = {"logprobs": logprobs, "stop_repeats": self._stop_repeats}
-                job = _Job(policy, answered, max_new_tokens, sampler, row_uniforms, stops, pad=self._pad, **options)
+                own = None if watch is None else partial(_from, start, watch)
+                options: dict[str, Any] = {
+                    "logprobs": logprobs,
+                    "stop_repeats": self._stop_repeats,
+                    "pad": self._pad,
+                    "watch": own,
+                }
+                job = DecodeJob(policy, answered, max_new_tokens, sampler, row_uniforms, stops, **options)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
@@ -208,7 +198,7 @@ class BatchDecoder:
             free = (torch.cuda.mem_get_info(self.device)[0] + idle) // 2
         return max(1, free // (length * _token_bytes(policy)))
 
-    def _decode(self, job: _Job, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
+    def _decode(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
         """Write completions that fit in memory together."""
         state = self._begin(job, prompts)
         every = _SYNC_EVERY if self.device.type == "cuda" else 1
@@ -217,7 +207,7 @@ class BatchDecoder:
             ended = state.finished.tolist()  # here the host waits, once in `every` tokens
             clock.mark(job.written)
             # Rows beyond the completions are idle ones, there to fill a number of rows that a graph exists for.
-            running = [row for row in range(len(job.alive)) if not ended[row]]
+            running = job.ask(state, [row for row in range(len(job.alive)) if not ended[row]])
             if not running or job.written == job.max_new_tokens:
                 break
             goal = min(job.written + every, job.max_new_tokens)
@@ -230,7 +220,7 @@ class BatchDecoder:
         job.save(state)
         return job.collect(clock)
 
-    def _begin(self, job: _Job, prompts: PromptBatch) -> DecodeState:
+    def _begin(self, job: DecodeJob, prompts: PromptBatch) -> DecodeState:
         """Read the prompts and sample the first tokens."""
         cache, hidden, start, mask = self._prefill(core_of(job.policy), prompts)
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
@@ -239,7 +229,7 @@ class BatchDecoder:
         state.begin(cache, mask, start, scores, job.which, job.uniforms)
         return state
 
-    def _compact(self, job: _Job, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
+    def _compact(self, job: DecodeJob, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
         """Go on with the running rows alone, in a state whose cache is long enough for the goal."""
         job.save(state)  # rows that have ended are not in the next state
         job.alive = [job.alive[row] for row in running]
@@ -257,7 +247,7 @@ class BatchDecoder:
         after.resume(state, running, job.written, uniforms, release=not state.graphs)
         return after
 
-    def _state(self, job: _Job, rows: int, length: int) -> DecodeState:
+    def _state(self, job: DecodeJob, rows: int, length: int) -> DecodeState:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
         most = memory // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
@@ -318,58 +308,8 @@ class BatchDecoder:
         return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
 
 
-class _Job:
-    """Completions to write together, and as far as they are written.
-
-    Attributes:
-        alive: Which completions the rows of the current state are; those left behind have been saved.
-        written: How many tokens those have. The first comes with the prompts.
-    """
-
-    def __init__(
-        self,
-        policy: Any,
-        which: list[int],
-        max_new_tokens: int,
-        sampler: Sampler,
-        uniforms: torch.Tensor | None,
-        stops: tuple[int, ...],
-        *,
-        logprobs: bool,
-        pad: int,
-        stop_repeats: bool,
-    ) -> None:
-        self.policy, self.which, self.max_new_tokens = policy, which, max_new_tokens
-        self.sampler, self.uniforms, self.stops, self.logprobs = sampler, uniforms, stops, logprobs
-        self.stop_repeats = stop_repeats
-        self.alive, self.written = list(range(len(which))), 1
-        device = policy.get_output_embeddings().weight.device
-        self._ids = torch.full((len(which), max_new_tokens), pad, device=device)
-        self._logprobs = torch.zeros((len(which), max_new_tokens if logprobs else 0), device=device)
-
-    def save(self, state: DecodeState) -> None:
-        """Copy what a state has written."""
-        index = torch.tensor(self.alive, device=self._ids.device)
-        ids, logprobs = state.written(len(self.alive), self.written)
-        self._ids[index, : self.written] = ids
-        if logprobs is not None:
-            self._logprobs[index, : self.written] = logprobs
-
-    def collect(self, clock: TokenClock) -> DecodedBatch:
-        """Bring all to the host, each up to its stop token, with the time of its last token."""
-        rows, logprobs = self._ids[:, : self.written].cpu(), self._logprobs[:, : self.written].tolist()
-        ends = torch.isin(rows, torch.tensor(self.stops))
-        # argmax takes the first of equals: the first stop token, which is the last token of its completion.
-        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, self.written).tolist()
-        ids = [row[:length] for row, length in zip(rows.tolist(), lengths, strict=True)]
-        if self.stop_repeats:  # such a row went on with padding, which is a stop token: it is none of the row's own
-            lengths = [len(row) - (row[-1] in self.stops and ends_repeated(row[:-1])) for row in ids]
-        counts, times = zip(*clock.marks, strict=True)
-        return DecodedBatch(
-            [row[:length] for row, length in zip(ids, lengths, strict=True)],
-            [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
-            np.interp(lengths, counts, times).tolist(),
-        )
+def _from(start: int, watch: Watch, number: int, new: list[int]) -> bool:
+    return watch(start + number, new)
 
 
 def _worth_compacting(state: DecodeState, before: int, running: int) -> bool:

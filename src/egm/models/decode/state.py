@@ -181,6 +181,11 @@ class DecodeState:
         span = slice(self.prompt, self.prompt + count)
         return self._output[:rows, span], None if self._logprobs is None else self._logprobs[:rows, span]
 
+    def end(self, rows: Sequence[int]) -> None:
+        """Let rows end where they are."""
+        if rows:
+            self.finished[list(rows)] = True
+
     def step(self, written: int, clock: TokenClock) -> None:
         """Read the last tokens, of rows of so many, and sample the next ones."""
         # In buckets, so that few graphs serve for all lengths; what lies beyond the cursor is masked.
