@@ -104,7 +104,7 @@ def make(
         bool,
         typer.Option(
             "--blind-prefill",
-            help="Give it the rationale as its own reasoning: for EGM's models, on a server that goes on with an answer.",
+            help="Give it the rationale as its own reasoning: for EGM's models, where answers can be gone on with.",
         ),
     ] = False,
     formats: Annotated[

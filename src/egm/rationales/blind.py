@@ -22,7 +22,7 @@ NAME: Final = "blind"
 REASON: Final = "a model that saw the rationale, and not the box, did not find the object"
 """What is wrong with what it drops."""
 _NUMBER = r"\s*(-?\d{1,5}(?:\.\d{1,4})?)\s*"
-_FOUR = re.compile(rf"[\[(]{{1,2}}{','.join([_NUMBER] * 4)}[\])]{{1,2}}")
+_FOUR = re.compile(rf"(?:,?\s+at)?\s*[\[(]{{1,2}}{','.join([_NUMBER] * 4)}[\])]{{1,2}}")
 
 
 class BlindCheck:
@@ -33,8 +33,8 @@ class BlindCheck:
         codec: How it is asked and read.
         settings: How text is generated; greedy by default.
         prompt: The codec's prompt style; None takes its default.
-        prefill: Give the rationale as the model's own reasoning, closed, and its answer begun; for models that think
-            first, whose server can go on with an answer that is begun. Else it stands in the question.
+        prefill: Give the rationale as the model's own reasoning, up to where the box was taken out, for it to go on;
+            for models that think first, on a server that goes on with an answer. Else it stands in the question.
         batch: Most requests that a model in this process answers together.
         engine: What else decides its answers, to be kept and compared.
     """
@@ -64,11 +64,11 @@ class BlindCheck:
         row = sample.sample
         assert row.box is not None
         assert sample.picture is not None
-        hint = neutralise(without_box(rationale, row.box, sample.size, self._codec)).strip()
         messages = self._codec.messages(row.phrase, amodal=row.amodal, prompt=self._prompt)
         if self._prefill:
-            messages = [*messages, {"role": "assistant", "content": hint + self._begun(hint, row.phrase)}]
+            messages = [*messages, {"role": "assistant", "content": self._thought(sample, rationale)}]
         else:
+            hint = neutralise(without_box(rationale, row.box, sample.size, self._codec)).strip()
             said = {"type": "text", "text": f"\n\nSomebody who looked at the picture reasoned: {hint}"}
             messages = [{**messages[0], "content": [*messages[0]["content"], said]}]
         request = self._lane.backend.make_request(
@@ -77,9 +77,11 @@ class BlindCheck:
         request = replace(request, continue_final_message=self._prefill)
         return Asked(partial(self._lane.submit, request), most_tokens(request, self.settings))
 
-    def _begun(self, hint: str, phrase: str) -> str:
-        """What closes the reasoning and begins the answer."""
-        return self._codec.answer_prefill(hint, phrase)
+    def _thought(self, sample: LoadedSample, rationale: str) -> str:
+        """The rationale as reasoning that is still open."""
+        assert sample.sample.box is not None
+        hidden = _hidden(rationale, sample.sample.box, sample.size, self._codec)
+        return neutralise(rationale[: hidden[0].start()] if hidden else rationale).strip()
 
     def read(self, sample: LoadedSample, reply: Completion) -> tuple[Box | None, float]:
         """Read the box of a reply, and hold it against the true one.
@@ -89,9 +91,8 @@ class BlindCheck:
         """
         row = sample.sample
         assert row.box is not None
-        begun = f"</think>\n\n{self._codec.opening(row.phrase)}" if self._prefill else ""
         grounding = self._codec.parse(
-            begun + reply.text,
+            reply.text,
             size=sample.size,
             finish_reason=reply.finish_reason,
             amodal=row.amodal,
@@ -125,7 +126,10 @@ def why_not_found(box: Box | None, overlap: float) -> str | None:
 
 
 def without_box(rationale: str, box: Box, size: tuple[int, int], codec: Codec) -> str:
-    """Take the true box out of a rationale: each four numbers in brackets that are a hit on it. Other boxes stay.
+    """Take the true box out of a rationale: each four numbers in brackets that are a hit on it.
+
+    Where it stands more than once, the first stays: it introduces one of those that could be meant, as the boxes of the
+    others do, and which of them it is has to follow from the words.
 
     Args:
         rationale: The text.
@@ -135,18 +139,26 @@ def without_box(rationale: str, box: Box, size: tuple[int, int], codec: Codec) -
 
     Example:
         >>> from egm.codecs import get_codec
-        >>> text = "Of the two cups, (10,10,20,20) and (50,50,90,90), it is the red one at (50, 50, 90, 90)."
+        >>> text = "One cup is at (10,10,20,20), one at (50,50,90,90). The red one is the latter, at (50, 50, 90, 90)."
         >>> without_box(text, Box(50, 50, 90, 90), (1000, 1000), get_codec("qwen3_vl"))
-        'Of the two cups, (10,10,20,20) and …, it is the red one at ….'
+        'One cup is at (10,10,20,20), one at (50,50,90,90). The red one is the latter.'
     """
+    for found in reversed(_hidden(rationale, box, size, codec)):
+        rationale = rationale[: found.start()] + rationale[found.end() :]
+    return rationale
+
+
+def _hidden(rationale: str, box: Box, size: tuple[int, int], codec: Codec) -> list[re.Match[str]]:
+    """Where the true box stands, but for the first of several places."""
     span = codec.scale(size, None).span
     factors = tuple(side / units for side, units in zip(size * 2, span * 2, strict=True))
 
-    def hide(found: re.Match[str]) -> str:
+    def is_hit(found: re.Match[str]) -> bool:
         try:
             written = Box(*(float(number) * factor for number, factor in zip(found.groups(), factors, strict=True)))
         except BoxError:
-            return found[0]
-        return "…" if iou(written, box) >= HIT_IOU else found[0]
+            return False
+        return iou(written, box) >= HIT_IOU
 
-    return _FOUR.sub(hide, rationale)
+    hits = [found for found in _FOUR.finditer(rationale) if is_hit(found)]
+    return hits[1:] or hits
