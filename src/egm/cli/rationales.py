@@ -158,7 +158,9 @@ def make(
     opened = open_dataset(
         dataset, images=images, data=data_root, allow_partial=allow_partial, first=limit, codec=from_codec
     )
-    settings = RunSettings(style, wording, style_filters(style, wording) if chosen is None else chosen, tries)
+    if chosen is None:
+        chosen = style_filters(style, wording, data=None if data_root is None else str(data_root))
+    settings = RunSettings(style, wording, chosen, tries)
     with _Models(server, codec, device, dtype, concurrency) as models:
         made = _teacher(
             models,

@@ -21,6 +21,7 @@ class Candidate:
         attempt: Which try for this sample it is, counted from 0.
         completion: What the teacher returned, where a teacher was asked.
         codec: The convention of the family that will be trained: the scale of coordinates in the text.
+        mark: Colour of the mark that the teacher saw, where one was drawn.
 
     Raises:
         DataError: If the sample has no box or no size.
@@ -37,6 +38,7 @@ class Candidate:
     attempt: int = 0
     completion: Completion | None = None
     codec: Codec = field(default_factory=lambda: get_codec(DEFAULT_CODEC))
+    mark: str | None = None
 
     def __post_init__(self) -> None:
         if self.sample.box is None or self.sample.size is None:

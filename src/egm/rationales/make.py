@@ -44,4 +44,5 @@ def make_rationales(
     family = codec or get_codec(DEFAULT_CODEC)
     check_formats(formats)
     run = run_rationales(dataset, teacher, folder, settings, codec=family, **options)
-    return replace(run, notes=write_outputs(dataset, run, Path(folder), codec=family, formats=formats))
+    notes = write_outputs(dataset, run, Path(folder), codec=family, formats=formats)
+    return replace(run, notes=[*run.notes, *notes])

@@ -77,16 +77,18 @@ class RationaleReport:
     Attributes:
         header: Its first line.
         tries: Every try that was decided on, in order.
+        unasked: Why samples were dropped without being asked, by filter: of how many.
         failed: Samples whose last call failed.
     """
 
     header: Mapping[str, Any]
     tries: Sequence[DecidedTry]
+    unasked: Counter[str]
     failed: int
 
     def counts(self) -> dict[str, int]:
         """Tries that each filter spoke against, in the order of the run's filters; several may speak against one."""
-        found = Counter(name for each in self.tries for name in each.against)
+        found = self.unasked + Counter(name for each in self.tries for name in each.against)
         names = [*self.header["identity"]["filters"], NAME]
         return {name: found[name] for name in dict.fromkeys([*names, *found]) if name != NAME or self._is_blind}
 
@@ -132,7 +134,7 @@ def read_report(path: str | os.PathLike[str]) -> RationaleReport:
     """
     header, lines = read_ledger(path)
     asked: dict[str, Call] = {}
-    tries, failed = [], set[str]()
+    tries, failed, unasked = [], set[str](), Counter[str]()
     for line in lines:
         if isinstance(line, Call):
             (failed.discard if line.error is None else failed.add)(line.id)
@@ -140,12 +142,15 @@ def read_report(path: str | os.PathLike[str]) -> RationaleReport:
                 asked[line.id] = line
             continue
         call = asked.get(line.id)
+        if call is None and line.against:
+            unasked.update(line.against)
+            continue
         if call is None or call.truth is None or call.attempt != line.attempt:
             where = f"{os.fspath(path)!r}: sample {line.id!r}"
             raise DataError(f"{where} was decided on without an answer: restore the file")
         facts = (call.id, call.attempt, call.phrase, call.image, call.size, call.truth, call.text, call.colour)
         tries.append(DecidedTry(*facts, line.against, line.box, line.iou))
-    return RationaleReport(header, tries, len(failed))
+    return RationaleReport(header, tries, unasked, len(failed))
 
 
 def rationale_page(report: RationaleReport, *, images: Path | None = None, rows: int = PAGE_ROWS) -> str:

@@ -28,6 +28,7 @@ from egm.questions import ImageCache, load_question
 from egm.rationales.blind import NAME, BlindCheck, why_not_found
 from egm.rationales.candidate import Candidate
 from egm.rationales.filters import Filter, build_filters, default_recipe, keep, run_filters
+from egm.rationales.filters.evaluation_picture import EvaluationPicture
 from egm.rationales.ledger import Call, Decision, Ledger, Line
 from egm.rationales.prices import Spending
 from egm.rationales.styles import TeacherStyle
@@ -67,7 +68,7 @@ class RationaleRun:
         tally: What became of all of them.
         stopped: Why it ended before its time, or None.
         is_early: Whether that was for a teacher of whose answers nearly all were dropped.
-        notes: What could not be written of it, and why, a sentence each.
+        notes: What could not be looked for or written, and why, a sentence each.
     """
 
     header: Mapping[str, Any]
@@ -169,16 +170,24 @@ def run_rationales(
             for _ in runner.run(ledger):
                 update()
     kept = [(state.number, state.kept) for state in runner.states if state.kept is not None]
-    return RationaleRun(ledger.header, kept, runner.tally, runner.stopped, runner.is_early)
+    return RationaleRun(ledger.header, kept, runner.tally, runner.stopped, runner.is_early, runner.notes)
 
 
-def style_filters(style: str, wording: TeacherStyle | None) -> dict[str, dict[str, Any]]:
-    """Return the filters of a style: those that every run has, with the lengths and boxes that its wording asks for."""
+def style_filters(style: str, wording: TeacherStyle | None, *, data: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the filters of a style: those that every run has, with the lengths and boxes that its wording asks for.
+
+    Args:
+        style: Its name.
+        wording: How it asks; None for a teacher that is not asked in words.
+        data: Folder of RefCOCO's annotations, by which pictures of its evaluation splits are known; by default where
+            `egm eval` looks for them.
+    """
     recipe = {name: dict(options) for name, options in default_recipe(style).items()}
     if wording is not None:
         recipe["length"] |= {"least": wording.words[0], "most": wording.words[1]}
         recipe["leak"] |= {"coordinates": not wording.boxes}
-    return recipe
+        recipe = {name: options for name, options in recipe.items() if name not in wording.without}
+    return {**recipe, EvaluationPicture.name: {} if data is None else {"data": data}}
 
 
 class _Runner:
@@ -262,6 +271,11 @@ class _Runner:
                 self.stopped, self.is_early = why, True
                 return
             state = waiting.popleft()
+            if state.reply is None and (why := self._evaluated(state)) is not None:
+                against = {EvaluationPicture.name: why}
+                self._decide(state, Decision(id=state.item.sample.id, attempt=0, against=against), waiting, ledger)
+                yield
+                continue
             if state.reply is not None and (decision := self._decided(state)) is not None:
                 self._decide(state, decision, waiting, ledger)
                 yield
@@ -279,6 +293,19 @@ class _Runner:
                 return
             self.spending.reserved += job.cost
             running[job.asked.start()] = job
+
+    def _evaluated(self, state: _State) -> str | None:
+        """Say that a sample's picture is evaluated on; then nothing is asked, whatever would be answered."""
+        sample = state.item.sample
+        about = Candidate(sample if sample.size is not None else replace(sample, size=(1, 1)), "", self._settings.style)
+        found = (each.check(about) for each in self._filters if isinstance(each, EvaluationPicture))
+        return next(filter(None, found), None)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the filters could not look for, and why."""
+        unknown = [each.unknown for each in self._filters if isinstance(each, EvaluationPicture)]
+        return [f"pictures of RefCOCO's evaluation splits were not looked for: {why}" for why in unknown if why]
 
     def _job(self, state: _State) -> _Job:
         sample = self._loaded(state)
@@ -373,9 +400,10 @@ class _Runner:
             self.tally.kept += 1
             state.settled = True
             return
+        was_asked = state.reply is not None
         state.attempt += 1
         state.reply = state.blind = None
-        if state.attempt >= self._settings.tries:
+        if not was_asked or state.attempt >= self._settings.tries:
             self.tally.dropped += 1
             state.settled = True
 
@@ -394,7 +422,7 @@ class _Runner:
             sample = replace(sample, size=state.reply.size)
         reply = _completion(state.reply)
         text = self._teacher.rationale(reply)
-        return Candidate(sample, text, self._settings.style, state.attempt, reply, self._codec)
+        return Candidate(sample, text, self._settings.style, state.attempt, reply, self._codec, state.reply.colour)
 
 
 def _about(item: PlannedSample) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class TeacherStyle(Section):
     """Fewest and most words of a rationale."""
     boxes: bool
     """Whether a rationale may give boxes of its own."""
+    without: tuple[str, ...] = ()
+    """Names of filters that do not fit the style."""
     max_tokens: int = Field(default=800, ge=1)
     """Most tokens of a reply."""
     prompt: str = ""
