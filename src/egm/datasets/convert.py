@@ -1,4 +1,4 @@
-"""Datasets out: rows of JSON, parquet for reinforcement learning, or COCO JSON; each can be read back."""
+"""Datasets out: rows of JSON, parquet, COCO JSON, or conversations for other trainers; each can be read back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL.Image import Image
 from egm.boxes import Box
 from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.datasets.check import is_file
+from egm.datasets.conversations import TOOLS, conversation_row, question_text
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, ImageError
@@ -22,7 +23,7 @@ from egm.files import write_bytes, write_text
 from egm.images import check_picture_size, load_image, read_picture_header
 from egm.types import Sample
 
-ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
+ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json", **dict.fromkeys(TOOLS, ".jsonl")}
 """Formats that can be written, with the ending of their files."""
 
 
@@ -33,8 +34,10 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
         dataset: The samples. Image names are written relative to its root if it has one; in parquet they are absolute,
             since verl opens them from wherever its workers run.
         path: The file. Its folder is made if need be.
-        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; or `coco`.
-        codec: Whose question parquet holds; that of `DEFAULT_CODEC` if not given.
+        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; `coco`; or
+            the conversations of `qwen-vl-finetune`, `llama-factory` or `ms-swift`.
+        codec: Whose question parquet and conversations hold, and whose answer these; that of `DEFAULT_CODEC` if not
+            given.
 
     Raises:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
@@ -49,8 +52,14 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
     names = [image_name(sample, dataset.root) for sample in samples]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    family = codec or get_codec(DEFAULT_CODEC)
     if kind == "parquet":
-        write_bytes(path, _parquet(dataset, codec or get_codec(DEFAULT_CODEC)))
+        write_bytes(path, _parquet(dataset, family))
+    elif kind in TOOLS:
+        for sample in samples:
+            _whole(sample)
+        turns = (conversation_row(kind, s, name, family) for s, name in zip(samples, names, strict=True))
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in turns))
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
     else:
@@ -171,7 +180,7 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
             {
                 # Never "grounding", by which the official files say that their ground_truth is on the 0-1000 scale.
                 "data_source": f"egm/{dataset.name}",
-                "prompt": [{"role": "user", "content": _question(sample, codec)}],
+                "prompt": [{"role": "user", "content": question_text(sample, codec)}],
                 "images": [{"image": str(picture)}],
                 "ability": "grounding",
                 "reward_model": {"style": "rule", "ground_truth": list(box)},
@@ -194,12 +203,6 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), stream)
     return stream.getvalue()
-
-
-def _question(sample: Sample, codec: Codec) -> str:
-    """The question of a codec as verl takes it: one text, with `<image>` for the picture, and nothing added."""
-    parts = codec.messages(sample.phrase, amodal=sample.amodal)[0]["content"]
-    return "".join("<image>" if part["type"] == "image" else part["text"] for part in parts)
 
 
 def _coco(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:

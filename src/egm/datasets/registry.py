@@ -43,6 +43,7 @@ def open_dataset(
     data: str | Path | None = None,
     allow_partial: bool = False,
     first: int | None = None,
+    codec: str | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     """Open a dataset by the name of a split, or by its path.
@@ -59,6 +60,7 @@ def open_dataset(
         data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
         allow_partial: Take a split whose size is not the published one.
         first: Take the first so many samples alone; of SynthRef no more scenes are made, and any split will do.
+        codec: For conversations whose rows do not say it: the name of the codec that their answers are written in.
         malformed: For `check_dataset`: gets the rows that are wrong, which are left out then, and the size of a split
             that has any is not held against the published one. Without it, the first of them is an error.
 
@@ -69,7 +71,9 @@ def open_dataset(
         DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
     """
     images, data = (None if folder is None else Path(folder) for folder in (images, data))
-    dataset = _open(name_or_path, images, data, allow_partial=allow_partial, first=first, malformed=malformed)
+    dataset = _open(
+        name_or_path, images, data, allow_partial=allow_partial, first=first, codec=codec, malformed=malformed
+    )
     if first is not None:
         dataset = dataset.first(first)
     if dataset.names_files and dataset.root is None:
@@ -97,9 +101,12 @@ def _open(
     *,
     allow_partial: bool,
     first: int | None = None,
+    codec: str | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     text = str(name_or_path)
+    if codec is not None and (text in SIZES or text.startswith(f"{_SYNTHREF}/")):
+        raise DataError(f"{text} holds no conversations, which alone need to be told a codec: leave --from-codec out")
     if text in SIZES:
         return _open_refcoco(text, images, data, allow_partial=allow_partial, malformed=malformed)
     if text.startswith(f"{_SYNTHREF}/") and not Path(text).exists():
@@ -114,7 +121,7 @@ def _open(
     if images is None and path.suffix == ".jsonl":
         images = path.parent
     name = path.stem if path.is_file() else path.resolve().name
-    return open_files([path], name=name, images=ImageRoot(images), malformed=malformed)
+    return open_files([path], name=name, images=ImageRoot(images), codec=codec, malformed=malformed)
 
 
 def _open_refcoco(
