@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,20 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egm.cli import options
-from egm.cli.eval import load_model, server_place
 from egm.cli.group import DefaultGroup
 from egm.cli.printing import console, note, plain_table
+from egm.cli.teachers import BLIND_KEY, RunModels
 from egm.errors import EgmError
 from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
-    from egm.backends.base import Backend, GenerationSettings
-    from egm.codecs import Codec
+    from egm.backends.base import GenerationSettings
     from egm.rationales import BlindCheck, RationaleRun, Spending, Teacher
     from egm.rationales.styles import TeacherStyle
 
 _SYNTHREF = "synthref"
-_BLIND_KEY = "EGM_BLIND_API_KEY"
 
 app = typer.Typer(
     cls=DefaultGroup,
@@ -55,6 +52,8 @@ def make_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder of journal, training data and card.", show_default=False)],
     server: options.Server = None,
+    serve: options.Serve = None,
+    aim: options.Aim = None,
     style: Annotated[str, typer.Option(help="How it explains: official, candidates, amodal, self, or your own.")] = (
         "official"
     ),
@@ -67,9 +66,6 @@ def make_command(
     ] = False,
     tries: Annotated[int, typer.Option(min=1, help="Most tries a sample; then it is dropped.")] = 3,
     temperature: Annotated[float, typer.Option(help="Of the teacher; 0 is greedy, and gives one try.")] = 0.7,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of a reply; by default the style's.", show_default=False)
-    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed samples other answers.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Most calls under way at once.")] = 8,
     budget: Annotated[
@@ -96,7 +92,7 @@ def make_command(
         str | None,
         typer.Option(
             metavar="URL",
-            help=f"Its server, if another; its key is taken from {_BLIND_KEY}.",
+            help=f"Its server, if another; its key is taken from {BLIND_KEY}.",
             show_default=False,
         ),
     ] = None,
@@ -153,6 +149,8 @@ def make_command(
     listed = None if prices is None else load_prices(prices)
     spending = Spending(None if budget is None else read_budget(budget, listed), listed)
     wording = _wording(teacher, style, styles)
+    if corrupt is not None and wording is not None:
+        raise EgmError("--corrupt plants defects in what synthref says: leave it out for another teacher")
     chosen = None if filters is None else read_strictly(filters, "filters")
     options.refuse_no_folder(images)
     opened = open_dataset(
@@ -161,23 +159,18 @@ def make_command(
     if chosen is None:
         chosen = style_filters(style, wording, data=None if data_root is None else str(data_root))
     settings = RunSettings(style, wording, chosen, tries)
-    with _Models(server, codec, device, dtype, concurrency) as models:
-        made = _teacher(
-            models,
-            teacher,
-            wording,
-            style,
-            no_mark,
-            _generation(wording, max_tokens, temperature, seed, tries),
-            corrupt,
-        )
-        check = (
-            None if blind is None and blind_server is None else models.blind(blind, blind_server, prefill=blind_prefill)
-        )
-        _check_prices(spending, made, check)
+    with RunModels(server, serve, aim, codec, device, dtype, concurrency, dry=dry_run) as models:
+        if wording is None:
+            made = _offline(style, corrupt, server or serve, no_mark=no_mark)
+        else:
+            generation = _generation(wording, temperature, seed, tries)
+            made = models.teacher(teacher, wording, generation, mark=not no_mark)
         if dry_run:
-            _print_estimate(opened, made, wording, spending, tries, check)
+            _print_estimate(opened, made, wording, spending, tries, blind or blind_server)
             return
+        has_check = blind is not None or blind_server is not None
+        check = models.blind(blind, blind_server, prefill=blind_prefill) if has_check else None
+        _check_prices(spending, made, check)
         try:
             run = make_rationales(
                 opened,
@@ -242,107 +235,21 @@ def _wording(teacher: str, style: str, styles: Path | None) -> TeacherStyle | No
     return style_of(style, styles)
 
 
-def _generation(
-    wording: TeacherStyle | None, max_tokens: int | None, temperature: float, seed: int, tries: int
-) -> GenerationSettings | None:
+def _generation(wording: TeacherStyle, temperature: float, seed: int, tries: int) -> GenerationSettings:
     from egm.backends.base import GenerationSettings
 
-    if wording is None:
-        return None
     if temperature == 0 and tries > 1:
         raise EgmError(f"{tries} tries at temperature 0 are one answer {tries} times: give --tries 1, or sample")
-    return GenerationSettings(max_new_tokens=max_tokens or wording.max_tokens, temperature=temperature, seed=seed)
+    return GenerationSettings(max_new_tokens=wording.max_tokens, temperature=temperature, seed=seed)
 
 
-class _Models:
-    """The models of a run, which are opened as they are asked for and closed together."""
-
-    def __init__(self, server: str | None, codec: str | None, device: str, dtype: str, concurrency: int) -> None:
-        from egm.codecs import DEFAULT_CODEC, get_codec
-
-        if server is not None:
-            options.refuse_placement(device, dtype)
-        self.codec: Codec = get_codec(codec or DEFAULT_CODEC)
-        self._server, self._name, self._device, self._dtype = server, codec, device, dtype
-        self._concurrency = concurrency
-        self._opened: list[Any] = []
-        self._local: dict[str, tuple[Backend, Codec, dict[str, Any]]] = {}
-
-    def teacher(self, model: str, wording: TeacherStyle, settings: GenerationSettings | None, *, mark: bool) -> Teacher:
-        """Open the teacher; its family is the one to train where it grounds by itself and no other is named."""
-        from egm.rationales import ModelTeacher
-
-        if self._server is not None:
-            backend, engine = self._connect(self._server, model, None)
-        else:
-            backend, own, engine = self._load(model)
-            self.codec = own if self._name is None and wording.asks == "grounding" else self.codec
-        made = ModelTeacher(
-            backend, self.codec, wording, settings=settings, mark=mark, batch=self._concurrency, engine=engine
-        )
-        self._opened.append(made)
-        return made
-
-    def blind(self, model: str | None, server: str | None, *, prefill: bool) -> BlindCheck:
-        """Open the blind check: on a server of its own, on the teacher's, or in this process."""
-        from egm.rationales import BlindCheck
-
-        place = server or self._server
-        codec = self.codec
-        if place is not None:
-            # Another server gets no key that was meant for the teacher's.
-            key = os.environ.get(_BLIND_KEY) or (None if place == self._server else "none")
-            backend, engine = self._connect(place, model, key)
-        else:
-            backend, codec, engine = self._load(str(model))
-        made = BlindCheck(backend, codec, prefill=prefill, batch=self._concurrency, engine=engine)
-        self._opened.append(made)
-        return made
-
-    def _connect(self, server: str, model: str | None, key: str | None) -> tuple[Backend, dict[str, Any]]:
-        from egm.backends.openai.backend import OpenAIBackend
-
-        backend = OpenAIBackend(server, model, api_key=key, concurrency=self._concurrency)
-        self._opened.append(backend)
-        return backend, {"server": server_place(server)}
-
-    def _load(self, model: str) -> tuple[Backend, Codec, dict[str, Any]]:
-        from egm.backends.base import GenerationSettings
-
-        if model not in self._local:
-            grounder, engine = load_model(
-                model, self._name, self._device, self._dtype, self._concurrency, GenerationSettings(), None
-            )
-            self._opened.append(grounder)
-            self._local[model] = grounder.backend, grounder.codec, engine
-        return self._local[model]
-
-    def __enter__(self) -> _Models:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for opened in reversed(self._opened):
-            opened.close()
-
-
-def _teacher(
-    models: _Models,
-    name: str,
-    wording: TeacherStyle | None,
-    style: str,
-    no_mark: bool,
-    settings: GenerationSettings | None,
-    corrupt: float | None,
-) -> Teacher:
+def _offline(style: str, corrupt: float | None, server: str | None, *, no_mark: bool) -> Teacher:
     from egm.rationales import Corruption, SynthRefTeacher
 
-    if wording is None:
-        if no_mark:
-            raise EgmError("--no-mark is for teachers that look at pictures, and synthref does not: leave it out")
-        return SynthRefTeacher(style, None if corrupt is None else Corruption.evenly(corrupt))
-    if corrupt is not None:
-        raise EgmError("--corrupt plants defects in what synthref says: leave it out for another teacher")
-    return models.teacher(name, wording, settings, mark=not no_mark)
+    for given, option in ((no_mark, "--no-mark"), (server is not None, "--server and --serve")):
+        if given:
+            raise EgmError(f"synthref is no model and looks at no picture: leave out {option}")
+    return SynthRefTeacher(style, None if corrupt is None else Corruption.evenly(corrupt))
 
 
 def _check_prices(spending: Spending, teacher: Teacher, blind: BlindCheck | None) -> None:
@@ -358,7 +265,7 @@ def _print_estimate(
     wording: TeacherStyle | None,
     spending: Spending,
     tries: int,
-    blind: BlindCheck | None,
+    blind: str | None,
 ) -> None:
     from egm.rationales.estimate import estimate_run
     from egm.rationales.teachers import ModelTeacher
@@ -366,7 +273,7 @@ def _print_estimate(
     if not isinstance(teacher, ModelTeacher) or wording is None:
         print(f"{len(opened):,} samples, worded without a model: nothing is asked, and nothing paid")
         return
-    found = estimate_run(opened, teacher, wording, spending, tries=tries, blind=None if blind is None else blind.name)
+    found = estimate_run(opened, teacher, wording, spending, tries=tries, blind=blind)
     print("\n".join(map(spaced, found.request.splitlines())))
     for line in found.lines:
         print(printable(line))

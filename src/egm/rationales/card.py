@@ -65,7 +65,8 @@ def _counts(run: RationaleRun) -> list[tuple[str, str]]:
     left = tally.total - tally.done
     rows = [
         ("kept", tally.kept),
-        ("dropped after all tries", tally.dropped),
+        ("dropped after all tries", tally.dropped - tally.unasked),
+        ("dropped without being asked, as their pictures are evaluated on", tally.unasked),
         ("without an answer, to be asked again", tally.failed),
         ("not asked" if run.stopped is None else f"not asked, as {printable(run.stopped)}", left),
         ("all", tally.total),
@@ -156,6 +157,6 @@ def _longest_ticks(text: str) -> int:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    ruler = ["---", *("---:" for _ in head[1:])] if len(head) > 2 else ["---"] * len(head)
+    ruler = ["---:" if cell[:1].isdigit() else "---" for cell in rows[-1]]
     cells = ([cell.replace("|", "\\|") for cell in row] for row in chain([head, ruler], rows))
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -26,14 +26,15 @@ class Tally:
     Attributes:
         kept: Samples with a rationale.
         dropped: Samples whose tries were all dropped.
+        unasked: Those of them that nobody was asked about, as their pictures are evaluated on.
         failed: Samples whose call failed: a resumed run asks them again.
         tries: Tries that were decided on.
-        by_filter: Tries that a filter spoke against, by its name; several may speak against one.
+        by_filter: Tries, and samples unasked, that a filter spoke against, by its name; several may speak against one.
     """
 
     def __init__(self, total: int, spending: Spending) -> None:
         self.total, self.spending = total, spending
-        self.kept = self.dropped = self.failed = self.tries = 0
+        self.kept = self.dropped = self.unasked = self.failed = self.tries = 0
         self.by_filter: Counter[str] = Counter()
         self._last: deque[tuple[str, ...]] = deque(maxlen=EARLY_ROWS)
 
@@ -49,6 +50,12 @@ class Tally:
         self.by_filter.update(names)
         if is_first:
             self._last.append(names)
+
+    def add_unasked(self, against: Iterable[str]) -> None:
+        """Count a sample that was dropped before anybody was asked about it, with the filters that spoke against it."""
+        self.dropped += 1
+        self.unasked += 1
+        self.by_filter.update(against)
 
     def add_failure(self) -> None:
         """Count a sample whose call failed."""
