@@ -306,7 +306,8 @@ def _print_run(run: RationaleRun, out: Path, as_json: bool) -> None:
     if tally.failed:
         print(
             "error:",
-            f"{tally.failed:,} samples are without an answer, as the journal says: the same command asks them again",
+            printable(f"{tally.failed:,} samples are without an answer: {tally.usual_error()}"),
+            "(the same command asks them again)",
             file=sys.stderr,
         )
         raise typer.Exit(1)

@@ -306,7 +306,7 @@ class Runner:
         ledger.append(
             Call(id=state.item.sample.id, attempt=state.attempt, asked=asked, error=said, **_about(state.item))
         )
-        self.tally.add_failure()
+        self.tally.add_failure(said)
 
     def _candidate(self, state: _State, sample: Sample | None = None) -> Candidate:
         assert state.reply is not None

@@ -28,6 +28,7 @@ class Tally:
         dropped: Samples whose tries were all dropped.
         unasked: Those of them that nobody was asked about, as their pictures are evaluated on.
         failed: Samples whose call failed: a resumed run asks them again.
+        errors: What they failed with.
         tries: Tries that were decided on.
         by_filter: Tries, and samples unasked, that a filter spoke against, by its name; several may speak against one.
     """
@@ -35,6 +36,7 @@ class Tally:
     def __init__(self, total: int, spending: Spending) -> None:
         self.total, self.spending = total, spending
         self.kept = self.dropped = self.unasked = self.failed = self.tries = 0
+        self.errors: Counter[str] = Counter()
         self.by_filter: Counter[str] = Counter()
         self._last: deque[tuple[str, ...]] = deque(maxlen=EARLY_ROWS)
 
@@ -57,9 +59,10 @@ class Tally:
         self.unasked += 1
         self.by_filter.update(against)
 
-    def add_failure(self) -> None:
+    def add_failure(self, error: str) -> None:
         """Count a sample whose call failed."""
         self.failed += 1
+        self.errors[error] += 1
         self._last.append((FAILED,))
 
     def bad_teacher(self) -> str | None:
@@ -69,7 +72,13 @@ class Tally:
             return None
         counts = Counter(name for names in dropped for name in names)
         listed = ", ".join(f"{name} {count}" for name, count in counts.most_common(3))
+        if counts[FAILED] == len(dropped):
+            return f"{len(dropped)} of the last {EARLY_ROWS} calls failed: {self.usual_error()}"
         return f"{len(dropped)} of the last {EARLY_ROWS} answers were dropped ({listed})"
+
+    def usual_error(self) -> str:
+        """What most of the calls that failed failed with; nothing where none did."""
+        return next((error for error, _ in self.errors.most_common(1)), "")
 
     def short(self) -> str:
         """What a progress bar says."""
