@@ -358,7 +358,10 @@ BAD = {
     "money without prices": (("--budget", "5usd"), "nothing says what a token costs: give --prices FILE"),
     "other money": (("--budget", "5eur", "--prices", "prices.yaml"), "is not in usd, as the price list is"),
     "no such price": (("--prices", "prices.yaml", "--teacher", "tinny"), "has no 'tinny': did you mean 'tiny'"),
-    "typo in prices": (("--prices", "typo.yaml"), "prices typo.yaml: unknown key 'models.tiny.imput'; did you mean 'input'?"),
+    "typo in prices": (
+        ("--prices", "typo.yaml"),
+        "prices typo.yaml: unknown key 'models.tiny.imput'; did you mean 'input'?",
+    ),
     "price in words": (("--prices", "words.yaml"), "prices words.yaml: models.tiny.input"),
     "prices missing": (("--prices", "none.yaml"), "there is no file of prices at none.yaml"),
     "unknown style": (("--style", "oficial"), "there is no style 'oficial': did you mean 'official'"),

@@ -143,7 +143,7 @@ def read_report(path: str | os.PathLike[str]) -> RationaleReport:
             continue
         call = asked.get(line.id)
         if call is None and line.against:
-            unasked.update(line.against)
+            unasked.update(tuple(line.against))
             continue
         if call is None or call.truth is None or call.attempt != line.attempt:
             where = f"{os.fspath(path)!r}: sample {line.id!r}"

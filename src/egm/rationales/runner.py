@@ -146,7 +146,8 @@ class Runner:
                 yield from self._start(waiting, running, ledger)
                 if not running:
                     return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                ended = wait(running, return_when=FIRST_COMPLETED).done
+                for future in [each for each in running if each in ended]:  # in the order that they were started
                     job = running.pop(future)
                     self._spending.reserved -= job.cost
                     yield from self._end(job, outcome(future), waiting, ledger)

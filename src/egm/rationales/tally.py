@@ -57,7 +57,7 @@ class Tally:
         """Count a sample that was dropped before anybody was asked about it, with the filters that spoke against it."""
         self.dropped += 1
         self.unasked += 1
-        self.by_filter.update(against)
+        self.by_filter.update(tuple(against))
 
     def add_failure(self, error: str) -> None:
         """Count a sample whose call failed."""
