@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from egm.backends import GenerationSettings
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.numpy.backend import NumpyBackend
@@ -50,12 +48,12 @@ def ledger(folder: Path) -> list[Any]:
     return read_ledger(folder)[1]
 
 
-@pytest.mark.parametrize(
-    ("samples", "times"), [(2, 1), pytest.param(16, 5, marks=pytest.mark.integration)], ids=["once", "five times"]
-)
-def test_killed_at_random_moments_it_brings_the_same_data_and_asks_nothing_twice(
-    tmp_path: Path, samples: int, times: int
-) -> None:
+def test_killed_at_a_random_moment_it_brings_the_same_data_and_asks_nothing_twice(tmp_path: Path) -> None:
+    kill_and_compare(tmp_path, samples=2, times=1)  # tests/integration kills more often
+
+
+def kill_and_compare(tmp_path: Path, *, samples: int, times: int) -> None:
+    """Make the same run twice, and kill the second so often, each time as its journal has reached a random length."""
     whole, part = tmp_path / "whole", tmp_path / "part"
     backend = Counting(find_checkpoint("egm-tiny"))
     with served(backend) as (place, _):
