@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,6 +27,8 @@ from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json", **dict.fromkeys(TOOLS, ".jsonl")}
 """Formats that can be written, with the ending of their files."""
+_WRITERS, _MOST_WAITING = 2, 16  # threads that save pictures, and pictures that wait for them
+_COMPRESSION = 3  # of 9: half the time of the usual 6, and files a tenth larger
 
 
 def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec | None = None) -> None:
@@ -87,31 +91,44 @@ def save_pictures(dataset: Dataset, folder: str | Path) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     place = ImageRoot(folder)
     saved: dict[str, tuple[Path, tuple[int, int]]] = {}
-    samples = []
-    for number, sample in enumerate(dataset.annotations()):
-        name = image_name(sample, dataset.root)
-        if name not in saved:
-            source = dataset[number].image
-            picture = load_image(source)
-            content = source if isinstance(source, bytes) else _png(picture)
-            path = place(name)
-            if not (isinstance(source, bytes) and path.suffix):
-                path = path.with_suffix(".jpg" if content[:3] == b"\xff\xd8\xff" else ".png")
-            if path.exists() and path.read_bytes() != content:
-                raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, content)
-            saved[name] = path, picture.size
-        path, size = saved[name]
-        if sample.size is None:  # then a mirrored box is only known with its picture
-            sample = replace(dataset[number], size=size)
-        samples.append(replace(sample, image=path))
+    samples, writing, taken = [], deque[Future[None]](), set[Path]()
+    with ThreadPoolExecutor(_WRITERS) as writers:  # which encode and sync while the next picture is drawn
+        for number, sample in enumerate(dataset.annotations()):
+            name = image_name(sample, dataset.root)
+            if name not in saved:
+                source = dataset[number].image
+                picture = load_image(source)
+                path = place(name)
+                if not isinstance(source, bytes):
+                    path = path.with_suffix(".png")
+                elif not path.suffix:
+                    path = path.with_suffix(".jpg" if source[:3] == b"\xff\xd8\xff" else ".png")
+                # One file under two names is there before it is held against the other.
+                while len(writing) > (0 if path in taken else _MOST_WAITING):
+                    writing.popleft().result()
+                taken.add(path)
+                writing.append(writers.submit(_save_picture, path, source if isinstance(source, bytes) else picture))
+                saved[name] = path, picture.size
+            path, size = saved[name]
+            if sample.size is None:  # then a mirrored box is only known with its picture
+                sample = replace(dataset[number], size=size)
+            samples.append(replace(sample, image=path))
+        for each in writing:
+            each.result()
     return Dataset(dataset.name, samples, root=folder, kind=dataset.kind, scale=dataset.scale)
+
+
+def _save_picture(path: Path, picture: Image | bytes) -> None:
+    content = picture if isinstance(picture, bytes) else _png(picture)
+    if path.exists() and path.read_bytes() != content:
+        raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
 
 
 def _png(picture: Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    picture.save(stream, "PNG", compress_level=_COMPRESSION)
     return stream.getvalue()
 
 

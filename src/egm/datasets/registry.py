@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
@@ -15,6 +16,9 @@ from egm.datasets.read_rows import Malformed
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
 from egm.errors import DataError, nearest
 from egm.types import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 _SYNTHREF = "synthref"
 
@@ -165,19 +169,21 @@ class _SynthRows(Dataset):
         self._source = SynthRef(split)
         if self._source.scenes is None and first is None:
             raise DataError(f"SynthRef {split} has no end: write a part of it with egm data synthetic --scenes 1000")
-        self._places: list[tuple[int, int]] = []
+        self._scenes: list[int] = []
         samples: list[Sample] = []
         for index in itertools.count() if self._source.scenes is None else range(self._source.scenes):
             if first is not None and len(samples) >= first:
                 break
             drawn = self._source.samples(index)
-            self._places += [(index, k) for k in range(len(drawn))]
+            self._scenes += [index] * len(drawn)
             samples += [dataclasses.replace(sample, image=f"{sample.id.rsplit('/', 1)[0]}.png") for sample in drawn]
-        self._scene: tuple[int, list[Sample]] | None = None
+        self._drawn: tuple[int, Picture] | None = None
         super().__init__(f"{_SYNTHREF}/{split}", samples, kind="SynthRef")
 
     def _at(self, index: int) -> Sample:
-        scene, k = self._places[index]
-        if self._scene is None or self._scene[0] != scene:
-            self._scene = scene, self._source.samples(scene)
-        return self._scene[1][k]
+        from PIL import Image
+
+        scene, sample = self._scenes[index], self._samples[index]
+        if self._drawn is None or self._drawn[0] != scene:
+            self._drawn = scene, Image.fromarray(self._source.scene(scene).pixels)
+        return dataclasses.replace(sample, image=self._drawn[1])
