@@ -289,6 +289,18 @@ def test_a_dry_run_starts_no_engine(egm: Egm, data: Data) -> None:
     assert json.loads(done.out.partition("\n}\n")[0] + "}")["model"] == "egm-tiny"
 
 
+def test_an_engine_is_started_for_teacher_and_blind_check_and_ended(egm: Egm) -> None:
+    options = ("--style", "self", "--temperature", 0, "--tries", 1, "--blind-prefill")
+    command = ("rationales", "synthref/train", "--limit", 1, "--teacher", "egm-tiny", "--serve", "egm", "--out", "run")
+    assert egm(*command, *options, "--blind", "egm-tiny").code == 0
+    header, lines = read_ledger("run")
+    assert (header["identity"]["teacher"]["serve"], header["identity"]["blind"]["serve"]) == ("egm", "egm")
+    assert [line.asked for line in calls(lines)] == ["teacher", "blind"]
+    assert len(rows()) == 1
+    other = egm(*command, *options, "--blind", "other")
+    assert (other.code, "--serve starts 'egm-tiny' alone: give --blind-server" in other.err) == (2, True)
+
+
 def test_a_teacher_whose_answers_are_dropped_nine_times_in_ten_is_reported_after_fifty(egm: Egm, data: Data) -> None:
     with FaultyServer({"": [say("Die Tasse steht links neben dem Buch, und nur sie hat einen Henkel.")]}) as server:
         command = make(data(60), server, "--tries", 1)
