@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +19,12 @@ from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
-    from egm.rationales import BlindCheck, RationaleRun, Spending, Teacher
+    from egm.datasets import Dataset
+    from egm.rationales import BlindCheck, RationaleRun, Spending, SynthRefTeacher, Teacher
     from egm.rationales.styles import TeacherStyle
 
 _SYNTHREF = "synthref"
+_MANY = 1000  # samples from which on drawing them is worth the start of processes
 
 app = typer.Typer(
     cls=DefaultGroup,
@@ -153,16 +156,19 @@ def make_command(
         raise EgmError("--corrupt plants defects in what synthref says: leave it out for another teacher")
     chosen = None if filters is None else read_strictly(filters, "filters")
     options.refuse_no_folder(images)
-    opened = open_dataset(
+    offline = _offline(style, corrupt, server or serve, no_mark=no_mark) if wording is None else None
+    drawn = None if offline is None or dry_run else _draw(offline, dataset, limit, out, style)
+    opened = drawn or open_dataset(
         dataset, images=images, data=data_root, allow_partial=allow_partial, first=limit, codec=from_codec
     )
     if chosen is None:
         chosen = style_filters(style, wording, data=None if data_root is None else str(data_root))
     settings = RunSettings(style, wording, chosen, tries)
     with RunModels(server, serve, aim, codec, device, dtype, concurrency, dry=dry_run) as models:
-        if wording is None:
-            made = _offline(style, corrupt, server or serve, no_mark=no_mark)
-        else:
+        made: Teacher
+        if offline is not None:
+            made = offline
+        elif wording is not None:
             generation = _generation(wording, temperature, seed, tries)
             made = models.teacher(teacher, wording, generation, mark=not no_mark)
         if dry_run:
@@ -243,13 +249,29 @@ def _generation(wording: TeacherStyle, temperature: float, seed: int, tries: int
     return GenerationSettings(max_new_tokens=wording.max_tokens, temperature=temperature, seed=seed)
 
 
-def _offline(style: str, corrupt: float | None, server: str | None, *, no_mark: bool) -> Teacher:
+def _offline(style: str, corrupt: float | None, server: str | None, *, no_mark: bool) -> SynthRefTeacher:
     from egm.rationales import Corruption, SynthRefTeacher
 
     for given, option in ((no_mark, "--no-mark"), (server is not None, "--server and --serve")):
         if given:
             raise EgmError(f"synthref is no model and looks at no picture: leave out {option}")
     return SynthRefTeacher(style, None if corrupt is None else Corruption.evenly(corrupt))
+
+
+def _draw(teacher: SynthRefTeacher, dataset: str, limit: int | None, out: Path, style: str) -> Dataset | None:
+    """Make SynthRef's samples, what the offline teacher says of them and their pictures at once; None of other data."""
+    from egm.datasets.synthetic import SPLITS
+    from egm.rationales import draw_explained
+
+    name, _, split = dataset.partition("/")
+    if name != _SYNTHREF or split not in SPLITS or Path(dataset).exists():
+        return None
+    if limit is None and SPLITS[split].scenes is None:
+        return None  # which opening it refuses
+    workers = min(os.cpu_count() or 1, 8) if limit is None or limit >= _MANY else 1
+    drawn = draw_explained(split, limit, out, style, workers=workers)
+    teacher.told |= {sample.id: sample.rationale or "" for sample in drawn.annotations()}
+    return drawn
 
 
 def _check_prices(spending: Spending, teacher: Teacher, blind: BlindCheck | None) -> None:

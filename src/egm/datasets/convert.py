@@ -22,7 +22,7 @@ from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, ImageError
 from egm.extras import need
 from egm.files import write_bytes, write_text
-from egm.images import check_picture_size, load_image, read_picture_header
+from egm.images import ImageSource, check_picture_size, load_image, read_picture_header
 from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json", **dict.fromkeys(TOOLS, ".jsonl")}
@@ -107,7 +107,7 @@ def save_pictures(dataset: Dataset, folder: str | Path) -> Dataset:
                 while len(writing) > (0 if path in taken else _MOST_WAITING):
                     writing.popleft().result()
                 taken.add(path)
-                writing.append(writers.submit(_save_picture, path, source if isinstance(source, bytes) else picture))
+                writing.append(writers.submit(save_picture, path, source if isinstance(source, bytes) else picture))
                 saved[name] = path, picture.size
             path, size = saved[name]
             if sample.size is None:  # then a mirrored box is only known with its picture
@@ -118,10 +118,22 @@ def save_pictures(dataset: Dataset, folder: str | Path) -> Dataset:
     return Dataset(dataset.name, samples, root=folder, kind=dataset.kind, scale=dataset.scale)
 
 
-def _save_picture(path: Path, picture: Image | bytes) -> None:
-    content = picture if isinstance(picture, bytes) else _png(picture)
-    if path.exists() and path.read_bytes() != content:
-        raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
+def save_picture(path: Path, source: ImageSource) -> None:
+    """Write the file of a picture, unless the same is there.
+
+    Args:
+        path: Where; its folder is made if need be.
+        source: The bytes of a file, which are written as they are; else anything that `load_image` takes, for a PNG.
+
+    Raises:
+        DataError: If another file is there.
+        ImageError: If the picture cannot be read.
+    """
+    content = source if isinstance(source, bytes) else _png(load_image(source))
+    if path.exists():
+        if path.read_bytes() != content:
+            raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
 

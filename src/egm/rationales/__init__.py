@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from egm.rationales.blind import BlindCheck
     from egm.rationales.candidate import Candidate
     from egm.rationales.corrupt import Corruption
+    from egm.rationales.drawn import draw_explained
     from egm.rationales.make import make_rationales
     from egm.rationales.prices import Spending, load_prices, read_budget
     from egm.rationales.report import rationale_page, read_report
@@ -27,6 +28,7 @@ __all__ = [
     "Spending",
     "SynthRefTeacher",
     "Teacher",
+    "draw_explained",
     "load_prices",
     "load_styles",
     "make_rationales",
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazy_names(
         "blind": ("BlindCheck",),
         "candidate": ("Candidate",),
         "corrupt": ("Corruption",),
+        "drawn": ("draw_explained",),
         "make": ("make_rationales",),
         "prices": ("Spending", "load_prices", "read_budget"),
         "report": ("rationale_page", "read_report"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from egm.failures import COMPLEX_AT, phrase_facts
+from egm.failures import COMPLEX_AT, PhraseFacts, phrase_facts
 from egm.rationales.blind import NAME, REASON
 from egm.rationales.filters import filter_reasons
 from egm.rationales.run import RationaleRun
@@ -26,7 +26,7 @@ def data_card(run: RationaleRun, files: Mapping[str, str], pictures: str) -> str
         pictures: Folder that the rows' pictures are relative to; nothing where none is known.
     """
     identity, about = run.header["identity"], run.header["about"]
-    data = identity["data"]
+    data, phrases = identity["data"], [phrase_facts(each.sample.phrase) for _, each in run.kept]
     parts = [
         f"# Rationales for {_code(data['name'])}",
         f"Reasoning that leads from a phrase to its box, written by {_code(identity['teacher']['model'])} in the style "
@@ -36,8 +36,8 @@ def data_card(run: RationaleRun, files: Mapping[str, str], pictures: str) -> str
         "Tries that each filter spoke against; several may speak against one.",
         _table(("filter", "drops what", "tries"), _filters(run)),
         "## What was kept",
-        _table(("", "mean", "least", "median", "most"), _lengths(run)),
-        _complexity(run),
+        _table(("", "mean", "least", "median", "most"), _lengths(run, phrases)),
+        _complexity(phrases),
         "## Cost",
         _cost(run),
         "## How it was made",
@@ -81,12 +81,14 @@ def _filters(run: RationaleRun) -> list[tuple[str, str, str]]:
     return [*found, ("all tries", "", f"{run.tally.tries:,}")]
 
 
-def _lengths(run: RationaleRun) -> list[tuple[str, ...]]:
+def _lengths(run: RationaleRun, phrases: Sequence[PhraseFacts]) -> list[tuple[str, ...]]:
     if not run.kept:
         return []
     words = [len(each.text.split()) for _, each in run.kept]
-    phrases = [phrase_facts(each.sample.phrase).words for _, each in run.kept]
-    return [("words of a rationale", *_spread(words)), ("words of its phrase", *_spread(phrases))]
+    return [
+        ("words of a rationale", *_spread(words)),
+        ("words of its phrase", *_spread([phrase.words for phrase in phrases])),
+    ]
 
 
 def _spread(values: Sequence[int]) -> tuple[str, ...]:
@@ -95,14 +97,14 @@ def _spread(values: Sequence[int]) -> tuple[str, ...]:
     return (f"{sum(values) / len(values):.1f}", *(str(value) for value in (ordered[0], middle, ordered[-1])))
 
 
-def _complexity(run: RationaleRun) -> str:
-    if not run.kept:
+def _complexity(phrases: Sequence[PhraseFacts]) -> str:
+    if not phrases:
         return ""
-    levels = Counter(phrase_facts(each.sample.phrase).count for _, each in run.kept)
+    levels = Counter(phrase.count for phrase in phrases)
     listed = ", ".join(f"{level}: {count:,}" for level, count in sorted(levels.items()))
     complex_ones = sum(count for level, count in levels.items() if level >= COMPLEX_AT)
     return (
-        f"{100 * complex_ones / len(run.kept):.1f} % of the phrases are complex, with {COMPLEX_AT} or more relations, "
+        f"{100 * complex_ones / len(phrases):.1f} % of the phrases are complex, with {COMPLEX_AT} or more relations, "
         f"ordinals, superlatives and negations together ({listed})."
     )
 

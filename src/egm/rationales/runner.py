@@ -94,6 +94,7 @@ class Runner:
     ) -> None:
         self._states = [_State(number, item) for number, item in enumerate(planned)]
         self._teacher, self._blind, self._filters = teacher, blind, filters
+        self._pictures = [each for each in filters if isinstance(each, EvaluationPicture)]
         self._style, self._tries, self._codec, self._spending = style, tries, codec, spending
         self.tally = Tally(len(planned), spending)
         self._concurrency, self._go_on = concurrency, go_on
@@ -187,15 +188,17 @@ class Runner:
 
     def _evaluated(self, state: _State) -> str | None:
         """Say that a sample's picture is evaluated on; then nothing is asked, whatever would be answered."""
+        if not self._pictures:
+            return None
         sample = state.item.sample
-        about = Candidate(sample if sample.size is not None else replace(sample, size=(1, 1)), "", self._style)
-        found = (each.check(about) for each in self._filters if isinstance(each, EvaluationPicture))
-        return next(filter(None, found), None)
+        sized = sample if sample.size is not None else replace(sample, size=(1, 1))
+        about = Candidate(sized, "", self._style, codec=self._codec)
+        return next(filter(None, (each.check(about) for each in self._pictures)), None)
 
     @property
     def notes(self) -> list[str]:
         """What the filters could not look for, and why."""
-        unknown = [each.unknown for each in self._filters if isinstance(each, EvaluationPicture)]
+        unknown = [each.unknown for each in self._pictures]
         return [f"pictures of RefCOCO's evaluation splits were not looked for: {why}" for why in unknown if why]
 
     def _job(self, state: _State) -> _Job:
