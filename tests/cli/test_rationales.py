@@ -421,3 +421,46 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(data: Data, tmp_path: 
         subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
         assert len(server.asked) <= 12 + 1  # the one whose answer the disk had no room for
     assert len(calls(read_ledger(tmp_path / "run")[1])) == 12
+
+
+def test_the_offline_teacher_goes_on_and_reports(egm: Egm) -> None:
+    command = ("rationales", "synthref/train", "--teacher", "synthref", "--limit", 30, "--out", "run", "--corrupt", 0.3)
+    first = egm(*command, "--json")
+    assert (first.code, first.err) == (0, "")
+    numbers, data = json.loads(first.out), Path("run/train.jsonl").read_bytes()
+    assert numbers["kept"] == len(rows()) < numbers["tries"]
+    assert all(Path("run", row["image"]).is_file() for row in rows())
+    journal = Path("run/journal.jsonl").read_bytes()
+    Path("run/journal.jsonl").write_bytes(journal[: len(journal) // 2])
+    assert egm(*command).code == 0
+    assert Path("run/train.jsonl").read_bytes() == data
+    report = egm("rationales", "report", "run")
+    assert f"kept {numbers['kept']} of 30 samples, in {numbers['tries']} tries" in report.out
+    assert Path("run/report.html").stat().st_size > 10_000
+    checked = egm("data", "check", "run/train.jsonl", "--images", "run")
+    assert (checked.code, "no problems" in checked.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--style", "self"), "the offline teacher does not speak 'self'"),
+        (("--server", "http://127.0.0.1:9"), "leave out --server and --serve"),
+        (("--no-mark",), "leave out --no-mark"),
+        (("--corrupt", "1.5"), "the rates of all defects make 1.5"),
+        (("--styles", "mine.yaml"), "--styles is for teachers that are asked in words"),
+    ],
+)
+def test_what_the_offline_teacher_has_no_use_for(egm: Egm, options: tuple[str, ...], said: str) -> None:
+    command = ("rationales", "synthref/train", "--teacher", "synthref", "--limit", 3, "--out", "run", *options)
+    refused = egm(*command)
+    assert (refused.code, said in refused.err) == (2, True)
+    assert not Path("run").exists()
+
+
+def test_the_offline_teacher_explains_a_part_of_what_has_no_end(egm: Egm) -> None:
+    refused = egm("rationales", "synthref/train", "--teacher", "synthref", "--out", "run")
+    assert (refused.code, "has no end" in refused.err) == (2, True)
+    dry = egm("rationales", "synthref/train", "--teacher", "synthref", "--limit", 3, "--out", "run", "--dry-run")
+    assert dry.out == "3 samples, worded without a model: nothing is asked, and nothing paid\n"
+    assert not Path("run").exists()

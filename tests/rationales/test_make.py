@@ -7,13 +7,23 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from egm.codecs import get_codec
 from egm.datasets import Dataset, open_dataset
 from egm.errors import DataError, EgmError
+from egm.images import load_image
 from egm.journal import JOURNAL_NAME
-from egm.rationales import Corruption, RunSettings, SynthRefTeacher, make_rationales, rationale_page, read_report
+from egm.rationales import (
+    Corruption,
+    RunSettings,
+    SynthRefTeacher,
+    draw_explained,
+    make_rationales,
+    rationale_page,
+    read_report,
+)
 from egm.rationales.corrupt import DEFECTS
 from egm.rationales.ledger import Decision, read_ledger
 from egm.rationales.synthref import explain_sample
@@ -212,3 +222,19 @@ def test_what_the_offline_teacher_cannot_do_is_refused(tmp_path: Path) -> None:
     stranger = Dataset("mine", [Sample("1", "a.png", "the cup", source(1)[0].box, (100, 100))])
     with pytest.raises(DataError, match="sample '1' is none of SynthRef 1: the offline teacher explains no other data"):
         make_rationales(stranger, SynthRefTeacher("official"), tmp_path, RunSettings("official"), progress=False)
+
+
+def test_what_is_drawn_in_several_processes_is_what_one_sample_after_the_other_gives(tmp_path: Path) -> None:
+    runs = [draw_explained("train", 210, tmp_path / str(n), "amodal", tries=2, workers=n) for n in (1, 2)]
+    plain = open_dataset("synthref/train", first=210)
+    for number, (dataset, told) in enumerate(runs, 1):
+        assert [sample.id for sample in dataset] == [sample.id for sample in plain]
+        for drawn, sample in zip(dataset, plain, strict=True):
+            assert (drawn.phrase, drawn.box, drawn.size) == (sample.phrase, sample.box, sample.size)
+            assert told[drawn.id] == tuple(explain_sample(sample, "amodal", attempt) for attempt in range(2))
+            assert np.array_equal(np.asarray(load_image(drawn.image)), np.asarray(sample.image))
+        assert dataset.root == tmp_path / str(number)
+    with pytest.raises(DataError, match="has no end: say how many samples"):
+        draw_explained("train", None, tmp_path)
+    with pytest.raises(DataError, match="has no style 'self'"):
+        draw_explained("train", 1, tmp_path, "self")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -157,7 +158,7 @@ def make_command(
     chosen = None if filters is None else read_strictly(filters, "filters")
     options.refuse_no_folder(images)
     offline = _offline(style, corrupt, server or serve, no_mark=no_mark) if wording is None else None
-    drawn = None if offline is None or dry_run else _draw(offline, dataset, limit, out, style)
+    drawn = None if offline is None or dry_run else _draw(offline, dataset, limit, out, style, tries)
     opened = drawn or open_dataset(
         dataset, images=images, data=data_root, allow_partial=allow_partial, first=limit, codec=from_codec
     )
@@ -258,7 +259,9 @@ def _offline(style: str, corrupt: float | None, server: str | None, *, no_mark: 
     return SynthRefTeacher(style, None if corrupt is None else Corruption.evenly(corrupt))
 
 
-def _draw(teacher: SynthRefTeacher, dataset: str, limit: int | None, out: Path, style: str) -> Dataset | None:
+def _draw(
+    teacher: SynthRefTeacher, dataset: str, limit: int | None, out: Path, style: str, tries: int
+) -> Dataset | None:
     """Make SynthRef's samples, what the offline teacher says of them and their pictures at once; None of other data."""
     from egm.datasets.synthetic import SPLITS
     from egm.rationales import draw_explained
@@ -269,8 +272,8 @@ def _draw(teacher: SynthRefTeacher, dataset: str, limit: int | None, out: Path, 
     if limit is None and SPLITS[split].scenes is None:
         return None  # which opening it refuses
     workers = min(os.cpu_count() or 1, 8) if limit is None or limit >= _MANY else 1
-    drawn = draw_explained(split, limit, out, style, workers=workers)
-    teacher.told |= {sample.id: sample.rationale or "" for sample in drawn.annotations()}
+    drawn, teacher.told = draw_explained(split, limit, out, style, tries=tries, workers=workers)
+    gc.freeze()  # what stays for the whole run need not be gone through again and again
     return drawn
 
 

@@ -186,7 +186,7 @@ class SynthRefTeacher(Teacher):
         corruption: Plants defects in what it says, to try filters on.
 
     Attributes:
-        told: What it says at the first try, by the sample's id, as far as that is at hand (`draw_explained`).
+        told: What it says at the first tries, by the sample's id, as far as that is at hand (`draw_explained`).
 
     Raises:
         EgmError: If it does not speak that style.
@@ -199,16 +199,16 @@ class SynthRefTeacher(Teacher):
         if style not in synthref.STYLES:
             raise EgmError(f"the offline teacher does not speak {style!r}: choose {', '.join(synthref.STYLES)}")
         self._style, self._corruption = style, corruption
-        self.told: dict[str, str] = {}
+        self.told: dict[str, tuple[str, ...]] = {}
 
     def ask(self, sample: LoadedSample, attempt: int) -> Asked:
         """Word the trace of a sample; see `Teacher.ask`."""
 
         def word() -> Future[Completion]:
             reply: Future[Completion] = Future()
-            text = self.told.get(sample.sample.id) if attempt == 0 else None
-            if text is None:
-                text = synthref.explain_sample(sample.sample, self._style, attempt)
+            told = self.told.get(sample.sample.id, ())
+            is_known = attempt < len(told)
+            text = told[attempt] if is_known else synthref.explain_sample(sample.sample, self._style, attempt)
             if self._corruption is not None:
                 text = self._corruption.plant(sample.sample, text, attempt).text
             reply.set_result(Completion(text, prompt_tokens=0, completion_tokens=0))
