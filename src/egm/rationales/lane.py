@@ -7,17 +7,21 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from egm.backends.base import Backend, GenerationSettings, Request
 from egm.backends.remote import RemoteBackend
 from egm.errors import BackendError
 from egm.types import Completion
 
+_TURNS: WeakKeyDictionary[Backend, threading.Lock] = WeakKeyDictionary()
+
 
 class Lane:
     """Requests to one backend; a context manager that gives up what is under way on the way out.
 
-    A server takes them as they come. A model in this process takes those that wait together, in a thread of its own.
+    A server takes them as they come. A model in this process takes those that wait together, in a thread of the lane's,
+    and lanes to the same model take turns.
 
     Args:
         backend: What answers; it is left open.
@@ -28,7 +32,7 @@ class Lane:
     def __init__(self, backend: Backend, settings: GenerationSettings, *, batch: int = 1) -> None:
         self.backend, self.settings, self._batch = backend, settings, batch
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), _TURNS.setdefault(backend, threading.Lock())
         self._worker: ThreadPoolExecutor | None = None
 
     def submit(self, request: Request) -> Future[Completion]:
@@ -54,7 +58,8 @@ class Lane:
         if not taken:
             return
         try:
-            replies = self.backend.generate([request for request, _ in taken], self.settings)
+            with self._turn:
+                replies = self.backend.generate([request for request, _ in taken], self.settings)
         except BackendError as error:
             if len(taken) == 1:
                 taken[0][1].set_exception(error)
