@@ -104,7 +104,7 @@ def test_numbers_and_records(tmp_path: Path) -> None:
         iou=1.0, prompt_tokens=50, completion_tokens=12, seconds=0.25, cold=True,
     )  # fmt: skip
     kept = json.loads((tmp_path / "run.json").read_text())
-    assert kept["settings"] == asdict(GenerationSettings())
+    assert kept["settings"] == json.loads(json.dumps(asdict(GenerationSettings())))
     assert {"python", "egm", "numpy"} <= kept["versions"].keys()
     assert kept["command"] == sys.argv
     assert kept["prompt"]["modal"] == "Locate PHRASE, output its bbox coordinates using JSON format."

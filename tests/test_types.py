@@ -87,6 +87,7 @@ def test_grounding_to_dict_goes_through_json() -> None:
         "confidence": 0.6667,
         "logprob": -0.25,
         "answer_logprob": None,
+        "tail_cut": False,
     }
 
 

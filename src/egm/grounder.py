@@ -14,6 +14,7 @@ from egm.backends.base import Backend, GenerationSettings, Request
 from egm.backends.remote import RemoteBackend, Rounds, in_order
 from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.codecs.registry import check_family as check_family
+from egm.codecs.registry import check_tail
 from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
@@ -43,9 +44,12 @@ class Grounder:
             many they are.
         owns_backend: Whether closing the grounder closes the backend. One that was given to it is left open, for
             whoever made it to close; those that `load` and `connect` opened are the grounder's own.
+        cut_tail: End each answer behind its box, at the codec's stop strings (`Codec.tail_stops`): the same box for
+            fewer tokens. Engines that know no stop strings write the tail all the same.
 
     Raises:
-        EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget.
+        EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget, or
+            the codec has no tail to cut.
 
     Example:
         >>> from egm.backends import ScriptedBackend
@@ -64,6 +68,7 @@ class Grounder:
         prompt: str | None = None,
         batch_size: int = 8,
         owns_backend: bool = False,
+        cut_tail: bool = False,
     ) -> None:
         if batch_size < 1:
             raise EgmError(f"batch_size {batch_size} is out of range: give at least 1")
@@ -71,6 +76,9 @@ class Grounder:
         self.owns_backend = owns_backend
         self.settings = settings or GenerationSettings()
         self.prompt = prompt
+        if cut_tail:
+            check_tail(codec)
+            self.settings = replace(self.settings, stop=codec.tail_stops)
         if self.settings.thinking_budget is not None and not backend.thinking_budgets:
             raise EgmError(
                 f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget "
@@ -90,6 +98,7 @@ class Grounder:
         prompt: str | None = None,
         batch_size: int | None = None,
         fast: bool = True,
+        cut_tail: bool = False,
     ) -> Grounder:
         """Load a model, with the codec that its configuration calls for.
 
@@ -107,6 +116,7 @@ class Grounder:
                 one after the other anyway.
             fast: Whether to use the fast paths: egm-tiny in NumPy unless another device or type is asked for, without
                 importing torch, and EGM's own Qwen3-VL vision tower elsewhere. False runs what transformers has.
+            cut_tail: See `Grounder`.
 
         Raises:
             ModelError: If there is no such model, it does not load, or no codec knows its family.
@@ -125,7 +135,8 @@ class Grounder:
             batch_size = 8 if backend.batches else 1
         with _closed_on_error(backend):
             reader = codec_for(checkpoint.model_type, backend.prompt) if reader is None else reader
-            return cls(backend, reader, settings=settings, prompt=prompt, batch_size=batch_size, owns_backend=True)
+            asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+            return cls(backend, reader, batch_size=batch_size, owns_backend=True, **asked)
 
     @classmethod
     def connect(
@@ -137,6 +148,7 @@ class Grounder:
         concurrency: int = 8,
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
+        cut_tail: bool = False,
         **options: Any,
     ) -> Grounder:
         """Ask a model behind an OpenAI-compatible server, such as SGLang, vLLM or `transformers serve`.
@@ -149,6 +161,7 @@ class Grounder:
             concurrency: Most requests under way at once.
             settings: How text is generated; greedy by default.
             prompt: The codec's prompt style; None takes its default.
+            cut_tail: See `Grounder`.
             **options: What else `egm.backends.openai.backend.OpenAIBackend` takes, such as `api_key`.
 
         Raises:
@@ -159,7 +172,8 @@ class Grounder:
         reader = get_codec(codec) if isinstance(codec, str) else codec
         backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
         with _closed_on_error(backend):
-            return cls(backend, reader, settings=settings, prompt=prompt, batch_size=concurrency, owns_backend=True)
+            asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+            return cls(backend, reader, batch_size=concurrency, owns_backend=True, **asked)
 
     def close(self) -> None:
         """Close the backend, and with it the connections to a server, if it is this grounder's own.
@@ -330,14 +344,17 @@ class Grounder:
         return run_rounds(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
     def _rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
-        return vote(self._request(question), self.settings, partial(self._read, question))
+        return vote(self.request(question), self.settings, partial(self._read, question))
 
-    def _request(self, question: LoadedQuestion) -> Request:
+    def request(self, question: LoadedQuestion) -> Request:
+        """Write what the backend is asked about a question."""
         messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
         bounded = self.settings.thinking_budget is not None
         cut = partial(self.codec.answer_prefill, phrase=question.phrase) if bounded else None
+        facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
+        ends = partial(self.codec.ends_before_tail, **facts) if self.settings.stop else None
         return self.backend.make_request(
-            messages, question.image, source=question.source, seed_index=question.index, cut=cut
+            messages, question.image, source=question.source, seed_index=question.index, cut=cut, ends=ends
         )
 
     def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:

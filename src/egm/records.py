@@ -18,6 +18,8 @@ ERROR: Final = "error"
 _FORMAT: Final = 1
 _LATER: Final = re.compile(r"engine\.(tensors|configuration|server)|datasets\..*\.questions", re.DOTALL)
 """What journals from before lack, and cannot differ in."""
+_BEFORE: Final[Mapping[str, Any]] = {"settings.stop": []}
+"""What was so in journals from before that do not say it."""
 
 
 class _Rule(NamedTuple):
@@ -76,8 +78,14 @@ def _are_datasets(value: Any) -> bool:
         isinstance(facts, dict)
         and _is_count(facts.get("n"))
         and all(_is_text(facts.get(name, "")) for name in ("digest", "questions"))
+        and _is_choice(facts.get("choice"))
         for facts in value.values()
     )
+
+
+def _is_choice(value: Any) -> bool:
+    counts = isinstance(value, dict) and value.keys() == {"pictures", "whole", "seed"} and value.values()
+    return value is None or (bool(counts) and all(map(_is_count, counts or ())))
 
 
 def _or_null(rule: _Rule) -> _Rule:
@@ -154,7 +162,7 @@ class Record:
         failure: Why there is no box (see `egm.types.Failure`), "error" if the engine failed, or None.
         error: What the engine said, where it failed.
         iou: IoU with the truth; 0 without a box.
-        finish_reason: "stop", "length" or "repeated"; None after an error.
+        finish_reason: "stop", "length", "repeated" or "stop_string"; None after an error.
         prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
         reasoning_tokens: Tokens before the last `</think>`, where known.
         answer_tokens: Tokens generated beside the reasoning, where that is known; always what the other two leave.
@@ -253,7 +261,8 @@ class Header:
         prompt: Prompt style, and an example of its wording.
         settings: How text was generated, with the seed.
         datasets: For each split its number of samples `n`, a `digest` of ids, phrases, pictures and boxes in the order
-            of the dataset, and of the same in any order (`questions`, see `questions_digest`).
+            of the dataset, and of the same in any order (`questions`, see `questions_digest`); and, where only some
+            pictures were asked about, the `choice` of these (`egm.datasets.dataset.Choice`).
         concurrency: Most requests that were answered together.
         engine: What else decides the answers or their latency, such as device, dtype or server.
         images: Folder that the records' `image` is relative to; empty if no picture is a file.
@@ -301,7 +310,8 @@ class Header:
 
         Versions other than EGM's own, the command, the time and the place of the images may differ.
         """
-        return list_differences(self._identity(), other._identity(), may_lack=_LATER)
+        mine, theirs = ({**_BEFORE, **_flat(header._identity())} for header in (self, other))
+        return list_differences(mine, theirs, may_lack=_LATER)
 
     def _identity(self) -> dict[str, Any]:
         may_differ = ("images", "versions", "command", "started")

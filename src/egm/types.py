@@ -21,6 +21,8 @@ HIT_IOU: Final = 0.5
 """The IoU from which on a box counts as right: Acc@0.5."""
 
 
+STOP_STRING: Final = "stop_string"
+"""The finish reason of a text that was ended where its answer was known, and only its tail left to write."""
 _CUT_OFF: Final = frozenset(
     [
         "length",
@@ -94,8 +96,8 @@ class Completion:
 
     Attributes:
         text: Everything generated, reasoning included, without the prompt.
-        finish_reason: "stop", "length" if the token limit cut it off, or "repeated" if it was stopped as it repeated
-            itself.
+        finish_reason: "stop", "length" if the token limit cut it off, "repeated" if it was stopped as it repeated
+            itself, or "stop_string" if it ends before a stop string (`GenerationSettings.stop`).
         prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
         completion_tokens: Tokens generated; None where the engine does not count them.
         seconds: Wall-clock time from sending to the last token.
@@ -106,6 +108,7 @@ class Completion:
         logprob: Mean natural log-probability that the model gave the tokens it chose, reasoning and stop token
             included, before temperature, top-p and top-k; where the engine tells.
         answer_logprob: The same of the tokens after the last `</think>` alone, or of all where there is none.
+        stop_reason: The stop string that it ends before, if it does and that is known.
     """
 
     text: str
@@ -119,6 +122,7 @@ class Completion:
     reasoning_tokens: int | None = None
     logprob: float | None = None
     answer_logprob: float | None = None
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ class Grounding:
             one answer was asked for.
         logprob: Mean log-probability of the text's tokens, where the engine tells; see `Completion`.
         answer_logprob: The same of what stands after the reasoning.
+        tail_cut: Whether the text was ended behind the box on purpose (`cut_tail`): what it lacks is no fault of the
+            model's.
         image: The upright RGB picture, for `draw`.
     """
 
@@ -166,6 +172,7 @@ class Grounding:
     confidence: float | None = None
     logprob: float | None = None
     answer_logprob: float | None = None
+    tail_cut: bool = False
     image: Image | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -210,6 +217,7 @@ class Grounding:
             "confidence": None if self.confidence is None else round(self.confidence, 4),
             "logprob": self.logprob,
             "answer_logprob": self.answer_logprob,
+            "tail_cut": self.tail_cut,
         }
 
 

@@ -107,6 +107,18 @@ def test_replies_come_in_the_order_of_the_requests(backend: Backend) -> None:
     assert backend.generate([], SHORT) == []
 
 
+@pytest.mark.parametrize("backend", KINDS[:4], indirect=True)  # behind a server it is the server that ends a text
+def test_a_text_ends_before_a_stop_string_where_its_request_lets_it(backend: Backend) -> None:
+    [whole] = backend.generate(asked(backend)[:1], SHORT)
+    stop = whole.text[len(whole.text) // 2 :][:3]
+    at, settings = whole.text.index(stop), replace(SHORT, stop=(stop,))
+    ended = replace(asked(backend)[0], ends=lambda text: len(text) == at)
+    [reply] = backend.generate([ended], settings)
+    assert (reply.text, reply.finish_reason, reply.stop_reason) == (whole.text[:at], "stop_string", stop)
+    [reply] = backend.generate([replace(ended, ends=lambda _: None)], settings)
+    assert (reply.text, reply.finish_reason, reply.stop_reason) == (whole.text, whole.finish_reason, None)
+
+
 @pytest.mark.parametrize("backend", KINDS[2:], indirect=True)  # the others look at no picture
 def test_pictures_and_their_places_must_fit(backend: Backend) -> None:
     with pytest.raises(BackendError, match="have 1 places for pictures, but 0 came"):

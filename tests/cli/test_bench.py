@@ -50,6 +50,7 @@ def test_json_alone_on_standard_output(egm: Egm) -> None:
         "warmup": 1,
         "rounds": 1,
         "max_tokens": 20,
+        "cut_tail": False,
         "seed": 5,
     }
     assert (row["concurrency"], row["requests"], row["errors"]) == (2, 3, 1)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,18 @@ def test_a_recording_is_a_reference(egm: Egm, tmp_path: Path) -> None:
     assert "the recording of egm-tiny lacks picture 'twin-1': make it again" in asked.err
 
 
+def test_a_server_of_its_own_is_started_examined_and_ended(egm: Egm) -> None:
+    outcome = egm("doctor", "--serve", "egm", "--aim", "latency", "--picture", "224", "--picture", "tall")
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (2, "could not tell: 2 of 2 pictures were answered")
+    assert outcome.out.startswith("egm-tiny by egm ")
+    started, log = outcome.err.split(", log: ")
+    assert started.startswith("starting egm ")
+    told = re.search(r"127\.0\.0\.1:(\d+)", Path(log.strip()).read_text())
+    assert told is not None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(told[1])))
+
+
 def test_the_environment(egm: Egm) -> None:
     outcome = egm("doctor")
     value = json.loads(egm("doctor", "--json").out)
@@ -73,7 +87,12 @@ def test_the_environment(egm: Egm) -> None:
         (("--record", "nothing", "--out", "a.json"), "there is no model 'nothing'"),
         (("--record", "egm-tiny", "--out", "a.json", "--picture", "223"), "no built-in picture '223': did you mean"),
         (("--out", "a.json"), "--out is for --record MODEL"),
-        (("--reference", "egm-tiny"), "there is no engine to examine: give --server URL"),
+        (("--reference", "egm-tiny"), "there is no engine to examine: give --server URL, or --serve ENGINE"),
+        (("--serve", "egm", "--server", "http://127.0.0.1:9"), "give one of them"),
+        (("--aim", "latency"), "--aim is for a server that this command starts"),
+        (("--serve", "nothing"), "no engine 'nothing'"),
+        (("--serve", "egm", "--reference", "nothing"), "there is no model 'nothing'"),
+        (("--serve", "egm", "--record", "egm-tiny", "--out", "a.json"), "--record takes --out FILE"),
         (("--server", "http://127.0.0.1:9"), "does not say which models it serves"),
         (("--server", "http://127.0.0.1:9", "--model", "x"), "there is no recording of 'x' here"),
     ],

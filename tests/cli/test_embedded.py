@@ -17,8 +17,12 @@ from egm.backends.numpy.backend import NumpyBackend
 from egm.boxes import iou
 from egm.cli import options
 from egm.cli.demo import questions
+from egm.cli.embedded import dataset_notice
+from egm.datasets import Dataset, open_dataset
 from egm.datasets.synthetic import SynthRef
+from egm.evaluate.suites import choose_pictures
 from egm.grounder import Grounder
+from egm.types import Sample
 
 from .conftest import Egm
 
@@ -52,6 +56,13 @@ def test_votes_tell_how_many_of_them_agree(egm: Egm, scene: Path) -> None:
     assert whole["box"]
     assert (whole["votes"], whole["confidence"]) == (2, 1.0)
     assert (cut["box"], cut["votes"], cut["confidence"]) == (None, 2, 0.0)
+
+
+def test_a_split_of_its_world_is_no_reason_to_warn_and_others_are() -> None:
+    own = open_dataset("synthref/train", first=12)
+    assert dataset_notice([own, choose_pictures({"synthref/train": own}, 2)["synthref/train"]]) is None
+    other = Dataset("photos", [Sample("1", "photo.jpg", "the red circle")], kind="coco")
+    assert "not marked as such" in (dataset_notice([own, other]) or "")
 
 
 def test_ground_outside_its_world_says_so(egm: Egm, tmp_path: Path) -> None:

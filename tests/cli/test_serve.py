@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from egm.codecs import get_codec
+from egm.datasets import EVALUATION
 from egm.datasets.synthetic.example import example_picture
 from egm.journal import read_journal
 from egm.processes import descendants
@@ -224,3 +226,33 @@ def test_an_evaluation_goes_on_after_its_engine_was_killed(
     assert "error" not in {record.failure for record in list(records)[-4:]}
     other = egm(*command, "--aim", "memory")
     assert (other.code, 'holds another run: engine.aim is "memory"' in other.err) == (2, True)
+
+
+def test_one_engine_answers_all_splits_of_a_suite_and_is_asked_to_leave_the_tail(
+    egm: Egm,
+    install: Install,  # noqa: F811
+    folder: Path,  # noqa: F811
+    gpu: None,
+    tmp_path: Path,
+) -> None:
+    install("sglang", "0.5.17")
+    Image.new("RGB", (10, 10)).save(tmp_path / "COCO_train2014_000000000001.jpg")
+    row = {"img_id": "COCO_train2014_000000000001_0", "sents": "cup", "bbox": [1, 2, 2, 2], "height": 10, "width": 10}
+    for split in EVALUATION:
+        (tmp_path / f"{split.replace('/', '_')}.json").write_text(json.dumps([row]))
+    data = ("--data-root", ".", "--images", ".", "--allow-partial")
+    command = ("eval", "--suite", "refcoco", *data, "--serve", "sglang", "--model", folder, "--out", "run")
+    check(egm(*command, "--cut-tail", "--codec", "internvl"), "leave cut_tail (--cut-tail) out")
+    assert not (tmp_path / "started").exists()
+    before = set(descendants(os.getpid()))
+    outcome = egm(*command, "--cut-tail")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "started").read_text() == "."
+    # The check asks for a whole answer.
+    assert (tmp_path / "stops").read_text().splitlines() == ["null", *[json.dumps(['"label"'])] * 8]
+    header, records = read_journal(tmp_path / "run" / "journal.jsonl")
+    assert (list(header.datasets), header.settings["stop"]) == (list(EVALUATION), ['"label"'])
+    assert {record.finish_reason for record in records} == {"stop_string"}
+    table = outcome.out.partition("Acc@0.5, %")[2]
+    assert re.search(r"100\.0\d* +" * 8 + r"100\.0", table)
+    assert set(descendants(os.getpid())) <= before

@@ -105,6 +105,7 @@ SHARES = st.tuples(*[st.floats(0, 1)] * 4).filter(lambda s: abs(s[0] - s[2]) > 1
 @example(
     phrase='"bbox_2d": [5, 6, 7, 8]', rationale='[{"bbox_2d": [5, 6, 7, 8]}]', size=SIZE, shares=(0.1, 0.2, 0.3, 0.4)
 )
+@example(phrase="", rationale=None, size=(31, 30), shares=(0.87890625, 0.0, 0.875, 1.0))
 @settings(max_examples=150, deadline=None)
 def test_a_target_is_read_back(
     codec: Any, phrase: str, rationale: str | None, size: tuple[int, int], shares: tuple[float, float, float, float]
@@ -126,8 +127,8 @@ def test_a_target_is_read_back(
         else (1000, 1000)
     )
     for read, true, side, unit in zip(grounding.box, box, size * 2, span * 2, strict=True):
-        # Half a unit from rounding, or one from widening a side that rounded to nothing.
-        assert abs(read - true) <= 1.001 * side / unit
+        # Half a unit from rounding, and one more from widening a side that rounded to nothing.
+        assert abs(read - true) <= 1.501 * side / unit
 
 
 def test_pixels_follow_the_processor() -> None:

@@ -26,6 +26,7 @@ SOURCES = {
         "entrypoints/openai/cli_args.py": "chat-template",
         "envs.py": "",
         "config/compilation.py": "",
+        "utils/torch_utils.py": "",
     },
 }
 MODULES = {"sglang": "launch_server.py", "vllm": "entrypoints/openai/api_server.py"}

@@ -45,6 +45,8 @@ def main() -> None:
         file = Path(sys.argv[sys.argv.index("--config") + 1])
         seen["config"], seen["mode"] = file.read_text(), oct(file.parent.stat().st_mode & 0o777)
     (folder / "seen.json").write_text(json.dumps(seen))
+    with (folder / "started").open("a") as file:
+        file.write(".")
     if mode in DEATHS:
         sys.stdout.write(f"INFO loading\n{DEATHS[mode]}\nINFO bye\n")
         sys.exit(1)
@@ -68,12 +70,17 @@ def main() -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with (folder / "asked").open("a") as file:
                 file.write(".")
+            with (folder / "stops").open("a") as file:
+                file.write(json.dumps(asked.get("stop")) + "\n")
             if mode == "dies when asked" or mode == f"dies after {(folder / 'asked').stat().st_size}":
                 sys.stdout.write("FATAL: the scheduler hit an exception\n")
                 sys.stdout.flush()
                 os._exit(3)
             text = "" if mode == "silent" else ANSWER
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            choice = {"index": 0, "finish_reason": "stop"}
+            for stop in asked.get("stop", ()):  # SGLang calls it so, and leaves it out of the text
+                text, choice["matched_stop"] = text.partition(stop)[0], stop
+            choice["message"] = {"role": "assistant", "content": text}
             usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
             self.reply(200, {"id": "1", "model": asked["model"], "choices": [choice], "usage": usage})
 

@@ -76,21 +76,30 @@ def test_what_a_version_does_not_know_is_not_sent(install: Install, folder: Path
     assert option(plan_server(str(folder), "sglang", speculation=True), "--speculative-algorithm") == "NGRAM"
 
 
-def test_aims_of_vllm(install: Install, folder: Path) -> None:
-    install(
-        "vllm", "0.26.0", **{"engine/arg_utils.py": "performance-mode", "config/compilation.py": "cudagraph_mm_encoder"}
-    )
+def test_aims_of_vllm(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    files = {"engine/arg_utils.py": "performance-mode", "config/compilation.py": "cudagraph_mm_encoder"}
+    package = install("vllm", "0.26.0", **files, **{"utils/torch_utils.py": 'os.environ["OMP_NUM_THREADS"]'})
     latency, throughput, memory = (
         plan_server(str(folder), "vllm", aim=aim) for aim in ("latency", "throughput", "memory")
     )
     assert option(latency, "--performance-mode") == "interactivity"
-    assert json.loads(option(latency, "--compilation-config") or "") == {"cudagraph_mm_encoder": True}
+    assert json.loads(option(latency, "--compilation-config") or "") == {
+        "cudagraph_mm_encoder": True,
+        "compile_sizes": [1],
+    }
+    assert 1 <= int(latency.variables["OMP_NUM_THREADS"].words[0]) <= 8
+    assert "OMP_NUM_THREADS" not in throughput.variables
     assert json.loads(option(latency, "--speculative-config") or "")["method"] == "ngram"
     assert option(throughput, "--performance-mode") == "throughput"
     assert option(throughput, "--speculative-config") is None
     assert option(memory, "--kv-cache-memory-bytes") == str((4096 + 16 * 2048) * 4 * 6 * 4 * 32)
     assert option(memory, "--generation-config") == "vllm"
     assert latency.notes == ()
+    (package / "utils/torch_utils.py").write_text("")
+    assert plan_server(str(folder), "vllm", aim="latency").notes == (
+        "left out, as vllm 0.26.0 does not have what it takes: OMP_NUM_THREADS",
+    )
 
 
 def test_what_is_passed_on_or_set_counts(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

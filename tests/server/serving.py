@@ -11,11 +11,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from PIL.Image import Image
 
 from egm.backends import Backend, GenerationSettings, Request
+from egm.backends.streaming import watch_rows
 from egm.errors import RequestError
 from egm.server.app import build_app
 from egm.server.connections import Server, make_server
@@ -66,29 +68,41 @@ class Typist(Backend):
             raise RequestError("nothing to say to odd")
         if "broken" in asked:
             raise ZeroDivisionError
-        texts, ended = [""] * len(asked), [False] * len(asked)
+        # Its tokens are letters; no listener is told of any that may yet belong to a stop string.
+        rows: list[list[int]] = [[] for _ in asked]
+        ended = [False] * len(asked)
+        watches = watch_rows(requests, settings, self._decode, ())
         for count in range(settings.max_new_tokens):
             with self._changed:
                 while not self._keys:
                     # Asked for nothing, it still looks whether it is to end, as one does between two tokens.
                     self._changed.wait(0.01)
-                    ended = [own or self._told(request, "") for own, request in zip(ended, requests, strict=True)]
+                    ended = [own or _is_ended(request) for own, request in zip(ended, requests, strict=True)]
                     if all(ended):
                         break
                 self._keys -= bool(self._keys)
-            for place, request in enumerate(requests):
+            for place, row in enumerate(rows):
                 if not ended[place]:
-                    letter = chr(ord("a") + count % 26) * self.width
-                    texts[place] += letter
+                    row.append(count % 26)
                     self.written[asked[place]] += 1
-                    ended[place] = self._told(request, letter)
+                    ended[place] = watches[place].take(row[-1:]) is not None
             if all(ended):
                 break
-        reasons = ["stop" if own else self.finish_reason for own in ended]
-        return [Completion(text, reason, 7, len(text)) for text, reason in zip(texts, reasons, strict=True)]
+        replies = [
+            Completion(**watch.finish(row), prompt_tokens=7, completion_tokens=len(row))
+            for row, watch in zip(rows, watches, strict=True)
+        ]
+        return [
+            reply if own else replace(reply, finish_reason=self.finish_reason)
+            for reply, own in zip(replies, ended, strict=True)
+        ]
 
-    def _told(self, request: Request, piece: str) -> bool:
-        return request.on_text is not None and request.on_text(piece)
+    def _decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(ord("a") + letter) * self.width for letter in ids)
+
+
+def _is_ended(request: Request) -> bool:
+    return request.on_text is not None and request.on_text("")
 
 
 @contextmanager

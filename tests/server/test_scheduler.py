@@ -11,6 +11,7 @@ import pytest
 from egm.backends import GenerationSettings, Request
 from egm.server.errors import HttpError
 from egm.server.scheduler import Event, Finished, QueuedRequest, Scheduler
+from egm.types import STOP_STRING
 
 from .serving import WAIT, Typist
 
@@ -29,11 +30,9 @@ def scheduler(typist: Typist) -> Iterator[Scheduler]:
     scheduler.close(WAIT)
 
 
-def job(
-    text: str, settings: GenerationSettings = FIVE, stops: tuple[str, ...] = ()
-) -> tuple[QueuedRequest, queue.Queue[Event]]:
+def job(text: str, settings: GenerationSettings = FIVE) -> tuple[QueuedRequest, queue.Queue[Event]]:
     events: queue.Queue[Event] = queue.Queue()
-    return QueuedRequest(Request([{"role": "user", "content": text}]), settings, stops, events.put), events
+    return QueuedRequest(Request([{"role": "user", "content": text}]), settings, events.put), events
 
 
 def end(events: queue.Queue[Event]) -> tuple[str, Event]:
@@ -155,10 +154,11 @@ def test_the_end_is_told_to_all(typist: Typist, scheduler: Scheduler) -> None:
 
 
 def test_a_stop_string_ends_the_work_too(typist: Typist, scheduler: Scheduler) -> None:
-    one, events = job("text", GenerationSettings(max_new_tokens=100_000), ("de", "xyz"))
+    one, events = job("text", GenerationSettings(max_new_tokens=100_000, stop=("de", "xyz")))
     scheduler.submit(one)
     typist.let()
     text, event = end(events)
     assert isinstance(event, Finished)
-    assert (text + event.text, event.completion.text, event.completion.finish_reason) == ("abc", "abc", "stop")
+    reply = event.completion
+    assert (text + event.text, reply.text, reply.finish_reason, reply.stop_reason) == ("abc", "abc", STOP_STRING, "de")
     assert typist.written["text"] == 5

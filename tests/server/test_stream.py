@@ -55,7 +55,9 @@ def test_a_stop_that_comes_in_pieces(place: str, typist: Typist) -> None:
     typist.let()
     found = stream(place, max_tokens=1000, stop=["cX", "def"])
     assert text_of(found) == "abc"
-    assert found[-2]["choices"][0]["finish_reason"] == "stop"
+    end = found[-2]["choices"][0]
+    assert (end["finish_reason"], end["stop_reason"]) == ("stop", "def")
+    assert all("stop_reason" not in event["choices"][0] for event in found[:-2])
     assert typist.written["hi"] == 6
 
 

@@ -98,6 +98,16 @@ def test_the_same_seed_gives_the_same_text(url: str, samples: list[Sample]) -> N
     client.close()
 
 
+def test_answers_end_behind_their_box_as_in_process(url: str, tiny: NumpyBackend, samples: list[Sample]) -> None:
+    settings = GenerationSettings(max_new_tokens=640)
+    own = Grounder(tiny, get_codec("qwen3_vl"), settings=settings, cut_tail=True)
+    with Grounder.connect(url, codec="qwen3_vl", settings=settings, cut_tail=True) as there:
+        results = [[subject.ground(one.image, one.phrase) for one in samples] for subject in (own, there)]
+    facts = [[(one.text, one.box, one.tokens, one.tail_cut) for one in row] for row in results]
+    assert facts[0] == facts[1]
+    assert all(one.tail_cut and one.box for one in results[0])
+
+
 def test_a_picture_is_seen_upright_whatever_its_format(url: str, tiny: NumpyBackend, samples: list[Sample]) -> None:
     place = url.removeprefix("http://")
     image = samples[0].image

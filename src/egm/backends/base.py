@@ -6,7 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from egm.environment import cpu_name
 from egm.errors import EgmError, RequestError
@@ -33,9 +33,12 @@ class Request:
         continue_final_message: Whether the last message is how the answer begins, for the model to go on with, and not
             an answer of before.
         banned_token: A token that the model may not choose, if any.
-        on_text: Called with each piece of the text as it is written, also with none where a token makes no character
-            yet; the answer ends there once it returns True. A backend that cannot tell its text before the end never
-            calls it (`Backend.streams`), and what is written last may be in the completion alone.
+        on_text: Called with each piece of the text as it is written, up to a stop string, also with none where a token
+            makes no character yet; the answer ends there once it returns True. A backend that cannot tell its text
+            before the end never calls it (`Backend.streams`), and what is written last may be in the completion alone.
+        ends: Where stop strings are set: whether a text may end before one. True if its answer is there, False if it
+            has broken off before that, None if it shows no sign of having broken off, as one that ended by itself does
+            not. Without it, a text ends before the first stop string.
     """
 
     messages: Sequence[Message]
@@ -46,6 +49,7 @@ class Request:
     continue_final_message: bool = False
     banned_token: int | None = None
     on_text: Callable[[str], bool] | None = field(default=None, compare=False)
+    ends: Callable[[str], bool | None] | None = field(default=None, compare=False)
 
     def same_prompt(self, other: Request) -> bool:
         """Tell whether another request shows the same pictures and says the same, so that one prefill serves both."""
@@ -87,6 +91,9 @@ class GenerationSettings:
             0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
         thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
             the model's place. None sets no bound.
+        stop: Stop strings: a text ends before the first of them at which `Request.ends` lets it, and has "stop_string"
+            for its finish reason. Its tokens are those up to the whole of the stop string. `Grounder` sets them from
+            its codec (`cut_tail`).
 
     Raises:
         EgmError: If a number is out of range, or the numbers do not fit together.
@@ -104,10 +111,15 @@ class GenerationSettings:
     votes: int = 1
     stop_confidence: float | None = None
     thinking_budget: int | None = None
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers that no engine takes."""
-        for name in (item.name for item in fields(self)):
+        given: Any = self.stop
+        if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
+            raise EgmError(f"stop must be a list of texts, none of them empty, not {given!r}")
+        object.__setattr__(self, "stop", tuple(given))
+        for name in (item.name for item in fields(self) if item.name != "stop"):
             kind = float if name in ("temperature", "top_p", "stop_confidence") else operator.index
             if name in ("stop_confidence", "thinking_budget") and getattr(self, name) is None:
                 continue
@@ -197,7 +209,7 @@ class Backend(ABC):
         thinking_budgets: Whether it keeps a thinking budget (`Request.cut`); one that does not is never given any.
         batches: Whether it computes the requests of a call together. One that answers them one after the other gains
             nothing from being given several, and can be timed with one alone.
-        streams: Whether it calls `Request.on_text`. One that does not ends no answer before its time either.
+        streams: Whether it calls `Request.on_text`. One that does not cannot be told to end an answer either.
         context: Most tokens of a prompt and its answer together; None where that is not known.
     """
 
@@ -231,6 +243,7 @@ class Backend(ABC):
         source: ImageSource | None = None,  # noqa: ARG002 - for those that override this
         seed_index: int = 0,
         cut: Callable[[str], str] | None = None,
+        ends: Callable[[str], bool | None] | None = None,
     ) -> Request:
         """Build a request about one picture; one that sends pictures elsewhere may encode it here.
 
@@ -240,8 +253,9 @@ class Backend(ABC):
             source: What it was loaded from, if that may serve in its place.
             seed_index: See `Request`.
             cut: See `Request`.
+            ends: See `Request`.
         """
-        return Request(messages, [image], seed_index, cut=cut)
+        return Request(messages, [image], seed_index, cut=cut, ends=ends)
 
     def tokenize(self, text: str) -> list[int] | None:  # noqa: ARG002
         """Return the tokens of a text, with none added, or None where they cannot be told, as by default."""

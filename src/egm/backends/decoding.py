@@ -26,7 +26,6 @@ class GeneratedTokens:
         prompt_tokens: How many tokens were read.
         seen_size: Width and height of the first picture as the model saw it.
         forced: From where to where the tokens were written in the model's place.
-        ended: Whether whoever asked has ended it.
     """
 
     ids: list[int]
@@ -35,7 +34,6 @@ class GeneratedTokens:
     prompt_tokens: int
     seen_size: tuple[int, int] | None
     forced: tuple[int, int] = (0, 0)
-    ended: bool = False
 
 
 def can_decode(model: Any, requests: Sequence[Request]) -> bool:
@@ -98,9 +96,9 @@ def decode_groups(
     requests = [request for group in groups for request in group]
     group_of_row = [number for number, group in enumerate(groups) for _ in group]
     uniforms = row_uniforms(settings, requests, max(max_tokens))
-    watch = (lambda row, new: watches[row].add(new)) if any(own.listens for own in watches) else None
-    sampler = sampler_of(settings)
-    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler, uniforms, logprobs=True, watch=watch)
+    ends = [watch.take for watch in watches] if any(watch.acts for watch in watches) else []
+    options: dict[str, Any] = {"logprobs": True, "ends": ends}
+    written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler_of(settings), uniforms, **options)
     sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
     return [
         GeneratedTokens(
@@ -109,7 +107,6 @@ def decode_groups(
             written.times[row],
             len(prompts.ids[group]),
             sizes[prompts.pictures[group]],
-            ended=watches[row].stopped,
         )
         for row, group in enumerate(group_of_row)
     ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from egm.backends.base import Backend, GenerationSettings, Request
 from egm.backends.scripted import completion_of
+from egm.backends.stopping import before_stop
 from egm.errors import BackendError
 from egm.types import Completion
 
@@ -38,6 +39,8 @@ class ReplayBackend(Backend):
     def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Replay; see `Backend.generate`. Words count as tokens, and budgets bind texts as in `completion_of`.
 
+        A whole reply ends before a stop string too; how many of its tokens that leaves, nobody knows.
+
         Raises:
             BackendError: If there is no answer to a sample, or a failure was recorded.
         """
@@ -51,6 +54,6 @@ class ReplayBackend(Backend):
         if isinstance(answer, BackendError):
             raise answer
         if isinstance(answer, Completion):
-            return answer
+            return before_stop(answer, request, settings)
         reply = completion_of(answer, request, settings)
         return replace(reply, reasoning_tokens=len(reply.text.rpartition("</think>")[0].split()))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from egm.backends.base import Backend, GenerationSettings, Request
+from egm.backends.stopping import before_stop
 from egm.errors import BackendError
 from egm.types import Completion
 
@@ -16,7 +18,7 @@ class ScriptedBackend(Backend):
     Args:
         script: Texts in the order of the requests, of which each vote is one; or a mapping from a phrase to the text
             that answers it, where the longest phrase that occurs in a request counts. A `Completion` in place of a text
-            is replayed as it is.
+            is replayed as it is, up to a stop string.
         model: Name to go by.
 
     Example:
@@ -45,7 +47,9 @@ class ScriptedBackend(Backend):
         self.requests += requests
         replies = ((request, self._next(request)) for request in requests)
         return [
-            line if isinstance(line, Completion) else completion_of(line, request, settings)
+            before_stop(line, request, settings)
+            if isinstance(line, Completion)
+            else completion_of(line, request, settings)
             for request, line in replies
         ]
 
@@ -74,7 +78,8 @@ def completion_of(text: str, request: Request, settings: GenerationSettings) -> 
     r"""Make a text a reply whose tokens are its words.
 
     Where the settings bound the reasoning and the text's is longer, the rest of it gives way to what `Request.cut`
-    writes, and the text goes on from where its own answer says the same: its mind is made up before it is cut.
+    writes, and the text goes on from where its own answer says the same: its mind is made up before it is cut. It ends
+    before a stop string as an engine's does.
 
     Example:
         >>> request = Request([], cut=lambda text: "" if "</think>" in text else " </think> [")
@@ -88,4 +93,5 @@ def completion_of(text: str, request: Request, settings: GenerationSettings) -> 
             answer = text.rpartition("</think>")[2]
             shared = next((forced[at:] for at in range(len(forced)) if forced[at:] in answer), "")
             text = thought + forced + (answer.partition(shared)[2] if shared else answer)
-    return Completion(text, completion_tokens=len(text.split()))
+    reply = before_stop(Completion(text), request, settings)
+    return replace(reply, completion_tokens=len(reply.text.split()))

@@ -23,8 +23,8 @@ from egm.backends.sampling import (
     group_by_prompt,
     mean_logprobs,
 )
-from egm.backends.streaming import TextWatch, WatchStop
-from egm.backends.tokens import end_of, finished, scores_of_tokens, stop_tokens
+from egm.backends.streaming import TextWatch, WatchStop, watch_rows
+from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need
@@ -129,7 +129,8 @@ class TransformersBackend(Backend):
                 for request in requests:
                     request.check()
                 decoded = settings.thinking_budget is None and can_decode(self.module, requests)
-                replies = (self._decoded if decoded else self._generated)(requests, settings)
+                watches = watch_rows(requests, settings, self._decode, self._stops())
+                replies = (self._decoded if decoded else self._generated)(requests, settings, watches)
         except torch.OutOfMemoryError as error:
             if "_decoder" in self.__dict__:
                 self._decoder.release_graphs()
@@ -142,35 +143,35 @@ class TransformersBackend(Backend):
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
         except (ValueError, TypeError, IndexError) as error:  # such as a processor's, which counts places for pictures
             raise RequestError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
-        return [self._reply(generated, start) for generated in replies]
+        return [self._reply(generated, watch, start) for generated, watch in zip(replies, watches, strict=True)]
 
     @cached_property
     def _decoder(self) -> Any:
         return backend_decoder(self.module, stops=self._stops(), banned=self._placeholders())
 
-    def _decoded(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
+    def _decoded(
+        self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
+    ) -> list[GeneratedTokens]:
         groups = group_by_prompt(requests)
         texts = [self._prompt_of(group[0]) for group in groups]
         prompts = process_prompts(self.processor, texts, groups, self.module.device)
         max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
-        watches = [self._watch(request) for group in groups for request in group]
         return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches)
-
-    def _watch(self, request: Request) -> TextWatch:
-        return TextWatch(request, self._decode, self._stops())
 
     def _prompt_of(self, request: Request) -> str:
         return self.prompt(request.messages, continue_final_message=request.continue_final_message)
 
-    def _generated(self, requests: Sequence[Request], settings: GenerationSettings) -> list[GeneratedTokens]:
+    def _generated(
+        self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
+    ) -> list[GeneratedTokens]:
         inputs = self._inputs(requests)
         length = inputs["input_ids"].shape[1]
         count = min(settings.max_new_tokens, self._context_left(length))
         timer = TokenTimer()
         processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
         sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
-        watch = WatchStop([self._watch(request) for request in requests], length)
+        watch = WatchStop(watches)
         output = self._generate(
             inputs,
             self._config(count),
@@ -179,12 +180,12 @@ class TransformersBackend(Backend):
         )
         stops = self._stops()
         rows, logprobs = output[:, length:].tolist(), processors.logprobs(output)
-        ends = [ended or end_of(row, stops) for row, ended in zip(rows, watch.ends, strict=True)]
+        ends = [own.end or end_of(row, stops) for row, own in zip(rows, watches, strict=True)]
         read, sizes = inputs["attention_mask"].sum(dim=1).tolist(), self._seen_sizes(inputs)
         return [
-            GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced, bool(ended))
-            for row, own, end, tokens, size, budget, ended in zip(
-                rows, logprobs, ends, read, sizes, processors.budgets, watch.ends, strict=True
+            GeneratedTokens(row[:end], own[:end], timer.times[end - 1], tokens, size, budget.forced)
+            for row, own, end, tokens, size, budget in zip(
+                rows, logprobs, ends, read, sizes, processors.budgets, strict=True
             )
         ]
 
@@ -249,12 +250,10 @@ class TransformersBackend(Backend):
         ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted({int(token) for token in ids if token is not None})
 
-    def _reply(self, generated: GeneratedTokens, start: float) -> Completion:
-        ids, finish_reason = finished(generated.ids, self._stops(), ended=generated.ended)
+    def _reply(self, generated: GeneratedTokens, watch: TextWatch, start: float) -> Completion:
         whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
-            text=self._decode(ids),
-            finish_reason=finish_reason,
+            **watch.finish(generated.ids),
             prompt_tokens=generated.prompt_tokens,
             completion_tokens=len(generated.ids),
             seconds=generated.time - start,

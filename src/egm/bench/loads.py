@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -22,6 +22,7 @@ from egm.backends.retry import RetryPolicy
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError, DataError, EgmError
 from egm.journal import Record
+from egm.questions import LoadedQuestion
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,7 +38,12 @@ _Reply: TypeAlias = "Completion | BackendError"
 
 
 def connect(
-    server: str, model: str | None = None, *, codec: str | Codec = DEFAULT_CODEC, max_tokens: int | None = None
+    server: str,
+    model: str | None = None,
+    *,
+    codec: str | Codec = DEFAULT_CODEC,
+    max_tokens: int | None = None,
+    cut_tail: bool = False,
 ) -> Grounder:
     """Connect to a server for measuring: every request is tried once, so that no time holds a wait between tries.
 
@@ -46,13 +52,14 @@ def connect(
         model: The name it serves the model by; None takes the only one.
         codec: How the model is asked.
         max_tokens: Most tokens to generate; None takes the default.
+        cut_tail: What `Grounder.connect` takes.
 
     Raises:
         EgmError: As `Grounder.connect` raises.
     """
     from egm.grounder import Grounder
 
-    return Grounder.connect(server, model, codec=codec, **connection(max_tokens))
+    return Grounder.connect(server, model, codec=codec, **connection(max_tokens), cut_tail=cut_tail)
 
 
 def connection(max_tokens: int | None = None) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     max_tokens: int | None = None,
+    cut_tail: bool = False,
 ) -> Grounder:
     """Load a model in this process for measuring.
 
@@ -76,14 +84,15 @@ def load(
         device: The same.
         dtype: The same.
         max_tokens: Most tokens to generate; None takes the default.
+        cut_tail: The same.
 
     Raises:
         EgmError: As `Grounder.load` raises.
     """
     from egm.grounder import Grounder
 
-    settings = _settings(max_tokens)
-    return Grounder.load(model, codec=codec, device=device, dtype=dtype, settings=settings, batch_size=1)
+    options: dict[str, Any] = {"settings": _settings(max_tokens), "cut_tail": cut_tail}
+    return Grounder.load(model, codec=codec, device=device, dtype=dtype, batch_size=1, **options)
 
 
 def arrivals(rate: float, number: int, *, seed: int = 0) -> list[float]:
@@ -228,13 +237,13 @@ def _requests(grounder: Grounder, *, cold: bool, seed: int) -> Iterator[tuple[Sa
 def _request(grounder: Grounder, sample: Sample) -> Request:
     from egm.images import load_image
 
-    messages = grounder.codec.messages(sample.phrase, amodal=sample.amodal, prompt=grounder.prompt)
     image = load_image(sample.image)
+    question = LoadedQuestion(0, image, sample.phrase, sample.amodal, image)
     if not isinstance(grounder.backend, RemoteBackend):
-        return grounder.backend.make_request(messages, image)
+        return grounder.request(question)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=95)  # now, so that encoding takes no time from what is measured
-    return grounder.backend.make_request(messages, image, source=stream.getvalue())
+    return grounder.request(replace(question, source=stream.getvalue()))
 
 
 def _run(

@@ -47,6 +47,7 @@ def latency(
     ] = None,
     warmup: Annotated[int, typer.Option(help="Requests before each load that are not measured.")] = 4,
     max_tokens: options.MaxTokens = None,
+    cut_tail: options.CutTail = False,
     warm: Annotated[
         bool, typer.Option("--warm-images/--cold-images", help="One picture for all requests, or each its own.")
     ] = False,
@@ -76,18 +77,18 @@ def latency(
     remote, chosen = server is not None or serve is not None, bool(concurrency or rate)
     loops = concurrency or ([] if rate or (remote and chosen) else [1, 8, 64] if remote else [1])
     rates = rate or ([2.0, 8.0] if remote and not chosen else [])
+    asking: dict[str, Any] = {"max_tokens": max_tokens, "cut_tail": cut_tail}
     with ExitStack() as stack:
         if serve is not None:
+            asked = {**bench.connection(max_tokens), "cut_tail": cut_tail}
             grounder, _ = stack.enter_context(
-                served_grounder(
-                    model, serve, aim, device=device, dtype=dtype, codec=codec, **bench.connection(max_tokens)
-                )
+                served_grounder(model, serve, aim, device=device, dtype=dtype, codec=codec, **asked)
             )
         elif server is not None:
             options.refuse_placement(device, dtype)
-            grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, max_tokens=max_tokens)
+            grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
         else:
-            grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, max_tokens=max_tokens)
+            grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, **asking)
         stack.enter_context(grounder)
         loads = bench.measure(
             grounder,
@@ -105,6 +106,7 @@ def latency(
             "warmup": warmup,
             "rounds": rounds,
             "max_tokens": grounder.settings.max_new_tokens,
+            "cut_tail": cut_tail,
             "seed": seed,
         }
         results = list(_watched(loads, len(loops) + len(rates)))
@@ -153,7 +155,8 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
     out.print(Text(printable(f"{about['engine']}, model {about['model']}; {versions}")), soft_wrap=True)
     out.print(
         Text(
-            f"{about['images']} images, at most {about['max_tokens']} tokens; of each load so many requests as stand "
+            f"{about['images']} images, at most {about['max_tokens']} tokens"
+            f"{', answers end behind their box' if about['cut_tail'] else ''}; of each load so many requests as stand "
             f"under measured, after {about['warmup']} to warm up; times in seconds"
         ),
         soft_wrap=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +13,18 @@ import typer
 
 from egm.cli import options
 from egm.cli.printing import console, figure, note, plain_table
+from egm.cli.served import refuse_two_servers, started
 from egm.errors import EgmError
 from egm.terminal import printable
 
 if TYPE_CHECKING:
-    from egm.doctor import Examination, Toolkit
+    from egm.doctor import Examination, Recording, Toolkit
 
 
 def doctor(
     server: options.Server = None,
+    serve: options.Serve = None,
+    aim: options.Aim = None,
     model: options.Model = None,
     codec: options.Codec = None,
     reference: Annotated[
@@ -29,7 +32,7 @@ def doctor(
         typer.Option(
             metavar="MODEL|FILE",
             help="What the server should answer as: a checkpoint, which is asked in this process, or a recording of "
-            "it. By default egm-tiny's recording, where that is served.",
+            "it. By default egm-tiny's recording, where that is served; with --serve, the same checkpoint.",
             show_default=False,
         ),
     ] = None,
@@ -69,25 +72,43 @@ def doctor(
     if packages that are installed exclude each other.
     """
     if record is not None:
-        if server is not None or reference is not None or out is None:
-            raise EgmError("--record takes --out FILE, and neither --server nor --reference")
+        if server is not None or serve is not None or reference is not None or out is None:
+            raise EgmError("--record takes --out FILE, and neither --server nor --serve nor --reference")
         _record(record, out, codec=codec, device=device, dtype=dtype, pictures=picture, simulate=simulate)
         return
     if out is not None:
         raise EgmError("--out is for --record MODEL: leave it out")
-    if server is None:
+    refuse_two_servers(serve, aim, server)
+    if server is None and serve is None:
         if reference is not None or model is not None:
-            raise EgmError("there is no engine to examine: give --server URL")
+            raise EgmError("there is no engine to examine: give --server URL, or --serve ENGINE")
         _toolkit(as_json)
         return
     from egm.doctor import examine_server
 
-    with _progress() as watch:
-        found = examine_server(
-            server, model, reference=reference, codec=codec, device=device, dtype=dtype, pictures=picture, watch=watch
-        )
+    asked: dict[str, Any] = {"codec": codec, "device": device, "dtype": dtype}
+    with ExitStack() as stack:
+        held: str | Recording | None = reference
+        if serve is not None:
+            held = _reference(model, reference, **asked)  # before an engine takes the memory
+            running = stack.enter_context(started(model, serve, aim, device=device, dtype=dtype))
+            server, model = running.url, running.model
+            asked["api_key"] = running.key or "none"
+        watch = stack.enter_context(_progress())
+        assert server is not None
+        found = examine_server(server, model, reference=held, pictures=picture, watch=watch, **asked)
     _print(found, as_json)
     raise typer.Exit(int(found.diagnosis.verdict))
+
+
+def _reference(model: str | None, reference: str | None, **options: Any) -> Recording | None:
+    """What an engine that is about to be started is held against."""
+    from egm.backends.checkpoint import EMBEDDED
+    from egm.doctor import find_reference
+
+    if reference is None and model in (None, EMBEDDED):
+        return None  # the recording that comes with the package
+    return find_reference(model if reference is None else reference, served=model or EMBEDDED, **options)
 
 
 def _record(model: str, out: Path, **options: Any) -> None:

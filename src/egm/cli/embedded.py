@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from egm.types import Sample
 
 SIGNATURE = "SynthRef"
 """Text under `Software` in the PNGs that `egm data synthetic` writes."""
@@ -45,6 +50,20 @@ def notice(pictures: Iterable[str], phrases: Iterable[str]) -> str | None:
         f"note: egm-tiny is a toy that knows only SynthRef's drawn shapes; {' and '.join(reasons)}, "
         "so do not trust its boxes here (for photographs: --model nvidia/EGM-8B)"
     )
+
+
+def dataset_notice(splits: Iterable[Iterable[Sample]]) -> str | None:
+    """Say so, as `notice` does, of data that is not made here: a few rows of each dataset tell.
+
+    Args:
+        splits: What the model is asked about; only a `Dataset` of another kind than SynthRef is looked at.
+    """
+    from egm.datasets.dataset import Dataset
+
+    others = (split for split in splits if isinstance(split, Dataset) and split.kind != "SynthRef")
+    rows = [row for split in others for row in islice(split.annotations(), 20)]
+    pictures = [os.fspath(row.image) if isinstance(row.image, str | os.PathLike) else "" for row in rows]
+    return notice(pictures, [row.phrase for row in rows])
 
 
 def _is_marked(path: str) -> bool:

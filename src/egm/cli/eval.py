@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,15 +18,16 @@ from urllib.parse import urlsplit
 import typer
 
 from egm.cli import options
-from egm.cli.embedded import notice
+from egm.cli import suite as suites
+from egm.cli.embedded import dataset_notice
 from egm.cli.printing import console, figure, note, plain_table
 from egm.cli.served import about, refuse_two_servers, served_grounder
 from egm.errors import DataError, EgmError
 from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
-    from egm.backends.base import GenerationSettings
     from egm.codecs import Codec
+    from egm.datasets.dataset import Dataset
     from egm.grounder import Grounder
     from egm.types import Sample
 
@@ -48,11 +48,13 @@ _TIMES = {
 @options.with_settings
 def eval_command(
     datasets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="DATASET...", help="Splits, such as refcoco/val or synthref/val; or files.", show_default=False
+            metavar="[DATASET...]", help="Splits, such as refcoco/val or synthref/val; or files.", show_default=False
         ),
-    ],
+    ] = None,
+    suite: suites.Suite = None,
+    pictures: suites.Pictures = None,
     model: options.Model = None,
     server: options.Server = None,
     serve: options.Serve = None,
@@ -84,6 +86,7 @@ def eval_command(
     *,
     settings: options.Settings,
     prompt: options.Prompt = None,
+    cut_tail: options.CutTail = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     as_json: options.AsJson = False,
@@ -97,6 +100,7 @@ def eval_command(
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate
+    from egm.evaluate.suites import open_suite
     from egm.failures import run_notes
 
     if server is not None and script is not None:
@@ -104,9 +108,17 @@ def eval_command(
     if serve is not None and script is not None:
         raise EgmError("--serve and --script are two sources of answers: give one")
     refuse_two_servers(serve, aim, server)
+    datasets = datasets or []
+    suites.check_source(suite, datasets, pictures=pictures, limit=limit, scenes=scenes)
     if again := next((name for name in datasets if datasets.count(name) > 1), None):
         raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
+    if suite is not None:
+        options.refuse_no_folder(images)
+        where: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
+        for split, dataset in open_suite(suite, pictures=pictures, **where).items():
+            _check_pictures(dataset)
+            splits[split] = dataset
     for name in datasets:
         split, samples = _open(
             name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes, limit=limit
@@ -114,21 +126,11 @@ def eval_command(
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
     with ExitStack() as stack:
         if serve is not None:
-            grounder, there = stack.enter_context(
-                served_grounder(
-                    model,
-                    serve,
-                    aim,
-                    device=device,
-                    dtype=dtype,
-                    codec=codec,
-                    settings=settings,
-                    prompt=prompt,
-                    concurrency=concurrency or 8,
-                )
-            )
+            placed: dict[str, Any] = {"device": device, "dtype": dtype, "concurrency": concurrency or 8}
+            grounder, there = stack.enter_context(served_grounder(model, serve, aim, codec=codec, **placed, **asking))
             engine = about(there, aim)
         elif server is not None or script is not None:
             options.refuse_placement(device, dtype)
@@ -136,14 +138,15 @@ def eval_command(
             asked = (
                 [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
             )
-            grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, settings, prompt)
+            grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, asking)
         else:
-            grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, settings, prompt)
+            grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
         stack.enter_context(grounder)
         here = server is None and script is None and grounder.backend.model == "egm-tiny"
-        if here and (line := _notice(splits.values())) is not None:
+        if here and (line := dataset_notice(splits.values())) is not None:
             print(line, file=sys.stderr)
-        folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *splits)
+        names = splits if suite is None else suites.folder_names(suite, pictures)
+        folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
         try:
             result = evaluate(
                 splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
@@ -152,10 +155,13 @@ def eval_command(
             print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
     summary = result.summary()
+    summary |= {} if suite is None else suites.facts(summary, splits)
     if as_json:
         print(json.dumps({"folder": str(folder), **summary}))
     else:
         _print(summary, folder)
+    if suite is not None and not as_json and result.stopped is None:
+        suites.print_table(folder)
     for line in run_notes(result.records, result.header.codec["name"]):
         note(line)
     if result.stopped is not None:
@@ -175,12 +181,19 @@ def _open(
         return name, list(_packed(islice(source, limit)))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
-    from egm.datasets.check import is_file
     from egm.datasets.registry import open_dataset
 
     options.refuse_no_folder(images)
     dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
     dataset = dataset if limit is None else dataset.first(limit)
+    _check_pictures(dataset)
+    return dataset.name, dataset
+
+
+def _check_pictures(dataset: Dataset) -> None:
+    """Refuse a dataset of whose pictures none is there."""
+    from egm.datasets.check import is_file
+
     if dataset.names_files:
         pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
         if not any(map(is_file, pictures)):
@@ -188,7 +201,6 @@ def _open(
                 f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
                 "folder that they lie in with --images"
             )
-    return dataset.name, dataset
 
 
 def _packed(samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -212,15 +224,6 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     return samples.annotations() if isinstance(samples, Dataset) else samples
 
 
-def _notice(splits: Iterable[Iterable[Sample]]) -> str | None:
-    """What is to be said before egm-tiny is asked about data that is not made here: a few rows tell."""
-    from egm.datasets.dataset import Dataset
-
-    rows = [row for split in splits if isinstance(split, Dataset) for row in islice(split.annotations(), 20)]
-    pictures = [os.fspath(row.image) if isinstance(row.image, str | os.PathLike) else "" for row in rows]
-    return notice(pictures, [row.phrase for row in rows])
-
-
 def _connect_or_replay(
     server: str | None,
     script: Path | None,
@@ -228,24 +231,21 @@ def _connect_or_replay(
     model: str | None,
     codec: Codec,
     concurrency: int | None,
-    settings: GenerationSettings,
-    prompt: str | None,
+    asking: Mapping[str, Any],
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.grounder import Grounder
 
     most_at_once = 8 if concurrency is None else concurrency
     if server is not None:
-        grounder = Grounder.connect(
-            server, model, codec=codec, concurrency=most_at_once, settings=settings, prompt=prompt
-        )
+        grounder = Grounder.connect(server, model, codec=codec, concurrency=most_at_once, **asking)
         return grounder, {"server": server_place(server)}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
-    backend = read_script(script, asked, votes=settings.votes, model=model or "scripted")
-    grounder = Grounder(backend, codec, settings=settings, prompt=prompt, batch_size=most_at_once)
+    backend = read_script(script, asked, votes=asking["settings"].votes, model=model or "scripted")
+    grounder = Grounder(backend, codec, batch_size=most_at_once, **asking)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
@@ -264,8 +264,7 @@ def load_model(
     device: str,
     dtype: str,
     concurrency: int | None,
-    settings: GenerationSettings,
-    prompt: str | None,
+    asking: Mapping[str, Any],
 ) -> tuple[Grounder, dict[str, Any]]:
     """Load a model into this process; also what decides its answers, for a run to be gone on with."""
     from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
@@ -277,9 +276,7 @@ def load_model(
         "tensors": tensors_digest(path),
         "configuration": configuration_digest(path),
     }
-    grounder = Grounder.load(
-        model, codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt, batch_size=concurrency
-    )
+    grounder = Grounder.load(model, codec=codec, device=device, dtype=dtype, batch_size=concurrency, **asking)
     return grounder, {"device": device, "dtype": dtype, **digests}
 
 
@@ -309,7 +306,7 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         if spread := whole["latency"][name]:
             times.add_row(title, str(spread["n"]), *(figure(spread[share], 3) for share in _SPREAD))
     out = console()
-    out.print(Text(printable(summary["model"])))
+    out.print(Text(printable(", only ".join(filter(None, (summary["model"], summary.get("choice")))))))
     out.print(table)
     if times.row_count:
         out.print(times)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,6 +55,7 @@ def ground(
     *,
     settings: options.Settings,
     prompt: options.Prompt = None,
+    cut_tail: options.CutTail = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -80,21 +81,18 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
     code = 0
     with ExitStack() as stack:
         if serve is not None:
             grounder, _ = stack.enter_context(
-                served_grounder(
-                    model, serve, aim, device=device, dtype=dtype, codec=codec, settings=settings, prompt=prompt
-                )
+                served_grounder(model, serve, aim, device=device, dtype=dtype, codec=codec, **asking)
             )
         elif server is not None:
             options.refuse_placement(device, dtype)
-            grounder = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, settings=settings, prompt=prompt)
+            grounder = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
         else:
-            grounder = Grounder.load(
-                model or "egm-tiny", codec=codec, device=device, dtype=dtype, settings=settings, prompt=prompt
-            )
+            grounder = Grounder.load(model or "egm-tiny", codec=codec, device=device, dtype=dtype, **asking)
         stack.enter_context(grounder)
         line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
         if line is not None:

@@ -104,6 +104,10 @@ MaxTokens = Annotated[
         show_default=False,
     ),
 ]
+CutTail = Annotated[
+    bool,
+    typer.Option("--cut-tail", help="End each answer behind its box, before the label: the same box for fewer tokens."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
 # The options that make `GenerationSettings`, in the order of the help; `with_settings` gives them to a command.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,44 @@ def refuse_two_servers(engine: str | None, aim: str | None, server: str | None) 
 
 
 @contextmanager
+def started(
+    model: str | None,
+    engine: str,
+    aim: str | None,
+    *,
+    device: str,
+    dtype: str,
+    check: Callable[[Plan], None] = lambda _: None,
+) -> Iterator[RunningServer]:
+    """Serve a model on a free port while a command runs, and say so on standard error.
+
+    Args:
+        model: What to serve; None takes egm-tiny.
+        engine: By what.
+        aim: For what.
+        device: Where transformers and our own server compute.
+        dtype: Type that is computed in.
+        check: Raises before the start if that is not to be.
+
+    Yields:
+        The server.
+    """
+    from egm.serve import serve
+
+    def planned(plan: Plan, log: Path) -> None:
+        check(plan)
+        announce(plan, log)
+
+    name = model or "egm-tiny"
+    with (
+        watched() as waiting,
+        serve(name, engine, aim=aim, device=device, dtype=dtype, planned=planned, waiting=waiting) as server,
+    ):
+        waiting(0.0, "")
+        yield server
+
+
+@contextmanager
 def served_grounder(
     model: str | None,
     engine: str,
@@ -43,6 +81,7 @@ def served_grounder(
     codec: str | None,
     settings: GenerationSettings | None,
     prompt: str | None = None,
+    cut_tail: bool = False,
     **options: Any,
 ) -> Iterator[tuple[Grounder, RunningServer]]:
     """Serve a model on a free port while a command runs, say so on standard error, and ask it.
@@ -57,6 +96,7 @@ def served_grounder(
         settings: How text is generated; None is greedy. An answer is kept within what the context has room for, since
             engines refuse to be asked for more.
         prompt: The codec's prompt style.
+        cut_tail: Whether answers end behind their box; a codec for which they cannot is refused before the start.
         **options: What else `Grounder.connect` takes.
 
     Yields:
@@ -64,19 +104,18 @@ def served_grounder(
     """
     from egm.backends.base import GenerationSettings
     from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
+    from egm.codecs import get_codec
+    from egm.codecs.registry import check_tail
     from egm.grounder import Grounder
-    from egm.serve import serve
+
+    def check(plan: Plan) -> None:
+        if cut_tail:
+            check_tail(get_codec(codec or plan.model.codec))
 
     if settings is None:
         usual = GenerationSettings()
         settings = replace(usual, max_new_tokens=EMBEDDED_MAX_NEW_TOKENS) if model in (None, EMBEDDED) else usual
-    with (
-        watched() as waiting,
-        serve(
-            model or "egm-tiny", engine, aim=aim, device=device, dtype=dtype, planned=announce, waiting=waiting
-        ) as server,
-    ):
-        waiting(0.0, "")
+    with started(model, engine, aim, device=device, dtype=dtype, check=check) as server:
         if settings.max_new_tokens > server.room:
             note(f"answers end after {server.room} tokens: the context has no room for {settings.max_new_tokens}")
             settings = replace(settings, max_new_tokens=server.room)
@@ -86,6 +125,7 @@ def served_grounder(
             codec=codec or server.codec,
             settings=settings,
             prompt=prompt,
+            cut_tail=cut_tail,
             api_key=server.key or "none",
             **options,
         ) as grounder:

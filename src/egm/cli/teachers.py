@@ -141,7 +141,7 @@ class RunModels:
             if self._serve is not None:
                 raise EgmError(f"--serve starts {self._served!r} alone: give --blind-server, or --blind {self._served}")
             grounder, engine = load_model(
-                model, self._name, self._device, self._dtype, self._concurrency, GenerationSettings(), None
+                model, self._name, self._device, self._dtype, self._concurrency, {"settings": GenerationSettings()}
             )
             self._stack.enter_context(grounder)
             self._local[model] = grounder.backend, grounder.codec, engine

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from egm.codecs import targets
 from egm.codecs.parsing import reading
+from egm.codecs.parsing.loose import ends_inside_box
 from egm.codecs.parsing.reading import Scale
+from egm.codecs.parsing.strict import close_tail, read_json
 from egm.codecs.prompts import user_turn
+from egm.types import STOP_STRING
 
 if TYPE_CHECKING:
     from egm.boxes import Box
@@ -33,6 +36,8 @@ class Codec(ABC):
         thinking_prefilled: Whether the chat template opens `<think>` itself, so that a text begins with reasoning.
         tags_first: Whether `<ref>` and `<box>` tags, not JSON, are the family's own form.
         speaks_pixels: Whether coordinates are pixels of the image as the model saw it, not a relative scale.
+        tail_stops: Stop strings that stand right behind the box of an answer, where one box is asked for: what comes
+            from there on (the label, closing brackets) changes no box. None where the box ends the answer.
     """
 
     __slots__ = ()
@@ -43,6 +48,7 @@ class Codec(ABC):
     thinking_prefilled: ClassVar[bool] = False
     tags_first: ClassVar[bool] = False
     speaks_pixels: ClassVar[bool] = False
+    tail_stops: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def opening(self, phrase: str) -> str:
@@ -120,6 +126,36 @@ class Codec(ABC):
         """
         return targets.close_reasoning(text, self.opening(phrase), thinking_prefilled=self.thinking_prefilled)
 
+    def ends_before_tail(
+        self,
+        text: str,
+        *,
+        size: tuple[int, int],
+        amodal: bool = False,
+        seen_size: tuple[int, int] | None = None,
+        phrase: str = "",
+    ) -> bool | None:
+        """Tell whether a text that may have ended before one of `tail_stops` holds the box that the whole would give.
+
+        Args:
+            text: Everything generated, up to the stop string.
+            size: As of `parse`, and so are the others.
+            amodal: See there.
+            seen_size: See there.
+            phrase: See there.
+
+        Returns:
+            True if it does, and nothing but the tail is missing. False if it broke off before: inside the reasoning, or
+            without a valid box. None if nothing shows that it broke off at all.
+        """
+        answer = reading.split_reasoning(text, thinking_prefilled=self.thinking_prefilled)[1]
+        if answer is None:
+            return False
+        if close_tail(answer) is None:
+            return None if read_json(answer) is not None or not ends_inside_box(answer) else False
+        options: dict[str, Any] = {"amodal": amodal, "seen_size": seen_size, "phrase": phrase}
+        return self.parse(text, size=size, finish_reason=STOP_STRING, **options).box is not None
+
     def parse(
         self,
         text: str,
@@ -137,7 +173,8 @@ class Codec(ABC):
         Args:
             text: Everything generated.
             size: Width and height of the upright original image in pixels.
-            finish_reason: "length" if the token limit cut the text off, "repeated" if repeating itself did.
+            finish_reason: "length" if the token limit cut the text off, "repeated" if repeating itself did,
+                "stop_string" if it was ended before its tail.
             amodal: Whether the box may leave the frame by up to one frame on each side.
             seen_size: Width and height of the image as the model saw it; only codecs that speak pixels use it.
             phrase: What was asked, to be carried along.

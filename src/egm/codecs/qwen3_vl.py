@@ -25,6 +25,7 @@ class Qwen3VL(Codec):
     name: ClassVar[str] = "qwen3_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe")
     thinking_prefilled: ClassVar[bool] = True
+    tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
 
     def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write how an answer begins; see `Codec.opening`."""

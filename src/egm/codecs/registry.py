@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from egm.codecs.base import Codec
-from egm.errors import ModelError, nearest
+from egm.errors import EgmError, ModelError, nearest
 
 if TYPE_CHECKING:
     from egm.types import Message
@@ -114,6 +114,16 @@ def check_family(model_type: str, name: str) -> None:
             f"{name!r} is a {model_type!r} model, which no codec here knows how to ask: give one of "
             f"{', '.join(known)}, or name the codec that fits: {', '.join(codec_names())}"
         )
+
+
+def check_tail(codec: Codec) -> None:
+    """Refuse to cut the tail of a family that has none.
+
+    Raises:
+        EgmError: If that is so.
+    """
+    if not codec.tail_stops:
+        raise EgmError(f"codec {codec.name!r} has answers that end with their box: leave cut_tail (--cut-tail) out")
 
 
 def codec_for(model_type: str, prompt: Callable[[list[Message]], str]) -> Codec:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
 """How the Qwen-VL family's answer begins, up to the first coordinate."""
+JSON_TAIL_STOPS: Final = ('"label"',)
+"""What stands right behind its box. Never a code fence: that opens the answer too."""
 
 THINK_OPENING: Final = "<think>\n"
 """How reasoning begins, where the chat template has not begun it."""

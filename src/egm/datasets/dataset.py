@@ -5,12 +5,36 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, overload
 
 from egm.datasets.fields import BoxScale, short
 from egm.errors import DataError, EgmError
 from egm.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which pictures were chosen, where not all were; as text what tables say.
+
+    Attributes:
+        pictures: How many.
+        whole: Of how many.
+        seed: Fixes which.
+
+    Example:
+        >>> str(Choice(500, 6549, 0))
+        'the 500 pictures of seed 0, of 6,549'
+    """
+
+    pictures: int
+    whole: int
+    seed: int
+
+    def __str__(self) -> str:
+        pictures = "picture" if self.pictures == 1 else "pictures"
+        return f"the {self.pictures:,} {pictures} of seed {self.seed}, of {self.whole:,}"
 
 
 class SampleSource(Sequence[Sample]):
@@ -53,10 +77,13 @@ class Dataset(SampleSource):
         root: The folder, resolved.
         kind, scale: As given.
         names_files: Whether `annotations` name the files of pictures.
+        choice: Which pictures it is about, where it is a part of a split by a choice of these.
 
     Raises:
         DataError: If there are none, or two have the same id.
     """
+
+    choice: Choice | None = None
 
     def __init__(
         self,
@@ -120,3 +147,24 @@ class Dataset(SampleSource):
     def annotations(self) -> Sequence[Sample]:
         """The samples without their pictures where those lie inside the file; cheap to go through."""
         return self._samples
+
+
+class PartOfDataset(Dataset):
+    """Some samples of a dataset, under its name.
+
+    Args:
+        whole: The dataset.
+        numbers: Which of its samples.
+        choice: Which pictures these are about.
+    """
+
+    def __init__(self, whole: Dataset, numbers: Sequence[int], choice: Choice) -> None:
+        self._whole, self._numbers, self.choice = whole, numbers, choice
+        self.names_files = whole.names_files
+        samples = whole.annotations()
+        super().__init__(
+            whole.name, [samples[number] for number in numbers], root=whole.root, kind=whole.kind, scale=whole.scale
+        )
+
+    def _at(self, index: int) -> Sample:
+        return self._whole[self._numbers[index]]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from egm.doctor.examine import Examination as Examination
     from egm.doctor.examine import examine_backend as examine_backend
     from egm.doctor.examine import examine_server as examine_server
+    from egm.doctor.examine import find_reference as find_reference
     from egm.doctor.pictures import built_in_pictures as built_in_pictures
     from egm.doctor.recorder import record as record
     from egm.doctor.recording import Recording as Recording
@@ -40,6 +41,7 @@ __all__ = [
     "examine_backend",
     "examine_server",
     "examine_toolkit",
+    "find_reference",
     "known_defects",
     "read_recording",
     "record",
@@ -51,7 +53,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "defects": ("Defect", "known_defects"),
         "diagnose": ("Diagnosis", "NamedDefect", "EngineVerdict"),
-        "examine": ("Examination", "examine_backend", "examine_server"),
+        "examine": ("Examination", "examine_backend", "examine_server", "find_reference"),
         "pictures": ("built_in_pictures",),
         "recorder": ("record",),
         "recording": ("Recording", "read_recording", "write_recording"),

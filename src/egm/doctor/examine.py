@@ -68,6 +68,7 @@ def examine_server(
     rounds: Sequence[Round] = ROUNDS,
     max_new_tokens: int | None = None,
     retry: RetryPolicy | None = None,
+    api_key: str | None = None,
     watch: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
 ) -> Examination:
     """Examine the engine behind an OpenAI-compatible server.
@@ -84,6 +85,7 @@ def examine_server(
         rounds: What to ask.
         max_new_tokens: Most tokens of an answer; fewer than were recorded compare beginnings, without boxes.
         retry: How failed requests are sent again; None is twice.
+        api_key: The server's key; None takes OPENAI_API_KEY from the environment, if set.
         watch: Called with the number of questions, and returns what is called after each.
 
     Raises:
@@ -93,7 +95,12 @@ def examine_server(
     drawn = built_in_pictures(pictures)
     with ExitStack() as stack:
         open_engine = partial(
-            OpenAIBackend, url, concurrency=TOGETHER, stall_seconds=300.0, retry=retry or RetryPolicy(retries=2)
+            OpenAIBackend,
+            url,
+            api_key=api_key,
+            concurrency=TOGETHER,
+            stall_seconds=300.0,
+            retry=retry or RetryPolicy(retries=2),
         )
         engine = stack.enter_context(open_engine(model))
         recording = find_reference(reference, served=engine.model, codec=codec, device=device, dtype=dtype)
@@ -101,7 +108,7 @@ def examine_server(
         for picture in drawn:
             recording.answer_to(picture)  # or the engine would be asked in vain
         settings = GenerationSettings(max_new_tokens=recording.max_new_tokens)
-        if _tells_logprobs(url, engine.model):
+        if _tells_logprobs(url, engine.model, api_key):
             engine.close()
             engine = stack.enter_context(open_engine(engine.model, logprobs=True))
         whole = stack.enter_context(open_engine(engine.model, stream=False))
@@ -204,10 +211,10 @@ def _weights_of(served: str) -> str | None:
     return None
 
 
-def _tells_logprobs(url: str, model: str) -> bool:
+def _tells_logprobs(url: str, model: str, key: str | None) -> bool:
     """Ask for log-probabilities once: some servers refuse."""
     request = Request([{"role": "user", "content": [{"type": "text", "text": "the red circle"}]}])
-    with OpenAIBackend(url, model, logprobs=True, retry=RetryPolicy(retries=0)) as backend:
+    with OpenAIBackend(url, model, api_key=key, logprobs=True, retry=RetryPolicy(retries=0)) as backend:
         try:
             (reply,) = backend.generate([request], GenerationSettings(max_new_tokens=2))
         except BackendError:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from egm.datasets.dataset import Dataset
+from egm.datasets.dataset import Choice, Dataset
 from egm.environment import package_versions
 from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
@@ -114,7 +115,13 @@ def image_order(planned: Sequence[PlannedSample], block: int) -> list[tuple[Plan
     return order
 
 
-def make_header(grounder: Grounder, planned: Sequence[PlannedSample], images: str, engine: Mapping[str, Any]) -> Header:
+def make_header(
+    grounder: Grounder,
+    planned: Sequence[PlannedSample],
+    images: str,
+    engine: Mapping[str, Any],
+    choices: Mapping[str, Choice],
+) -> Header:
     """The journal's header: what is asked of what, and by what."""
     codec, style = grounder.codec, grounder.prompt or grounder.codec.prompts[0]
     wordings = {
@@ -126,7 +133,7 @@ def make_header(grounder: Grounder, planned: Sequence[PlannedSample], images: st
         codec=codec.to_dict(),
         prompt={"style": style, **wordings},
         settings=asdict(grounder.settings),
-        datasets=dataset_digests(planned),
+        datasets=dataset_digests(planned, choices),
         concurrency=grounder.batch_size,
         engine={"backend": type(grounder.backend).__name__, **engine},
         images=images,
@@ -141,7 +148,9 @@ def command_line() -> tuple[str, ...]:
     return tuple(_SECRET.sub("//", argument) for argument in sys.argv)
 
 
-def dataset_digests(planned: Iterable[PlannedSample]) -> dict[str, dict[str, Any]]:
+def dataset_digests(
+    planned: Iterable[PlannedSample], choices: Mapping[str, Choice] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
     """Tell the splits of a run from others: see `Header.datasets`."""
     rows: dict[str, list[tuple[str, str, str, tuple[float, float, float, float], bool]]] = {}
     for item in planned:
@@ -154,6 +163,7 @@ def dataset_digests(planned: Iterable[PlannedSample]) -> dict[str, dict[str, Any
             "n": len(asked),
             "digest": hashlib.sha256("".join(map(json.dumps, asked)).encode()).hexdigest()[:16],
             "questions": questions_digest(asked),
+            **({"choice": asdict(choices[split])} if split in choices else {}),
         }
         for split, asked in rows.items()
     }

@@ -21,6 +21,7 @@ from typing import Any
 from egm.errors import DataError, EgmError
 from egm.evaluate.plan import PlannedSample, image_order, make_header, plan_samples
 from egm.evaluate.progress import RunningCounts, progress_bar
+from egm.evaluate.suites import choices_of
 from egm.evaluate.totals import totals
 from egm.files import write_text
 from egm.grounder import GroundedCompletion, Grounder
@@ -100,7 +101,7 @@ def evaluate(
     splits = samples if isinstance(samples, Mapping) else {name: samples}
     planned, images = plan_samples(splits)
     order = image_order(planned, _BLOCK * grounder.batch_size)
-    header = make_header(grounder, planned, images, engine or {})
+    header = make_header(grounder, planned, images, engine or {}, choices_of(splits))
     folder = Path(folder)
     with Journal(folder, header) as journal:
         write_text(folder / "run.json", json.dumps(journal.header.to_dict(), indent=2) + "\n")

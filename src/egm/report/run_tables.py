@@ -18,8 +18,13 @@ _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg
 PUBLISHED, MEASURED = "as published", "measured here"
 
 
-def card_grid(runs: Sequence[Run]) -> Grid:
-    """Acc@0.5 by split and its average: the card's eight columns, or the splits found, if they are others."""
+def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
+    """Acc@0.5 by split and its average: the card's eight columns, or the splits found, if they are others.
+
+    Args:
+        runs: Ours.
+        questions: Whether to say beneath each of them how many questions it was.
+    """
     columns = columns_of(runs)
     on_refcoco = columns == EVALUATION
     ours = []
@@ -29,6 +34,10 @@ def card_grid(runs: Sequence[Run]) -> Grid:
             average = run.average(columns)
             cells.append(Cell() if average is None else Cell.percent(average))
         ours.append(Line(run.name, tuple(cells), run.remarks))
+        if questions:
+            counts = [sum(record.split == split for record in run.records) for split in columns]
+            counts += [len(run.records)] if len(columns) > 1 else []
+            ours.append(Line.of("questions", *(f"{count:,}" for count in counts)))
     sections = [(MEASURED, tuple(ours))] if on_refcoco else [("", tuple(ours))]
     notes = ["Measured: 95 % intervals, clustered by picture."]
     if on_refcoco:

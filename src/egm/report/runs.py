@@ -12,6 +12,7 @@ import numpy as np
 
 from egm import stats
 from egm.datasets import EVALUATION, split_size
+from egm.datasets.dataset import Choice
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, read_whole_run
 from egm.report.summary import cluster_numbers, values_of
@@ -43,19 +44,29 @@ class Run:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What keeps the run's figures from being those of whole splits, or of a model that always answered."""
+        """What keeps the run's figures from being those of whole splits, whole answers, or no errors."""
         remarks = []
         if missing := self.missing:
             remarks.append(
                 f"incomplete: {sum(missing.values()):,} of {sum(self.split_sizes.values()):,} samples are missing"
             )
+        choices = self.choices
+        remarks += [f"only {choice}" for choice in dict.fromkeys(choices.values())]
         for split, n in self.split_sizes.items():
             whole = split_size(split) or n
-            if n != whole:
+            if n != whole and split not in choices:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
+        if self.header.settings.get("stop"):
+            remarks.append("answers end behind their box (--cut-tail), which saves tokens and time")
         if errors := sum(record.failure == ERROR for record in self.records):
             remarks.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
         return tuple(remarks)
+
+    @property
+    def choices(self) -> dict[str, Choice]:
+        """Which pictures each split was asked about, where not about all."""
+        facts = ((split, self.header.datasets.get(split, {}).get("choice")) for split in self.split_sizes)
+        return {split: Choice(**choice) for split, choice in facts if choice is not None}
 
     @cached_property
     def accuracy(self) -> dict[str, Estimate]:

@@ -45,6 +45,8 @@ class Engine:
         """Whether this version has an option or reads an environment variable; True where it is not installed."""
         if flag.holds and flag.holds not in self._text(flag.holds_in):
             return self.folder is None
+        if flag.holds and flag.variable:
+            return True  # it was found where it is read
         return self.has_option(flag.option) if flag.option else self._reads(flag.variable)
 
     def has_option(self, option: str) -> bool:

@@ -28,6 +28,7 @@ KEY: Final = "EGM_SERVER_KEY"
 """Environment variable that holds the key which clients must show."""
 _QUANTIZATIONS = ("fp8",)
 _OTHERS, _USUAL = 16, 2048  # requests beside a longest one, and tokens of each, that a small cache has room for
+_THREADS = 8  # for one picture, which more do not make ready sooner
 _WIDTH = 56  # characters of a part, beyond which its reason stands further to the right
 
 
@@ -144,6 +145,7 @@ def plan_server(
         "device": device,
         "dtype": _dtype(dtype, device) if chosen.name == "transformers" else dtype,
         "quantization": quantization or "",
+        "threads": str(min(_THREADS, os.cpu_count() or 1)),
         "pool": str(found.context + _OTHERS * _USUAL),
         "pool_bytes": str((found.context + _OTHERS * _USUAL) * found.token_bytes) if found.token_bytes else "",
     }

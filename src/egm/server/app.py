@@ -148,7 +148,7 @@ class _Service:
         pixels = sum(image.width * image.height for image in asked.images)
         self._pixels.take(pixels)
         stack.callback(self._pixels.give_back, pixels)
-        job = QueuedRequest(asked, settings, body.stop or (), listener.tell)
+        job = QueuedRequest(asked, settings, listener.tell)
         self._scheduler.submit(job)
         stack.callback(self._scheduler.give_up, job)
         gone = asyncio.create_task(_until_gone(request))

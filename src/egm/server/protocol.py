@@ -160,14 +160,16 @@ class ChatRequest(_Closed):
             EgmError: If a number is out of range.
         """
         tokens = min(self.asked_tokens or DEFAULT_MAX_TOKENS, context)
+        stop = tuple(self.stop or ())
         temperature = 1.0 if self.temperature is None else self.temperature
         if temperature == 0.0:  # the others say nothing then, and would only part what can be answered together
-            return GenerationSettings(max_new_tokens=tokens)
+            return GenerationSettings(max_new_tokens=tokens, stop=stop)
         return GenerationSettings(
             max_new_tokens=tokens,
             temperature=temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(0, self.top_k or 0),
+            stop=stop,
         )
 
     def banned_token(self) -> int | None:

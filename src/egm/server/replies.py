@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from egm.server.protocol import ChatRequest
-from egm.types import Completion
+from egm.types import STOP_STRING, Completion
 
 WARNING: Final = "X-EGM-Warning"
 """The header that says what of a request was not done as asked."""
 DONE: Final = b"data: [DONE]\n\n"
+_GOES_ON: Final[Mapping[str, str | None]] = {"finish_reason": None}
 
 
 class Answer:
@@ -57,7 +58,7 @@ class Answer:
             "index": 0,
             "message": {"role": "assistant", "content": reply.text},
             "logprobs": None,
-            "finish_reason": _finish_reason(reply),
+            **_end(reply),
         }
         said = {"object": "chat.completion", "choices": [choice], "usage": _usage(reply)}
         return {**self._head, **said, **self._warned(reply)}
@@ -72,14 +73,14 @@ class Answer:
 
     def last(self, reply: Completion) -> Iterator[bytes]:
         """Write the events that end a streamed answer."""
-        yield self._event({}, finish_reason=_finish_reason(reply), **self._warned(reply))
+        yield self._event({}, _end(reply), **self._warned(reply))
         options = self._body.stream_options
         if options is not None and options.include_usage:
             yield _line({**self._head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(reply)})
         yield DONE
 
-    def _event(self, delta: dict[str, str], *, finish_reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _event(self, delta: dict[str, str], end: Mapping[str, str | None] = _GOES_ON, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, **end}
         return _line({**self._head, "object": "chat.completion.chunk", "choices": [choice], **more})
 
     def _warned(self, reply: Completion) -> dict[str, list[str]]:
@@ -96,8 +97,10 @@ def _line(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def _finish_reason(reply: Completion) -> str:
-    return "stop" if reply.finish_reason == "stop" else "length"
+def _end(reply: Completion) -> dict[str, str]:
+    """Say why an answer ended; vLLM names the stop string beside the reason, which the protocol has no word for."""
+    reason = "stop" if reply.finish_reason in ("stop", STOP_STRING) else "length"
+    return {"finish_reason": reason, **({"stop_reason": reply.stop_reason} if reply.stop_reason else {})}
 
 
 def _usage(reply: Completion) -> dict[str, int] | None:

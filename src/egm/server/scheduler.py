@@ -14,7 +14,6 @@ from egm.backends.base import Backend, GenerationSettings, Request
 from egm.errors import BackendError, RequestError
 from egm.server.errors import HttpError
 from egm.server.limits import RETRY_AFTER
-from egm.server.stops import StopStrings
 from egm.types import Completion
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ class Finished:
     """An answer that has come to its end.
 
     Attributes:
-        completion: It, with the text that was shown.
+        completion: It.
         text: What of that no piece has brought yet.
     """
 
@@ -46,37 +45,30 @@ class QueuedRequest:
     Args:
         request: What to ask.
         settings: How to generate.
-        stops: Strings before which the text ends.
         tell: Takes what happens, in the thread of the backend.
     """
 
-    def __init__(
-        self, request: Request, settings: GenerationSettings, stops: Sequence[str], tell: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, request: Request, settings: GenerationSettings, tell: Callable[[Event], None]) -> None:
         self.request, self.settings = replace(request, on_text=self._on_text), settings
         self.given_up = False
         self.meanwhile: Callable[[], None] = lambda: None
-        self._stops, self._tell = StopStrings(stops), tell
-        self._taken: list[str] = []  # as the backend told it
-        self._shown: list[str] = []
+        self._tell = tell
+        self._told: list[str] = []
 
     @property
     def begun(self) -> bool:
         """Whether any text has come."""
-        return any(self._taken)
+        return any(self._told)
 
     def end(self, reply: Completion) -> None:
         """Tell the end of the answer, or of what was given up nothing."""
         if self.given_up:
             return
-        before = "".join(self._taken)
+        before = "".join(self._told)
         if not reply.text.startswith(before):
             self.fail(HttpError(500, "the backend told another text than it wrote"))
             return
-        rest = self._stops.add(reply.text[len(before) :]) + self._stops.rest()
-        finish_reason = "stop" if self._stops.found else reply.finish_reason
-        text = "".join([*self._shown, rest])
-        self._tell(Finished(replace(reply, text=text, finish_reason=finish_reason), rest))
+        self._tell(Finished(reply, reply.text[len(before) :]))
 
     def fail(self, error: HttpError) -> None:
         """Tell that there is no answer, unless nobody waits for one."""
@@ -88,11 +80,10 @@ class QueuedRequest:
         self.meanwhile()
         if self.given_up:
             return True
-        self._taken.append(piece)
-        if shown := self._stops.add(piece):
-            self._shown.append(shown)
-            self._tell(shown)
-        return self._stops.found
+        if piece:
+            self._told.append(piece)
+            self._tell(piece)
+        return False
 
 
 class Scheduler:

@@ -154,3 +154,13 @@ def test_journals_of_other_settings_are_not_merged(tmp_path: Path) -> None:
         three["collect"]([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(EgmError, match="there are no journals"):
         three["collect"]([tmp_path])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_it_fails_at_stop_strings_and_is_asked_without(url: str, stream: bool) -> None:
+    sample = SynthRef("val").samples(0)[0]
+    short = GenerationSettings(max_new_tokens=8)
+    subject = Grounder.connect(url, MODEL, settings=short, cut_tail=True, stream=stream)
+    with subject, pytest.warns(UserWarning, match="fails at stop strings"):
+        cut = subject.ground(sample.image, sample.phrase)
+    assert (cut.tokens, cut.tail_cut, cut.text[:7]) == (8, False, "1 (416,")

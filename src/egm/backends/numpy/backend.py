@@ -15,8 +15,8 @@ from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
-from egm.backends.streaming import TextWatch
-from egm.backends.tokens import finished, scores_of_tokens, stop_tokens
+from egm.backends.streaming import TextWatch, watch_rows
+from egm.backends.tokens import scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
 from egm.errors import ModelError, RequestError
@@ -143,7 +143,11 @@ class NumpyBackend(Backend):
         limit = min(settings.max_new_tokens, self.context - len(ids))
         cache = self._decoder.cache(len(ids) + limit)
         scores = self._decoder(prompt.hidden[None], prompt.positions, cache, 0, prompt.levels)
-        answers = [_PartialAnswer(own, settings, self._decode, self._encode, self._stops) for own in group]
+        watches = watch_rows(group, settings, self._decode, self._stops)
+        answers = [
+            _PartialAnswer(own, settings, self._decode, self._encode, self._stops, watch)
+            for own, watch in zip(group, watches, strict=True)
+        ]
         unfinished, place = answers, int(prompt.positions.max())
         scores = np.repeat(scores, len(group), axis=0)
         cache = take_rows(cache, [0] * len(group), len(ids))
@@ -161,11 +165,9 @@ class NumpyBackend(Backend):
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
         logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
-        texts = [finished(own.ids, self._stops, ended=own.watch.stopped) for own in answers]
         return [
             Completion(
-                text=self._decode(ids_of_text),
-                finish_reason=finish_reason,
+                **own.watch.finish(own.ids),
                 prompt_tokens=len(ids),
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
@@ -173,7 +175,7 @@ class NumpyBackend(Backend):
                 logprob=whole,
                 answer_logprob=answer,
             )
-            for own, (ids_of_text, finish_reason), (whole, answer) in zip(answers, texts, logprobs, strict=True)
+            for own, (whole, answer) in zip(answers, logprobs, strict=True)
         ]
 
     def _render(self, messages: list[Message], begin: bool) -> str:
@@ -229,9 +231,9 @@ class _PartialAnswer:
         decode: Callable[[Sequence[int]], str],
         encode: Callable[[str], list[int]],
         stops: Container[int],
+        watch: TextWatch,
     ) -> None:
-        self.watch = TextWatch(request, decode, stops)
-        self._stops = stops
+        self.watch, self._stops = watch, stops
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
         self.budget = ThinkingBudget(settings, request, decode, encode)
         self.ids: list[int] = []
@@ -248,7 +250,7 @@ class _PartialAnswer:
         self.logprobs.append(float(scores[token] - top - np.log(np.exp(scores - top).sum())))
         self.ids.append(token)
         repeated = len(self.ids) > self.budget.tokens and ends_repeated(self.ids)
-        self.stopped = self.watch.add([token]) or token in self._stops or repeated
+        self.stopped = self.watch.take([token]) is not None or token in self._stops or repeated
         self.seconds = time.perf_counter() - start
 
     def _choose(self, scores: Floats) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from egm.backends.base import EngineInfo, GenerationSettings, Request
 from egm.backends.openai.bounds import TextBound, bound_wire, bounded_response
 from egm.backends.openai.budget import answer_within_budget
 from egm.backends.openai.connection import only_token, server_url, stop_loop
+from egm.backends.openai.early_stop import answer_up_to_stop
 from egm.backends.openai.faults import classify_exception
 from egm.backends.openai.key import read_key, without_key
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
@@ -89,6 +91,7 @@ class OpenAIBackend(RemoteBackend):
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
         self._streams = stream
+        self._takes_stop: bool | None = None  # until a reply shows it
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._think_end_token: tuple[int | None] | None = None  # until it is asked for
         self._client = self._connect()
@@ -110,10 +113,11 @@ class OpenAIBackend(RemoteBackend):
         source: ImageSource | None = None,
         seed_index: int = 0,
         cut: Callable[[str], str] | None = None,
+        ends: Callable[[str], bool | None] | None = None,
     ) -> RemoteRequest:
         """Build a request; see `Backend.make_request`. Of the source, a plain JPEG is sent as it is."""
         file = None if source is None else plain_jpeg(source, image)
-        return RemoteRequest(messages, [image], seed_index, cut=cut, files=(file,))
+        return RemoteRequest(messages, [image], seed_index, cut=cut, ends=ends, files=(file,))
 
     def submit(self, request: Request, settings: GenerationSettings) -> Future[Completion]:
         """Queue a request; see `RemoteBackend.submit`."""
@@ -216,7 +220,12 @@ class OpenAIBackend(RemoteBackend):
                 return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
-        return await answer_within_budget(request, settings, partial(self._ask, submitted), self._think_end)
+        async def ask(request: Request, settings: GenerationSettings) -> Completion:
+            return await answer_up_to_stop(
+                request, settings, partial(self._ask, submitted), lambda: self._takes_stop is not False
+            )
+
+        return await answer_within_budget(request, settings, ask, self._think_end)
 
     async def _think_end(self) -> int | None:
         """Ask the server, once, for the token that closes reasoning."""
@@ -229,20 +238,26 @@ class OpenAIBackend(RemoteBackend):
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
             query |= {"logprobs": True} if self._logprobs else {}
+            stopping = "stop" in query
             bound_wire(settings.max_new_tokens, logprobs=self._logprobs)
             attempt = 0
             while True:
+                if self._takes_stop is False:
+                    query.pop("stop", None)
                 streamed, sent = self._streams, time.perf_counter()
                 try:
                     async with asyncio.timeout(self._timeout):
                         reply = await (self._stream(query) if streamed else self._whole(query))
                     text = without_key(reply.text, self._key, answer=True)  # as one that shows what it was sent does
                     finish_reason = without_key(reply.finish_reason, self._key)
+                    self._note_stop(sent="stop" in query, wanted=stopping)
                     return replace(reply, text=text, finish_reason=finish_reason, queue_seconds=sent - submitted)
                 except Exception as error:
                     fault = classify_exception(error, now=time.time(), clean=self._clean)
                     if streamed and fault.about_streaming:
                         self._streams = False
+                        continue
+                    if fault.about_stop and self._takes_stop is None and query.pop("stop", None):
                         continue
                     if not fault.retry or attempt >= self._retry.retries:
                         tries = f" after {attempt + 1} tries" if attempt else ""
@@ -253,9 +268,20 @@ class OpenAIBackend(RemoteBackend):
                 await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 
+    def _note_stop(self, *, sent: bool, wanted: bool) -> None:
+        """Note by a reply whether the server takes stop strings; one that answers only without them takes none."""
+        if wanted and self._takes_stop is None:
+            self._takes_stop = sent
+            if not sent:
+                warnings.warn(
+                    f"{self.url} fails at stop strings, and is asked without them: its answers are whole, and no tail "
+                    "is cut (cut_tail, --cut-tail)",
+                    stacklevel=2,
+                )
+
     async def _stream(self, query: dict[str, Any]) -> Completion:
         start, first = time.perf_counter(), None
-        reply, bound = Reply(query["max_tokens"]), TextBound(query["max_tokens"])
+        reply, bound = Reply(query["max_tokens"], query.get("stop", ())), TextBound(query["max_tokens"])
         try:
             async with asyncio.timeout(self._stall) as silence:
                 stream = await self._client.chat.completions.create(
@@ -279,7 +305,7 @@ class OpenAIBackend(RemoteBackend):
     async def _whole(self, query: dict[str, Any]) -> Completion:
         start = time.perf_counter()
         response = await self._client.chat.completions.with_raw_response.create(**query)
-        reply = Reply(query["max_tokens"])
+        reply = Reply(query["max_tokens"], query.get("stop", ()))
         reply.add_json(response.content)
         return replace(reply.completion(), seconds=time.perf_counter() - start)
 

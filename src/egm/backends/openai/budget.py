@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from egm.backends.base import GenerationSettings, Request
+from egm.backends.openai.early_stop import cost_of_both
 from egm.backends.openai.messages import RemoteRequest
 from egm.errors import BackendError
-from egm.types import Completion, sum_if_all
+from egm.types import Completion
 
 _NEEDS = "a thinking budget needs a server that goes on with a begun answer (continue_final_message: vLLM, SGLang)"
 
@@ -60,6 +61,7 @@ async def answer_within_budget(
         request.images,
         seed_index=request.seed_index,
         vote=request.vote,
+        ends=request.ends,
         files=files,
         prefill=prefill,
         banned_token=await think_end(),
@@ -78,13 +80,8 @@ async def answer_within_budget(
     return replace(
         second,
         text=prefill + second.text,
-        prompt_tokens=sum_if_all([first.prompt_tokens, second.prompt_tokens]),
-        completion_tokens=sum_if_all([first.completion_tokens, second.completion_tokens]),
-        reasoning_tokens=None,  # what the server counted was not told where the reasoning ends
-        seconds=first.seconds + second.seconds,
-        first_token_seconds=first.first_token_seconds,
-        queue_seconds=first.queue_seconds,
         logprob=_weighted(first, second),
+        **cost_of_both(first, second),
     )
 
 

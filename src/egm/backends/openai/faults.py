@@ -104,12 +104,15 @@ class Fault:
         retry: Whether another try may help.
         retry_after: Seconds that the server asked to wait, if it did.
         about_streaming: Whether the server refused the way of asking, not the question.
+        about_stop: Whether it may have been the stop strings that it failed at: `transformers serve` says 500 to them,
+            or breaks off its stream, without naming them.
     """
 
     text: str
     retry: bool
     retry_after: float | None = None
     about_streaming: bool = False
+    about_stop: bool = False
 
 
 def classify_exception(error: Exception, *, now: float, clean: Callable[[str], str]) -> Fault:
@@ -139,7 +142,7 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
         error = error.__cause__
     if isinstance(error, ServerError):
         refused = error.code is not None and 400 <= error.code < 500 and error.code not in _RETRIED
-        return Fault(f"the server failed: {said(error)}", retry=not refused)
+        return Fault(f"the server failed: {said(error)}", retry=not refused, about_stop=True)
     if isinstance(error, RefusedReplyError):
         return Fault(f"broken reply{detail(error)}", retry=False)
     if isinstance(error, openai.APIStatusError):
@@ -151,6 +154,7 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
             retry=status in _RETRIED and not spent,
             retry_after=_retry_after(error.response.headers.get("retry-after"), now),
             about_streaming=status in (400, 422) and "stream" in message.lower(),
+            about_stop=status == 500 or (status in (400, 422) and "stop" in message.lower()),
         )
     if isinstance(error, TimeoutError | openai.APITimeoutError):
         return Fault(f"timed out{detail(error)}", retry=True)
@@ -159,7 +163,7 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
     if isinstance(error, openai.APIError):  # an error told inside a stream, after status 200
         code = _code(error)
         refused = code is not None and 400 <= code < 500 and code not in _RETRIED
-        return Fault(f"the server failed while answering: {words(error)}", retry=not refused)
+        return Fault(f"the server failed while answering: {words(error)}", retry=not refused, about_stop=True)
     if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
         return Fault(f"the connection broke{detail(error)}", retry=True)
     # What is left are replies that cannot be read: bad JSON, bad UTF-8, keys that are missing or of another type.

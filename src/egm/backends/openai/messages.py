@@ -111,6 +111,8 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         fields["seed"] = seed_of(settings, request) % 2**31
         if settings.top_p < 1.0:
             fields["top_p"] = settings.top_p
+    if settings.stop:
+        fields["stop"] = list(settings.stop)
     if request.banned_token is not None:
         fields["logit_bias"] = {str(request.banned_token): -100}  # the least that the protocol allows
     goes_on = prefill or request.continue_final_message

@@ -11,7 +11,7 @@ from typing import Any
 from egm.backends.openai.faults import BrokenReplyError, RefusedReplyError, error_as_text, error_in
 from egm.backends.openai.usage import count_of, read_usage
 from egm.codecs.parsing.refusals import refuses
-from egm.types import Completion, mean_if_any, usual_finish_reason
+from egm.types import STOP_STRING, Completion, mean_if_any, usual_finish_reason
 
 _GIVEN_UP = frozenset(
     [
@@ -39,11 +39,13 @@ class Reply:
 
     Args:
         max_tokens: Most tokens that were asked for.
+        stop: Stop strings that were sent.
 
     Attributes:
         content: Pieces of the answer.
         reasoning: Pieces that the server's reasoning parser moved out of it.
         finish_reason: Why it ended; None while it has not.
+        stop_reason: The stop string that the server says it ended at, as vLLM and SGLang do.
         usage: Tokens as the server counts them.
         logprobs: Each token with its log-probability, None where the server names the token alone.
         refusal: Pieces of a refusal that stands apart from the answer.
@@ -53,9 +55,11 @@ class Reply:
     """
 
     max_tokens: int
+    stop: Sequence[str] = ()
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     finish_reason: str | None = None
+    stop_reason: str | None = None
     usage: Any = None
     logprobs: list[tuple[str, float | None]] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
@@ -102,6 +106,8 @@ class Reply:
             ]
             if reason := _get(choice, "finish_reason"):
                 self.finish_reason = str(reason)
+                said = (_get(choice, name) for name in ("stop_reason", "matched_stop"))
+                self.stop_reason = next((str(stop) for stop in said if stop in self.stop), None)
         return brought
 
     def add_json(self, data: bytes) -> None:
@@ -146,6 +152,7 @@ class Reply:
             raise BrokenReplyError("it ended without a finish reason")
         self._check_end(self.finish_reason.lower())
         finish_reason, text, said = usual_finish_reason(self.finish_reason), self.text(), "".join(self.content)
+        stopped = self.stop_reason is not None and finish_reason == "stop"
         counted = count_of(_get(self.usage, "completion_tokens"))
         if (error := error_as_text(said, counted=bool(counted))) is not None:
             raise error
@@ -158,7 +165,8 @@ class Reply:
         usage = read_usage(fields, text=text, max_tokens=self.max_tokens)
         return Completion(
             text=text,
-            finish_reason=finish_reason,
+            finish_reason=STOP_STRING if stopped else finish_reason,
+            stop_reason=self.stop_reason if stopped else None,
             prompt_tokens=usage.prompt,
             completion_tokens=usage.completion,
             reasoning_tokens=usage.reasoning,

@@ -27,6 +27,8 @@
    limit cut the text off, or `no_box`.
 9. *Repeated*: a text that was stopped as it repeated itself is read as one that the token limit cut off, so a box that
    is complete counts. Where there is none, `truncated` is called `repeated`.
+10. *Ended before its tail* (`stop_string`, see `Codec.tail_stops`): what such an answer leaves open is closed before it
+   is read, where that makes strict JSON of it. That is no repair, for the model did not write it so.
 """
 
 from __future__ import annotations
@@ -40,9 +42,9 @@ from egm.codecs.parsing.decoys import answer_of, quoted_words, without_echo
 from egm.codecs.parsing.entries import Entry, Repair
 from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
 from egm.codecs.parsing.refusals import begins_empty, declines_before, refuses
-from egm.codecs.parsing.strict import is_strict, read_json, says_nothing
+from egm.codecs.parsing.strict import close_tail, is_strict, read_json, says_nothing
 from egm.errors import BoxError
-from egm.types import Failure, Grounding, LabelledBox, usual_finish_reason
+from egm.types import STOP_STRING, Failure, Grounding, LabelledBox, usual_finish_reason
 
 # What stands for ASCII where a model writes Chinese, or a typesetter's text: never digits.
 _PUNCTUATION = str.maketrans(
@@ -128,11 +130,13 @@ def read(
         tags_first: Whether tags, not JSON, are the family's own form.
         thinking_prefilled: Whether the chat template has opened `<think>` already.
         size: Width and height of the upright original image in pixels.
-        finish_reason: "length" if the token limit cut the text off, "repeated" if it was stopped as it repeated itself.
+        finish_reason: "length" if the token limit cut the text off, "repeated" if it was stopped as it repeated itself,
+            "stop_string" if it was ended before its tail.
         amodal: Whether the box may leave the frame.
         phrase: What was asked, to be carried along.
     """
     cut_off = usual_finish_reason(finish_reason) in ("length", "repeated")
+    tail_cut = finish_reason == STOP_STRING
     reasoning, answer = split_reasoning(text.removeprefix("\ufeff"), thinking_prefilled=thinking_prefilled)
     if cut_off and thinking_prefilled and not reasoning and "</think>" not in text:
         answer = None  # what was cut off while thinking was allowed is thinking, however it looks
@@ -144,6 +148,7 @@ def read(
     if answer is None:
         failure = Failure.TRUNCATED if cut_off else Failure.NO_BOX
     else:
+        answer = (close_tail(answer) if tail_cut else None) or answer
         answer = answer if is_strict(answer) else answer_of(answer)
         for entry in find_entries(answer, tags_first=tags_first, phrase=phrase):
             placed = (
@@ -168,6 +173,7 @@ def read(
         repairs=tuple(str(repair) for repair in Repair if repair in repairs),
         phrase=phrase,
         size=size,
+        tail_cut=tail_cut,
     )
 
 

@@ -17,6 +17,7 @@ _THOUGHTS = frozenset(("analysis", "explanation", "rationale", "reasoning", "thi
 _OTHERS = frozenset(("discarded", "distractors", "excluded", "negatives", "rejected"))
 """Keys of what the answer is not."""
 _NONE = frozenset(("", "none", "null", "n/a", "na", "nil", "not found", "not visible", "not present"))
+_TAILS = ("}]\n```", "}]", "}\n```", "}")
 _NOT_JSON = object()
 
 
@@ -48,6 +49,24 @@ def is_strict(answer: str) -> bool:
     """Tell whether an answer is one JSON value, bare or in one fence, and nothing else."""
     body = _bare(answer)
     return body[:1] in ("[", "{") and _load(body) is not _NOT_JSON
+
+
+def close_tail(answer: str) -> str | None:
+    r"""Close what an answer leaves open that was ended behind a list of numbers: its object, its list and its fence.
+
+    Returns:
+        The whole, which is strict JSON; None if that would not make it so.
+
+    Example:
+        >>> close_tail('[{"bbox_2d": [1, 2, 3, 4], ')
+        '[{"bbox_2d": [1, 2, 3, 4]}]'
+    """
+    body = answer.rstrip()
+    body = body.removesuffix(",").rstrip()
+    if not body.endswith("]"):
+        return None
+    closed = (f"{body}{tail}" for tail in _TAILS)
+    return next((whole for whole in closed if read_json(whole) is not None), None)
 
 
 def says_nothing(answer: str) -> bool:

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
-from egm.models.decode.job import DecodedBatch, DecodeJob, Watch
+from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
@@ -120,7 +119,7 @@ class BatchDecoder:
         *,
         logprobs: bool = False,
         until: Sequence[int] = (),
-        watch: Watch | None = None,
+        ends: Sequence[End] = (),
     ) -> DecodedBatch:
         """Generate completions, `max_rows` at a time.
 
@@ -133,8 +132,8 @@ class BatchDecoder:
                 belong to the completion and not to its row, so what else is in the batch changes nothing.
             logprobs: Whether to return log-probabilities.
             until: Further tokens that end a completion.
-            watch: Told of the completions as they are written, at each look of the host, and may end them; by their
-                place in `which`.
+            ends: What ends each completion beside tokens, asked as often as the host looks; what was written beyond
+                that is dropped. None of them, or one a completion.
         """
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
@@ -149,13 +148,8 @@ class BatchDecoder:
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                own = None if watch is None else partial(_from, start, watch)
-                options: dict[str, Any] = {
-                    "logprobs": logprobs,
-                    "stop_repeats": self._stop_repeats,
-                    "pad": self._pad,
-                    "watch": own,
-                }
+                options: dict[str, Any] = {"logprobs": logprobs, "stop_repeats": self._stop_repeats, "pad": self._pad}
+                options["ends"] = ends[start : start + rows]
                 job = DecodeJob(policy, answered, max_new_tokens, sampler, row_uniforms, stops, **options)
                 part = self._decode(job, prompts.part(asked), clock)
                 result.ids.extend(part.ids)
@@ -306,10 +300,6 @@ class BatchDecoder:
         # Text goes on behind the largest of the three positions (M-RoPE), which an image may push ahead of the length.
         start = positions.amax(dim=(0, 2)) + 1  # (3, U, P) -> (U,)
         return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
-
-
-def _from(start: int, watch: Watch, number: int, new: list[int]) -> bool:
-    return watch(start + number, new)
 
 
 def _worth_compacting(state: DecodeState, before: int, running: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,8 +13,8 @@ from egm.models.decode.repetition import ends_repeated
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import DecodeState, TokenClock
 
-Watch: TypeAlias = Callable[[int, list[int]], bool]
-"""Told of a completion, by its number, what was written since it was told last; True ends the completion there."""
+End: TypeAlias = Callable[[Sequence[int]], int | None]
+"""Takes the next tokens of a completion; how many tokens it has if it ends among them, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class DecodeJob:
         logprobs: Whether to keep log-probabilities.
         pad: The padding token.
         stop_repeats: Whether a completion that repeats itself ends there.
-        watch: See `BatchDecoder.generate`; by the completion's place in `which`.
+        ends: See `BatchDecoder.generate`.
     """
 
     def __init__(
@@ -67,26 +67,27 @@ class DecodeJob:
         logprobs: bool,
         pad: int,
         stop_repeats: bool,
-        watch: Watch | None,
+        ends: Sequence[End],
     ) -> None:
         self.policy, self.which, self.max_new_tokens = policy, which, max_new_tokens
         self.sampler, self.uniforms, self.stops, self.logprobs = sampler, uniforms, stops, logprobs
         self.stop_repeats = stop_repeats
-        self._watch, self._told, self._ended = watch, 0, dict[int, int]()
+        self._ends, self._seen, self._ended = ends, 0, dict[int, int]()
         self.alive, self.written = list(range(len(which))), 1
         device = policy.get_output_embeddings().weight.device
         self._ids = torch.full((len(which), max_new_tokens), pad, device=device)
         self._logprobs = torch.zeros((len(which), max_new_tokens if logprobs else 0), device=device)
 
     def ask(self, state: DecodeState, running: list[int]) -> list[int]:
-        """Tell the watch what rows have written since it was told last; return those of them that go on."""
-        if self._watch is None:
+        """Give `ends` what rows have written since the host looked last; return those of them that go on."""
+        if not self._ends:  # so that nothing is copied
             return running
-        new = state.written(len(self.alive), self.written)[0][:, self._told :].tolist()
-        self._told = self.written
-        ended = [row for row in running if self._watch(self.alive[row], new[row])]
-        self._ended |= {self.alive[row]: self.written for row in ended}
-        state.end(ended)
+        new = state.written(len(self.alive), self.written)[0][:, self._seen :].tolist()
+        self._seen = self.written
+        ends = {row: self._ends[self.alive[row]](new[row]) for row in running}
+        ended = {row: end for row, end in ends.items() if end is not None}
+        self._ended |= {self.alive[row]: end for row, end in ended.items()}
+        state.end(list(ended))
         return [row for row in running if row not in ended]
 
     def save(self, state: DecodeState) -> None:

@@ -1,0 +1,76 @@
+"""Suites on the command line: all splits of a table by one name, and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from egm.cli.printing import console
+from egm.errors import EgmError
+
+Suite = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="All splits of a table, and the table at the end: refcoco (the model card's eight) or synthref.",
+        show_default=False,
+    ),
+]
+Pictures = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="With --suite, only so many of its pictures, by a fixed choice, with all that is asked about them.",
+        show_default=False,
+    ),
+]
+
+
+def check_source(
+    suite: str | None, datasets: Iterable[str], *, pictures: int | None, limit: int | None, scenes: int | None
+) -> None:
+    """Refuse what says twice, or not at all, what is to be evaluated.
+
+    Raises:
+        EgmError: If that is so.
+    """
+    if suite is None and not list(datasets):
+        raise EgmError("there is nothing to evaluate: name datasets, such as synthref/val, or a --suite")
+    if suite is not None and list(datasets):
+        raise EgmError("--suite names its splits itself: leave the datasets out, or the suite")
+    if suite is None and pictures is not None:
+        raise EgmError("--pictures chooses among those of a suite: give --suite, or --limit for first samples")
+    if suite is not None and (limit, scenes) != (None, None):
+        raise EgmError(
+            "--limit and --scenes take what comes first, and a table's part is to stand for the whole: with --suite "
+            "give --pictures"
+        )
+
+
+def facts(summary: Mapping[str, Any], splits: Mapping[str, object]) -> dict[str, Any]:
+    """What a suite adds to the numbers of a run: the average as the model card has it, and the choice of pictures."""
+    from egm.evaluate.suites import choices_of, mean_accuracy
+
+    choice = next(iter(choices_of(splits).values()), None)
+    return {
+        "average": mean_accuracy([row["accuracy"] for row in summary["splits"].values()]),
+        "choice": None if choice is None else str(choice),
+    }
+
+
+def folder_names(suite: str, pictures: int | None) -> tuple[str, ...]:
+    """What the run folder of a suite is named after."""
+    return (suite,) if pictures is None else (suite, f"{pictures}-pictures")
+
+
+def print_table(folder: Path) -> None:
+    """Print the table of a whole run: on RefCOCO beside the published rows."""
+    from egm.report import grid
+    from egm.report.run_tables import card_grid
+    from egm.report.runs import load_runs
+
+    console().print()
+    console().print(grid.terminal(card_grid(load_runs([folder]), questions=True)))
