@@ -311,11 +311,7 @@ class Header:
         Versions other than EGM's own, the command, the time and the place of the images may differ.
         """
         mine, theirs = ({**_BEFORE, **_flat(header._identity())} for header in (self, other))
-        return [
-            f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
-            for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name) and not (name not in theirs and _LATER.fullmatch(name))
-        ]
+        return list_differences(mine, theirs, may_lack=_LATER)
 
     def _identity(self) -> dict[str, Any]:
         may_differ = ("images", "versions", "command", "started")
@@ -336,6 +332,25 @@ def questions_digest(questions: Iterable[tuple[str, str, str, tuple[float, float
     """
     numbers = (hashlib.sha256(json.dumps(question).encode()).digest()[:8] for question in questions)
     return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
+
+
+def list_differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], *, may_lack: re.Pattern[str] | None = None
+) -> list[str]:
+    """Name the values in which two runs differ, as "settings.seed is 1, was 0".
+
+    Args:
+        mine: What the run is about, JSON-ready, in objects of any depth.
+        theirs: The same of the run that is there.
+        may_lack: Names that it may lack, as written before they were known.
+    """
+    mine, theirs = _flat(mine), _flat(theirs)
+    return [
+        f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+        and not (name not in theirs and may_lack is not None and may_lack.fullmatch(name))
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from egm.cli.ground import ground
 from egm.cli.group import Group
 from egm.cli.grpo import grpo
 from egm.cli.models import app as models
+from egm.cli.rationales import app as rationales
 from egm.cli.report import report
 from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
@@ -56,6 +57,7 @@ def _options(
 app.command("ground")(ground)
 app.command("demo")(demo)
 app.add_typer(data, name="data")
+app.add_typer(rationales, name="rationales")
 app.command("sft")(sft)
 app.command("grpo")(grpo)
 app.command("eval")(eval_command)

@@ -140,7 +140,7 @@ def eval_command(
             )
             grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, asking)
         else:
-            grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, asking)
+            grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
         stack.enter_context(grounder)
         here = server is None and script is None and grounder.backend.model == "egm-tiny"
         if here and (line := dataset_notice(splits.values())) is not None:
@@ -238,7 +238,7 @@ def _connect_or_replay(
     most_at_once = 8 if concurrency is None else concurrency
     if server is not None:
         grounder = Grounder.connect(server, model, codec=codec, concurrency=most_at_once, **asking)
-        return grounder, {"server": _place(server)}
+        return grounder, {"server": server_place(server)}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
@@ -249,7 +249,7 @@ def _connect_or_replay(
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
-def _place(server: str) -> str:
+def server_place(server: str) -> str:
     """Which server it is, for a run to go on with: on this machine, ports change from start to start."""
     from egm.backends.openai.connection import server_url
 
@@ -258,7 +258,7 @@ def _place(server: str) -> str:
     return ("this machine" if loopback else parts.netloc.lower()) + parts.path
 
 
-def _load(
+def load_model(
     model: str,
     codec: str | None,
     device: str,
@@ -266,6 +266,7 @@ def _load(
     concurrency: int | None,
     asking: Mapping[str, Any],
 ) -> tuple[Grounder, dict[str, Any]]:
+    """Load a model into this process; also what decides its answers, for a run to be gone on with."""
     from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from egm.datasets.dataset import Choice, Dataset
@@ -132,17 +133,25 @@ def make_header(
         codec=codec.to_dict(),
         prompt={"style": style, **wordings},
         settings=asdict(grounder.settings),
-        datasets=_datasets(planned, choices),
+        datasets=dataset_digests(planned, choices),
         concurrency=grounder.batch_size,
         engine={"backend": type(grounder.backend).__name__, **engine},
         images=images,
         versions=package_versions("numpy", "pillow", "torch", "transformers", "openai"),
-        command=tuple(_SECRET.sub("//", argument) for argument in sys.argv),
+        command=command_line(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _datasets(planned: Iterable[PlannedSample], choices: Mapping[str, Choice]) -> dict[str, dict[str, Any]]:
+def command_line() -> tuple[str, ...]:
+    """The command line of this process, without the password of a URL."""
+    return tuple(_SECRET.sub("//", argument) for argument in sys.argv)
+
+
+def dataset_digests(
+    planned: Iterable[PlannedSample], choices: Mapping[str, Choice] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """Tell the splits of a run from others: see `Header.datasets`."""
     rows: dict[str, list[tuple[str, str, str, tuple[float, float, float, float], bool]]] = {}
     for item in planned:
         sample = item.sample
