@@ -1,4 +1,4 @@
-"""egm-tiny behind an engine against egm-tiny in process: all questions of SynthRef's splits, and what `egm doctor` says.
+"""egm-tiny behind an engine against egm-tiny in process: all of SynthRef's questions, and what `egm doctor` says.
 
     python benchmarks/served_export.py --engine sglang
     python benchmarks/served_export.py --engine vllm --started default --started fp8 --started latency --scenes 100
