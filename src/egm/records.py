@@ -83,6 +83,11 @@ def _are_datasets(value: Any) -> bool:
     )
 
 
+def _is_shard(value: Any) -> bool:
+    known = isinstance(value, dict) and value.keys() == {"number", "count", "of"}
+    return known and _is_count(value["count"], 1) and _is_count(value["number"], 1) and _are_datasets(value["of"])
+
+
 def _is_choice(value: Any) -> bool:
     counts = isinstance(value, dict) and value.keys() == {"pictures", "whole", "seed"} and value.values()
     return value is None or (bool(counts) and all(map(_is_count, counts or ())))
@@ -132,6 +137,7 @@ _HEADER: Final[Mapping[str, _Rule]] = {
     **dict.fromkeys(("prompt", "versions"), _Rule(_are_texts, "an object of texts")),
     "datasets": _Rule(_are_datasets, "an object with n, a whole number, for each split"),
     "concurrency": _ONE_OR_MORE,
+    "shard": _or_null(_Rule(_is_shard, "an object of number, count and, with n for each split, of")),
     "command": _Rule(lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of texts"),
 }
 
@@ -269,6 +275,8 @@ class Header:
         versions: Versions of Python and of the packages that matter.
         command: The command line that started the run.
         started: When that was, in ISO 8601.
+        shard: Where the run is one of several shards: its `number`, the `count` of all, and of what (`of`), which is
+            the `datasets` of the whole run.
     """
 
     model: str
@@ -282,10 +290,17 @@ class Header:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     started: str = ""
+    shard: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""
-        return {"journal": _FORMAT, **asdict(self), "command": list(self.command)}
+        row = {"journal": _FORMAT, **asdict(self), "command": list(self.command)}
+        return row if self.shard is not None else {name: value for name, value in row.items() if name != "shard"}
+
+    @property
+    def share(self) -> str | None:
+        """Which shard it is, as "2/8"; None for a whole run."""
+        return None if self.shard is None else f"{self.shard['number']}/{self.shard['count']}"
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Header:
@@ -310,6 +325,8 @@ class Header:
 
         Versions other than EGM's own, the command, the time and the place of the images may differ.
         """
+        if self.share != other.share:  # in which all that follows from it differs too
+            return [f"shard is {self.share or 'none'}, was {other.share or 'none'}"]
         mine, theirs = ({**_BEFORE, **_flat(header._identity())} for header in (self, other))
         return [
             f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
@@ -325,16 +342,25 @@ class Header:
         return plain
 
 
-def questions_digest(questions: Iterable[tuple[str, str, str, tuple[float, float, float, float], bool]]) -> str:
+def question_line(
+    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
+) -> bytes:
+    """Write down what a sample asks, for digests."""
+    return json.dumps((identity, phrase, image, truth, amodal)).encode()
+
+
+def questions_digest(lines: Iterable[bytes]) -> str:
     """Tell the questions of a split from others, in whatever order they come.
 
+    Digests of parts of a split add up to that of the whole, modulo 2**64.
+
     Args:
-        questions: Of each sample its id, phrase, picture, true box and whether the whole object is asked for.
+        lines: Of each sample what `question_line` writes.
 
     Returns:
         16 hexadecimal digits.
     """
-    numbers = (hashlib.sha256(json.dumps(question).encode()).digest()[:8] for question in questions)
+    numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
     return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from egm.errors import DataError, EgmError
-from egm.evaluate.plan import PlannedSample, image_order, make_header, plan_samples
+from egm.evaluate.plan import PlannedSample, dataset_digests, image_order, make_header, plan_samples
 from egm.evaluate.progress import RunningCounts, progress_bar
+from egm.evaluate.shards import Shard
 from egm.evaluate.suites import choices_of
 from egm.evaluate.totals import totals
 from egm.files import write_text
@@ -53,6 +54,7 @@ class Evaluation:
         splits = {name: [r for r in self.records if r.split == name] for name in self.header.datasets}
         return {
             "model": self.header.model,
+            **({} if self.header.share is None else {"shard": self.header.share}),
             "concurrency": self.header.concurrency,
             "samples": self.total,
             "stopped": self.stopped,
@@ -70,6 +72,7 @@ def evaluate(
     max_errors: float = 0.05,
     retry_errors: bool = False,
     engine: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate a model on samples: ask, score what it answers, and keep all of it in a resumable journal.
@@ -87,6 +90,7 @@ def evaluate(
             those asked so far.
         retry_errors: Ask the samples again that ended in an error before.
         engine: What else decides the answers or their latency, such as device or server, to be kept and compared.
+        shard: Ask only the samples of this shard, for `egm.evaluate.merge.merge_runs` to put beside the others.
         progress: Whether to show progress on standard error: a bar, or lines where that is no terminal.
 
     Returns:
@@ -100,8 +104,12 @@ def evaluate(
         raise EgmError(f"max_errors {max_errors} is out of range: give a share from 0 to 1")
     splits = samples if isinstance(samples, Mapping) else {name: samples}
     planned, images = plan_samples(splits)
-    order = image_order(planned, _BLOCK * grounder.batch_size)
-    header = make_header(grounder, planned, images, engine or {}, choices_of(splits))
+    choices, share = choices_of(splits), None
+    if shard is not None:
+        share = {"number": shard.number, "count": shard.count, "of": dataset_digests(planned, choices)}
+        planned = shard.take(planned)
+    header = make_header(grounder, planned, images, engine or {}, choices, share)
+    order = image_order(planned, block_size(header))
     folder = Path(folder)
     with Journal(folder, header) as journal:
         write_text(folder / "run.json", json.dumps(journal.header.to_dict(), indent=2) + "\n")
@@ -130,6 +138,11 @@ def evaluate(
     result = Evaluation(header, records, len(order), counts.stop_reason() if counts.too_many_errors() else None)
     write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
     return result
+
+
+def block_size(header: Header) -> int:
+    """How many pictures a block has, see `image_order`."""
+    return _BLOCK * header.concurrency
 
 
 def _check_asked(path: Path, record: Record, sample: Sample | None) -> None:
