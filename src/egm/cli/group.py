@@ -1,6 +1,8 @@
-"""The group class of all commands that hold others."""
+"""The group classes of all commands that hold others."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import typer
 from typer.core import TyperGroup, TyperOption
@@ -15,3 +17,15 @@ class Group(TyperGroup):
         if option is not None:
             option.default = False
         return option
+
+
+class DefaultGroup(Group):
+    """Commands of which the first is meant where none is named: `egm rationales DATASET`."""
+
+    _HELP: Final = ("-h", "--help")
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Put the first command's name before arguments that name none."""
+        if args and args[0] not in self.commands and args[0] not in self._HELP:
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -23,7 +22,6 @@ from egm.images import picture_key
 from egm.journal import Header
 from egm.records import question_line, questions_digest
 from egm.types import Sample
-
 
 P = TypeVar("P", bound=Pictured)
 _SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL

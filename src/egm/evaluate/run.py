@@ -30,6 +30,8 @@ from egm.journal import ERROR, Header, Journal, Record, read_whole_run
 from egm.scoring import score
 from egm.types import Sample
 
+MAX_ERRORS = 0.05
+"""Share of samples that may end in an error, unless another is given."""
 _BLOCK = 4  # images in a block, in batches: as far as a Grounder reads ahead, so that first questions come first
 
 
@@ -69,7 +71,7 @@ def evaluate(
     folder: str | os.PathLike[str],
     *,
     name: str = "samples",
-    max_errors: float = 0.05,
+    max_errors: float = MAX_ERRORS,
     retry_errors: bool = False,
     engine: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
@@ -112,7 +114,7 @@ def evaluate(
     order = image_order(planned, block_size(header))
     folder = Path(folder)
     with Journal(folder, header) as journal:
-        write_text(folder / "run.json", json.dumps(journal.header.to_dict(), indent=2) + "\n")
+        write_settings(folder, journal.header)
         counts, done = RunningCounts(len(order), max_errors), set()
         known = {item.key: item.sample for item in planned}
         while journal.records:  # each is let go as it is counted; at the end the file is read whole
@@ -136,8 +138,18 @@ def evaluate(
                             break
     header, records = read_whole_run(folder)
     result = Evaluation(header, records, len(order), counts.stop_reason() if counts.too_many_errors() else None)
-    write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
+    write_numbers(folder, result)
     return result
+
+
+def write_settings(folder: Path, header: Header) -> None:
+    """Write a run's header to `run.json`."""
+    write_text(folder / "run.json", json.dumps(header.to_dict(), indent=2) + "\n")
+
+
+def write_numbers(folder: Path, result: Evaluation) -> None:
+    """Write a run's numbers to `summary.json`."""
+    write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
 
 
 def block_size(header: Header) -> int:
