@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 class EvalGroup(DefaultGroup):
     """`egm eval` as it was before there was `egm eval merge`, with its own help and its own errors."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Take all that does not begin with the name of a command for the first one's."""
         if not args or args[0] in self._HELP:
             args = [next(iter(self.commands)), *args]

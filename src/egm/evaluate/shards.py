@@ -100,7 +100,7 @@ def assign_shards(pictures: Sequence[str], count: int) -> list[int]:
     samples = Counter(pictures)  # in the order of first occurrence
     if len(samples) < count:
         raise DataError(
-            f"{len(samples):,} pictures cannot be dealt out to {count:,} shards: give as many shards as pictures at most"
+            f"{len(samples):,} pictures cannot be dealt out to {count:,} shards: give no more shards than pictures"
         )
     deal = DealtPictures(count)
     shard_of = {picture: deal.next(n) for picture, n in samples.items()}
