@@ -262,6 +262,22 @@ def _damaged(file: Path, record: Record, how: str) -> DataError:
     return DataError(f"{str(file)!r}: {name} {how}: restore the file, or start in another folder")
 
 
+def refuse_shard(path: object, header: Header, otherwise: str = "") -> None:
+    """Refuse a shard where the figures of a whole run are wanted.
+
+    Args:
+        path: Where its journal is, for the message.
+        header: What that is about.
+        otherwise: What else can be done with it, for the message.
+
+    Raises:
+        DataError: If it is one.
+    """
+    if header.shard is not None:
+        shard = f"{str(path)!r} is shard {header.share} of a run"
+        raise DataError(f"{shard}: put all its shards together with `egm eval merge`{otherwise}")
+
+
 def is_journal(path: Path) -> bool:
     """Tell a journal, or a run folder that holds one, from anything else.
 

@@ -55,6 +55,7 @@ class _Server:
         alive: Whether it is asked.
         load: Requests submitted to it, and not yet answered.
         pause: Seconds to wait before it is looked at again, the next time that it is left out.
+        is_other: Whether it was found to serve another model.
         probe: What is under way to see whether it answers.
     """
 
@@ -62,6 +63,7 @@ class _Server:
     alive: bool = True
     load: int = 0
     pause: float = 1.0
+    is_other: bool = False
     probe: asyncio.Task[bool] | None = None
 
 
@@ -285,7 +287,11 @@ class ServerPool(RemoteBackend):
             served = await asyncio.wrap_future(server.backend.served_models(_PROBE_SECONDS))
         except BackendError:
             return False
-        return is_as_agreed(served, self._agreed)
+        if not (same := is_as_agreed(served, self._agreed)) and not server.is_other:
+            said = printable(", ".join(served))[:200] or "no model"
+            _log.warning("%s serves %s now, not %r, and stays left out", server.backend.url, said, self.model)
+        server.is_other = not same
+        return same
 
     def _leave_out(self, server: _Server, why: str) -> None:
         if server.alive:
