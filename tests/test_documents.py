@@ -15,6 +15,7 @@ from PIL import Image
 
 from egm.cli import app, main
 from egm.cli.embedded import SIGNATURE
+from egm.cli.group import DefaultGroup
 from egm.codecs import registry
 from egm.datasets.synthetic import SynthRef
 from egm.datasets.synthetic.example import EXAMPLE_SCENE, example_picture
@@ -93,6 +94,8 @@ def test_commands_that_need_more_are_written_as_they_are_read(line: str) -> None
     command: Any = typer.main.get_command(app)
     words, context = shlex.split(line)[1:], None
     while hasattr(command, "commands"):
+        if isinstance(command, DefaultGroup) and words[0] not in command.commands:
+            words = [next(iter(command.commands)), *words]
         context = command.make_context("egm", words[:1], parent=context)
         command, words = command.commands[words[0]], words[1:]
     command.make_context("egm", words, parent=context)  # an unknown option, or a missing argument, is an error
