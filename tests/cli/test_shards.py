@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,26 @@ def test_eval_has_its_own_help_and_a_file_may_be_called_like_a_command(egm: Egm,
     assert "egm eval merge [OPTIONS] {RUN...}" in egm("eval", "merge", "--help").out
     (tmp_path / "merge").write_text("no rows")
     assert "merge is no dataset" in egm("eval", "./merge", "--script", "right.txt").err
+
+
+def test_the_scripts_of_the_documentation_run_all_shards_and_merge_them(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    array, loop = re.findall(r"```bash\n(.*?)```", page.partition("## Shards")[2], flags=re.DOTALL)[:2]
+    (tmp_path / "egm").write_text(f'#!/bin/bash\nmkdir -p "${{@: -1}}"; echo "$@" >> {tmp_path}/calls\n')
+    (tmp_path / "egm").chmod(0o755)
+
+    def recorded(script: str, **environment: str) -> list[list[str]]:
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        subprocess.run(["bash", "-eu", "-c", script], check=True, env={"PATH": path, **environment})
+        calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+        (tmp_path / "calls").unlink()
+        return calls
+
+    number = int(re.findall(r"--array=1-(\d+)", array)[0])
+    [call] = recorded(array, SLURM_ARRAY_TASK_ID="3")
+    assert call[call.index("--shard") + 1] == f"3/{number}"
+    assert call[-1].endswith("/3")
+    *shards, merge = recorded(loop)
+    assert sorted(call[call.index("--shard") + 1] for call in shards) == ["1/4", "2/4", "3/4", "4/4"]
+    assert merge[:2] == ["eval", "merge"]
+    assert merge[2 : merge.index("--out")] == sorted(call[-1] for call in shards)

@@ -198,10 +198,10 @@ def _check_pictures(dataset: Dataset) -> None:
     from egm.datasets.check import is_file
 
     if dataset.names_files:
-        pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
-        if not any(map(is_file, pictures)):
+        names = dict.fromkeys(str(sample.image) for sample in dataset.annotations())
+        if not any(is_file(Path(name)) for name in names):
             raise DataError(
-                f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
+                f"none of the pictures of {dataset.name} is there, such as {str(Path(next(iter(names))))!r}: give the "
                 "folder that they lie in with --images"
             )
 

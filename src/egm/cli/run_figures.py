@@ -27,7 +27,7 @@ _TIMES = {
 }
 
 
-def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool, partial: bool = False) -> None:
+def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) -> None:
     """Print a run's figures, and what the reader should know of them.
 
     Args:
@@ -35,7 +35,6 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool, pa
         folder: Its folder.
         suite: Whether it is of a whole suite, or of a part by a choice or a shard.
         as_json: Whether to print JSON.
-        partial: Whether samples are missing.
 
     Raises:
         Exit: With 1, if the run ended before its time.
@@ -49,7 +48,7 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool, pa
     else:
         _print(summary, folder)
     if suite and not as_json and result.stopped is None and result.header.share is None:
-        suites.print_table(folder, allow_partial=partial)
+        suites.print_table(result)
     for line in run_notes(result.records, result.header.codec["name"]):
         note(line)
     if result.stopped is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from egm.cli.printing import console
 from egm.errors import EgmError
+from egm.terminal import printable
 
 if TYPE_CHECKING:
+    from egm.evaluate import Evaluation
     from egm.records import Header
 
 Suite = Annotated[
@@ -70,11 +71,15 @@ def folder_names(suite: str, pictures: int | None) -> tuple[str, ...]:
     return (suite,) if pictures is None else (suite, f"{pictures}-pictures")
 
 
-def print_table(folder: Path, *, allow_partial: bool = False) -> None:
-    """Print the table of a whole run: on RefCOCO beside the published rows."""
+def print_table(result: Evaluation) -> None:
+    """Print the table of a run: on RefCOCO beside the published rows."""
     from egm.report import grid
     from egm.report.run_tables import card_grid
-    from egm.report.runs import load_runs
+    from egm.report.runs import Run
 
+    header = result.header
+    run = Run(
+        printable(header.model), header, result.records, {name: facts["n"] for name, facts in header.datasets.items()}
+    )
     console().print()
-    console().print(grid.terminal(card_grid(load_runs([folder], allow_partial=allow_partial), questions=True)))
+    console().print(grid.terminal(card_grid([run], questions=True)))

@@ -61,7 +61,7 @@ def agree_on_model(served: Mapping[str, Mapping[str, str | None]], model: str | 
 
 def is_as_agreed(served: Mapping[str, str | None], agreed: Agreed) -> bool:
     """Tell whether a server that comes back still serves the model that was agreed on."""
-    if (agreed.name in served) != agreed.listed:
+    if agreed.listed and agreed.name not in served:
         return False
     root = _root(served.get(agreed.name))
     return root is None or agreed.root is None or root == agreed.root
