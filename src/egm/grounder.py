@@ -141,7 +141,7 @@ class Grounder:
     @classmethod
     def connect(
         cls,
-        url: str,
+        url: str | Sequence[str],
         model: str | None = None,
         *,
         codec: str | Codec = DEFAULT_CODEC,
@@ -154,11 +154,12 @@ class Grounder:
         """Ask a model behind an OpenAI-compatible server, such as SGLang, vLLM or `transformers serve`.
 
         Args:
-            url: Where it is, such as "http://127.0.0.1:30000".
+            url: Where it is, such as "http://127.0.0.1:30000"; or where several servers of it are, over which pictures
+                are spread (`egm.backends.openai.pool.ServerPool`).
             model: The name it serves the model by; None takes the only one.
             codec: How the model is asked and read, which a server does not tell: a codec or its name, such as
                 "qwen3_vl_instruct" for a Qwen3-VL that does not think first.
-            concurrency: Most requests under way at once.
+            concurrency: Most requests under way at once, at all servers together.
             settings: How text is generated; greedy by default, with answers that the server's context has room for.
             prompt: The codec's prompt style; None takes its default.
             cut_tail: See `Grounder`.
@@ -168,9 +169,15 @@ class Grounder:
             EgmError: As `OpenAIBackend` and `get_codec` raise.
         """
         from egm.backends.openai.backend import OpenAIBackend
+        from egm.backends.openai.pool import ServerPool
 
         reader = get_codec(codec) if isinstance(codec, str) else codec
-        backend = OpenAIBackend(url, model, concurrency=concurrency, **options)
+        urls = [url] if isinstance(url, str) else [*url]
+        backend: RemoteBackend
+        if len(urls) == 1:
+            backend = OpenAIBackend(urls[0], model, concurrency=concurrency, **options)
+        else:
+            backend = ServerPool(urls, model, concurrency=concurrency, **options)
         with _closed_on_error(backend):
             settings = backend.usual_settings() if settings is None else settings
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,7 @@ from egm.errors import DataError
 from egm.records import ERROR as ERROR
 from egm.records import Header as Header
 from egm.records import Record as Record
-from egm.records import questions_digest
+from egm.records import question_line, questions_digest
 
 JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
@@ -126,28 +125,43 @@ def read_whole_run(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     """
     header, records = read_journal(path)
     file = _file_of(path)
-    counts = Counter(record.split for record in records)
-    for record in records:
-        if record.split not in header.datasets:
-            raise _damaged(file, record, f"is of split {record.split!r}, which its header does not name")
-    for split, count in counts.items():
-        if count > (n := header.datasets[split]["n"]):
-            raise DataError(
-                f"{str(file)!r} holds {count} samples of {split}, and its header says that there are {n}: restore the "
-                "file, or start in another folder"
-            )
-        said = header.datasets[split].get("questions")  # which journals from before lack
-        if count == n and said is not None and said != _questions(records, split):
-            raise DataError(
-                f"{str(file)!r} holds answers to other questions than those of {split} that its header is about: "
-                "restore the file, or start in another folder"
-            )
+    check_questions(file, header, records)
     _check_overlaps(file, records)
     return header, records
 
 
-def _questions(records: Iterable[Record], split: str) -> str:
-    return questions_digest((r.id, r.phrase, r.image, r.truth, r.amodal) for r in records if r.split == split)
+def check_questions(file: Path, header: Header, records: Sequence[Record]) -> None:
+    """Refuse records that are not of the samples that a header names.
+
+    Args:
+        file: Where they stand, for messages.
+        header: What they are to be about.
+        records: One a sample.
+
+    Raises:
+        DataError: As `read_whole_run` raises.
+    """
+    by_split: dict[str, list[Record]] = {}
+    for record in records:
+        by_split.setdefault(record.split, []).append(record)
+    for split, own in by_split.items():
+        if split not in header.datasets:
+            raise _damaged(file, own[0], f"is of split {split!r}, which its header does not name")
+        if len(own) > (n := header.datasets[split]["n"]):
+            raise DataError(
+                f"{str(file)!r} holds {len(own)} samples of {split}, and its header says that there are {n}: restore "
+                "the file, or start in another folder"
+            )
+        said = header.datasets[split].get("questions")  # which journals from before lack
+        if len(own) == n and said is not None and said != _questions(own):
+            raise DataError(
+                f"{str(file)!r} holds answers to other questions than those of {split} that its header is about: "
+                "restore the file, or start in another folder"
+            )
+
+
+def _questions(records: Iterable[Record]) -> str:
+    return questions_digest(question_line(r.id, r.phrase, r.image, r.truth, amodal=r.amodal) for r in records)
 
 
 def _check_overlaps(file: Path, records: Sequence[Record]) -> None:
@@ -169,6 +183,22 @@ def _check_overlaps(file: Path, records: Sequence[Record]) -> None:
 def _damaged(file: Path, record: Record, how: str) -> DataError:
     name = f"sample {record.id!r} of {record.split}" if record.split else f"sample {record.id!r}"
     return DataError(f"{str(file)!r}: {name} {how}: restore the file, or start in another folder")
+
+
+def refuse_shard(path: object, header: Header, otherwise: str = "") -> None:
+    """Refuse a shard where the figures of a whole run are wanted.
+
+    Args:
+        path: Where its journal is, for the message.
+        header: What that is about.
+        otherwise: What else can be done with it, for the message.
+
+    Raises:
+        DataError: If it is one.
+    """
+    if header.shard is not None:
+        shard = f"{str(path)!r} is shard {header.share} of a run"
+        raise DataError(f"{shard}: put all its shards together with `egm eval merge`{otherwise}")
 
 
 def is_journal(path: Path) -> bool:

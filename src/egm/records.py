@@ -23,10 +23,11 @@ _BEFORE: Final[Mapping[str, Any]] = {"settings.stop": []}
 
 
 class _Rule(NamedTuple):
-    """What a value of a line must be, tested and said."""
+    """What a value of a line must be, tested and said; of some types every value is, which saves most of the time."""
 
     holds: Callable[[Any], bool]
     says: str
+    always: frozenset[type] = frozenset()
 
 
 def _is_text(value: Any) -> bool:
@@ -45,17 +46,22 @@ def _is_count(value: Any, low: int = 0) -> bool:
 def _is_box(value: Any) -> bool:
     if not (isinstance(value, list | tuple) and len(value) == 4):
         return False
-    if not all(_is_number(number, -_FINITE, _FINITE) for number in value):
+    x1, y1, x2, y2 = value
+    if not type(x1) is type(y1) is type(x2) is type(y2) is float and not all(
+        _is_number(number, -_FINITE, _FINITE) for number in value
+    ):
         return False
-    return bool(value[0] < value[2] and value[1] < value[3])
+    return bool(-_FINITE <= x1 < x2 <= _FINITE and -_FINITE <= y1 < y2 <= _FINITE)
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(_is_count(side, 1) for side in value)
+    return isinstance(value, list | tuple) and len(value) == 2 and _is_count(value[0], 1) and _is_count(value[1], 1)
 
 
 def _is_object(value: Any) -> bool:
     """Whether it is a JSON object of a depth that all else can walk through."""
+    if value == {}:
+        return True
     level = [value]
     for _ in range(_DEPTH):
         if not level:
@@ -83,21 +89,27 @@ def _are_datasets(value: Any) -> bool:
     )
 
 
+def _is_shard(value: Any) -> bool:
+    known = isinstance(value, dict) and value.keys() == {"number", "count", "of"}
+    return known and _is_count(value["count"], 1) and _is_count(value["number"], 1) and _are_datasets(value["of"])
+
+
 def _is_choice(value: Any) -> bool:
     counts = isinstance(value, dict) and value.keys() == {"pictures", "whole", "seed"} and value.values()
     return value is None or (bool(counts) and all(map(_is_count, counts or ())))
 
 
 def _or_null(rule: _Rule) -> _Rule:
-    return _Rule(lambda value: value is None or rule.holds(value), f"{rule.says}, or null")
+    always = rule.always | {type(None)}
+    return _Rule(lambda value: value is None or rule.holds(value), f"{rule.says}, or null", always)
 
 
 _MOST: Final = 10**15
 _FINITE: Final = sys.float_info.max
 _DEPTH: Final = 40
 _FAILURES: Final = (*map(str, Failure), ERROR)
-_TEXT = _Rule(_is_text, "text")
-_BOOLEAN = _Rule(lambda value: isinstance(value, bool), "true or false")
+_TEXT = _Rule(_is_text, "text", frozenset({str}))
+_BOOLEAN = _Rule(lambda value: isinstance(value, bool), "true or false", frozenset({bool}))
 _SHARE = _Rule(lambda value: _is_number(value, 0, 1), "a number from 0 to 1")
 _SECONDS = _Rule(lambda value: _is_number(value, 0, _MOST), "a number of seconds, at least 0")
 _TOKENS = _or_null(_Rule(_is_count, "a whole number of at least 0"))
@@ -132,6 +144,7 @@ _HEADER: Final[Mapping[str, _Rule]] = {
     **dict.fromkeys(("prompt", "versions"), _Rule(_are_texts, "an object of texts")),
     "datasets": _Rule(_are_datasets, "an object with n, a whole number, for each split"),
     "concurrency": _ONE_OR_MORE,
+    "shard": _or_null(_Rule(_is_shard, "an object of number, count and, with n for each split, of")),
     "command": _Rule(lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of texts"),
 }
 
@@ -140,7 +153,7 @@ def _check(values: Mapping[str, Any], rules: Mapping[str, _Rule]) -> None:
     """Refuse a value that is not what its rule says; keys without a rule are left to what takes the values."""
     for name, value in values.items():
         rule = rules.get(name)
-        if rule is not None and not rule.holds(value):
+        if rule is not None and type(value) not in rule.always and not rule.holds(value):
             raise DataError(f"its {name} is {_show(value)}, not {rule.says}")
 
 
@@ -269,6 +282,8 @@ class Header:
         versions: Versions of Python and of the packages that matter.
         command: The command line that started the run.
         started: When that was, in ISO 8601.
+        shard: Where the run is one of several shards: its `number`, the `count` of all, and of what (`of`), which is
+            the `datasets` of the whole run.
     """
 
     model: str
@@ -282,10 +297,17 @@ class Header:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     started: str = ""
+    shard: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""
-        return {"journal": _FORMAT, **asdict(self), "command": list(self.command)}
+        row = {"journal": _FORMAT, **asdict(self), "command": list(self.command)}
+        return row if self.shard is not None else {name: value for name, value in row.items() if name != "shard"}
+
+    @property
+    def share(self) -> str | None:
+        """Which shard it is, as "2/8"; None for a whole run."""
+        return None if self.shard is None else f"{self.shard['number']}/{self.shard['count']}"
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Header:
@@ -310,6 +332,8 @@ class Header:
 
         Versions other than EGM's own, the command, the time and the place of the images may differ.
         """
+        if self.share != other.share:  # in which all that follows from it differs too
+            return [f"shard is {self.share or 'none'}, was {other.share or 'none'}"]
         mine, theirs = ({**_BEFORE, **_flat(header._identity())} for header in (self, other))
         return list_differences(mine, theirs, may_lack=_LATER)
 
@@ -321,16 +345,25 @@ class Header:
         return plain
 
 
-def questions_digest(questions: Iterable[tuple[str, str, str, tuple[float, float, float, float], bool]]) -> str:
+def question_line(
+    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
+) -> bytes:
+    """Write down what a sample asks, for digests."""
+    return json.dumps((identity, phrase, image, truth, amodal)).encode()
+
+
+def questions_digest(lines: Iterable[bytes]) -> str:
     """Tell the questions of a split from others, in whatever order they come.
 
+    Digests of parts of a split add up to that of the whole, modulo 2**64.
+
     Args:
-        questions: Of each sample its id, phrase, picture, true box and whether the whole object is asked for.
+        lines: Of each sample what `question_line` writes.
 
     Returns:
         16 hexadecimal digits.
     """
-    numbers = (hashlib.sha256(json.dumps(question).encode()).digest()[:8] for question in questions)
+    numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
     return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
 
 

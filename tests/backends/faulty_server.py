@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -72,7 +73,7 @@ class FaultyServer:
         busiest: Most requests that were under way at once.
     """
 
-    def __init__(self, script: dict[str, list[Play]], *, models: tuple[str, ...] = ("tiny",)) -> None:
+    def __init__(self, script: dict[str, list[Play]], *, models: tuple[str, ...] = ("tiny",), port: int = 0) -> None:
         self.script, self.models = script, models
         self.asked: list[dict[str, Any]] = []
         self.split: list[dict[str, Any]] = []
@@ -82,11 +83,12 @@ class FaultyServer:
         self.headers: list[dict[str, str]] = []
         self.arrived, self.ended = threading.Event(), threading.Event()
         self.busy = self.busiest = 0
+        self.connections: set[socket.socket] = set()
         self.gate: threading.Barrier | None = None
         self._counts: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"home": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -97,6 +99,13 @@ class FaultyServer:
         self.ended.set()  # releases what stalls
         self._server.shutdown()
         self._server.server_close()
+
+    def vanish(self) -> None:
+        """End as a process that is killed does: nobody listens, and what was connected is cut off."""
+        self.__exit__()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def next(self, query: dict[str, Any], headers: dict[str, str]) -> Play:
         text = "\n".join(texts(query))
@@ -149,6 +158,14 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     home: FaultyServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.home.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.home.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, *_: Any) -> None: ...
 

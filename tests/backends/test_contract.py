@@ -22,7 +22,7 @@ from .faulty_server import FaultyServer, fail, say
 
 SHORT = GenerationSettings(max_new_tokens=12)
 FORCED = "\n</think>\n\n[12"
-KINDS = ("scripted", "replay", "numpy", "transformers", "openai")
+KINDS = ("scripted", "replay", "numpy", "transformers", "openai", "servers")
 
 
 def samples() -> list[Sample]:
@@ -53,12 +53,15 @@ def made(kind: str, folder: Path, *, cut_off: bool = False) -> Iterator[Backend]
         yield TransformersBackend.load(folder, device="cpu")
     else:
         from egm.backends.openai.backend import OpenAIBackend
+        from egm.backends.openai.pool import ServerPool
 
         plays = {phrase: [say(text)] for phrase, text in texts().items()}
         if cut_off:
             plays = {phrase: [say("It is", finish="length"), say(", 1, 2, 3]")] for phrase in texts()}
-        with FaultyServer(plays) as server, OpenAIBackend(server.url, concurrency=2) as backend:
-            yield backend
+        with FaultyServer(plays) as server, FaultyServer(plays) as other:
+            urls = (server.url, other.url)
+            with ServerPool(urls) if kind == "servers" else OpenAIBackend(urls[0], concurrency=2) as backend:
+                yield backend
 
 
 @pytest.fixture(scope="module", params=KINDS)

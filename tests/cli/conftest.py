@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from egm.cli import main
+from egm.datasets import EVALUATION
 
 from ..backends.tiny import save_tiny
 
@@ -43,3 +46,21 @@ def egm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model with random weights."""
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def small_refcoco(tmp_path: Path) -> None:
+    """Four pictures; every split asks one question about the first of them, two about the second, and so on."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "pictures").mkdir()
+    names = [f"COCO_train2014_{number:012}" for number in range(4)]
+    for name in names:
+        Image.new("RGB", (10, 10)).save(tmp_path / "pictures" / f"{name}.jpg")
+    rows = [
+        {"img_id": f"{name}_{k}", "sents": f"cup {k}", "bbox": [0, 0, 5, 5], "height": 10, "width": 10}
+        for number, name in enumerate(names)
+        for k in range(number + 1)
+    ]
+    for split in EVALUATION:
+        (tmp_path / "data" / f"{split.replace('/', '_')}.json").write_text(json.dumps(rows))
+    (tmp_path / "right.txt").write_text('</think> [{"bbox_2d": [0, 0, 500, 500], "label": "it"}]')

@@ -14,7 +14,7 @@ from .conftest import Egm
 
 COMMANDS = (
     *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency", "serve", "download", "doctor"),
-    *("data check", "data convert", "data synthetic", "models export"),
+    *("data check", "data convert", "data synthetic", "models export", "eval merge"),
 )
 
 
@@ -73,7 +73,10 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 )
 def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:
     found = {
-        {"latency": "bench", "make": "rationales"}.get(command.name, command.name): (parameter.help, parameter.metavar)
+        {"latency": "bench", "make": "rationales", "run": "eval"}.get(command.name, command.name): (
+            parameter.help,
+            parameter.metavar,
+        )
         for command in commands()
         for parameter in command.params
         if option in parameter.opts and not parameter.hidden

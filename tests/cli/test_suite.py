@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from egm.datasets import EVALUATION
 from egm.journal import read_journal
@@ -15,26 +14,8 @@ from egm.report.published import published
 
 from .conftest import Egm
 
-FULL = r'</think> [{"bbox_2d": [0, 0, 500, 500], "label": "it"}]'
 SUITE = ("eval", "--suite", "refcoco", "--data-root", "data", "--images", "pictures", "--allow-partial")
-
-
-@pytest.fixture(autouse=True)
-def data(tmp_path: Path) -> None:
-    """Four pictures; every split asks one question about the first of them, two about the second, and so on."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "pictures").mkdir()
-    names = [f"COCO_train2014_{number:012}" for number in range(4)]
-    for name in names:
-        Image.new("RGB", (10, 10)).save(tmp_path / "pictures" / f"{name}.jpg")
-    rows = [
-        {"img_id": f"{name}_{k}", "sents": f"cup {k}", "bbox": [0, 0, 5, 5], "height": 10, "width": 10}
-        for number, name in enumerate(names)
-        for k in range(number + 1)
-    ]
-    for split in EVALUATION:
-        (tmp_path / "data" / f"{split.replace('/', '_')}.json").write_text(json.dumps(rows))
-    (tmp_path / "right.txt").write_text(FULL)
+pytestmark = pytest.mark.usefixtures("small_refcoco")
 
 
 def test_the_cards_row_stands_beside_the_published_ones(egm: Egm, tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ class RemoteBackend(Backend):
 
     concurrency: int
 
+    def usual_settings(self) -> GenerationSettings:
+        """Greedy settings, with answers that the context has room for, where that is known."""
+        return GenerationSettings()
+
     @abstractmethod
     def submit(self, request: Request, settings: GenerationSettings) -> Future[Completion]:
         """Queue a request.

@@ -14,7 +14,8 @@ from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.doctor import doctor
 from egm.cli.download import download_command
-from egm.cli.eval import eval_command
+from egm.cli.eval import app as evaluation
+from egm.cli.eval_merge import merge_command
 from egm.cli.ground import ground
 from egm.cli.group import Group
 from egm.cli.grpo import grpo
@@ -60,7 +61,8 @@ app.add_typer(data, name="data")
 app.add_typer(rationales, name="rationales")
 app.command("sft")(sft)
 app.command("grpo")(grpo)
-app.command("eval")(eval_command)
+evaluation.command("merge")(merge_command)
+app.add_typer(evaluation, name="eval")
 app.command("download")(download_command)
 app.command("serve")(serve_command)
 app.add_typer(bench, name="bench")

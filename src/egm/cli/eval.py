@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,10 +19,11 @@ import typer
 from egm.cli import options
 from egm.cli import suite as suites
 from egm.cli.embedded import dataset_notice
-from egm.cli.printing import console, figure, note, plain_table
+from egm.cli.group import DefaultGroup
+from egm.cli.run_figures import tell_run
 from egm.cli.served import about, refuse_two_servers, served_grounder
 from egm.errors import DataError, EgmError
-from egm.terminal import printable, spaced
+from egm.terminal import spaced
 
 if TYPE_CHECKING:
     from egm.codecs import Codec
@@ -31,16 +31,21 @@ if TYPE_CHECKING:
     from egm.grounder import Grounder
     from egm.types import Sample
 
-_SPREAD = ("mean", "p50", "p90", "p99")
-_TIMES = {
-    "seconds": "to the last token",
-    "cold": "  first question of an image",
-    "warm": "  its other questions",
-    "first_token": "to the first token",
-    "queue": "waiting before",
-}
+
+class EvalGroup(DefaultGroup):
+    """`egm eval` as it was before there was `egm eval merge`, with its own help and its own errors."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Take all that does not begin with the name of a command for the first one's."""
+        if not args or args[0] in self._HELP:
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
 
 
+app = typer.Typer(cls=EvalGroup, help="Ask a model about datasets, score it, and put shards together.")
+
+
+@app.command("run")
 @options.without(
     ("--data", str, "give the folder of the annotations with --data-root"),
     ("--instruct", bool, "--codec qwen3_vl_instruct says it"),
@@ -56,13 +61,21 @@ def eval_command(
     suite: suites.Suite = None,
     pictures: suites.Pictures = None,
     model: options.Model = None,
-    server: options.Server = None,
+    server: options.Servers = None,
     serve: options.Serve = None,
     aim: options.Aim = None,
     codec: options.Codec = None,
     script: Annotated[
         Path | None,
         typer.Option(help="Answers to replay without a model: a line a sample, or a journal.", show_default=False),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only share I of N of the pictures, with all that is asked about them; egm eval merge joins all.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default one in runs/eval named after model and datasets.")
@@ -96,14 +109,16 @@ def eval_command(
     Without --model, egm-tiny is asked, or the server's only model. Each answer goes into RUN/journal.jsonl at once.
     However a run ended, the same command goes on with it: nothing is asked twice, and the numbers are those of an
     uninterrupted run. Model and server must be the same; a server on this machine may have another port. Exit code 0
-    if the run is complete, 1 if too many samples ended in an error, 2 if the input is bad.
+    if the run is complete, 1 if too many samples ended in an error, 2 if the input is bad. egm eval merge makes one
+    run of shards (--shard).
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
     from egm.evaluate import evaluate
+    from egm.evaluate.shards import Shard
     from egm.evaluate.suites import open_suite
-    from egm.failures import run_notes
 
-    if server is not None and script is not None:
+    share = None if shard is None else Shard.parse(shard)
+    if server and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
     if serve is not None and script is not None:
         raise EgmError("--serve and --script are two sources of answers: give one")
@@ -132,7 +147,7 @@ def eval_command(
             placed: dict[str, Any] = {"device": device, "dtype": dtype, "concurrency": concurrency or 8}
             grounder, there = stack.enter_context(served_grounder(model, serve, aim, codec=codec, **placed, **asking))
             engine = about(there, aim)
-        elif server is not None or script is not None:
+        elif server or script is not None:
             options.refuse_placement(device, dtype)
             reader = get_codec(codec or DEFAULT_CODEC)
             asked = (
@@ -142,31 +157,19 @@ def eval_command(
         else:
             grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
         stack.enter_context(grounder)
-        here = server is None and script is None and grounder.backend.model == "egm-tiny"
+        here = not server and script is None and grounder.backend.model == "egm-tiny"
         if here and (line := dataset_notice(splits.values())) is not None:
             print(line, file=sys.stderr)
-        names = splits if suite is None else suites.folder_names(suite, pictures)
+        names = [*(splits if suite is None else suites.folder_names(suite, pictures))]
+        names += [] if share is None else [f"shard-{share.number}-of-{share.count}"]
         folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
         try:
-            result = evaluate(
-                splits, grounder, folder, max_errors=max_errors, retry_errors=retry_errors, engine=engine, progress=True
-            )
+            retried: dict[str, Any] = {"max_errors": max_errors, "retry_errors": retry_errors}
+            result = evaluate(splits, grounder, folder, engine=engine, shard=share, progress=True, **retried)
         except KeyboardInterrupt:
             print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
-    summary = result.summary()
-    summary |= {} if suite is None else suites.facts(summary, splits)
-    if as_json:
-        print(json.dumps({"folder": str(folder), **summary}))
-    else:
-        _print(summary, folder)
-    if suite is not None and not as_json and result.stopped is None:
-        suites.print_table(folder)
-    for line in run_notes(result.records, result.header.codec["name"]):
-        note(line)
-    if result.stopped is not None:
-        print("error:", printable(result.stopped), "(--retry-errors, --max-errors)", file=sys.stderr)
-        raise typer.Exit(1)
+    tell_run(result, folder, suite=suite is not None, as_json=as_json)
 
 
 def _open(
@@ -195,10 +198,10 @@ def _check_pictures(dataset: Dataset) -> None:
     from egm.datasets.check import is_file
 
     if dataset.names_files:
-        pictures = dict.fromkeys(Path(str(sample.image)) for sample in dataset.annotations())
-        if not any(map(is_file, pictures)):
+        names = dict.fromkeys(str(sample.image) for sample in dataset.annotations())
+        if not any(is_file(Path(name)) for name in names):
             raise DataError(
-                f"none of the pictures of {dataset.name} is there, such as {str(next(iter(pictures)))!r}: give the "
+                f"none of the pictures of {dataset.name} is there, such as {str(Path(next(iter(names))))!r}: give the "
                 "folder that they lie in with --images"
             )
 
@@ -225,7 +228,7 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
 
 
 def _connect_or_replay(
-    server: str | None,
+    servers: Sequence[str] | None,
     script: Path | None,
     asked: Sequence[tuple[str, Sample]],
     model: str | None,
@@ -235,17 +238,18 @@ def _connect_or_replay(
 ) -> tuple[Grounder, dict[str, Any]]:
     from egm.grounder import Grounder
 
-    most_at_once = 8 if concurrency is None else concurrency
-    if server is not None:
-        grounder = Grounder.connect(server, model, codec=codec, concurrency=most_at_once, **asking)
-        return grounder, {"server": server_place(server)}
+    if servers:
+        concurrency = 8 * len(servers) if concurrency is None else concurrency
+        grounder = Grounder.connect([*servers], model, codec=codec, concurrency=concurrency, **asking)
+        # Several are of the same kind as one, so that a run may be gone on with by more of them, or fewer.
+        return grounder, {"backend": "OpenAIBackend", "server": ", ".join(sorted({*map(server_place, servers)}))}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
     assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
     backend = read_script(script, asked, votes=asking["settings"].votes, model=model or "scripted")
-    grounder = Grounder(backend, codec, batch_size=most_at_once, **asking)
+    grounder = Grounder(backend, codec, batch_size=8 if concurrency is None else concurrency, **asking)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
@@ -282,38 +286,3 @@ def load_model(
 
 def _slug(*names: str) -> str:
     return "_".join(re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "x" for name in names)[:120]
-
-
-def _print(summary: Mapping[str, Any], folder: Path) -> None:
-    from rich.text import Text
-
-    table = plain_table("split", "n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
-    parts = [*summary["splits"].items()]
-    whole = summary["all"]
-    for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:
-        tokens = row["tokens"]
-        table.add_row(
-            Text(printable(name)),
-            str(row["n"]),
-            figure(row["accuracy"], 2, scale=100),
-            figure(row["mean_iou"], 4),
-            str(sum(row["failures"].values())),
-            str(sum(row["errors"].values())),
-            *(figure(tokens[kind], 0) for kind in ("completion", "reasoning", "answer")),
-        )
-    times = plain_table(f"seconds, {summary['concurrency']} at once", "n", *_SPREAD)
-    for name, title in _TIMES.items():
-        if spread := whole["latency"][name]:
-            times.add_row(title, str(spread["n"]), *(figure(spread[share], 3) for share in _SPREAD))
-    out = console()
-    out.print(Text(printable(", only ".join(filter(None, (summary["model"], summary.get("choice")))))))
-    out.print(table)
-    if times.row_count:
-        out.print(times)
-    if rate := whole["latency"]["tokens_per_second"]:
-        out.print(f"{rate:.1f} tokens a second in one request")
-    for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
-        if counts:
-            kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
-            out.print(f"{title}: {kinds}", soft_wrap=True, markup=False)
-    out.print(f"journal: {spaced(folder / 'journal.jsonl')}", soft_wrap=True, markup=False)

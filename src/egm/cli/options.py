@@ -30,12 +30,13 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Server = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", help="An OpenAI-compatible server; its key is taken from OPENAI_API_KEY.", show_default=False
-    ),
-]
+_SERVER = typer.Option(
+    metavar="URL",
+    help="An OpenAI-compatible server, of which egm eval takes several; its key is taken from OPENAI_API_KEY.",
+    show_default=False,
+)
+Server = Annotated[str | None, _SERVER]
+Servers = Annotated[list[str] | None, _SERVER]
 Engine = Annotated[
     str,
     typer.Option(metavar="NAME", help="sglang, vllm, transformers, egm, or auto: what is installed and fits."),
@@ -153,7 +154,7 @@ def with_settings(command: _Command) -> _Command:
 
     def fold(values: dict[str, Any]) -> dict[str, Any]:
         given = {name: values.pop(name) for name in _SETTINGS}
-        elsewhere = values.get("server") is not None or values.get("script") is not None
+        elsewhere = bool(values.get("server")) or values.get("script") is not None
         settings = _settings(model=None if elsewhere else values["model"] or "egm-tiny", **given)
         return {**values, "settings": settings}
 

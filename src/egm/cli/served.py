@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from egm.serve.start import Waiting
 
 
-def refuse_two_servers(engine: str | None, aim: str | None, server: str | None) -> None:
+def refuse_two_servers(engine: str | None, aim: str | None, server: object) -> None:
     """Refuse `--serve` beside `--server`, and `--aim` without `--serve`.
 
     Raises:
         EgmError: If they are given so.
     """
-    if engine is not None and server is not None:
+    if engine is not None and server:
         raise EgmError("--serve starts a server, and --server names one that is there: give one of them")
     if engine is None and aim is not None:
         raise EgmError("--aim is for a server that this command starts: give --serve too, or leave it out")

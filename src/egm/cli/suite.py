@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from egm.cli.printing import console
 from egm.errors import EgmError
+from egm.terminal import printable
+
+if TYPE_CHECKING:
+    from egm.evaluate import Evaluation
+    from egm.records import Header
 
 Suite = Annotated[
     str | None,
@@ -50,14 +54,15 @@ def check_source(
         )
 
 
-def facts(summary: Mapping[str, Any], splits: Mapping[str, object]) -> dict[str, Any]:
+def facts(summary: Mapping[str, Any], header: Header) -> dict[str, Any]:
     """What a suite adds to the numbers of a run: the average as the model card has it, and the choice of pictures."""
-    from egm.evaluate.suites import choices_of, mean_accuracy
+    from egm.datasets.dataset import Choice
+    from egm.evaluate.suites import mean_accuracy
 
-    choice = next(iter(choices_of(splits).values()), None)
+    choice = next((split["choice"] for split in header.datasets.values() if "choice" in split), None)
     return {
         "average": mean_accuracy([row["accuracy"] for row in summary["splits"].values()]),
-        "choice": None if choice is None else str(choice),
+        "choice": None if choice is None else str(Choice(**choice)),
     }
 
 
@@ -66,11 +71,15 @@ def folder_names(suite: str, pictures: int | None) -> tuple[str, ...]:
     return (suite,) if pictures is None else (suite, f"{pictures}-pictures")
 
 
-def print_table(folder: Path) -> None:
-    """Print the table of a whole run: on RefCOCO beside the published rows."""
+def print_table(result: Evaluation) -> None:
+    """Print the table of a run: on RefCOCO beside the published rows."""
     from egm.report import grid
     from egm.report.run_tables import card_grid
-    from egm.report.runs import load_runs
+    from egm.report.runs import Run
 
+    header = result.header
+    run = Run(
+        printable(header.model), header, result.records, {name: facts["n"] for name, facts in header.datasets.items()}
+    )
     console().print()
-    console().print(grid.terminal(card_grid(load_runs([folder]), questions=True)))
+    console().print(grid.terminal(card_grid([run], questions=True)))

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from egm.evaluate.merge import MergedRun, merge_runs
 from egm.evaluate.replay import read_script
 from egm.evaluate.run import Evaluation, evaluate
+from egm.evaluate.shards import Shard, assign_shards
 from egm.evaluate.totals import latency_totals, totals
 from egm.journal import ERROR
 
-__all__ = ["ERROR", "Evaluation", "evaluate", "latency_totals", "read_script", "totals"]
+__all__ = [
+    "ERROR",
+    "Evaluation",
+    "MergedRun",
+    "Shard",
+    "assign_shards",
+    "evaluate",
+    "latency_totals",
+    "merge_runs",
+    "read_script",
+    "totals",
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -13,17 +12,19 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from egm.datasets.dataset import Choice, Dataset
 from egm.environment import package_versions
 from egm.errors import DataError, EgmError
+from egm.evaluate.shards import Pictured
 from egm.grounder import Grounder
 from egm.images import picture_key
 from egm.journal import Header
-from egm.records import questions_digest
+from egm.records import question_line, questions_digest
 from egm.types import Sample
 
+P = TypeVar("P", bound=Pictured)
 _SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
 
 
@@ -97,22 +98,27 @@ def plan_samples(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[PlannedSa
     return planned, root
 
 
-def image_order(planned: Sequence[PlannedSample], block: int) -> list[tuple[PlannedSample, bool]]:
+def image_order(planned: Iterable[P], block: int) -> list[tuple[P, bool]]:
     """Order samples image by image for prefix sharing; whether each is the first about its image stands beside it.
 
     Of a block of images the first sample of each comes first, then all others: while those of one image are asked, the
     engine's prefix cache holds it already.
     """
-    by_image: dict[str, list[PlannedSample]] = {}
-    for item in planned:
-        by_image.setdefault(item.image, []).append(item)
-    images = list(by_image.values())
-    order: list[tuple[PlannedSample, bool]] = []
+    images = list(group_by_image(planned).values())
+    order: list[tuple[P, bool]] = []
     for start in range(0, len(images), block):
         part = images[start : start + block]
         order += [(items[0], True) for items in part]
         order += [(item, False) for items in part for item in items[1:]]
     return order
+
+
+def group_by_image(planned: Iterable[P]) -> dict[str, list[P]]:
+    """Put samples, or records, that share a picture together; pictures in the order of their first."""
+    by_image: dict[str, list[P]] = {}
+    for item in planned:
+        by_image.setdefault(item.image, []).append(item)
+    return by_image
 
 
 def make_header(
@@ -121,8 +127,9 @@ def make_header(
     images: str,
     engine: Mapping[str, Any],
     choices: Mapping[str, Choice],
+    shard: Mapping[str, Any] | None = None,
 ) -> Header:
-    """The journal's header: what is asked of what, and by what."""
+    """The journal's header: what is asked of what, and by what; of a shard, which (`Header.shard`)."""
     codec, style = grounder.codec, grounder.prompt or grounder.codec.prompts[0]
     wordings = {
         name: str(codec.messages("PHRASE", amodal=amodal, prompt=style)[0]["content"][-1]["text"])
@@ -140,6 +147,7 @@ def make_header(
         versions=package_versions("numpy", "pillow", "torch", "transformers", "openai"),
         command=command_line(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        shard=shard,
     )
 
 
@@ -152,16 +160,17 @@ def dataset_digests(
     planned: Iterable[PlannedSample], choices: Mapping[str, Choice] = MappingProxyType({})
 ) -> dict[str, dict[str, Any]]:
     """Tell the splits of a run from others: see `Header.datasets`."""
-    rows: dict[str, list[tuple[str, str, str, tuple[float, float, float, float], bool]]] = {}
+    rows: dict[str, list[bytes]] = {}
     for item in planned:
         sample = item.sample
         assert sample.box is not None
-        row = (sample.id, sample.phrase, item.image, sample.box.corners, sample.amodal)
-        rows.setdefault(item.split, []).append(row)
+        rows.setdefault(item.split, []).append(
+            question_line(sample.id, sample.phrase, item.image, sample.box.corners, amodal=sample.amodal)
+        )
     return {
         split: {
             "n": len(asked),
-            "digest": hashlib.sha256("".join(map(json.dumps, asked)).encode()).hexdigest()[:16],
+            "digest": hashlib.sha256(b"".join(asked)).hexdigest()[:16],
             "questions": questions_digest(asked),
             **({"choice": asdict(choices[split])} if split in choices else {}),
         }

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from egm.errors import DataError, EgmError
-from egm.evaluate.plan import PlannedSample, image_order, make_header, plan_samples
+from egm.evaluate.plan import PlannedSample, dataset_digests, image_order, make_header, plan_samples
 from egm.evaluate.progress import RunningCounts, progress_bar
+from egm.evaluate.shards import Shard
 from egm.evaluate.suites import choices_of
 from egm.evaluate.totals import totals
 from egm.files import write_text
@@ -29,6 +30,8 @@ from egm.journal import ERROR, Header, Journal, Record, read_whole_run
 from egm.scoring import score
 from egm.types import Sample
 
+MAX_ERRORS = 0.05
+"""Share of samples that may end in an error, unless another is given."""
 _BLOCK = 4  # images in a block, in batches: as far as a Grounder reads ahead, so that first questions come first
 
 
@@ -53,6 +56,7 @@ class Evaluation:
         splits = {name: [r for r in self.records if r.split == name] for name in self.header.datasets}
         return {
             "model": self.header.model,
+            **({} if self.header.share is None else {"shard": self.header.share}),
             "concurrency": self.header.concurrency,
             "samples": self.total,
             "stopped": self.stopped,
@@ -67,9 +71,10 @@ def evaluate(
     folder: str | os.PathLike[str],
     *,
     name: str = "samples",
-    max_errors: float = 0.05,
+    max_errors: float = MAX_ERRORS,
     retry_errors: bool = False,
     engine: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate a model on samples: ask, score what it answers, and keep all of it in a resumable journal.
@@ -87,6 +92,7 @@ def evaluate(
             those asked so far.
         retry_errors: Ask the samples again that ended in an error before.
         engine: What else decides the answers or their latency, such as device or server, to be kept and compared.
+        shard: Ask only the samples of this shard, for `egm.evaluate.merge.merge_runs` to put beside the others.
         progress: Whether to show progress on standard error: a bar, or lines where that is no terminal.
 
     Returns:
@@ -100,11 +106,15 @@ def evaluate(
         raise EgmError(f"max_errors {max_errors} is out of range: give a share from 0 to 1")
     splits = samples if isinstance(samples, Mapping) else {name: samples}
     planned, images = plan_samples(splits)
-    order = image_order(planned, _BLOCK * grounder.batch_size)
-    header = make_header(grounder, planned, images, engine or {}, choices_of(splits))
+    choices, share = choices_of(splits), None
+    if shard is not None:
+        share = {"number": shard.number, "count": shard.count, "of": dataset_digests(planned, choices)}
+        planned = shard.take(planned)
+    header = make_header(grounder, planned, images, engine or {}, choices, share)
+    order = image_order(planned, block_size(header))
     folder = Path(folder)
     with Journal(folder, header) as journal:
-        write_text(folder / "run.json", json.dumps(journal.header.to_dict(), indent=2) + "\n")
+        write_settings(folder, journal.header)
         counts, done = RunningCounts(len(order), max_errors), set()
         known = {item.key: item.sample for item in planned}
         while journal.records:  # each is let go as it is counted; at the end the file is read whole
@@ -128,8 +138,23 @@ def evaluate(
                             break
     header, records = read_whole_run(folder)
     result = Evaluation(header, records, len(order), counts.stop_reason() if counts.too_many_errors() else None)
-    write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
+    write_numbers(folder, result)
     return result
+
+
+def write_settings(folder: Path, header: Header) -> None:
+    """Write a run's header to `run.json`."""
+    write_text(folder / "run.json", json.dumps(header.to_dict(), indent=2) + "\n")
+
+
+def write_numbers(folder: Path, result: Evaluation) -> None:
+    """Write a run's numbers to `summary.json`."""
+    write_text(folder / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
+
+
+def block_size(header: Header) -> int:
+    """How many pictures a block has, see `image_order`."""
+    return _BLOCK * header.concurrency
 
 
 def _check_asked(path: Path, record: Record, sample: Sample | None) -> None:

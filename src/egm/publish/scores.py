@@ -11,7 +11,7 @@ from egm.backends.checkpoint import EMBEDDED, tensors_digest, weights_digest
 from egm.datasets import split_size
 from egm.errors import ModelError
 from egm.evaluate.totals import totals
-from egm.journal import Header, Record, read_whole_run
+from egm.journal import Header, Record, read_whole_run, refuse_shard
 from egm.models import embedded_path
 
 _HEAD = (
@@ -68,11 +68,12 @@ def read_scores(paths: Iterable[Path]) -> list[ScoredRun]:
     """Read journals of `egm eval`, or its folders.
 
     Raises:
-        DataError: If a journal cannot be read.
+        DataError: If a journal cannot be read, or is that of a shard.
         ModelError: If its answers came from a file.
     """
     runs = [ScoredRun(path, *read_whole_run(path)) for path in paths]
     for run in runs:
+        refuse_shard(run.path, run.header)
         if run.header.engine.get("backend") in ("ReplayBackend", "ScriptedBackend"):
             raise ModelError(
                 f"the answers in {str(run.path)!r} were replayed from a file (--script), so no model was evaluated: "

@@ -13,7 +13,7 @@ from egm.codecs import Codec, codec_names
 from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
-from egm.journal import Record, is_journal, read_header, read_whole_run
+from egm.journal import Record, is_journal, read_header, read_whole_run, refuse_shard
 from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
@@ -84,6 +84,8 @@ def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list
                 )
         expected = len(samples)
     if not partial:
+        if samples is None:
+            refuse_shard(path, header, ", or score it alone with --allow-partial")
         _check_whole(path, len(records), expected)
     return records
 

@@ -14,7 +14,7 @@ from egm import stats
 from egm.datasets import EVALUATION, split_size
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
-from egm.journal import ERROR, Header, Record, read_whole_run
+from egm.journal import ERROR, Header, Record, read_whole_run, refuse_shard
 from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
@@ -45,7 +45,7 @@ class Run:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What keeps the run's figures from being those of whole splits, whole answers, or no errors."""
-        remarks = []
+        remarks = [] if self.header.share is None else [f"only shard {self.header.share}"]
         if missing := self.missing:
             remarks.append(
                 f"incomplete: {sum(missing.values()):,} of {sum(self.split_sizes.values()):,} samples are missing"
@@ -100,7 +100,7 @@ def load_runs(
         allow_partial: Accept runs in which samples are missing.
 
     Raises:
-        DataError: If there is no journal, one is incomplete, or two are about different datasets.
+        DataError: If there is no journal, one is incomplete or a shard, or two are about different datasets.
     """
     if names is not None and len(names) != len(paths):
         raise DataError(f"{len(names)} names for {len(paths)} runs: give one for each, or none")
@@ -144,6 +144,8 @@ def _load(folder: Path, name: str) -> Run:
 def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
     if not run.records:
         raise DataError(f"{str(folder)!r} holds no answer yet: run its `egm eval` command first")
+    if not allow_partial:
+        refuse_shard(folder, run.header, ", or report it alone with --allow-partial")
     if run.missing and not allow_partial:
         parts = ", ".join(f"{split} {count:,}" for split, count in run.missing.items())
         total = sum(run.split_sizes.values())

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from egm.backends.base import EngineInfo, GenerationSettings, Request
 from egm.backends.openai.bounds import TextBound, bound_wire, bounded_response
 from egm.backends.openai.budget import answer_within_budget
-from egm.backends.openai.connection import only_token, server_url, stop_loop
+from egm.backends.openai.connection import drive_rounds, list_models, only_token, server_url, stop_loop
 from egm.backends.openai.early_stop import answer_up_to_stop
-from egm.backends.openai.faults import classify_exception
+from egm.backends.openai.faults import ServerFaultError, classify_exception
 from egm.backends.openai.key import read_key, without_key
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
@@ -58,6 +58,8 @@ class OpenAIBackend(RemoteBackend):
         stall_seconds: Longest silence in a streamed reply, before its first token too.
         timeout_seconds: Longest time for one try.
         logprobs: Ask for the log-probability of each token, which some servers refuse.
+        alone: Whether no other server could answer. Else what fails raises ServerFaultError, and what gets no answer
+            is not tried again here.
 
     Raises:
         EgmError: If the URL is none, or a number is out of range.
@@ -79,6 +81,7 @@ class OpenAIBackend(RemoteBackend):
         stall_seconds: float = 120.0,
         timeout_seconds: float = 1800.0,
         logprobs: bool = False,
+        alone: bool = True,
     ) -> None:
         if concurrency < 1:
             raise EgmError(f"concurrency {concurrency} is out of range: give at least 1")
@@ -86,7 +89,7 @@ class OpenAIBackend(RemoteBackend):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
         self.url, self._loopback = server_url(url)
-        self.concurrency, self._logprobs = concurrency, logprobs
+        self.concurrency, self._logprobs, self._alone = concurrency, logprobs, alone
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
@@ -127,7 +130,9 @@ class OpenAIBackend(RemoteBackend):
     def submit_rounds(self, rounds: Rounds[R], settings: GenerationSettings) -> Future[R]:
         """Queue requests that depend on the replies to earlier ones; see `RemoteBackend.submit_rounds`."""
         self._check_open()
-        return asyncio.run_coroutine_threadsafe(self._drive(rounds, settings), self._loop)
+        submitted = time.perf_counter()
+        answer = partial(self._answer, settings=settings, submitted=submitted)
+        return asyncio.run_coroutine_threadsafe(drive_rounds(rounds, answer), self._loop)
 
     def describe(self) -> EngineInfo:
         """Ask the server for its name and version; one that does not say is "server". What it runs on it cannot say."""
@@ -186,18 +191,32 @@ class OpenAIBackend(RemoteBackend):
             ),
         )
 
-    def _only_model(self) -> str:
-        async def ask() -> list[str]:
-            async with asyncio.timeout(min(self._stall, self._timeout)):
-                return sorted({str(model.id) for model in (await self._client.models.list()).data})
+    def served_models(self, seconds: float) -> Future[dict[str, str | None]]:
+        """Ask which models it serves.
 
+        Args:
+            seconds: Most to wait.
+
+        Returns:
+            A future of what `list_models` returns, which raises ServerFaultError where the server does not say.
+        """
+
+        async def ask() -> dict[str, str | None]:
+            try:
+                return await list_models(self._client, seconds)
+            except Exception as error:
+                fault = classify_exception(error, now=time.time(), clean=self._clean)
+                # The cause may hold the key, in what the server said of it: a traceback would print that.
+                raise ServerFaultError(f"{self.url} does not say which models it serves: {fault.text}", fault) from None
+
+        self._check_open()
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop)
+
+    def _only_model(self) -> str:
         try:
-            names = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
-        except Exception as error:
-            text = classify_exception(error, now=time.time(), clean=self._clean).text
-            advice = "or name the model, as --model does"
-            # The cause may hold the key, in what the server said of it: a traceback would print that.
-            raise BackendError(f"{self.url} does not say which models it serves: {text}; {advice}") from None
+            names = list(self.served_models(min(self._stall, self._timeout)).result())
+        except ServerFaultError as error:
+            raise BackendError(f"{error}; or name the model, as --model does") from None
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
         if len(names) > 1:
@@ -209,22 +228,6 @@ class OpenAIBackend(RemoteBackend):
     def _check_open(self) -> None:
         if not self._stop.alive:
             raise BackendError(f"the connection to {self.url} is closed: make another OpenAIBackend")
-
-    async def _drive(self, rounds: Rounds[R], settings: GenerationSettings) -> R:
-        asked = next(rounds)
-        while True:
-            submitted = time.perf_counter()
-            tasks = [asyncio.ensure_future(self._answer(request, settings, submitted)) for request in asked]
-            try:
-                replies = await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-            try:
-                asked = rounds.send(replies)
-            except StopIteration as end:
-                result: R = end.value
-                return result
 
     async def _answer(self, request: Request, settings: GenerationSettings, submitted: float) -> Completion:
         async def ask(request: Request, settings: GenerationSettings) -> Completion:
@@ -266,12 +269,12 @@ class OpenAIBackend(RemoteBackend):
                         continue
                     if fault.about_stop and self._takes_stop is None and query.pop("stop", None):
                         continue
-                    if not fault.retry or attempt >= self._retry.retries:
+                    elsewhere = not self._alone and (fault.unreachable or fault.timed_out)
+                    if not fault.retry or elsewhere or attempt >= self._retry.retries:
                         tries = f" after {attempt + 1} tries" if attempt else ""
+                        said = f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}"
                         # The cause may hold the key.
-                        raise BackendError(
-                            f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}"
-                        ) from None
+                        raise (BackendError(said) if self._alone else ServerFaultError(said, fault)) from None
                 await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 

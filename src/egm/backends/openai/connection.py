@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import threading
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from egm.backends.base import Request
 from egm.errors import EgmError
+from egm.types import Completion
 
+R = TypeVar("R")
 _ASK_SECONDS = 10.0
 
 
@@ -44,6 +48,22 @@ def server_url(url: str) -> tuple[str, bool]:
     return f"{parts.scheme}://{parts.netloc}{path}", loopback
 
 
+async def list_models(client: Any, seconds: float) -> dict[str, str | None]:
+    """Ask a server which models it serves.
+
+    Args:
+        client: The openai library's, asynchronous.
+        seconds: Most to wait.
+
+    Returns:
+        By name, in order of the alphabet, where the server has the model from, if it says that, as vLLM does.
+    """
+    async with asyncio.timeout(seconds):
+        models = (await client.models.list()).data
+    roots = {str(model.id): getattr(model, "root", None) for model in models}
+    return {name: root if isinstance(root, str) else None for name, root in sorted(roots.items())}
+
+
 async def only_token(client: Any, url: str, *, model: str, text: str) -> int | None:
     """Ask a server which token a text is.
 
@@ -67,6 +87,28 @@ async def only_token(client: Any, url: str, *, model: str, text: str) -> int | N
         return None
     one = isinstance(tokens, list) and len(tokens) == 1 and isinstance(tokens[0], int)
     return tokens[0] if one else None
+
+
+async def drive_rounds(
+    rounds: Generator[list[Request], Sequence[Completion], R], answer: Callable[[Request], Awaitable[Completion]]
+) -> R:
+    """Answer rounds of requests (`RemoteBackend.submit_rounds`), those of a round at once; return what they come to.
+
+    The first request that fails for good ends the others.
+    """
+    asked = next(rounds)
+    while True:
+        tasks = [asyncio.ensure_future(answer(request)) for request in asked]
+        try:
+            replies = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        try:
+            asked = rounds.send(replies)
+        except StopIteration as end:
+            result: R = end.value
+            return result
 
 
 def stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: Any) -> None:

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final
 
+from egm.errors import BackendError
+
 _LOOKED_AT: Final = 8_000  # characters of what a server said: one that sends megabytes must not take seconds
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE: Final = {
@@ -104,6 +106,8 @@ class Fault:
         retry: Whether another try may help.
         retry_after: Seconds that the server asked to wait, if it did.
         about_streaming: Whether the server refused the way of asking, not the question.
+        unreachable: Whether no answer came because there was no connection, or it broke: the server may be gone.
+        timed_out: Whether the answer took too long.
         about_stop: Whether it may have been the stop strings that it failed at: `transformers serve` says 500 to them,
             or breaks off its stream, without naming them.
     """
@@ -113,6 +117,20 @@ class Fault:
     retry_after: float | None = None
     about_streaming: bool = False
     about_stop: bool = False
+    unreachable: bool = False
+    timed_out: bool = False
+
+
+class ServerFaultError(BackendError):
+    """A request that failed for good at one server, while another may answer it.
+
+    Attributes:
+        fault: The last failed attempt.
+    """
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 def classify_exception(error: Exception, *, now: float, clean: Callable[[str], str]) -> Fault:
@@ -157,15 +175,18 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
             about_stop=status == 500 or (status in (400, 422) and "stop" in message.lower()),
         )
     if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return Fault(f"timed out{detail(error)}", retry=True)
+        # A machine that is off the network does not even refuse.
+        unconnected = type(error.__cause__).__name__ == "ConnectTimeout"
+        return Fault(f"timed out{detail(error)}", retry=True, unreachable=unconnected, timed_out=not unconnected)
     if isinstance(error, openai.APIConnectionError):
-        return Fault(f"the connection failed{detail(error.__cause__ or error)}: is the server running?", retry=True)
+        text = f"the connection failed{detail(error.__cause__ or error)}: is the server running?"
+        return Fault(text, retry=True, unreachable=True)
     if isinstance(error, openai.APIError):  # an error told inside a stream, after status 200
         code = _code(error)
         refused = code is not None and 400 <= code < 500 and code not in _RETRIED
         return Fault(f"the server failed while answering: {words(error)}", retry=not refused, about_stop=True)
     if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
-        return Fault(f"the connection broke{detail(error)}", retry=True)
+        return Fault(f"the connection broke{detail(error)}", retry=True, unreachable=True)
     # What is left are replies that cannot be read: bad JSON, bad UTF-8, keys that are missing or of another type.
     return Fault(f"broken reply{detail(error)}", retry=True)
 
