@@ -156,14 +156,16 @@ def convert(
         ),
     ] = None,
     codec: options.Codec = None,
+    prompt: options.Prompt = None,
+    embed: Annotated[bool, typer.Option("--embed", help="Put the pictures into the parquet file.")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
 
-    Parquet holds the question of --codec. Pictures are not copied: names stay relative to --images, or as they were; in
-    parquet they are absolute, and the pictures have to be there. Those inside a file, as lmms-lab's, are
-    saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
+    Parquet holds the question of --codec in the style of --prompt. Pictures are not copied: names stay relative to
+    --images, or as they were; in parquet they are absolute, and the pictures have to be there, or are inside with
+    --embed. Those inside a file, as lmms-lab's, are saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
     side no word tells, as at "2 o'clock", are left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
@@ -177,10 +179,13 @@ def convert(
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
-    if codec is not None and kind != "parquet":
-        raise DataError(f"--codec is for parquet, which holds questions, and not for {kind}: leave it out")
+    for name, given in (("--codec", codec), ("--prompt", prompt), ("--embed", embed)):
+        if given and kind != "parquet":
+            what = "pictures" if name == "--embed" else "questions"
+            raise DataError(f"{name} is for parquet, which holds {what}, and not for {kind}: leave it out")
     asked = None if codec is None else get_codec(codec)
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
     opened = Flipped(opened) if flip else opened
-    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind, codec=asked)
+    opened = opened if pictures is None else save_pictures(opened, pictures)
+    write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
     print(spaced(out))

@@ -87,7 +87,7 @@ def compute_score(
             raise DataError("reward.overlong counts tokens: name a tokenizer in reward_kwargs")
         tokens = [_count(tokenizer, solution_str)]
     grades = function.grade(
-        [solution_str],
+        [function.codec.restore_tags(solution_str)],  # verl decodes without special tokens, which tags are
         truths=[truth],
         sizes=[size],
         amodal=[amodal],
