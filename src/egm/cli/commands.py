@@ -24,6 +24,7 @@ from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
 from egm.cli.serve import serve_command
 from egm.cli.sft import sft
+from egm.cli.verl import verl
 from egm.errors import EgmError
 from egm.extras import explained
 
@@ -58,6 +59,7 @@ app.command("demo")(demo)
 app.add_typer(data, name="data")
 app.command("sft")(sft)
 app.command("grpo")(grpo)
+app.command("verl")(verl)
 app.command("eval")(eval_command)
 app.command("download")(download_command)
 app.command("serve")(serve_command)

@@ -165,8 +165,8 @@ def convert(
 
     Parquet holds the question of --codec in the style of --prompt. Pictures are not copied: names stay relative to
     --images, or as they were; in parquet they are absolute, and the pictures have to be there, or are inside with
-    --embed. Those inside a file, as lmms-lab's, are saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
-    side no word tells, as at "2 o'clock", are left out.
+    --embed. Those inside a file, as lmms-lab's, are saved to --pictures, and named relative to it. Mirrored copies
+    exchange left and right in the phrase; samples whose side no word tells, as at "2 o'clock", are left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
     from egm.datasets.convert import ENDINGS, save_pictures

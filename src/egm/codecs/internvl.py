@@ -10,7 +10,6 @@ from egm.codecs.base import Codec
 from egm.codecs.prompts import neutralise
 from egm.codecs.registry import register_codec
 
-
 _TAG = re.compile(r"</?(?:ref|box)>")
 _STRIPPED = re.compile(r"([^\[\]<>\n]*+)(\[\[[^\[\]<>]*+\]\])\s*+")
 """What is left of an answer without its tags: the phrase, and the box right behind it."""

@@ -26,7 +26,13 @@ ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
 
 
 def write_dataset(
-    dataset: Dataset, path: str | Path, kind: str, *, codec: Codec | None = None, prompt: str | None = None, embed: bool = False
+    dataset: Dataset,
+    path: str | Path,
+    kind: str,
+    *,
+    codec: Codec | None = None,
+    prompt: str | None = None,
+    embed: bool = False,
 ) -> None:
     """Write a dataset to one file, in full or not at all; pictures stay where they are.
 

@@ -88,7 +88,7 @@ def box_and_size(sample: Sample) -> tuple[Box, tuple[int, int]]:
     return sample.box, sample.size
 
 
-def question(sample: Sample, codec: Codec, prompt: str | None = None) -> str:
+def _question(sample: Sample, codec: Codec, prompt: str | None = None) -> str:
     """Write the question of a codec as verl takes it: one text, `<image>` for the picture, and nothing added."""
     parts = codec.messages(sample.phrase, amodal=sample.amodal, prompt=prompt)[0]["content"]
     return "".join("<image>" if part["type"] == "image" else part["text"] for part in parts)
@@ -143,7 +143,7 @@ def _row(
     return {
         # Never "grounding", by which the official files say that their ground_truth is on the 0-1000 scale.
         "data_source": f"egm/{source}",
-        "prompt": [{"role": "user", "content": question(sample, codec, prompt)}],
+        "prompt": [{"role": "user", "content": _question(sample, codec, prompt)}],
         "images": [shown | bounds],
         "ability": "grounding",
         "reward_model": {"style": "rule", "ground_truth": box},
@@ -176,7 +176,7 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def _schema(*, embed: bool, bounds: bool) -> Any:
     """The types of all columns: verl asks which of a picture's are there, and row groups have to be alike."""
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     text, whole, numbers = pa.string(), pa.int64(), pa.list_(pa.float64())
     shown = [("bytes", pa.binary())] if embed else [("image", text)]
