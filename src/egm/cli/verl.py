@@ -21,7 +21,7 @@ def verl(
     nodes: Annotated[
         int | None, typer.Option(min=1, help="Nodes of a cluster; all that have GPUs by default.", show_default=False)
     ] = None,
-    engine: Annotated[Literal["vllm", "sglang"], typer.Option(help="What draws completions.")] = "vllm",
+    rollouts: Annotated[Literal["vllm", "sglang"], typer.Option(help="What draws completions.")] = "vllm",
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Write absolute names of pictures, not the pictures, into the data.")
     ] = False,
@@ -48,14 +48,14 @@ def verl(
     loaded, run = load_recipe(GRPORecipe, recipe, settings), run_folder(out, recipe)
     if cluster is not None and cluster.startswith(("http://", "https://")):
         flags = {"--absolute": absolute, "--resume": resume, "--skip-preflight": skip_preflight, "--dry-run": dry_run}
-        values = {"--out": run.resolve(), "--engine": engine, "--gpus": gpus, "--nodes": nodes}
+        values = {"--out": run.resolve(), "--rollouts": rollouts, "--gpus": gpus, "--nodes": nodes}
         lists = {"--set": settings or [], "--verl": overrides or []}
         command = job_command(cluster, recipe, flags=flags, values=values, lists=lists)
         if show:
             print(shown(command))
             return
         raise typer.Exit(submit(command))
-    launch = Launch(engine, cluster, gpus, nodes, absolute, tuple(overrides or ()))
+    launch = Launch(rollouts, cluster, gpus, nodes, absolute, tuple(overrides or ()))
     if show:
         print(print_verl(loaded, run, launch), end="")
         return

@@ -17,6 +17,7 @@ from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.rl_rows import box_and_size, write_rl_rows
 from egm.errors import DataError
+from egm.extras import need
 from egm.files import write_bytes, write_text
 from egm.images import load_image
 from egm.types import Sample
@@ -59,6 +60,7 @@ def write_dataset(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "parquet":
+        need("writing parquet", "pyarrow")
         codec = codec or get_codec(DEFAULT_CODEC)
         rows = dataset if embed else _for_training(dataset)
         write_rl_rows(rows, path, source=dataset.name, codec=codec, prompt=prompt, embed=embed)

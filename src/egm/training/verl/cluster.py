@@ -82,7 +82,7 @@ def _reach(address: str) -> None:
         ) from error
 
 
-def measure(ray: Any, address: str, *, gpus: int | None, nodes: int | None) -> Cluster:
+def measure_cluster(ray: Any, address: str, *, gpus: int | None, nodes: int | None) -> Cluster:
     """Return what of a cluster a run may use.
 
     Args:

@@ -61,7 +61,7 @@ def check_packages(engine: str) -> None:
             )
     if importlib.util.find_spec(engine) is None:
         other = {"vllm": "sglang", "sglang": "vllm"}[engine]
-        hint = f", or --engine {other}" if importlib.util.find_spec(other) is not None else ""
+        hint = f", or --rollouts {other}" if importlib.util.find_spec(other) is not None else ""
         raise EgmError(f'rollouts need {engine}, which is not installed here: pip install "verl[{engine}]"{hint}')
     _check_trl()
 

@@ -20,7 +20,7 @@ from egm.publish.verl_run import find_exported, last_global_step, world_size
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import load_recipe
 from egm.training.verl.check import check_configuration
-from egm.training.verl.cluster import check_nodes, connected, measure, this_machine
+from egm.training.verl.cluster import check_nodes, connected, measure_cluster, this_machine
 from egm.training.verl.configure import Cluster, Configured, Options, configure
 from egm.training.verl.launch import CONFIGURATION, run_trainer, shown, trainer_command
 from egm.training.verl.packages import check_packages, installed
@@ -113,7 +113,7 @@ def run_verl(
         cluster = (
             this_machine(launch.gpus)
             if ray is None
-            else measure(ray, str(launch.cluster), gpus=launch.gpus, nodes=launch.nodes)
+            else measure_cluster(ray, str(launch.cluster), gpus=launch.gpus, nodes=launch.nodes)
         )
         if resume:
             _check_world(out, begun, cluster)

@@ -63,8 +63,6 @@ def unsaid(recipe: GRPORecipe, engine: str) -> list[str]:
             found[f"model.lora.full {', '.join(lora.full)}"] = "the adapter alone is trained"
         if lora.alpha != round(lora.alpha):
             found[f"model.lora.alpha {lora.alpha:g}"] = f"{round(lora.alpha)}"
-    if recipe.run.log_every > 1:
-        found[f"run.log_every {recipe.run.log_every}"] = "each rollout is logged"
     if recipe.run.compile:
         found["run.compile true"] = "verl compiles what it computes entropies with, and no layers"
     return [f"{key}: {text}" for key, text in found.items()]
