@@ -47,7 +47,7 @@ def connected(address: str) -> Iterator[Any]:
     """Connect to a Ray cluster for as long as is looked at it.
 
     Args:
-        address: `auto`, or its head as HOST:PORT.
+        address: `auto`, its head as HOST:PORT, or `local` for one that ends with the connection.
 
     Yields:
         The package `ray`.
@@ -55,7 +55,7 @@ def connected(address: str) -> Iterator[Any]:
     Raises:
         EgmError: If there is no cluster.
     """
-    if address != "auto":
+    if address not in ("auto", "local"):
         _reach(address)
     ray = module("ray")
     try:

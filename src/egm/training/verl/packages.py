@@ -13,7 +13,7 @@ from egm.errors import EgmError
 
 LEAST: Final = {"verl": "0.9.1", "TransferQueue": "0.1.10"}
 """The first versions that the configuration is written for, by distribution."""
-INSTALL: Final = 'uv pip install "egm-grounding[torch,data]" "verl[vllm]>=0.9.1"'
+INSTALL: Final = 'uv pip install "egm-grounding[torch,data]" "verl[vllm]>=0.9.1" "TransferQueue>=0.1.10"'
 """What installs both side by side; docs/verl.md says more."""
 NODE: Final = ("verl", "TransferQueue", "ray", "torch", "transformers", "egm-grounding")
 """Distributions that have to be of one version on all nodes."""
