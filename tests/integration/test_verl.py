@@ -190,7 +190,7 @@ def run_verl(python: Any, folder: Path, case: Case, *, tagged: bool = False) -> 
 
     reward = Reward(RewardSection.model_validate(SECTION), codec)
     for place in range(len(texts[0])):
-        rows = [number for number in range(len(texts)) if ids[number][place][:-1]]
+        rows = range(len(texts))
         words = {n: tokenizer.decode(ids[n][place][:-1], skip_special_tokens=False) for n in rows}
         measured = evaluated(folder / f"run-{place}", case, words)
         grades = reward.grade(
@@ -315,9 +315,8 @@ def test_both_can_be_installed_side_by_side(tmp_path: Path) -> None:
     wanted = [word.strip('"') for word in line.split()[4:]]
     assert wanted[0].startswith("egm-grounding[")
     (tmp_path / "wanted.in").write_text("\n".join([wanted[0].replace("egm-grounding", f"{ROOT}"), *wanted[1:]]) + "\n")
-    resolved = uv(
-        "pip", "compile", "--quiet", "--python-version", "3.12", "--python-platform", "linux", tmp_path / "wanted.in"
-    )
+    place = ("--no-config", "--python-version", "3.12", "--python-platform", "linux")
+    resolved = uv("pip", "compile", "--quiet", *place, tmp_path / "wanted.in")
     names = {line.split("==")[0].strip() for line in resolved.splitlines() if "==" in line}
     assert {"verl", "vllm", "torch", "transformers", "transferqueue", "ray", "pyarrow", "typer"} <= names
     assert "trl" not in names

@@ -26,7 +26,9 @@ from egm.training.verl.check import check_configuration, compose
 async def scored(manager: Any, tokenizer: Any, row: dict[str, Any], ids: list[int]) -> dict[str, Any]:
     """Give a completion to verl's reward manager, as an agent loop does."""
     responses = torch.tensor([ids])
-    batch = TensorDict({"responses": responses, "attention_mask": torch.ones(1, 4 + len(ids))}, batch_size=1)
+    batch = TensorDict(
+        {"responses": responses, "attention_mask": torch.ones(1, 4 + len(ids), dtype=torch.int64)}, batch_size=1
+    )
     fields = {name: np.array([row[name]], dtype=object) for name in ("data_source", "reward_model", "extra_info")}
     result = await manager.run_single(DataProto(batch=batch, non_tensor_batch=fields))
     return {"score": float(result["reward_score"]), **{k: float(v) for k, v in result["reward_extra_info"].items()}}
@@ -64,11 +66,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             )
             scores.append([await scored(manager, tokenizer, row, ids) for ids in job["completions"][number]])
 
-    manager.loop = None
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    manager.loop = loop
-    loop.run_until_complete(go())
+    manager.loop = asyncio.new_event_loop()
+    manager.loop.run_until_complete(go())
     return {"asked": asked, "scores": scores}
 
 

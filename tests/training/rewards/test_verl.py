@@ -292,3 +292,16 @@ def test_what_stripping_cannot_have_left_is_out_of_form(answer: str) -> None:
     earned = compute_score("egm", answer, tuple(TRUTH), extra, reward=section)
     assert earned["score"] == pytest.approx(0.5 * earned["iou"])
     assert get_codec("internvl").restore_tags(answer) == answer
+
+
+def test_stripped_tags_count_as_the_tokens_that_they_were(tmp_path: Path) -> None:
+    tokenizer = build_processor().tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<ref>", "</ref>", "<box>", "</box>"]})
+    tokenizer.save_pretrained(tmp_path)
+    whole = get_codec("internvl").target("the cup", NEAR, size=SIZE, rationale="There.")
+    ids = tokenizer(whole)["input_ids"]
+    stripped = tokenizer.decode(ids, skip_special_tokens=True)
+    given = {"reward": {"terms": [{"kind": "iou"}], "overlong": {"limit": len(ids) + 11, "buffer": 20}}}
+    extra = {"width": SIZE[0], "height": SIZE[1], "codec": "internvl"}
+    score = compute_score("egm", stripped, tuple(TRUTH), extra, tokenizer=str(tmp_path), **given)["score"]
+    assert score == pytest.approx(HIT - 0.5)
