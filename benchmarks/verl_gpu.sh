@@ -21,7 +21,8 @@ if [ -f "$latest" ]; then
   how=(--resume)
 else
   rm -rf "$out"
-  how=(${PREFLIGHT:---skip-preflight})
+  how=()
+  [ -n "${PREFLIGHT:-}" ] || how=(--skip-preflight)
 fi
 timeout --foreground --signal TERM "${SECONDS_A_CALL:-480}" "${egm[@]}" verl "$repo/recipes/egm-tiny-grpo.yaml" \
   --out "$out" --gpus "${GPUS:-1}" --rollouts "${ENGINE:-vllm}" "${how[@]}" \

@@ -2,7 +2,7 @@
 
 ```console
 $ python -m verl.trainer.main_ppo ... \
-    reward.custom_reward_function.path=$(python -c 'import egm.training.verl as v; print(v.__file__)') \
+    reward.custom_reward_function.path=pkg://egm.training.verl \
     reward.custom_reward_function.name=compute_score \
     '+reward.custom_reward_function.reward_kwargs.reward={terms: [{kind: mix}]}'
 ```
