@@ -13,8 +13,8 @@ from egm.codecs import codec_names
 from .conftest import Egm
 
 COMMANDS = (
-    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "bench latency", "serve", "download", "doctor"),
-    *("data check", "data convert", "data synthetic", "models export", "eval merge"),
+    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "verl", "bench latency", "serve", "download"),
+    *("doctor", "data check", "data convert", "data synthetic", "models export", "eval merge"),
 )
 
 
@@ -68,7 +68,7 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
         ("--max-tokens", "bench eval ground"),
         ("--votes", "eval ground"),
         ("--thinking-budget", "eval ground"),
-        ("--prompt", "eval ground"),
+        ("--prompt", "convert eval ground"),
     ],
 )
 def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:

@@ -102,7 +102,7 @@ def test_rl_rows_are_not_written_about_other_pictures(tmp_path: Path, size: tupl
     exif[ExifTags.Base.Orientation] = orientation
     Image.new("RGB", size).save(tmp_path / "a.jpg", exif=exif)
     dataset = Dataset("set", [replace(SAMPLES[0], image=tmp_path / "a.jpg")])
-    says = "the row says 60 x 50, the picture is" if orientation == 1 else "are turned by EXIF, such as .*a.jpg"
+    says = "the row says 60 x 50, the picture is" if orientation == 1 else "a.jpg' is turned by EXIF"
     with pytest.raises((DataError, ImageError), match=says):
         write_dataset(dataset, tmp_path / "set.parquet", "parquet")
     assert read_picture_header(tmp_path / "a.jpg") == (load_image(tmp_path / "a.jpg").size, orientation != 1)

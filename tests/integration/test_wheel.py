@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,25 +14,12 @@ from egm.datasets.synthetic import SynthRef
 from egm.extras import EXTRAS
 
 from ..cli.test_missing_extras import COMMANDS, files
+from .environments import ROOT, uv
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 MOST_PACKAGES = 42
 MOST_BYTES = 200e6
-OFFLINE = ("Failed to fetch", "error sending request", "dns error", "Could not connect", "network was disabled")
-
-
-def uv(*arguments: object) -> str:
-    """Run uv; skip where there is none, or where what it needs is neither in its cache nor to be had."""
-    command = ["uv"] if shutil.which("uv") else [sys.executable, "-m", "uv"]
-    ended = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT)
-    if "No module named uv" in ended.stderr:
-        pytest.skip("needs uv: pip install uv")
-    if ended.returncode and any(sign in ended.stderr for sign in OFFLINE):
-        pytest.skip(f"needs a package index: {ended.stderr.strip().splitlines()[-1]}")
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
 
 
 @pytest.fixture(scope="module")

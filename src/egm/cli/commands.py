@@ -26,6 +26,7 @@ from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
 from egm.cli.serve import serve_command
 from egm.cli.sft import sft
+from egm.cli.verl import verl
 from egm.errors import EgmError
 from egm.extras import explained
 
@@ -61,6 +62,7 @@ app.add_typer(data, name="data")
 app.add_typer(rationales, name="rationales")
 app.command("sft")(sft)
 app.command("grpo")(grpo)
+app.command("verl")(verl)
 evaluation.command("merge")(merge_command)
 app.add_typer(evaluation, name="eval")
 app.command("download")(download_command)

@@ -169,16 +169,18 @@ def convert(
     ] = None,
     codec: options.Codec = None,
     from_codec: options.FromCodec = None,
+    prompt: options.Prompt = None,
+    embed: Annotated[bool, typer.Option("--embed", help="Put the pictures into the parquet file.")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a dataset as rows of JSON, as parquet for reinforcement learning, as COCO JSON, or for other trainers.
 
-    Parquet holds the question of --codec, and the conversations of other trainers its question and its answer.
-    Pictures are not copied: names stay relative to --images, or as they were; in parquet they are absolute, and the
-    pictures have to be there. Those inside a file, as lmms-lab's, are saved to --pictures, and named relative to it.
-    Mirrored copies exchange left and right in the phrase; samples whose side no word tells, as at "2 o'clock", are
-    left out.
+    Parquet holds the question of --codec in the style of --prompt, and the conversations of other trainers its question
+    and its answer. Pictures are not copied: names stay relative to --images, or as they were; in parquet they are
+    absolute, and the pictures have to be there, or are inside with --embed. Those inside a file, as lmms-lab's, are
+    saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
+    side no word tells, as at "2 o'clock", are left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
     from egm.datasets.convert import ENDINGS, save_pictures
@@ -193,10 +195,14 @@ def convert(
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
-    if codec is not None and kind in ("jsonl", "coco"):
-        raise DataError(f"--codec is for formats that hold questions, and not for {kind}: leave it out")
+    for name, given in (("--codec", codec), ("--prompt", prompt)):
+        if given and kind in ("jsonl", "coco"):
+            raise DataError(f"{name} is for formats that hold questions, and not for {kind}: leave it out")
+    if embed and kind != "parquet":
+        raise DataError(f"--embed is for parquet, which holds pictures, and not for {kind}: leave it out")
     asked = None if codec is None else get_codec(codec)
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial, codec=from_codec)
     opened = Flipped(opened) if flip else opened
-    write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind, codec=asked)
+    opened = opened if pictures is None else save_pictures(opened, pictures)
+    write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
     print(spaced(out))

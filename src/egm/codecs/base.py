@@ -126,6 +126,17 @@ class Codec(ABC):
         """
         return targets.close_reasoning(text, self.opening(phrase), thinking_prefilled=self.thinking_prefilled)
 
+    def restore_tags(self, text: str) -> str:
+        """Write back the tags of an answer from which a decoder has stripped them as special tokens.
+
+        Args:
+            text: Everything generated, as it was decoded.
+
+        Returns:
+            The text as the model wrote it, where no doubt is left; otherwise, and for families without tags, as it is.
+        """
+        return text
+
     def ends_before_tail(
         self,
         text: str,

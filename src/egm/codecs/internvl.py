@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.codecs.base import Codec
 from egm.codecs.prompts import neutralise
 from egm.codecs.registry import register_codec
+
+_TAG = re.compile(r"</?(?:ref|box)>")
+_STRIPPED = re.compile(r"([^\[\]<>\n]*+)(\[\[[^\[\]<>]*+\]\])\s*+")
+"""What is left of an answer without its tags: the phrase, and the box right behind it."""
 
 
 @register_codec
@@ -32,3 +37,18 @@ class InternVL(Codec):
     def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
         """Write a whole answer; see `Codec.answer`."""
         return f"{self.opening(phrase)}{', '.join(map(str, numbers))}]]</box>"
+
+    def restore_tags(self, text: str) -> str:
+        """Write back what stripping took from an answer that holds one box and nothing else; see `Codec.restore_tags`.
+
+        Example:
+            >>> InternVL().restore_tags("the man[[100, 200, 300, 400]]")
+            '<ref>the man</ref><box>[[100, 200, 300, 400]]</box>'
+        """
+        if _TAG.search(text):
+            return text
+        before, end, answer = text.rpartition("</think>")
+        start = len(answer) - len(answer.lstrip())
+        if (found := _STRIPPED.fullmatch(answer, start)) is None:
+            return text
+        return f"{before}{end}{answer[:start]}<ref>{found[1].strip()}</ref><box>{found[2]}</box>"

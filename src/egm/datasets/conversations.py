@@ -14,7 +14,9 @@ IMAGE: Final = "<image>"
 """What stands for the picture in a question."""
 
 
-def conversation_row(tool: str, sample: Sample, name: str, codec: Codec) -> dict[str, Any]:
+def conversation_row(
+    tool: str, sample: Sample, name: str, codec: Codec, *, prompt: str | None = None
+) -> dict[str, Any]:
     """Write a sample as a row of a tool's file.
 
     The answer is what the codec writes and nothing else (`Codec.turn`). `id`, `sent`, `bbox`, `width`, `height`,
@@ -25,17 +27,18 @@ def conversation_row(tool: str, sample: Sample, name: str, codec: Codec) -> dict
         sample: The sample; its box and its size are known.
         name: Its picture.
         codec: The family that is trained.
+        prompt: Prompt style of the codec; None takes its own.
     """
     assert sample.box is not None
     assert sample.size is not None
-    question = question_text(sample, codec)
+    question = question_text(sample, codec, prompt)
     answer = codec.turn(sample.phrase, sample.box, size=sample.size, rationale=sample.rationale)
     return {"id": sample.id, **TOOLS[tool](question, answer, name), **_facts(sample, sample.box, sample.size, codec)}
 
 
-def question_text(sample: Sample, codec: Codec) -> str:
+def question_text(sample: Sample, codec: Codec, prompt: str | None = None) -> str:
     """Write the question of a codec as one text, with `<image>` for the picture, and nothing added."""
-    parts = codec.messages(sample.phrase, amodal=sample.amodal)[0]["content"]
+    parts = codec.messages(sample.phrase, amodal=sample.amodal, prompt=prompt)[0]["content"]
     return "".join(IMAGE if part["type"] == "image" else part["text"] for part in parts)
 
 

@@ -13,16 +13,15 @@ from typing import Any
 
 from PIL.Image import Image
 
-from egm.boxes import Box
 from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.datasets.check import is_file
-from egm.datasets.conversations import TOOLS, conversation_row, question_text
+from egm.datasets.conversations import TOOLS, conversation_row
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
-from egm.errors import DataError, ImageError
-from egm.extras import need
+from egm.datasets.rl_rows import box_and_size, write_rl_rows
+from egm.errors import DataError
 from egm.files import write_bytes, write_text
-from egm.images import ImageSource, check_picture_size, load_image, read_picture_header
+from egm.images import ImageSource, load_image
 from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json", **dict.fromkeys(TOOLS, ".jsonl")}
@@ -31,7 +30,15 @@ _WRITERS, _MOST_WAITING = 2, 16  # threads that save pictures, and pictures that
 _COMPRESSION = 3  # of 9: half the time of the usual 6, and files a tenth larger
 
 
-def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec | None = None) -> None:
+def write_dataset(
+    dataset: Dataset,
+    path: str | Path,
+    kind: str,
+    *,
+    codec: Codec | None = None,
+    prompt: str | None = None,
+    embed: bool = False,
+) -> None:
     """Write a dataset to one file, in full or not at all; pictures stay where they are.
 
     Args:
@@ -42,6 +49,8 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
             the conversations of `qwen-vl-finetune`, `llama-factory` or `ms-swift`.
         codec: Whose question parquet and conversations hold, and whose answer these; that of `DEFAULT_CODEC` if not
             given.
+        prompt: The prompt style of that question; the codec's own if not given.
+        embed: Put the pictures into the parquet file.
 
     Raises:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
@@ -51,18 +60,19 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
     if kind not in ENDINGS:
         raise DataError(f"there is no format {kind!r} to write: choose one of {', '.join(ENDINGS)}")
     samples = dataset.annotations()
-    if not dataset.names_files:
+    if not (dataset.names_files or embed):
         raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")
-    names = [image_name(sample, dataset.root) for sample in samples]
+    names = [] if embed else [image_name(sample, dataset.root) for sample in samples]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     family = codec or get_codec(DEFAULT_CODEC)
     if kind == "parquet":
-        write_bytes(path, _parquet(dataset, family))
+        rows = dataset if embed else _for_training(dataset)
+        write_rl_rows(rows, path, source=dataset.name, codec=family, prompt=prompt, embed=embed)
     elif kind in TOOLS:
         for sample in samples:
-            _whole(sample)
-        turns = (conversation_row(kind, s, name, family) for s, name in zip(samples, names, strict=True))
+            box_and_size(sample)
+        turns = (conversation_row(kind, s, name, family, prompt=prompt) for s, name in zip(samples, names, strict=True))
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in turns))
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
@@ -180,65 +190,26 @@ def row_of(sample: Sample, name: str, *, always_amodal: bool = False) -> dict[st
     return row | {key: value for key, value in sample.meta.items() if key not in row}
 
 
-def _parquet(dataset: Dataset, codec: Codec) -> bytes:
-    need("writing parquet", "pyarrow")
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+def _for_training(dataset: Dataset) -> list[Sample]:
+    """The samples with the pictures' absolute names, each of which has to be there.
 
-    samples = dataset.annotations()
-    pictures = [Path(str(sample.image)).absolute() for sample in samples]
-    if missing := [path for path in dict.fromkeys(pictures) if not is_file(path)]:
+    Raises:
+        DataError: If one is not.
+    """
+    samples = [replace(sample, image=Path(str(sample.image)).absolute()) for sample in dataset.annotations()]
+    if missing := [path for path in dict.fromkeys(sample.image for sample in samples) if not is_file(path)]:
         raise DataError(
             f"{len(missing):,} pictures of {dataset.name} are not there, such as {str(missing[0])!r}: training opens "
             "them by the names in the file, so give the folder that they lie in with --images"
         )
-    headers = {picture: read_picture_header(picture) for picture in dict.fromkeys(pictures)}
-    if turned := [path for path, (_, is_turned) in headers.items() if is_turned]:
-        raise DataError(
-            f"{len(turned):,} pictures of {dataset.name} are turned by EXIF, such as {str(turned[0])!r}: verl shows "
-            "them as they are stored, where the boxes do not lie, so save them upright"
-        )
-    rows = []
-    for index, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
-        box, (width, height) = _whole(sample)
-        try:
-            check_picture_size(sample.size, headers[picture][0])
-        except ImageError as error:
-            raise ImageError(f"{sample.id}: {error}") from None
-        rows.append(
-            {
-                # Never "grounding", by which the official files say that their ground_truth is on the 0-1000 scale.
-                "data_source": f"egm/{dataset.name}",
-                "prompt": [{"role": "user", "content": question_text(sample, codec)}],
-                "images": [{"image": str(picture)}],
-                "ability": "grounding",
-                "reward_model": {"style": "rule", "ground_truth": list(box)},
-                "extra_info": {
-                    "split": str(sample.meta.get("split", "train")),
-                    "index": index,
-                    "id": sample.id,
-                    "sent": sample.phrase,
-                    "amodal": sample.amodal,
-                    "rationale": sample.rationale,
-                    "bbox": list(box),
-                    "width": width,
-                    "height": height,
-                    # How answers are to be read: a reward that is not told takes them for another family's.
-                    "codec": codec.name,
-                    "seen_size": list(codec.scale((width, height), None).span) if codec.speaks_pixels else None,
-                },
-            }
-        )
-    stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), stream)
-    return stream.getvalue()
+    return samples
 
 
 def _coco(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
     images: dict[str, dict[str, Any]] = {}
     annotations = []
     for number, (sample, name) in enumerate(zip(samples, names, strict=True), 1):
-        box, (width, height) = _whole(sample)
+        box, (width, height) = box_and_size(sample)
         image = images.setdefault(name, {"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         if (image["width"], image["height"]) != (width, height):
             raise DataError(f"{sample.id} says that {name} is {width} x {height}, an earlier row says otherwise")
@@ -257,12 +228,6 @@ def _coco(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
         )
     categories = [{"id": 1, "name": "referent"}]
     return {"images": list(images.values()), "annotations": annotations, "categories": categories}
-
-
-def _whole(sample: Sample) -> tuple[Box, tuple[int, int]]:
-    if sample.box is None or sample.size is None:
-        raise DataError(f"{sample.id} has no {'box' if sample.box is None else 'size'}, which this format needs")
-    return sample.box, sample.size
 
 
 def _number(value: float) -> float:

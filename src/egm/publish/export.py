@@ -16,6 +16,7 @@ from egm.publish.merge import ADAPTER, load_merged
 from egm.publish.model_card import model_card
 from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 from egm.publish.scores import check_scores, read_scores
+from egm.publish.verl_run import find_exported
 from egm.types import Message
 
 
@@ -32,7 +33,8 @@ def export_model(
     """Write a model with all its pieces and a model card.
 
     Args:
-        source: A run folder of `egm sft`, a model folder, an adapter, which is folded in, or "egm-tiny".
+        source: A run folder of `egm sft`, `egm grpo` or `egm verl`, a checkpoint of verl's, a model folder, an adapter,
+            which is folded in, or "egm-tiny".
         out: Folder to write: new or empty.
         scores: Journals of `egm eval`, or its folders, for the card: of this model, from before or after its export.
         base: The model that an adapter was trained on; by default the one that it names.
@@ -82,6 +84,9 @@ def _places(source: Path) -> tuple[Path, Path | None]:
         return embedded_path(), None
     if not source.is_dir():
         raise ModelError(f"there is no folder {str(source)!r}: give a run, a model, an adapter or {EMBEDDED}")
+    if (merged := find_exported(source)) is not None:
+        run = next((folder for folder in merged.resolve().parents if (folder / "recipe.yaml").is_file()), None)
+        return merged, run
     if (source / "recipe.yaml").is_file():
         for name in ("model", "adapter"):
             if (source / name).is_dir():

@@ -26,10 +26,10 @@ from egm.models.decode.decoder import BatchDecoder
 from egm.models.fast.enable import enable_fast_path
 from egm.publish.merge import load_merged
 from egm.training.grpo import run as grpo
+from egm.training.grpo.decoder import make_decoder
 from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.rollouts import read_rollouts
 from egm.training.grpo.run import make_trainer, rows_per_pass, run_grpo, trl_arguments
-from egm.training.grpo.trainer import make_decoder
 from egm.training.grpo.vllm import checked_generate
 from egm.training.recipe import ModelSection, dump_recipe
 from egm.training.sft.recipe import SFTRecipe

@@ -18,8 +18,6 @@ from PIL import Image
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.draw import BOX_COLOUR, TRUTH_COLOUR
-from egm.models import build_processor
-from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.rollouts import RolloutWriter, read_rollouts, write_page
 from egm.training.rewards.reward import IoU, Reward, RewardSection
 from egm.types import Sample
@@ -34,9 +32,8 @@ def folder(tmp_path: Path) -> Path:
     """Two rollouts of one group, a hit and a miss."""
     sample = Sample("the-sample", Image.new("RGB", SIZE, "white"), "it", TRUTH, SIZE)
     texts = [CODEC.target("it", box, size=SIZE, rationale="There.") for box in (NEAR, FAR)]
-    prompts = PromptCollator(build_processor(), CODEC, None)([sample])
     grades = Reward(RewardSection(terms=[IoU()]), CODEC).grade(texts, truths=[TRUTH] * 2, sizes=[SIZE] * 2)
-    RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(3, prompts, texts, grades, [0.7, -0.7])
+    RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(3, [sample], [SIZE], texts, grades, [0.7, -0.7])
     return tmp_path / "rollouts"
 
 
@@ -129,8 +126,7 @@ def test_a_damaged_picture_leaves_the_texts(folder: Path, tmp_path: Path) -> Non
 def test_the_small_picture_of_a_long_one_can_be_read_again(tmp_path: Path) -> None:
     size = (1600, 20)
     sample = Sample("long", Image.new("RGB", size, "white"), "it", Box(100, 2, 300, 18), size)
-    prompts = PromptCollator(build_processor(), CODEC, None)([sample])
     texts = ["</think> what?"]
     grades = Reward(RewardSection(), CODEC).grade(texts, truths=[Box(100, 2, 300, 18)], sizes=[size])
-    RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(1, prompts, texts, grades, [0.0])
+    RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(1, [sample], [size], texts, grades, [0.0])
     assert "<img" in write_page(tmp_path / "rollouts", tmp_path / "page.html").read_text()

@@ -258,3 +258,50 @@ def test_a_completion_that_is_no_text_is_named(completion: Any) -> None:
 def test_a_truth_that_is_no_box_is_named(truth: Any) -> None:
     with pytest.raises(DataError, match=r"^ground_truth .* is not x1, y1, x2, y2 in pixels"):
         compute_score("egm", text(NEAR), truth, {"width": 9, "height": 9})
+
+
+@pytest.mark.parametrize("rationale", [None, "It stands at the left, by the [1] sign."])
+@pytest.mark.parametrize("phrase", ["the cup", "a cup, left", ""])
+def test_tags_that_verls_decoding_strips_are_form(phrase: str, rationale: str | None) -> None:
+    codec, section = get_codec("internvl"), {"terms": [{"kind": "iou"}], "format_gate": {"factor": 0.5}}
+    whole = codec.target(phrase, NEAR, size=SIZE, rationale=rationale)
+    stripped = re.sub("</?(ref|box)>", "", whole)
+    extra = {"width": SIZE[0], "height": SIZE[1], "codec": "internvl", "sent": phrase}
+
+    def earned(words: str) -> dict[str, float]:
+        return compute_score("egm", words, tuple(TRUTH), extra, reward=section)
+
+    assert "<box>" not in stripped
+    assert earned(stripped) == earned(whole)
+    assert earned(whole)["score"] == pytest.approx(HIT)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[100, 100, 550, 600]",  # one list is not what tags leave
+        "the cup [[100, 100, 550, 600], [1, 2, 3, 4]]",
+        "the cup[[100, 100, 550, 600]] and the plate",
+        '[{"bbox_2d": [100, 100, 550, 600]}]',
+        "<ref>the cup</ref>[[100, 100, 550, 600]]",
+    ],
+)
+def test_what_stripping_cannot_have_left_is_out_of_form(answer: str) -> None:
+    section = {"terms": [{"kind": "iou"}], "format_gate": {"factor": 0.5}}
+    extra = {"width": SIZE[0], "height": SIZE[1], "codec": "internvl"}
+    earned = compute_score("egm", answer, tuple(TRUTH), extra, reward=section)
+    assert earned["score"] == pytest.approx(0.5 * earned["iou"])
+    assert get_codec("internvl").restore_tags(answer) == answer
+
+
+def test_stripped_tags_count_as_the_tokens_that_they_were(tmp_path: Path) -> None:
+    tokenizer = build_processor().tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<ref>", "</ref>", "<box>", "</box>"]})
+    tokenizer.save_pretrained(tmp_path)
+    whole = get_codec("internvl").target("the cup", NEAR, size=SIZE, rationale="There.")
+    ids = tokenizer(whole)["input_ids"]
+    stripped = tokenizer.decode(ids, skip_special_tokens=True)
+    given = {"reward": {"terms": [{"kind": "iou"}], "overlong": {"limit": len(ids) + 11, "buffer": 20}}}
+    extra = {"width": SIZE[0], "height": SIZE[1], "codec": "internvl"}
+    score = compute_score("egm", stripped, tuple(TRUTH), extra, tokenizer=str(tmp_path), **given)["score"]
+    assert score == pytest.approx(HIT - 0.5)

@@ -13,7 +13,6 @@ from egm.errors import ImageError
 from egm.files import write_bytes, write_text
 from egm.images import MIN_SIDE, load_image
 from egm.pages.page import overlay_url, render
-from egm.training.grpo.prompts import Prompts
 from egm.training.rewards.reward import Grades
 from egm.types import HIT_IOU, Sample
 
@@ -34,22 +33,37 @@ class RolloutWriter:
         self._folder, self._keep, self._process = folder, keep, process
 
     def write(
-        self, step: int, prompts: Prompts, texts: Sequence[str], grades: Grades, advantages: Sequence[float]
+        self,
+        step: int,
+        samples: Sequence[Sample],
+        sizes: Sequence[tuple[int, int]],
+        texts: Sequence[str],
+        grades: Grades,
+        advantages: Sequence[float],
     ) -> None:
-        """Write the first groups of a generation; a step that is done again is written over."""
+        """Write the first groups of a generation; a step that is done again is written over.
+
+        Args:
+            step: Its number.
+            samples: What was asked, one a group.
+            sizes: Width and height of their pictures in pixels.
+            texts: The rollouts, one group after the other.
+            grades: What they are worth.
+            advantages: What they were better by than their group.
+        """
         if not self._keep:
             return
         (self._folder / "pictures").mkdir(parents=True, exist_ok=True)
-        group = len(texts) // len(prompts.samples)
+        group = len(texts) // len(samples)
         lines = []
-        for number, sample in enumerate(prompts.samples[: self._keep]):
+        for number, sample in enumerate(samples[: self._keep]):
             asked = {
                 "step": step,
                 "group": f"{step}.{self._process}.{number}",
                 "id": sample.id,
                 "image": _image_of(sample),
                 "picture": self._picture(sample),
-                "size": prompts.sizes[prompts.pictures[number]],
+                "size": sizes[number],
                 "phrase": sample.phrase,
                 "truth": list(sample.box or ()),
             }

@@ -150,10 +150,11 @@ def make_trainer(
 
     from egm.backends.tokens import stop_tokens
     from egm.models.fast.enable import enable_fast_path
+    from egm.training.grpo.decoder import make_decoder
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
     from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher
     from egm.training.grpo.rollouts import RolloutWriter
-    from egm.training.grpo.trainer import GroundingGRPOTrainer, make_decoder
+    from egm.training.grpo.trainer import GroundingGRPOTrainer
     from egm.training.shared.callbacks import LogFile, PeriodicEvaluation
     from egm.training.shared.model import make_codec, open_model
     from egm.training.shared.run_folder import check_free
@@ -163,7 +164,7 @@ def make_trainer(
     if check:
         check_free(out)
     args, rollout = trl_arguments(recipe, out), recipe.rollout
-    table, held_out = _open_table(recipe), _held_out(recipe.eval)
+    table, held_out = open_table(recipe), held_out_samples(recipe.eval)
     model, processor = open_model(recipe.model, seed=recipe.run.seed)
     codec = make_codec(model.config, processor)
     check_digits(processor.tokenizer, recipe.model.name)
@@ -220,7 +221,7 @@ def _check_settings(recipe: GRPORecipe) -> None:
         )
 
 
-def _open_table(recipe: GRPORecipe) -> SampleTable:
+def open_table(recipe: GRPORecipe) -> SampleTable:
     """Open the samples in the order in which they are asked about."""
     import torch
 
@@ -253,7 +254,12 @@ def _refuse_sharded(recipe: GRPORecipe) -> None:
         )
 
 
-def _held_out(section: GreedySection | None) -> list[Sample]:
+def held_out_samples(section: GreedySection | None) -> list[Sample]:
+    """Open what is measured while training; nothing without a section.
+
+    Raises:
+        DataError: If a sample has no box.
+    """
     if section is None:
         return []
     samples = list(open_dataset(section.data, images=section.images, first=section.samples))

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from trl import GRPOTrainer
 
 from egm.images import load_image
-from egm.models.decode.decoder import BatchDecoder
 from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
+from egm.training.grpo.decoder import make_decoder
 from egm.training.grpo.grading import FailureNotes, grade
 from egm.training.grpo.packing import PromptPositions, completion_values, pack
 from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher, Prompts
@@ -135,7 +135,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.failure_notes.look(
             step, [sample.id for sample in prompts.samples for _ in range(group)], self._texts, self._grades
         )
-        self._rollouts.write(step, prompts, self._texts, self._grades, output["advantages"].tolist())
+        sizes = [prompts.sizes[picture] for picture in prompts.pictures]
+        self._rollouts.write(step, prompts.samples, sizes, self._texts, self._grades, output["advantages"].tolist())
         return output
 
     def _choose(self, prompts: Prompts, count: int) -> Prompts:
@@ -358,16 +359,3 @@ def check_version() -> None:
             f"egm grpo was tested with TRL {', '.join(TESTED)}, not {version('trl')}: look at its first losses",
             stacklevel=3,
         )
-
-
-def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPORecipe, *, bf16: bool) -> BatchDecoder:
-    """Make what decodes in this process."""
-    return BatchDecoder(
-        model,
-        dtype=torch.bfloat16 if bf16 else next(model.parameters()).dtype,
-        stops=stops,
-        pad=processor.tokenizer.pad_token_id,
-        banned=[model.config.image_token_id, model.config.video_token_id],
-        max_rows=recipe.rollout.rows,
-        graphs=recipe.rollout.cuda_graphs,
-    )

@@ -2,7 +2,7 @@
 
 ```console
 $ python -m verl.trainer.main_ppo ... \
-    reward.custom_reward_function.path=$(python -c 'import egm.training.verl as v; print(v.__file__)') \
+    reward.custom_reward_function.path=pkg://egm.training.verl \
     reward.custom_reward_function.name=compute_score \
     '+reward.custom_reward_function.reward_kwargs.reward={terms: [{kind: mix}]}'
 ```
@@ -78,6 +78,7 @@ def compute_score(
         raise DataError(f"the true box {corners} lies outside an image of {size[0]} x {size[1]}: is it in pixels?")
     if not isinstance(solution_str, str):
         raise DataError(f"solution_str {short(solution_str)} is not the text of a completion")
+    text = function.codec.restore_tags(solution_str)  # verl decodes without special tokens, which tags are
     phrase = extra.get("sent")
     if not isinstance(phrase, str | None):
         raise DataError(f"extra_info.sent {short(phrase)} is not the words that were asked")
@@ -85,9 +86,9 @@ def compute_score(
     if function.section.overlong is not None:
         if tokenizer is None:
             raise DataError("reward.overlong counts tokens: name a tokenizer in reward_kwargs")
-        tokens = [_count(tokenizer, solution_str)]
+        tokens = [_count(tokenizer, text)]
     grades = function.grade(
-        [solution_str],
+        [text],
         truths=[truth],
         sizes=[size],
         amodal=[amodal],

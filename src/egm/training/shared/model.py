@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from egm.backends.checkpoint import Checkpoint
 from egm.codecs import Codec
 from egm.errors import ModelError
 from egm.grounder import codec_for
@@ -35,15 +36,24 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
     from egm.backends.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(section.name)
-    if checkpoint.model_type not in FAMILY:  # by its configuration, before anything of it is loaded
-        raise ModelError(
-            f"{section.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL models "
-            "only: set model.name to one"
-        )
+    check_trained_family(checkpoint)  # by its configuration, before anything of it is loaded
     from egm.backends.transformers import TransformersBackend
 
     backend = TransformersBackend.load(checkpoint, device="cpu", dtype=section.dtype, fast=False)
     return backend.module, backend.processor
+
+
+def check_trained_family(checkpoint: Checkpoint) -> None:
+    """Refuse a model of a family that is not trained.
+
+    Raises:
+        ModelError: If it is of one.
+    """
+    if checkpoint.model_type not in FAMILY:
+        raise ModelError(
+            f"{checkpoint.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL "
+            "models only: set model.name to one"
+        )
 
 
 def make_codec(config: Any, processor: Any) -> Codec:

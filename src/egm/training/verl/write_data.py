@@ -1,0 +1,67 @@
+"""The questions of a run as parquet: those that `egm grpo` would ask, in the order in which it would ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from egm.datasets.rl_rows import write_rl_rows
+from egm.errors import DataError
+from egm.images import load_image
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.grpo.run import held_out_samples, open_table
+from egm.training.verl.policy import AskedModel
+from egm.training.verl.unsaid import rollouts_of
+from egm.types import Sample
+
+TRAIN, HELD_OUT = "train.parquet", "val.parquet"
+"""Names of the files."""
+
+
+def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, absolute: bool = False) -> int:
+    """Write what a run asks, and what is measured while it trains.
+
+    Args:
+        recipe: What is asked.
+        asked: The model that is.
+        folder: Where to; made if need be.
+        absolute: Write the names of pictures that are files, which every node then has to see, and not the pictures.
+
+    Returns:
+        How many questions the run asks before they repeat.
+
+    Raises:
+        DataError: If there are too few, a prompt is too long, or a picture that should be named is no file.
+        ImageError: If a picture cannot be read, or is of another size than its row says.
+    """
+    table, held_out = open_table(recipe), held_out_samples(recipe.eval)
+    needed = rollouts_of(recipe) * recipe.optim.prompts * recipe.rollout.candidates
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(samples: Iterable[Sample], name: str, source: str) -> int:
+        return write_rl_rows(
+            _checked(samples, asked),
+            folder / name,
+            source=source,
+            codec=asked.codec,
+            prompt=recipe.data.prompt,
+            embed=not absolute,
+            pixels=asked.policy.pixels,
+        )
+
+    count = min(len(table), needed)
+    if absolute and not isinstance(table[0].image, str | Path):
+        raise DataError(
+            f"the pictures of {recipe.data.train} are no files, so they have no names: leave --absolute out"
+        )
+    write((table[number] for number in range(count)), TRAIN, recipe.data.train)
+    if recipe.eval is not None:
+        write(held_out, HELD_OUT, recipe.eval.data)
+    return count
+
+
+def _checked(samples: Iterable[Sample], asked: AskedModel) -> Iterator[Sample]:
+    """Yield samples whose prompts are short enough."""
+    for sample in samples:
+        asked.check_length(sample, sample.size or load_image(sample.image).size)
+        yield sample

@@ -1,0 +1,51 @@
+"""`egm verl` on the command line, where verl is not installed: what is said, and what is printed all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import Egm
+
+ROOT = Path(__file__).parents[2]
+TINY, FINE_TUNING = ROOT / "recipes" / "egm-tiny-grpo.yaml", ROOT / "recipes" / "egm-tiny.yaml"
+
+
+def test_print_shows_configuration_and_command(egm: Egm, tmp_path: Path) -> None:
+    outcome = egm("verl", TINY, "--print", "--gpus", "2", "--out", tmp_path / "run", "--set", "optim.steps=10")
+    assert outcome.code == 0
+    content = yaml.safe_load(outcome.out)
+    assert content["trainer"]["total_training_steps"] == 10
+    assert (content["trainer"]["n_gpus_per_node"], content["trainer"]["nnodes"]) == (2, 1)
+    last = outcome.out.splitlines()[-1]
+    assert last.startswith("# ")
+    assert last.endswith(f"-m verl.trainer.main_ppo --config-path {tmp_path / 'run'} --config-name verl")
+    assert "note: in verl, model.freeze vision_tower, projector, embeddings: nothing is frozen" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([FINE_TUNING], "is one of egm sft, not of egm grpo: run egm sft"),
+        ([TINY], "egm verl needs verl >= 0.9.1, which is not installed here: uv pip install"),
+        ([TINY, "--print", "--cluster", "auto"], "--print does not ask the cluster at auto: say --gpus and --nodes"),
+        ([TINY, "--print", "--gpus", "7"], "do not divide among 7 GPUs"),
+        ([TINY, "--set", "optim.stepss=3"], "unknown key 'optim.stepss'; did you mean 'steps'?"),
+        (["nothing.yaml"], "no recipe at nothing.yaml"),
+    ],
+)
+def test_bad_input_is_one_line(egm: Egm, tmp_path: Path, arguments: list[object], says: str) -> None:
+    outcome = egm("verl", *arguments, "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert says in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_job_server_gets_the_command(egm: Egm, tmp_path: Path) -> None:
+    outcome = egm("verl", TINY, "--cluster", "http://head:8265", "--print", "--out", tmp_path, "--resume")
+    assert outcome.code == 0
+    assert "job submit --address http://head:8265 -- " in outcome.out
+    assert outcome.out.endswith(f"-m egm.cli verl {TINY} --resume --out {tmp_path} --rollouts vllm --cluster auto\n")
