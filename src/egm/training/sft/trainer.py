@@ -100,8 +100,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         images = self.processing_class.image_processor
         inputs["pixel_values"] = expand_pixels(
             inputs.pop("pixels"),
-            mean=images.image_mean[0],
-            std=images.image_std[0],
+            mean=images.image_mean,
+            std=images.image_std,
             temporal=images.temporal_patch_size,
         )
         return inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Any
 from egm.codecs import Codec
 from egm.errors import ModelError
 from egm.grounder import codec_for
+from egm.models.families import FAMILIES, GUIDE, family_of
 from egm.training.recipe import ModelSection
 from egm.training.shared.driver import written_whole
 
-FAMILY = ("qwen3_vl", "qwen3_vl_moe")
-"""The architectures that are trained, as `config.json` calls them."""
 
-
-def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
+def open_model(section: ModelSection, *, seed: int, uses: Sequence[str] = ()) -> tuple[Any, Any]:
     """Build a model from scratch, or load it, with its processor.
 
+    Args:
+        section: The recipe's `model:`.
+        seed: Seed of the weights.
+        uses: What it is to be trained with, of what a family may refuse (`Family.refusals`).
+
     Raises:
-        ModelError: If there is no such model, it is of another family than Qwen3-VL, or it does not load.
+        ModelError: If there is no such model, its family is not trained, or not in that way, or it does not load.
     """
     from egm.models import build_model, build_processor, get_preset
 
@@ -35,15 +39,30 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
     from egm.backends.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(section.name)
-    if checkpoint.model_type not in FAMILY:  # by its configuration, before anything of it is loaded
-        raise ModelError(
-            f"{section.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL models "
-            "only: set model.name to one"
-        )
+    _check_trained(checkpoint.model_type, section.name, uses)  # before anything of it is loaded
     from egm.backends.transformers import TransformersBackend
 
     backend = TransformersBackend.load(checkpoint, device="cpu", dtype=section.dtype, fast=False)
     return backend.module, backend.processor
+
+
+def _check_trained(model_type: str, name: str, uses: Sequence[str]) -> None:
+    family = family_of(model_type)
+    if family is None:
+        known = ", ".join(known.name for known in FAMILIES)
+        raise ModelError(
+            f"{name!r} is a model of the family {model_type!r}, and training knows {known} only: set model.name to one "
+            f"of those, or add the family ({GUIDE})"
+        )
+    for use in uses:
+        if (reason := family.refusals.get(use)) is not None:
+            raise ModelError(f"{name!r} is a {model_type!r} model, which {use} does not take: {reason}")
+
+
+def has_fast_path(config: Any) -> bool:
+    """Tell whether EGM's fast path is for models of this configuration."""
+    family = family_of(config.model_type)
+    return family is not None and family.fast_path
 
 
 def make_codec(config: Any, processor: Any) -> Codec:
