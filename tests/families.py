@@ -15,7 +15,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="families-")
 
 _TEXT: dict[str, Any] = {
     **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
-    **{"num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": True},
+    **{"num_key_value_heads": 2, "max_position_embeddings": 4096},
     **{"bos_token_id": token_id("<|endoftext|>"), "eos_token_id": token_id("<|im_end|>")},
 }
 _TOWER: dict[str, Any] = {
@@ -26,7 +26,7 @@ _ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_
 _EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
 
-def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE) -> Any:
+def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool = False) -> Any:
     """Make the configuration of a tiny model of an architecture."""
     from transformers import AutoConfig
 
@@ -49,20 +49,19 @@ def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE) -> Any:
         text |= {"shared_expert_intermediate_size": 16} if model_type == "qwen3_5_moe" else {"decoder_sparse_step": 1}
     ids = {f"{kind}_token_id": token_id(f"<|{kind}_pad|>") for kind in ("image", "video")}
     ids |= {f"vision_{side}_token_id": token_id(f"<|vision_{side}|>") for side in ("start", "end")}
-    tied = {"tie_word_embeddings": text["tie_word_embeddings"]}
-    return AutoConfig.for_model(
-        model_type, text_config=text | {"rope_parameters": rope}, vision_config=tower, **ids, **tied
-    )
+    text |= {"rope_parameters": rope, "tie_word_embeddings": tied}
+    return AutoConfig.for_model(model_type, text_config=text, vision_config=tower, tie_word_embeddings=tied, **ids)
 
 
-def random_model(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, seed: int = 0) -> Any:
+def random_model(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool = False) -> Any:
     """Make a tiny model with random weights, large enough that answers differ by picture."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config_of(model_type, vocabulary=vocabulary))
+        torch.manual_seed(0)
+        config = config_of(model_type, vocabulary=vocabulary, tied=tied)
+        model = AutoModelForImageTextToText.from_config(config)
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.data.mul_(4)

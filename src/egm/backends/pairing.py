@@ -39,8 +39,7 @@ def check_pair(processor: Any, config: Any, name: str) -> None:
         found = getattr(processor, f"{kind}_token_id", None)
         found = tokenizer.convert_tokens_to_ids(token) if found is None else found
         if found != wanted_id:
-            said = f"is number {found}" if token in tokenizer.get_vocab() else "is no token"
-            _refuse(name, f"{token} {said} of the tokenizer, the model looks for number {wanted_id}")
+            _refuse(name, f"{token} is {found} in the tokenizer, and {wanted_id} in the model")
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if isinstance(rows, int) and len(tokenizer) > rows:
         _refuse(name, f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,}")

@@ -353,6 +353,9 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
         # transformers fills them with random numbers and only warns.
         raise ModelError(f"{name!r} lacks {len(missing)} of its weights, such as {missing[0]}: download it again")
     _check_finite(model, name)
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):  # as trainers leave it; `generate` breaks on it in batches
+        text.output_router_logits = False
     return model.eval(), processor
 
 

@@ -41,6 +41,7 @@ class Collator:
         prompt: Prompt style; None takes the codec's own.
         max_length: Longest sequence in tokens.
         host_grids: Give grids as a list, as the fast path takes them; else as the tensor that the stock model needs.
+        masks: Give the attention mask too: a mixture of experts leaves padding out of the balance of its load by it.
 
     Raises:
         ModelError: If the processor is not of the Qwen-VL family.
@@ -57,10 +58,11 @@ class Collator:
         prompt: str | None = None,
         max_length: int = 1024,
         host_grids: bool = True,
+        masks: bool = False,
     ) -> None:
         self.rows, self.processor, self.codec, self.config = rows, processor, codec, config
         self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
-        self.host_grids = host_grids
+        self.host_grids, self.masks = host_grids, masks
         self.tokenizer, self.images = processor.tokenizer, processor.image_processor
         for name in ("patch_size", "merge_size", "temporal_patch_size"):
             if not isinstance(getattr(self.images, name, None), int):
@@ -74,8 +76,8 @@ class Collator:
 
         Returns:
             `input_ids` and `labels` (B, T), `position_ids` (3, B, T), `image_grid_thw`, a list of B grids that stays on
-            the host or a tensor (B, 3), `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and
-            `samples`, their ids.
+            the host or a tensor (B, 3), `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples,
+            `samples`, their ids, and with `masks` `attention_mask` (B, T).
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 
@@ -118,6 +120,7 @@ class Collator:
             "image_grid_thw": list(grids) if self.host_grids else torch.tensor(grids),
             "pixels": torch.from_numpy(np.concatenate(pixels)),
             "samples": [sample.id for sample in samples],
+            **({"attention_mask": mask.long()} if self.masks else {}),
         }
 
     def length(self, sample: Sample) -> int:

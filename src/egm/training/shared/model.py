@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,20 @@ def checkpointing_name(config: Any) -> str:
     """Return what this version of transformers calls the recomputing of activations."""
     names = {field.name for field in fields(config)}
     return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+
+
+@contextmanager
+def router_logits_kept_off(model: Any) -> Iterator[None]:
+    """Undo what TRL's trainers write into the configuration of a mixture of experts as they are made.
+
+    They ask for router logits at each call anyway. In the configuration these would also be asked for where the model
+    answers, now and from its folder, and `generate` breaks on them in batches.
+    """
+    text = model.config.get_text_config()
+    before = getattr(text, "output_router_logits", None)
+    yield
+    if before is not None:
+        text.output_router_logits = before
 
 
 def save_trained(trainer: Any, processor: Any, folder: Path) -> None:
