@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from egm.publish.export import export_model
 from egm.training.data import SynthRefRows
 from egm.training.data.collate import Collator, expand_pixels
 from egm.training.sft import trainer as sft_trainer
-from egm.training.sft.recipe import SFTRecipe
+from egm.training.sft.recipe import EvalSection, SFTRecipe
 from egm.training.sft.run import make_trainer, run_sft
 from egm.training.shared.model import make_codec
 from egm.training.shared.trainable import choose_parts
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("on_cpu")
 WAYS: dict[str, dict[str, Any]] = {
     "whole": {},
     "tied": {},
+    "recomputed": {},
     "frozen": {"freeze": ["vision_tower", "embeddings"]},
     "adapter": {"lora": {"rank": 2, "full": ["projector"]}},
 }
@@ -48,8 +51,8 @@ def samples_of_two_sizes() -> list[Sample]:
     return [*ROWS[0], Sample("w", wide, "it", Box(1, 2, 30, 40), wide.size, rationale="Here.")]
 
 
-def recipe_of(model_type: str, **model: Any) -> SFTRecipe:
-    optim = {"steps": 1, "learning_rate": RATE, "warmup_steps": 0, "optimizer": "adamw"}
+def recipe_of(model_type: str, *, recompute: float = 0.0, **model: Any) -> SFTRecipe:
+    optim = {"steps": 1, "learning_rate": RATE, "warmup_steps": 0, "optimizer": "adamw", "recompute": recompute}
     return SFTRecipe.model_validate(
         {
             "model": {"name": str(random_checkpoint(model_type)), **model},
@@ -85,7 +88,7 @@ def test_a_step_is_that_of_plain_trl(
         monkeypatch.setattr(sft_trainer, "_SMALL_VOCABULARY", 0)  # so that the output layer is TRL's, as of large ones
     lora = {"modules": ["q_proj", "v_proj", "qkv"]}  # of experts only the shared ones are linear layers
     model = {"lora": WAYS[way]["lora"] | lora} if way == "adapter" else WAYS[way]
-    recipe, processor = recipe_of(model_type, **model), processor_of(model_type)
+    recipe, processor = recipe_of(model_type, recompute=float(way == "recomputed"), **model), processor_of(model_type)
     ours = make_trainer(recipe, random_model(model_type, tied=way == "tied"), processor, ROWS, tmp_path / "run")
     before = weights(ours.model)
     ours.train()
@@ -158,14 +161,45 @@ def test_a_batch_is_what_the_processor_and_the_model_make_of_it(model_type: str)
     torch.testing.assert_close(expand_pixels(batch["pixels"], **norms), inputs["pixel_values"], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("way", ["whole", "adapter"])
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_a_run_gives_a_model_that_answers(model_type: str, tmp_path: Path) -> None:
-    recipe, sample = recipe_of(model_type, lora={"rank": 2, "modules": ["q_proj", "v_proj"]}), ROWS[0][0]
-    adapter = run_sft(recipe, tmp_path / "run")
-    assert adapter == tmp_path / "run" / "adapter"
+def test_a_run_gives_a_model_that_answers(model_type: str, way: str, tmp_path: Path) -> None:
+    lora = {"lora": {"rank": 2, "modules": ["q_proj", "v_proj"]}} if way == "adapter" else {}
+    held_out = EvalSection(data="synthref/val", every=1, samples=2, greedy=2, max_new_tokens=3)
+    recipe = recipe_of(model_type, **lora).model_copy(update={"eval": held_out})
+    assert run_sft(recipe, tmp_path / "run") == tmp_path / "run" / ("adapter" if lora else "model")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert any("eval_loss" in line and "eval_accuracy" in line for line in log)
     out = export_model(tmp_path / "run", tmp_path / "out")
-    with Grounder.load(out, device="cpu", settings=GenerationSettings(max_new_tokens=3)) as grounder:
-        assert grounder.ground(sample.image, sample.phrase).tokens == 3
+    assert not json.loads((out / "config.json").read_text())["text_config"].get("output_router_logits")
+    settings = GenerationSettings(max_new_tokens=3)
+    with Grounder.load(out, device="cpu", settings=settings) as grounder:
+        assert [result.tokens for result in grounder.ground_many(ROWS[0][:2], progress=False)] == [3, 3]
+
+
+def test_experts_balance_their_load_in_flattened_batches_too(tmp_path: Path) -> None:
+    losses = []
+    for flatten in (False, True):
+        recipe = recipe_of("qwen3_vl_moe")
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"flatten": flatten})})
+        processor = processor_of("qwen3_vl_moe")
+        out = tmp_path / str(flatten)
+        trainer = make_trainer(recipe, random_model("qwen3_vl_moe"), processor, ROWS, out)
+        trainer.train()
+        losses.append(trainer.state.log_history[0])
+    assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], rel=1e-5)
+    assert losses[1]["aux_loss"] == pytest.approx(losses[0]["aux_loss"], rel=1e-5)
+    assert losses[1]["grad_norm"] == pytest.approx(losses[0]["grad_norm"], rel=1e-4)
+
+
+def test_a_checkpoint_that_asks_for_router_logits_answers_in_batches(tmp_path: Path) -> None:
+    """As plain TRL leaves it."""
+    folder = Path(shutil.copytree(random_checkpoint("qwen3_5_moe"), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["output_router_logits"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    with Grounder.load(folder, device="cpu", settings=GenerationSettings(max_new_tokens=3)) as grounder:
+        assert all(result.text for result in grounder.ground_many(ROWS[0][:2], progress=False))
 
 
 def test_boxes_in_pixels_are_taught_in_those_that_the_model_sees() -> None:
