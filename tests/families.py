@@ -14,13 +14,23 @@ MODEL_TYPES = ("qwen3_5", "qwen3_5_moe", "qwen3_vl_moe", "qwen2_5_vl")
 _FOLDER = tempfile.TemporaryDirectory(prefix="families-")
 
 _TEXT: dict[str, Any] = {
-    **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
-    **{"num_key_value_heads": 2, "max_position_embeddings": 4096},
-    **{"bos_token_id": token_id("<|endoftext|>"), "eos_token_id": token_id("<|im_end|>")},
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "bos_token_id": token_id("<|endoftext|>"),
+    "eos_token_id": token_id("<|im_end|>"),
 }
 _TOWER: dict[str, Any] = {
-    **{"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32},
-    **{"spatial_merge_size": 2, "temporal_patch_size": 2},
+    "depth": 2,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "out_hidden_size": 32,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
 }
 _ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
 _EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}

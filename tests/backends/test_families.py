@@ -135,9 +135,7 @@ def _configure(folder: Path, **changes: Any) -> None:
         (more_tokens, r"the tokenizer has 1,\d+ tokens, the model 768"),
     ],
 )
-def test_a_processor_of_another_checkpoint_is_refused(
-    spoil: Callable[[Path], None], says: str, tmp_path: Path
-) -> None:
+def test_a_processor_of_another_checkpoint_is_refused(spoil: Callable[[Path], None], says: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(random_checkpoint("qwen3_5"), tmp_path / "mixed"))
     spoil(folder)
     with pytest.raises(ModelError, match=rf"processor and the weights of .*mixed' do not belong together: {says}; "):

@@ -1,4 +1,4 @@
-"""Whether a processor is that of the weights beside it: files of two checkpoints in one folder load, and answer nonsense."""
+"""Whether a processor is that of the weights beside it: files of two checkpoints load together, and answer nonsense."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZES = (
     ("merge_size", "spatial_merge_size", "{0} x {0} patches a token"),
     ("temporal_patch_size", "temporal_patch_size", "{} frames a patch"),
 )
-"""What the image processor of a Qwen-VL model calls a size, what the configuration of its tower does, and what it is."""
+"""What the image processor of a Qwen-VL model calls a size, what its tower's configuration does, and what it is."""
 
 
 def check_pair(processor: Any, config: Any, name: str) -> None:

@@ -24,7 +24,7 @@ from egm.training.data.collate import Collator, expand_pixels
 from egm.training.sft import trainer as sft_trainer
 from egm.training.sft.recipe import EvalSection, SFTRecipe
 from egm.training.sft.run import make_trainer, run_sft
-from egm.training.shared.model import make_codec
+from egm.training.shared.model import checkpointing_name, make_codec
 from egm.training.shared.trainable import choose_parts
 from egm.types import Sample
 
@@ -95,8 +95,9 @@ def test_a_step_is_that_of_plain_trl(
 
     plain = choose_parts(random_model(model_type, tied=way == "tied"), recipe.model, seed=recipe.run.seed)
     options: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "max_length": None, "use_cpu": True}
-    options |= {"max_steps": 1, "per_device_train_batch_size": ROWS.samples_per_row, "learning_rate": RATE, "logging_steps": 1}
-    options |= {"bf16": False, "gradient_checkpointing": False, "completion_only_loss": True}
+    options |= {"max_steps": 1, "per_device_train_batch_size": ROWS.samples_per_row, "logging_steps": 1}
+    options |= {"bf16": False, checkpointing_name(SFTConfig): False, "completion_only_loss": True}
+    options |= {"learning_rate": RATE}
     options |= {"max_grad_norm": recipe.optim.max_grad_norm, "adam_beta2": recipe.optim.beta2}
     options |= {"weight_decay": recipe.optim.weight_decay, "optim": "adamw_torch"}
     codec = get_codec("qwen2_5_vl" if model_type == "qwen2_5_vl" else "qwen3_vl")
