@@ -37,11 +37,12 @@ from egm.codecs import get_codec
 from egm.datasets import Dataset as SampleDataset
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_config, build_processor, get_preset
+from egm.models.families import FAMILIES
 from egm.training.data import DatasetRows
 from egm.training.data.collate import IGNORED, Collator
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import make_trainer
-from egm.training.shared.trainable import choose_parts, is_part
+from egm.training.shared.trainable import choose_parts
 from egm.types import Sample
 
 SIZES = [(640, 480), (480, 640), (640, 427), (500, 375), (612, 612)]
@@ -143,7 +144,7 @@ def flops(model: Any, batch: dict[str, Any], way: str) -> float:
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 or ("embed" in name and "patch_embed" not in name):
             continue
-        part = next((part for part in weights if part in ("vision_tower", "projector") and is_part(name, part)), None)
+        part = next((part for part in ("vision_tower", "projector") if FAMILIES[0].has(name, part)), None)
         part = part or ("adapter" if "lora_" in name else "head" if "lm_head" in name else "language_model")
         weights[part] += parameter.numel()
     patches, labels = len(batch["pixels"]), batch["labels"]

@@ -13,6 +13,7 @@ from egm.backends.chat_template import check_templates
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
 from egm.backends.library_noise import quiet
+from egm.backends.pairing import check_pair
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import (
     LogitsProcessors,
@@ -28,6 +29,7 @@ from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need
+from egm.models.families import family_of
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -67,7 +69,7 @@ class TransformersBackend(Backend):
             model: What `find_checkpoint` takes or returns.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
-            fast: Whether to enable EGM's fast path on a Qwen3-VL model.
+            fast: Whether to enable EGM's fast path on a model whose family has one.
 
         Raises:
             ModelError: If there is no such model, device or type, or the checkpoint does not load whole.
@@ -78,7 +80,8 @@ class TransformersBackend(Backend):
         target = _device(device)
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
-        if fast and checkpoint.model_type in ("qwen3_vl", "qwen3_vl_moe"):
+        family = family_of(checkpoint.model_type)
+        if fast and family is not None and family.fast_path:
             from egm.models.fast.enable import enable_fast_path
 
             enable_fast_path(module)
@@ -311,7 +314,7 @@ def _dtype(name: str, device: Any) -> Any:
 
 
 def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     name, folder = checkpoint.name, str(checkpoint.path)
@@ -321,12 +324,17 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
             "that answers about images: give a vision-language model, or upgrade transformers"
         )
     try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"config.json of {name!r} does not load ({_first_line(error)}): download it again") from error
+    try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a damaged or missing file makes of itself
         reason = _first_line(error)
         raise ModelError(f"the processor of {name!r} does not load ({reason}): copy all its files") from error
     if not hasattr(processor, "image_processor"):  # where there is none, AutoProcessor returns a bare tokenizer
         raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
+    check_pair(processor, config, name)
     tokens = getattr(processor.tokenizer, "special_tokens_map", {})
     check_templates(processor.chat_template, tokens, partial(_render, processor, begin=True), name)
     try:
@@ -345,6 +353,9 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
         # transformers fills them with random numbers and only warns.
         raise ModelError(f"{name!r} lacks {len(missing)} of its weights, such as {missing[0]}: download it again")
     _check_finite(model, name)
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):  # as trainers leave it; `generate` breaks on it in batches
+        text.output_router_logits = False
     return model.eval(), processor
 
 

@@ -89,7 +89,15 @@ class Codec(ABC):
         style = self.prompts[0] if prompt is None else prompt
         return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first)
 
-    def target(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
+    def target(
+        self,
+        phrase: str,
+        box: Box,
+        *,
+        size: tuple[int, int],
+        rationale: str | None = None,
+        seen_size: tuple[int, int] | None = None,
+    ) -> str:
         """Write the training target: all that follows the generation prompt, without the end-of-turn token.
 
         Coordinates round half up. A side that rounds to nothing is written one unit wide, so that `parse` accepts every
@@ -100,8 +108,9 @@ class Codec(ABC):
             box: The true box in pixels. One that leaves the frame leaves the scale, which only amodal reading accepts.
             size: Width and height of the image in pixels.
             rationale: Reasoning to put before the answer, if any. A `</think>` inside it becomes a word.
+            seen_size: Width and height of the image as the model will see it; only codecs that speak pixels use it.
         """
-        numbers = targets.whole_numbers(box, size, self.scale(size, None).span)
+        numbers = targets.whole_numbers(box, size, self.scale(size, seen_size).span)
         answer = self.answer(phrase, numbers)
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL, and EGM trained on it: JSON with `bbox_2d` on the 0-1000 scale."""
+"""Qwen3-VL, EGM trained on it, and Qwen3.5: JSON with `bbox_2d` on the 0-1000 scale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from egm.codecs.registry import register_codec
 @register_codec
 @dataclass(frozen=True, slots=True)
 class Qwen3VL(Codec):
-    r"""Codec of Qwen3-VL Thinking, whose chat template opens `<think>`, and so of EGM's models.
+    r"""Codec of Qwen3-VL Thinking and of Qwen3.5 where the chat template opens `<think>`, and so of EGM's models.
 
     Example:
         >>> codec = Qwen3VL()
@@ -23,7 +23,7 @@ class Qwen3VL(Codec):
     """
 
     name: ClassVar[str] = "qwen3_vl"
-    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe")
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
     thinking_prefilled: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
 
@@ -39,7 +39,7 @@ class Qwen3VL(Codec):
 @register_codec
 @dataclass(frozen=True, slots=True)
 class Qwen3VLInstruct(Qwen3VL):
-    """Codec of Qwen3-VL Instruct, whose chat template opens no `<think>`: what it says is answer from the start.
+    """Codec of Qwen3-VL Instruct and of Qwen3.5 where the chat template opens no `<think>`: all it says is answer.
 
     Example:
         >>> Qwen3VLInstruct().parse('[{"bbox_2d": [100, 200, 300, 400]}]', size=(640, 480)).box

@@ -106,13 +106,13 @@ def check_family(model_type: str, name: str) -> None:
     """Refuse a model whose family no codec knows.
 
     Raises:
-        ModelError: If that is so.
+        ModelError: If that is so; the message says how the family is added, and what works without.
     """
     if not _serving(model_type):
-        known = sorted({served for codec in _CODECS.values() for served in codec.model_types})
         raise ModelError(
-            f"{name!r} is a {model_type!r} model, which no codec here knows how to ask: give one of "
-            f"{', '.join(known)}, or name the codec that fits: {', '.join(codec_names())}"
+            f"{name!r} is a {model_type!r} model, which no codec here knows how to ask: add its family "
+            f"(docs/families.md says how); or, if it answers as one of {', '.join(codec_names())} does, name that one: "
+            "--codec NAME, which works with --server URL too"
         )
 
 

@@ -80,7 +80,8 @@ class LoraSection(Section):
     """Dropout before the first factor."""
     modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get one: the last part, such as `qkv`, or more of it, such as `attn.proj` or
-    `blocks.0.attn.proj`. The default is every one of the language model."""
+    `blocks.0.attn.proj`. The default is every one of a dense Qwen3-VL's or Qwen2.5-VL's language model; experts are no
+    linear layers, and Qwen3.5's linear attention has `in_proj_qkv`, `in_proj_z` and `out_proj`."""
     full: tuple[Literal["projector"], ...] = ()
     """Parts that are trained whole beside the adapter."""
 
@@ -152,12 +153,14 @@ class RunSection(Section):
     workers: int = Field(default=0, ge=0)
     """Processes that make batches; 0 makes them in the trainer."""
     fast_path: bool = True
-    """Use `egm.models.fast.enable`: the same arithmetic in fewer and larger kernels."""
+    """Use `egm.models.fast.enable`, which is for Qwen3-VL: the same arithmetic in fewer and larger kernels. Other
+    families are trained as the library has them."""
     flatten: bool = False
     """Lay the sequences of a batch end to end, so that nothing is padding, and compute the output layer for the answers
-    alone: right for models of a large vocabulary. Needs `fast_path`; `egm sft` only."""
+    alone: right for models of a large vocabulary. Needs `fast_path`, and so a Qwen3-VL model; `egm sft` only."""
     compile: bool = False
-    """Compile the layers, which takes half a minute and makes a small model several times faster on a GPU."""
+    """Compile the layers of a Qwen3-VL model, which takes half a minute and makes a small one several times faster on a
+    GPU."""
     log_every: int = Field(default=50, ge=1)
     """Steps between two lines of the log."""
     save_every: int = Field(default=1000, ge=1)

@@ -45,7 +45,7 @@ def test_a_batch_is_what_the_processor_makes(processor: Any, thinking: bool, pro
     samples = [*SynthRef("train").samples(0), *SynthRef("train").samples(1)]
     samples += [odd((100, 75)), odd((900, 500)), odd((40, 300))]
     batch = collator(processor, thinking=thinking, prompt=prompt).collate(samples)
-    mean, std = processor.image_processor.image_mean[0], processor.image_processor.image_std[0]
+    mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
     pixels = expand_pixels(batch["pixels"], mean=mean, std=std, temporal=2)
     start = 0
     for i, sample in enumerate(samples):

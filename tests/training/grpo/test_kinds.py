@@ -261,14 +261,27 @@ def test_shards_do_not_decode() -> None:
     grpo._refuse_sharded(toy(rollout={"engine": "vllm-server"}))
 
 
-@pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
-def test_another_family_is_refused_before_it_is_loaded(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_5", "qwen3_5_moe"])
+def test_what_a_family_is_not_trained_with_is_refused_before_it_is_loaded(tmp_path: Path, family: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     (tmp_path / "model.safetensors").write_bytes(b"")  # no weights, and there is no processor either
-    says = rf"is a model of the family '{family}', and training reads Qwen3-VL models only: set model\.name to one$"
+    says = rf"is a '{family}' model, which egm grpo does not take: rollouts are .*; train it with egm sft$"
     with pytest.raises(ModelError, match=says) as caught:
         run_grpo(toy(model={"name": str(tmp_path)}), tmp_path / "run")
     assert "\n" not in str(caught.value)
+    for key in ("flatten", "compile"):
+        sft: dict[str, Any] = {"model": {"name": str(tmp_path)}, "optim": {"steps": 1}, "run": {key: True}}
+        with pytest.raises(ModelError, match=rf"is a '{family}' model, which run\.{key} does not take: "):
+            run_sft(SFTRecipe.model_validate(sft), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_family_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    says = r"is a model of the family 'internvl', and training knows Qwen3-VL, .* only: .* \(docs/families\.md\)$"
+    with pytest.raises(ModelError, match=says):
+        run_grpo(toy(model={"name": str(tmp_path)}), tmp_path / "run")
     with pytest.raises(ModelError, match=says):
         run_sft(SFTRecipe.model_validate({"model": {"name": str(tmp_path)}, "optim": {"steps": 1}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

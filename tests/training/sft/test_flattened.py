@@ -34,7 +34,7 @@ def mixed(collator: Collator) -> dict[str, Any]:
 def step(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
     inputs = {key: value for key, value in batch.items() if key not in ("pixels", "labels", "samples")}
     labels = batch["labels"][:, 1:]
-    pixels = expand_pixels(batch["pixels"], mean=0.5, std=0.5, temporal=2)
+    pixels = expand_pixels(batch["pixels"], mean=[0.5] * 3, std=[0.5] * 3, temporal=2)
     model.zero_grad()
     logits = model(**inputs, pixel_values=pixels, use_cache=False).logits
     if "logits_to_keep" in batch:
@@ -83,7 +83,7 @@ def test_sequences_do_not_see_each_other(collator: Collator) -> None:
         a, b = (
             model(
                 **{k: v for k, v in batch.items() if k not in ("pixels", "labels", "samples", "logits_to_keep")},
-                pixel_values=expand_pixels(batch["pixels"], mean=0.5, std=0.5, temporal=2),
+                pixel_values=expand_pixels(batch["pixels"], mean=[0.5] * 3, std=[0.5] * 3, temporal=2),
             ).logits[0]
             for batch in (both, alone)
         )

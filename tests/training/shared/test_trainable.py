@@ -16,13 +16,16 @@ from transformers import AutoModelForImageTextToText
 
 from egm.errors import ModelError, RecipeError
 from egm.models import build_model, embedded_path
+from egm.models.families import FAMILIES
 from egm.models.presets import build_config, get_preset
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.run import run_grpo
 from egm.training.recipe import ModelSection
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
-from egm.training.shared.trainable import PARTS, check_gradients, choose_parts, is_part, recompute_layers
+from egm.training.shared.trainable import check_gradients, choose_parts, recompute_layers
+
+QWEN3_VL = FAMILIES[0]
 
 
 def section(**changes: Any) -> ModelSection:
@@ -32,14 +35,14 @@ def section(**changes: Any) -> ModelSection:
 def test_every_parameter_belongs_to_one_part() -> None:
     for name in ("tiny-s", "8B", "30B-A3B"):
         for parameter, _ in build_model(name, device="meta").named_parameters():
-            assert sum(is_part(parameter, part) for part in PARTS if part != "embeddings") == 1, parameter
-            assert is_part(parameter, "language_model") or not is_part(parameter, "embeddings")
+            assert sum(QWEN3_VL.has(parameter, part) for part in QWEN3_VL.parts if part != "embeddings") == 1, parameter
+            assert QWEN3_VL.has(parameter, "language_model") or not QWEN3_VL.has(parameter, "embeddings")
 
 
 def test_what_is_frozen_is_what_was_named() -> None:
     model = choose_parts(build_model("tiny-s"), section(freeze=["vision_tower", "language_model"]))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {name for name, _ in model.named_parameters() if is_part(name, "projector")}
+    assert trained == {name for name, _ in model.named_parameters() if QWEN3_VL.has(name, "projector")}
     assert any("deepstack_merger_list" in name for name in trained)
 
 

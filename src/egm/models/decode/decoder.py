@@ -23,6 +23,7 @@ from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
+from egm.models.families import family_of
 from egm.models.fast.patching import is_patched
 from egm.models.fast.rope_index import position_ids
 from egm.models.find_core import core_of
@@ -36,9 +37,11 @@ _CPU_BYTES = 2**31  # for caches, at first
 
 
 def supports_batch_decoding(model: Any) -> bool:
-    """Tell whether a model is one that `BatchDecoder` takes: a dense Qwen3-VL with the fast path on."""
-    core = core_of(model)
-    return core is not None and is_patched(core.language_model) and model.config.model_type == "qwen3_vl"
+    """Tell whether a model is one whose family says so (`Family.batch_decoding`), with the fast path on."""
+    core, model_type = core_of(model), model.config.model_type
+    family = family_of(model_type)
+    known = family is not None and model_type in family.batch_decoding
+    return known and core is not None and is_patched(core.language_model)
 
 
 class BatchDecoder:

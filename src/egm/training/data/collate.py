@@ -34,13 +34,14 @@ class Collator:
 
     Args:
         rows: Where the samples are.
-        processor: The model's processor, of the Qwen3-VL family.
+        processor: The model's processor, a Qwen-VL one.
         codec: The model's convention.
         config: The model's configuration.
         thinking: Whether targets hold the rationale.
         prompt: Prompt style; None takes the codec's own.
         max_length: Longest sequence in tokens.
         host_grids: Give grids as a list, as the fast path takes them; else as the tensor that the stock model needs.
+        masks: Give the attention mask too: a mixture of experts leaves padding out of the balance of its load by it.
 
     Raises:
         ModelError: If the processor is not of the Qwen-VL family.
@@ -57,10 +58,11 @@ class Collator:
         prompt: str | None = None,
         max_length: int = 1024,
         host_grids: bool = True,
+        masks: bool = False,
     ) -> None:
         self.rows, self.processor, self.codec, self.config = rows, processor, codec, config
         self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
-        self.host_grids = host_grids
+        self.host_grids, self.masks = host_grids, masks
         self.tokenizer, self.images = processor.tokenizer, processor.image_processor
         for name in ("patch_size", "merge_size", "temporal_patch_size"):
             if not isinstance(getattr(self.images, name, None), int):
@@ -74,8 +76,8 @@ class Collator:
 
         Returns:
             `input_ids` and `labels` (B, T), `position_ids` (3, B, T), `image_grid_thw`, a list of B grids that stays on
-            the host or a tensor (B, 3), `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples, and
-            `samples`, their ids.
+            the host or a tensor (B, 3), `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples,
+            `samples`, their ids, and with `masks` `attention_mask` (B, T).
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 
@@ -90,7 +92,7 @@ class Collator:
         # Patches of each sample's picture (rows * columns, 3 * patch * patch), the same array for those that share one.
         pixels, grids = zip(*(patches[number] for number in numbers), strict=True)
         prompts = [self._prompt(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
-        targets = [self._target(sample) + self.end for sample in samples]
+        targets = [self._target(sample, grid) + self.end for sample, grid in zip(samples, grids, strict=True)]
         encoded = self.tokenizer([*prompts, *targets], add_special_tokens=False)["input_ids"]
         count = len(samples)
         longest = max(len(a) + len(b) for a, b in zip(encoded[:count], encoded[count:], strict=True))
@@ -118,6 +120,7 @@ class Collator:
             "image_grid_thw": list(grids) if self.host_grids else torch.tensor(grids),
             "pixels": torch.from_numpy(np.concatenate(pixels)),
             "samples": [sample.id for sample in samples],
+            **({"attention_mask": mask.long()} if self.masks else {}),
         }
 
     def length(self, sample: Sample) -> int:
@@ -128,7 +131,7 @@ class Collator:
         """
         size = sample.size or load_image(sample.image).size
         grid = (1, *self._grid(size))
-        text = self._prompt(sample, grid) + self._target(sample) + self.end
+        text = self._prompt(sample, grid) + self._target(sample, grid) + self.end
         images = text.count(self.image_token)
         bound = len(text.encode()) - images * (len(self.image_token) - 1)  # a token takes a byte at least
         return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -164,16 +167,22 @@ class Collator:
         before, found, after = text.partition(question)
         if not found or before.count(self.image_token) != 1:
             raise ModelError("the chat template does not put one image before the question: use a Qwen-VL checkpoint")
+        if self.thinking and after.rstrip().endswith("</think>"):  # a second reasoning would be taught behind it
+            raise ModelError(
+                "the chat template ends the reasoning before the answer begins: set data.thinking to false, or give "
+                "the checkpoint a template that opens <think>"
+            )
         return before, after
 
-    def _target(self, sample: Sample) -> str:
+    def _target(self, sample: Sample, grid: tuple[int, int, int]) -> str:
         if sample.box is None:
             raise DataError(f"sample {sample.id} has no box: training needs one in every row")
         if self.thinking and not sample.rationale:
             raise DataError(f"sample {sample.id} has no rationale: add one, or set data.thinking to false")
         size = sample.size or load_image(sample.image).size
         rationale = sample.rationale if self.thinking else None
-        return self.codec.target(sample.phrase, sample.box, size=size, rationale=rationale)
+        seen_size = (grid[2] * self.images.patch_size, grid[1] * self.images.patch_size)
+        return self.codec.target(sample.phrase, sample.box, size=size, rationale=rationale, seen_size=seen_size)
 
 
 @lru_cache(maxsize=4096)
@@ -205,19 +214,21 @@ def patchify(pixels: NDArray[np.uint8], patch: int, merge: int) -> NDArray[np.ui
     return np.ascontiguousarray(blocks.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, channels * patch * patch)
 
 
-def expand_pixels(pixels: Any, *, mean: float, std: float, temporal: int, channels: int = 3) -> Any:
+def expand_pixels(pixels: Any, *, mean: Sequence[float], std: Sequence[float], temporal: int) -> Any:
     """Make the processor's `pixel_values` from uint8 patches, on whatever device they are.
 
     Args:
         pixels: uint8, shape (patches, channels * patch * patch).
-        mean: Normalisation mean, the same for each channel, on the scale 0-1.
+        mean: Normalisation mean of each channel, on the scale 0-1.
         std: Normalisation deviation, likewise.
         temporal: Frames a patch spans; a still is repeated.
-        channels: Colour channels.
 
     Returns:
         float32, shape (patches, channels * temporal * patch * patch).
     """
-    count = pixels.shape[0]
-    values = (pixels.float() - mean * 255) / (std * 255)
-    return values.view(count, channels, 1, -1).expand(-1, -1, temporal, -1).reshape(count, -1)
+    count, channels = pixels.shape[0], len(mean)
+    values = pixels.float().view(count, channels, 1, -1)  # a copy
+    # By numbers of the host, a channel at a time: a tensor of them would have to be sent to the device.
+    for channel, (centre, width) in enumerate(zip(mean, std, strict=True)):
+        values[:, channel].sub_(centre * 255).div_(width * 255)
+    return values.expand(-1, -1, temporal, -1).reshape(count, -1)

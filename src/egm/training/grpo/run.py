@@ -165,7 +165,7 @@ def make_trainer(
         check_free(out)
     args, rollout = trl_arguments(recipe, out), recipe.rollout
     table, held_out = open_table(recipe), held_out_samples(recipe.eval)
-    model, processor = open_model(recipe.model, seed=recipe.run.seed)
+    model, processor = open_model(recipe.model, seed=recipe.run.seed, uses=("egm grpo",))
     codec = make_codec(model.config, processor)
     check_digits(processor.tokenizer, recipe.model.name)
     model = choose_parts(model, recipe.model, seed=recipe.run.seed)

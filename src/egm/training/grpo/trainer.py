@@ -37,6 +37,7 @@ from egm.training.grpo.rollouts import RolloutWriter
 from egm.training.grpo.vllm import checked_generate
 from egm.training.rewards.reward import Grades, Reward
 from egm.training.shared.driver import written_whole
+from egm.training.shared.model import router_logits_kept_off
 from egm.training.shared.processes import is_first
 from egm.types import Sample
 
@@ -83,7 +84,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._batched = recipe.rollout.engine == "batched"
         self._loss_scale = 1.0
         self.failure_notes = FailureNotes()
-        super().__init__(reward_funcs=[reward], **kwargs)
+        with router_logits_kept_off(kwargs["model"]):
+            super().__init__(reward_funcs=[reward], **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
         self._sample_groups = GroupSampler(self.decoder, self._tokenizer, self.eos_token_ids, recipe.rollout)
@@ -284,7 +286,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # Each picture goes through the tower once, however many of the rows ask about it.
         pictures = [self._prompts.pictures[row] for row in rows.tolist()]
         once = sorted(set(pictures))
-        extra = {"output_router_logits": True} if aux_loss else {}
+        # The balance of a mixture's load leaves out padding, which only a mask tells.
+        extra = {"output_router_logits": True, "attention_mask": place < lengths[:, None]} if aux_loss else {}
         with self.accelerator.autocast():
             outputs = model(
                 input_ids=packed,

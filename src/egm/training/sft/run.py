@@ -20,7 +20,7 @@ from egm.training.data import Rows, open_rows
 from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
-from egm.training.shared.model import checkpointing_name, make_codec, open_model, save_trained
+from egm.training.shared.model import checkpointing_name, has_fast_path, make_codec, open_model, save_trained
 from egm.training.shared.run_folder import add_facts, check_free, last_checkpoint, start_run
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def _prepare(recipe: SFTRecipe, out: Path, *, allow_leak: bool, listing: Path) -
     held_out = _held_out(recipe)
     _rows_per_pass(recipe, rows)  # a wrong batch size should not wait for the model
     _check_report(recipe.run.report_to)
-    model, processor = open_model(recipe.model, seed=recipe.run.seed)
+    keys = [f"run.{key}" for key in ("flatten", "compile") if getattr(recipe.run, key)]
+    model, processor = open_model(recipe.model, seed=recipe.run.seed, uses=("egm sft", *keys))
     report = check_rows(  # before the trainer, which makes the run folder
         rows,
         thinking=recipe.data.thinking,
@@ -164,7 +165,7 @@ def make_trainer(
 
     micro, run = _rows_per_pass(recipe, rows), recipe.run
     collator = _collator(recipe, model, processor, rows)
-    if run.fast_path:
+    if run.fast_path and has_fast_path(model.config):
         from egm.models.fast.enable import enable_fast_path
 
         enable_fast_path(model)
@@ -224,7 +225,9 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
 
     data = recipe.data
     options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
-    options["host_grids"] = recipe.run.fast_path
+    options["host_grids"] = recipe.run.fast_path and has_fast_path(model.config)
+    # Laid end to end there is no padding to be left out.
+    options["masks"] = not recipe.run.flatten and hasattr(model.config.get_text_config(), "output_router_logits")
     return Collator(rows, processor, make_codec(model.config, processor), model.config, **options)
 
 

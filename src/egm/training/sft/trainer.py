@@ -19,6 +19,7 @@ from egm.training.sft.held_out import HeldOut, answer_greedily
 from egm.training.sft.recipe import OptimSection
 from egm.training.shared.driver import written_whole
 from egm.training.shared.loss_watch import LossWatch, check_weights
+from egm.training.shared.model import router_logits_kept_off
 from egm.training.shared.optim import RoundedAdamW, muon
 from egm.types import Sample
 
@@ -60,7 +61,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         self._order = order
         self._loader: Any = None
         self.watch = LossWatch()
-        super().__init__(**kwargs)
+        with router_logits_kept_off(kwargs["model"]):
+            super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = True  # so that the answers' tokens are counted over passes and processes
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ARG002 - the order knows its rows
@@ -100,8 +102,8 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         images = self.processing_class.image_processor
         inputs["pixel_values"] = expand_pixels(
             inputs.pop("pixels"),
-            mean=images.image_mean[0],
-            std=images.image_std[0],
+            mean=images.image_mean,
+            std=images.image_std,
             temporal=images.temporal_patch_size,
         )
         return inputs
@@ -121,15 +123,24 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Mean cross-entropy over the targets' tokens; metrics stay on the device until they are logged."""
+        """Mean cross-entropy over the targets' tokens; metrics stay on the device until they are logged.
+
+        To it a mixture of experts adds the balance of its load, as TRL does.
+        """
         small = self.model.config.get_text_config().vocab_size <= _SMALL_VOCABULARY
         if not small and "logits_to_keep" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
         total, right, count, outputs = self._target_loss(model, inputs)
         # `num_items_in_batch` counts the targets of the whole step, over all passes and processes.
         loss = total / torch.as_tensor(count if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP takes the mean of the gradients, and this is a sum
+        if self.aux_loss_enabled:
+            passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / passes
+            self._metrics["train"]["aux_loss"].append(outputs.aux_loss.detach())
         self._metrics["train"]["mean_token_accuracy"].append(right / count.clamp(min=1))
         return (loss, outputs) if return_outputs else loss
 

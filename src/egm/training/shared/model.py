@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -11,18 +13,21 @@ from egm.backends.checkpoint import Checkpoint
 from egm.codecs import Codec
 from egm.errors import ModelError
 from egm.grounder import codec_for
+from egm.models.families import FAMILIES, GUIDE, family_of
 from egm.training.recipe import ModelSection
 from egm.training.shared.driver import written_whole
 
-FAMILY = ("qwen3_vl", "qwen3_vl_moe")
-"""The architectures that are trained, as `config.json` calls them."""
 
-
-def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
+def open_model(section: ModelSection, *, seed: int, uses: Sequence[str] = ()) -> tuple[Any, Any]:
     """Build a model from scratch, or load it, with its processor.
 
+    Args:
+        section: The recipe's `model:`.
+        seed: Seed of the weights.
+        uses: What it is to be trained with, of what a family may refuse (`Family.refusals`).
+
     Raises:
-        ModelError: If there is no such model, it is of another family than Qwen3-VL, or it does not load.
+        ModelError: If there is no such model, its family is not trained, or not in that way, or it does not load.
     """
     from egm.models import build_model, build_processor, get_preset
 
@@ -36,24 +41,40 @@ def open_model(section: ModelSection, *, seed: int) -> tuple[Any, Any]:
     from egm.backends.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(section.name)
-    check_trained_family(checkpoint)  # by its configuration, before anything of it is loaded
+    check_trained_family(checkpoint, uses)  # by its configuration, before anything of it is loaded
     from egm.backends.transformers import TransformersBackend
 
     backend = TransformersBackend.load(checkpoint, device="cpu", dtype=section.dtype, fast=False)
     return backend.module, backend.processor
 
 
-def check_trained_family(checkpoint: Checkpoint) -> None:
-    """Refuse a model of a family that is not trained.
+def check_trained_family(checkpoint: Checkpoint, uses: Sequence[str]) -> None:
+    """Refuse a model of a family that is not trained, or not so.
+
+    Args:
+        checkpoint: The model.
+        uses: What is to be done with it, see `Family.refusals`.
 
     Raises:
         ModelError: If it is of one.
     """
-    if checkpoint.model_type not in FAMILY:
+    model_type, name = checkpoint.model_type, checkpoint.name
+    family = family_of(model_type)
+    if family is None:
+        known = ", ".join(known.name for known in FAMILIES)
         raise ModelError(
-            f"{checkpoint.name!r} is a model of the family {checkpoint.model_type!r}, and training reads Qwen3-VL "
-            "models only: set model.name to one"
+            f"{name!r} is a model of the family {model_type!r}, and training knows {known} only: set model.name to one "
+            f"of those, or add the family ({GUIDE})"
         )
+    for use in uses:
+        if (reason := family.refusals.get(use)) is not None:
+            raise ModelError(f"{name!r} is a {model_type!r} model, which {use} does not take: {reason}")
+
+
+def has_fast_path(config: Any) -> bool:
+    """Tell whether EGM's fast path is for models of this configuration."""
+    family = family_of(config.model_type)
+    return family is not None and family.fast_path
 
 
 def make_codec(config: Any, processor: Any) -> Codec:
@@ -66,6 +87,20 @@ def checkpointing_name(config: Any) -> str:
     """Return what this version of transformers calls the recomputing of activations."""
     names = {field.name for field in fields(config)}
     return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+
+
+@contextmanager
+def router_logits_kept_off(model: Any) -> Iterator[None]:
+    """Undo what TRL's trainers write into the configuration of a mixture of experts as they are made.
+
+    They ask for router logits at each call anyway. In the configuration these would also be asked for where the model
+    answers, now and from its folder, and `generate` breaks on them in batches.
+    """
+    text = model.config.get_text_config()
+    before = getattr(text, "output_router_logits", None)
+    yield
+    if before is not None:
+        text.output_router_logits = before
 
 
 def save_trained(trainer: Any, processor: Any, folder: Path) -> None:

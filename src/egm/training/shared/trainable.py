@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -12,16 +12,9 @@ from egm.backends.checkpoint import EMBEDDED
 from egm.backends.library_noise import without_false_alarms
 from egm.errors import ModelError, RecipeError
 from egm.extras import need
+from egm.models.families import Family, family_of
 from egm.models.find_core import core_of
 from egm.training.recipe import LoraSection, ModelSection
-
-PARTS: Final[dict[str, tuple[str, ...]]] = {
-    "vision_tower": ("visual.patch_embed.", "visual.pos_embed.", "visual.blocks."),
-    "projector": ("visual.merger.", "visual.deepstack_merger_list."),
-    "language_model": ("language_model.", "lm_head."),
-    "embeddings": ("language_model.embed_tokens.",),
-}
-"""The names, in a Qwen3-VL model, of the parts that a recipe can freeze; the embeddings are in the language model."""
 
 _NAMED = 4
 
@@ -30,7 +23,7 @@ def choose_parts(model: Any, section: ModelSection, *, seed: int = 0) -> Any:
     """Freeze what a recipe freezes, or put a LoRA adapter around the model.
 
     Args:
-        model: A `Qwen3VLForConditionalGeneration` or its mixture-of-experts kin.
+        model: A model of one of `egm.models.families`.
         section: The recipe's `model:`.
         seed: Seed of an adapter's weights.
 
@@ -38,32 +31,30 @@ def choose_parts(model: Any, section: ModelSection, *, seed: int = 0) -> Any:
         The model, or the `PeftModel` around it.
 
     Raises:
-        ModelError: If the model has no such part.
+        ModelError: If the model is of none of these families, or has no such part.
         RecipeError: If a module that should get an adapter is not there.
     """
+    family = family_of(model.config.model_type)
+    if family is None:
+        raise ModelError(f"what {type(model).__name__} is made of is not known: add its family to egm.models.families")
     for part in section.freeze:
-        parameters = [p for name, p in model.named_parameters() if is_part(name, part)]
+        parameters = [p for name, p in model.named_parameters() if family.has(name, part)]
         if not parameters:
-            raise ModelError(f"{type(model).__name__} has no {part}: freeze knows the parts of Qwen3-VL models")
+            raise ModelError(f"{type(model).__name__} has no {part}: leave it out of model.freeze")
         for parameter in parameters:
             parameter.requires_grad_(False)
     if section.lora is None:
         return model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _adapt(model, section.lora, section.name)
+        return _adapt(model, section.lora, section.name, family)
 
 
-def is_part(name: str, part: str) -> bool:
-    """Tell whether a parameter of this name belongs to a part, see `PARTS`."""
-    return any(f".{prefix}" in f".{name}" for prefix in PARTS[part])
-
-
-def _adapt(model: Any, section: LoraSection, base: str) -> Any:
+def _adapt(model: Any, section: LoraSection, base: str, family: Family) -> Any:
     need("model.lora", "peft")
     from peft import LoraConfig, get_peft_model
 
-    whole = _mergers(model) if "projector" in section.full else []
+    whole = _projectors(model, family) if "projector" in section.full else []
     targets = _linear_layers(model, section.modules, whole)
     config = LoraConfig(
         r=section.rank,
@@ -110,9 +101,15 @@ def _linear_layers(model: Any, names: Sequence[str], whole: Sequence[str]) -> li
     return sorted({layer for layers in found.values() for layer in layers})
 
 
-def _mergers(model: Any) -> list[str]:
-    mergers = len(model.model.visual.deepstack_merger_list)
-    return ["visual.merger", *(f"deepstack_merger_list.{number}" for number in range(mergers))]
+def _projectors(model: Any, family: Family) -> list[str]:
+    """Return the names of the modules that are the projector, each module of a list by its own."""
+    names = []
+    for prefix in family.parts["projector"]:
+        name = prefix.removesuffix(".")
+        module = model.model.get_submodule(name)
+        listed = isinstance(module, torch.nn.ModuleList)
+        names += [f"{name}.{number}" for number in range(len(module))] if listed else [name]
+    return names
 
 
 def recompute_layers(model: Any, share: float) -> None:
@@ -122,7 +119,7 @@ def recompute_layers(model: Any, share: float) -> None:
     that asks the inputs for gradients would make one.
 
     Args:
-        model: A Qwen3-VL model, or a `PeftModel` around one.
+        model: A model with a core, see `core_of`, or a `PeftModel` around one.
         share: Share of the layers, from 0 to 1.
     """
     if not share:

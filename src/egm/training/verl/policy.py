@@ -43,7 +43,7 @@ class AskedModel:
         from transformers import AutoTokenizer
 
         checkpoint = find_checkpoint(recipe.model.name)
-        check_trained_family(checkpoint)
+        check_trained_family(checkpoint, ("egm verl",))
         self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False)
         self.codec = codec_for(checkpoint.model_type, self._render)
         self._style = recipe.data.prompt
