@@ -71,7 +71,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess
     folder = tmp_path_factory.mktemp("verl")
     (folder / "left_out.txt").write_text("".join(f"{name}; python_version < '3'\n" for name in HERE))
     uv("venv", "--quiet", "--python", sys.executable, folder / "env")
-    wanted = ("verl>=0.9.1", "TransferQueue>=0.1.10", "qwen-vl-utils")
+    wanted = ("verl>=0.9.1", "TransferQueue>=0.1.10", "qwen-vl-utils", "cachetools")
     place = ("--no-config", "--python", folder / "env", "--overrides", folder / "left_out.txt")
     uv("pip", "install", "--quiet", *place, *wanted)
     (site,) = (folder / "env").glob("lib/python3*/site-packages")
@@ -305,6 +305,35 @@ with connected("local") as ray:
     assert "the Ray cluster at local has 1 nodes and no GPUs" in no_gpu
     assert sees == "fine None"
     assert "does not see 1 of the files that its workers open" in blind
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="verl's queue takes two CPUs")
+def test_verl_itself_goes_as_far_as_its_gpus(python: Any, tmp_path: Path) -> None:
+    """Its own command reads the configuration, starts a cluster and its queue, opens the data, and asks for GPUs."""
+    code = f"""
+import pathlib, yaml
+from egm.errors import EgmError
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.verl.configure import Cluster, Options, configure
+from egm.training.verl.launch import run_trainer, trainer_command
+from egm.training.verl.policy import Asked
+from egm.training.verl.write_data import write_questions
+out = pathlib.Path({str(tmp_path)!r})
+made = GRPORecipe.model_validate_json({recipe().model_dump_json()!r})
+asked = Asked(made)
+write_questions(made, asked, out / "data")
+content = configure(made, out, asked.policy, Cluster(1, 1, 6), Options(log=out / "log.jsonl")).content
+(out / "verl.yaml").write_text(yaml.safe_dump(content))
+try:
+    run_trainer(trainer_command(out, []), out, address="local", look=lambda: None)
+except EgmError as error:
+    print(error)
+"""
+    ended = python("-c", code)
+    said = (tmp_path / "verl.log").read_text()
+    assert "the cluster has too few free GPUs (Total available GPUs 0" in ended.stdout, said[-3000:]
+    assert "dataset len: 48" in said  # 6 rollouts of 8 questions
+    assert ended.stdout.count("\n") == 1
 
 
 def test_both_can_be_installed_side_by_side(tmp_path: Path) -> None:
