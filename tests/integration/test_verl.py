@@ -307,6 +307,62 @@ with connected("local") as ray:
     assert "does not see 1 of the files that its workers open" in blind
 
 
+MEASURE = """
+import sys
+from egm.errors import EgmError
+from egm.training.verl.cluster import connected, measure_cluster
+
+def say(ray, **wanted):
+    try:
+        print(measure_cluster(ray, sys.argv[1], **wanted))
+    except EgmError as error:
+        print(error)
+
+try:
+    with connected(sys.argv[1]) as ray:
+        say(ray, gpus=None, nodes=None)
+        say(ray, gpus=1, nodes=1)
+        say(ray, gpus=3, nodes=None)
+        say(ray, gpus=None, nodes=2)
+        holder = ray.remote(num_gpus=1)(type("Holder", (), {"hold": lambda self: 1})).remote()
+        ray.get(holder.hold.remote())
+        say(ray, gpus=2, nodes=1)
+except EgmError as error:
+    print(error)
+"""
+
+
+def test_a_cluster_that_is_there_is_measured(python: Any, tmp_path: Path) -> None:
+    """Ray takes a node's word for its GPUs, so that one without any can stand for one with two."""
+    (tmp_path / "measure.py").write_text(MEASURE)
+    code = f"""
+import os, socket, subprocess, sys
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+words = f"start --head --block --port {{port}} --num-gpus 2 --num-cpus 9 --include-dashboard false".split()
+token = os.environ | {{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-alone"}}
+head = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", *words], stdout=subprocess.PIPE, env=token)
+try:
+    for line in head.stdout:
+        if b"Ray runtime started" in line:
+            break
+    for environment in (os.environ | {{"RAY_AUTH_MODE": "disabled"}}, token):
+        command = [sys.executable, {str(tmp_path / "measure.py")!r}, f"127.0.0.1:{{port}}"]
+        print(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout, end="")
+finally:
+    head.terminate()
+    head.wait()
+"""
+    ended = python("-c", code)
+    shut, *lines = ended.stdout.splitlines()
+    assert "asks for a token: set RAY_AUTH_MODE=token" in shut, ended.stderr[-2000:]
+    assert lines[:2] == ["Cluster(gpus=2, nodes=1, cpus=9)", "Cluster(gpus=1, nodes=1, cpus=9)"]
+    assert "has nodes with 2 GPUs, not 1 nodes with 3: lower --nodes or --gpus" in lines[2]
+    assert "has nodes with 2 GPUs, not 2 nodes with 2: lower --nodes or --gpus" in lines[3]
+    assert "1 are free, and 2 are needed: wait for the job that holds them" in lines[4]
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="verl's queue takes two CPUs")
 def test_verl_itself_goes_as_far_as_its_gpus(python: Any, tmp_path: Path) -> None:
     """Its own command reads the configuration, starts a cluster and its queue, opens the data, and asks for GPUs."""
