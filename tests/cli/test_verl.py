@@ -35,6 +35,7 @@ def test_print_shows_configuration_and_command(egm: Egm, tmp_path: Path) -> None
         ([TINY, "--print", "--gpus", "7"], "do not divide among 7 GPUs"),
         ([TINY, "--set", "optim.stepss=3"], "unknown key 'optim.stepss'; did you mean 'steps'?"),
         (["nothing.yaml"], "no recipe at nothing.yaml"),
+        ([TINY, "--resume"], "it holds no checkpoint of verl's; run without --resume"),
     ],
 )
 def test_bad_input_is_one_line(egm: Egm, tmp_path: Path, arguments: list[object], says: str) -> None:
@@ -42,6 +43,19 @@ def test_bad_input_is_one_line(egm: Egm, tmp_path: Path, arguments: list[object]
     assert outcome.code == 2
     assert says in outcome.err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run(egm: Egm, tmp_path: Path) -> None:
+    """It is neither written over nor gone on from with another recipe."""
+    run = tmp_path / "run"
+    (run / "checkpoints" / "global_step_4" / "actor").mkdir(parents=True)
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
+    (run / "recipe.yaml").write_text(TINY.read_text())
+    assert "holds a run already: go on with --resume" in egm("verl", TINY, "--out", run).err
+    outcome = egm("verl", TINY, "--out", run, "--resume", "--set", "optim.kl=0.1")
+    assert "differs from this recipe in optim.kl: resume with the same one" in outcome.err
+    # With the same recipe it goes on to what is missing here.
+    assert "egm verl needs verl >= 0.9.1" in egm("verl", TINY, "--out", run, "--resume").err
 
 
 def test_a_job_server_gets_the_command(egm: Egm, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from egm.models import build_processor, embedded_path
 from egm.training.grpo.prompts import PromptCollator
 from egm.training.rewards.reward import Reward, RewardSection
 from egm.training.verl.configure import Cluster, Options, configure
-from egm.training.verl.policy import Asked
+from egm.training.verl.policy import AskedModel
 from egm.types import Completion, Sample
 
 from ..real.conftest import real_data as real_data
@@ -71,7 +71,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess
     folder = tmp_path_factory.mktemp("verl")
     (folder / "left_out.txt").write_text("".join(f"{name}; python_version < '3'\n" for name in HERE))
     uv("venv", "--quiet", "--python", sys.executable, folder / "env")
-    wanted = ("verl>=0.9.1", "TransferQueue>=0.1.10", "qwen-vl-utils")
+    wanted = ("verl>=0.9.1", "TransferQueue>=0.1.10", "qwen-vl-utils", "cachetools")
     place = ("--no-config", "--python", folder / "env", "--overrides", folder / "left_out.txt")
     uv("pip", "install", "--quiet", *place, *wanted)
     (site,) = (folder / "env").glob("lib/python3*/site-packages")
@@ -155,7 +155,7 @@ def run_verl(python: Any, folder: Path, case: Case, *, tagged: bool = False) -> 
     (model / "config.json").write_bytes((embedded_path() / "config.json").read_bytes())
     tokenizer, codec = processor.tokenizer, case.codec
     made = recipe(reward=SECTION, data={"prompt": case.style})
-    asked = Asked(made)
+    asked = AskedModel(made)
     write_rl_rows(
         case.samples, folder / "train.parquet", source="x", codec=codec, prompt=case.style, embed=True,
         pixels=asked.policy.pixels,
@@ -305,6 +305,91 @@ with connected("local") as ray:
     assert "the Ray cluster at local has 1 nodes and no GPUs" in no_gpu
     assert sees == "fine None"
     assert "does not see 1 of the files that its workers open" in blind
+
+
+MEASURE = """
+import sys
+from egm.errors import EgmError
+from egm.training.verl.cluster import connected, measure_cluster
+
+def say(ray, **wanted):
+    try:
+        print(measure_cluster(ray, sys.argv[1], **wanted))
+    except EgmError as error:
+        print(error)
+
+try:
+    with connected(sys.argv[1]) as ray:
+        say(ray, gpus=None, nodes=None)
+        say(ray, gpus=1, nodes=1)
+        say(ray, gpus=3, nodes=None)
+        say(ray, gpus=None, nodes=2)
+        holder = ray.remote(num_gpus=1)(type("Holder", (), {"hold": lambda self: 1})).remote()
+        ray.get(holder.hold.remote())
+        say(ray, gpus=2, nodes=1)
+except EgmError as error:
+    print(error)
+"""
+
+
+def test_a_cluster_that_is_there_is_measured(python: Any, tmp_path: Path) -> None:
+    """Ray takes a node's word for its GPUs, so that one without any can stand for one with two."""
+    (tmp_path / "measure.py").write_text(MEASURE)
+    code = f"""
+import os, socket, subprocess, sys
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+words = f"start --head --block --port {{port}} --num-gpus 2 --num-cpus 9 --include-dashboard false".split()
+token = os.environ | {{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-alone"}}
+head = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", *words], stdout=subprocess.PIPE, env=token)
+try:
+    for line in head.stdout:
+        if b"Ray runtime started" in line:
+            break
+    for environment in (os.environ | {{"RAY_AUTH_MODE": "disabled"}}, token):
+        command = [sys.executable, {str(tmp_path / "measure.py")!r}, f"127.0.0.1:{{port}}"]
+        print(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout, end="")
+finally:
+    head.terminate()
+    head.wait()
+"""
+    ended = python("-c", code)
+    shut, *lines = ended.stdout.splitlines()
+    assert "asks for a token: set RAY_AUTH_MODE=token" in shut, ended.stderr[-2000:]
+    assert lines[:2] == ["Cluster(gpus=2, nodes=1, cpus=9)", "Cluster(gpus=1, nodes=1, cpus=9)"]
+    assert "has nodes with 2 GPUs, not 1 nodes with 3: lower --nodes or --gpus" in lines[2]
+    assert "has nodes with 2 GPUs, not 2 nodes with 2: lower --nodes or --gpus" in lines[3]
+    assert "1 are free, and 2 are needed: wait for the job that holds them" in lines[4]
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="verl's queue takes two CPUs")
+def test_verl_itself_goes_as_far_as_its_gpus(python: Any, tmp_path: Path) -> None:
+    """Its own command reads the configuration, starts a cluster and its queue, opens the data, and asks for GPUs."""
+    code = f"""
+import pathlib, yaml
+from egm.errors import EgmError
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.verl.configure import Cluster, Options, configure
+from egm.training.verl.launch import run_trainer, trainer_command
+from egm.training.verl.policy import AskedModel
+from egm.training.verl.write_data import write_questions
+out = pathlib.Path({str(tmp_path)!r})
+made = GRPORecipe.model_validate_json({recipe().model_dump_json()!r})
+asked = AskedModel(made)
+write_questions(made, asked, out / "data")
+content = configure(made, out, asked.policy, Cluster(1, 1, 6), Options(log=out / "log.jsonl")).content
+(out / "verl.yaml").write_text(yaml.safe_dump(content))
+try:
+    run_trainer(trainer_command(out, []), out, address="local", look=lambda: None)
+except EgmError as error:
+    print(error)
+"""
+    ended = python("-c", code)
+    said = (tmp_path / "verl.log").read_text()
+    assert "the cluster has too few free GPUs (Total available GPUs 0" in ended.stdout, said[-3000:]
+    assert "dataset len: 48" in said  # 6 rollouts of 8 questions
+    assert ended.stdout.count("\n") == 1
 
 
 def test_both_can_be_installed_side_by_side(tmp_path: Path) -> None:

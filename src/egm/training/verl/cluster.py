@@ -61,12 +61,26 @@ def connected(address: str) -> Iterator[Any]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if _wants_token(error):
+            raise EgmError(
+                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and put its token into "
+                "~/.ray/auth_token or RAY_AUTH_TOKEN"
+            ) from error
         reason = " ".join(str(error).split())[:200]
         raise EgmError(f"there is no Ray cluster at {address} ({reason}): start one with ray start --head") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _wants_token(error: BaseException | None) -> bool:
+    """Whether a connection failed for want of the cluster's token, which Ray says in an error under the last one."""
+    while error is not None:
+        if type(error).__name__ == "AuthenticationError" or "InvalidAuthToken" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reach(address: str) -> None:

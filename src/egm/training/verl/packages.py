@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, Final
 
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from egm.errors import EgmError
@@ -42,11 +43,14 @@ def installed(distribution: str) -> str | None:
         return None
 
 
-def check_packages(engine: str) -> None:
+def check_packages(engine: str) -> list[str]:
     """Refuse an environment in which verl's actor or rollouts would not start.
 
     Args:
         engine: `vllm` or `sglang`.
+
+    Returns:
+        Notes on packages of other versions than verl asks for, which may run all the same.
 
     Raises:
         EgmError: If a package is missing or too old, or trl is one that verl cannot stand beside.
@@ -64,6 +68,12 @@ def check_packages(engine: str) -> None:
         hint = f", or --rollouts {other}" if importlib.util.find_spec(other) is not None else ""
         raise EgmError(f'rollouts need {engine}, which is not installed here: pip install "verl[{engine}]"{hint}')
     _check_trl()
+    asked = {Requirement(line).name: Requirement(line) for line in requires("verl") or () if ";" not in line}
+    return [
+        f"verl {installed('verl')} asks for {requirement}, and {found} is installed: look at its first figures"
+        for name, requirement in asked.items()
+        if (found := installed(name)) is not None and not requirement.specifier.contains(found, prereleases=True)
+    ]
 
 
 def _check_trl() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from egm.environment import package_versions
 from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.publish.verl_run import find_exported, last_global_step, world_size
@@ -23,7 +24,7 @@ from egm.training.verl.check import check_configuration
 from egm.training.verl.cluster import check_nodes, connected, measure_cluster, this_machine
 from egm.training.verl.configure import Cluster, Configured, Options, configure
 from egm.training.verl.launch import CONFIGURATION, run_trainer, shown, trainer_command
-from egm.training.verl.packages import check_packages, installed
+from egm.training.verl.packages import NODE, check_packages, installed
 from egm.training.verl.policy import AskedModel
 from egm.training.verl.write_data import HELD_OUT, TRAIN, write_questions
 
@@ -104,10 +105,11 @@ def run_verl(
     from egm.training.shared.run_folder import add_facts, start_run
 
     out = out.resolve()
-    check_packages(launch.engine)
     begun = _begun(recipe, out) if resume else 0
     if not resume:
         _check_free(out)
+    for note in check_packages(launch.engine):
+        print("note:", note, file=sys.stderr)  # noqa: T201
     asked = AskedModel(recipe)
     with connected(launch.cluster) if launch.cluster else nullcontext() as ray:
         cluster = (
@@ -116,7 +118,7 @@ def run_verl(
             else measure_cluster(ray, str(launch.cluster), gpus=launch.gpus, nodes=launch.nodes)
         )
         if resume:
-            _check_world(out, begun, cluster)
+            check_world(out, begun, cluster)
         options = _options(launch, out, begun=begun)
         configured = configure(recipe, out, asked.policy, cluster, options)
         _say(configured)
@@ -130,7 +132,7 @@ def run_verl(
             if not resume:
                 write_questions(recipe, asked, folder / "data", absolute=launch.absolute)
             if ray is not None:
-                check_nodes(ray, _files(folder, out if not dry else folder, asked, absolute=launch.absolute))
+                check_nodes(ray, _files(folder, out, asked, absolute=launch.absolute, dry=dry))
             if check and not resume:
                 check_answers(recipe)
     if dry:
@@ -138,7 +140,8 @@ def run_verl(
     follower = _follower(recipe, asked, out, options, begun)
     started = time.perf_counter()
     command = trainer_command(out, launch.overrides)
-    add_facts(out, trainer=command, cluster={"gpus": cluster.gpus, "nodes": cluster.nodes})
+    facts = {"gpus": cluster.gpus, "nodes": cluster.nodes}
+    add_facts(out, trainer=command, cluster=facts, verl=package_versions(*NODE, launch.engine))
     with _followed(follower) as look:
         ended = run_trainer(command, out, address=launch.cluster or "local", look=look)
     if not ended:
@@ -226,7 +229,17 @@ def _check_free(out: Path) -> None:
         raise RecipeError(f"{out} holds a run already: go on with --resume, or choose another --out")
 
 
-def _check_world(out: Path, begun: int, cluster: Cluster) -> None:
+def check_world(out: Path, begun: int, cluster: Cluster) -> None:
+    """Refuse to go on with another number of GPUs, which verl's shards do not allow.
+
+    Args:
+        out: The run folder.
+        begun: The rollout whose checkpoint is gone on from.
+        cluster: What the run may use now.
+
+    Raises:
+        EgmError: If another number of GPUs wrote it.
+    """
     wrote = world_size(out / "checkpoints" / f"global_step_{begun}" / "actor")
     if wrote is not None and wrote != cluster.world:
         raise EgmError(
@@ -236,10 +249,11 @@ def _check_world(out: Path, begun: int, cluster: Cluster) -> None:
         )
 
 
-def _files(folder: Path, out: Path, asked: AskedModel, *, absolute: bool) -> list[Path]:
-    """List what workers open: data, model, run folder, and some of the pictures where they are named."""
-    found = [out, folder / "data" / TRAIN, asked.policy.path / "config.json"]
-    found += [path for path in (folder / "data" / HELD_OUT,) if path.exists()]
+def _files(folder: Path, out: Path, asked: AskedModel, *, absolute: bool, dry: bool) -> list[Path]:
+    """List what workers open: model, data, run folder, and some of the pictures where they are named."""
+    found = [asked.policy.path / "config.json"]
+    if not dry:  # otherwise the data lie in a folder of this node's own
+        found += [out, *(path for name in (TRAIN, HELD_OUT) if (path := folder / "data" / name).exists())]
     if absolute:
         from egm.datasets import open_dataset
 
