@@ -74,7 +74,7 @@ def test_lines_are_synced_as_time_passes_and_on_closing(
     # Only a power cut would show the difference, so the calls are counted; they do reach the disk.
     fsync, calls = os.fsync, list[int]()
     monkeypatch.setattr("os.fsync", lambda file: (calls.append(file), fsync(file)))
-    monkeypatch.setattr("egm.journal.SYNC_SECONDS", seconds)
+    monkeypatch.setattr("egm.append_only.SYNC_SECONDS", seconds)
     with Journal(tmp_path, HEADER) as journal:
         assert len(calls) == 1  # the header
         for name in ("1", "2", "3"):

@@ -160,7 +160,7 @@ class Grounder:
             codec: How the model is asked and read, which a server does not tell: a codec or its name, such as
                 "qwen3_vl_instruct" for a Qwen3-VL that does not think first.
             concurrency: Most requests under way at once, at all servers together.
-            settings: How text is generated; greedy by default.
+            settings: How text is generated; greedy by default, with answers that the server's context has room for.
             prompt: The codec's prompt style; None takes its default.
             cut_tail: See `Grounder`.
             **options: What else `egm.backends.openai.backend.OpenAIBackend` takes, such as `api_key`.
@@ -173,12 +173,10 @@ class Grounder:
 
         reader = get_codec(codec) if isinstance(codec, str) else codec
         urls = [url] if isinstance(url, str) else [*url]
-        backend: RemoteBackend
-        if len(urls) == 1:
-            backend = OpenAIBackend(urls[0], model, concurrency=concurrency, **options)
-        else:
-            backend = ServerPool(urls, model, concurrency=concurrency, **options)
+        asks: dict[str, Any] = {"concurrency": concurrency, **options}
+        backend = OpenAIBackend(urls[0], model, **asks) if len(urls) == 1 else ServerPool(urls, model, **asks)
         with _closed_on_error(backend):
+            settings = backend.usual_settings() if settings is None else settings
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
             return cls(backend, reader, batch_size=concurrency, owns_backend=True, **asked)
 

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import stat
+import struct
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeAlias, TypeVar, cast
@@ -129,7 +130,7 @@ def read_picture_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], 
 
     def read(stream: IO[bytes], where: str) -> tuple[tuple[int, int], bool]:
         image = _opened(stream, where)
-        method = _TRANSPOSE.get(_orientation(image))
+        method = _TRANSPOSE.get(_orientation(image)) if image.format != "PNG" or _tells_more(stream) else None
         sides = image.size if method is None or method in _KEEP_SIDES else image.size[::-1]
         return sides, method is not None
 
@@ -337,6 +338,22 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     floats = np.nan_to_num(floats, nan=low, posinf=high, neginf=low)
     return np.rint((floats - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
+
+
+def _tells_more(stream: IO[bytes]) -> bool:
+    """Whether a PNG may hold an orientation, by the names of its chunks: Pillow decodes all of it to say that."""
+    try:
+        before = stream.tell()
+        stream.seek(8)
+        for _ in range(MAX_READS):
+            length, name = struct.unpack(">I4s", stream.read(8))
+            if name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"IEND"):
+                break
+            stream.seek(length + 4, os.SEEK_CUR)
+        stream.seek(before)
+    except (OSError, ValueError, struct.error):
+        return True
+    return bool(name != b"IEND")
 
 
 def _orientation(image: Image.Image) -> int:

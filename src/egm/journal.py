@@ -1,40 +1,34 @@
 """The journal of an evaluation: a header line, then one line a sample, from which every report is rebuilt.
 
-A journal is append-only. Each line is handed to the system whole as it is appended, so that killing the process loses
-nothing, and is synced to the disk within `SYNC_SECONDS` of appending the next and on closing, so that a power cut loses
-no more than that. What stands after the last line feed was torn: it is dropped, and its sample asked again. If a sample
-has several lines, because an error was tried again, the last one counts; a second answer to it is damage.
+A journal is an append-only file (`egm.append_only`): killing the process loses nothing, and a power cut at most a
+second. A sample whose line was torn is asked again. If a sample has several lines, because an error was tried again,
+the last one counts; a second answer to it is damage.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from egm.append_only import AppendOnly, read_objects, refuse_no_file
 from egm.boxes import iou_array
 from egm.errors import DataError
-from egm.files import lock
 from egm.records import ERROR as ERROR
 from egm.records import Header as Header
 from egm.records import Record as Record
-from egm.records import question_line, questions_digest
 
 JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
-SYNC_SECONDS: Final = 1.0
-"""How long a line may wait for the disk while others follow it."""
 _ROUNDING: Final = 1e-6  # how far an IoU may be from that of its boxes
 
 
-class Journal:
+class Journal(AppendOnly):
     """Append-only writer of a run's journal, which resumes one that is there; use it in a `with` statement.
 
     Args:
@@ -50,27 +44,16 @@ class Journal:
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
-        self.path = folder / JOURNAL_NAME
-        folder.mkdir(parents=True, exist_ok=True)
-        _refuse_no_file(self.path)
-        self._file = self.path.open("ab")
+        super().__init__(folder / JOURNAL_NAME)
         try:
-            if not lock(self._file.fileno()):
-                raise DataError(f"{str(self.path)!r} is being written by another process: wait for it, or end it")
             self.header, self.records = self._resume(header)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
-        self._synced = time.monotonic()
 
     def _resume(self, header: Header) -> tuple[Header, list[Record]]:
-        whole = _whole_bytes(self.path)
-        if whole < self.path.stat().st_size:
-            self._file.truncate(whole)
-        self._size = whole
-        if whole == 0:
-            self._write(header.to_dict())
-            self._sync()
+        if self.is_new:
+            self.write_row(header.to_dict(), sync=True)
             return header, []
         existing, records = read_journal(self.path)
         if differences := header.differences(existing):
@@ -81,68 +64,8 @@ class Journal:
         return existing, records
 
     def append(self, record: Record) -> None:
-        """Append one record as a line; it outlives the process from here on.
-
-        Raises:
-            DataError: If the file of that name is no longer the one that lines are appended to, or others wrote to it.
-        """
-        self._write(record.to_dict())
-        self._check_in_place()
-        if time.monotonic() - self._synced >= SYNC_SECONDS:
-            self._sync()
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        line = json.dumps(row).encode("ascii") + b"\n"
-        with self._named():
-            self._file.write(line)
-            self._file.flush()
-        self._size += len(line)
-
-    def _check_in_place(self) -> None:
-        """Refuse to go on with a file that is deleted, moved away or emptied: what is appended to it nobody reads."""
-        ours = os.fstat(self._file.fileno())
-        try:
-            there = self.path.stat()
-        except OSError:
-            there = None
-        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            what = "is gone" if there is None else "was replaced by another file"
-        elif ours.st_size != self._size:
-            what = "was written to by something else"
-        else:
-            return
-        raise DataError(
-            f"{str(self.path)!r} {what} while the run was writing it: put it back if you can, and start the same "
-            "command again, which asks what the file does not hold"
-        )
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-    def close(self) -> None:
-        """Sync and close."""
-        if not self._file.closed:
-            with self._named():
-                self._sync()
-                self._file.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Let an error of the system, such as a full disk, say whose it is."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self.path)
-            raise
-
-    def __enter__(self) -> Journal:
-        """Return itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close, whatever happened."""
-        self.close()
+        """Append one record as a line; see `AppendOnly.write_row`."""
+        self.write_row(record.to_dict())
 
 
 def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
@@ -160,10 +83,10 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     file = _file_of(path)
     if not file.exists():
         raise DataError(f"there is no journal at {str(file)!r}: give a folder that `egm eval` wrote")
-    _refuse_no_file(file)
+    refuse_no_file(file)
     header: Header | None = None
     records: dict[tuple[str, str], Record] = {}
-    for number, row in _rows(file):
+    for number, row in read_objects(file):
         try:
             if header is None:
                 header = Header.from_dict(row)
@@ -183,8 +106,8 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read the first line of a journal alone; arguments and errors as of `read_journal`."""
     file = _file_of(path)
-    _refuse_no_file(file)
-    for _, row in _rows(file):
+    refuse_no_file(file)
+    for _, row in read_objects(file):
         return Header.from_dict(row)
     raise DataError(f"{str(file)!r} is empty: the run ended before it began; start it again")
 
@@ -237,6 +160,28 @@ def check_questions(file: Path, header: Header, records: Sequence[Record]) -> No
             )
 
 
+def question_line(
+    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
+) -> bytes:
+    """Write down what a sample asks, for digests."""
+    return json.dumps((identity, phrase, image, truth, amodal)).encode()
+
+
+def questions_digest(lines: Iterable[bytes]) -> str:
+    """Tell the questions of a split from others, in whatever order they come.
+
+    Digests of parts of a split add up to that of the whole, modulo 2**64.
+
+    Args:
+        lines: Of each sample what `question_line` writes.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
+    return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
+
+
 def _questions(records: Iterable[Record]) -> str:
     return questions_digest(question_line(r.id, r.phrase, r.image, r.truth, amodal=r.amodal) for r in records)
 
@@ -286,7 +231,7 @@ def is_journal(path: Path) -> bool:
     """
     if path.is_dir():
         return (path / JOURNAL_NAME).exists()
-    _refuse_no_file(path)
+    refuse_no_file(path)
     with path.open("rb") as file:
         start = file.readline(1_000_000)
     try:
@@ -296,40 +241,6 @@ def is_journal(path: Path) -> bool:
     return isinstance(row, dict) and "journal" in row
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(f"{str(file)!r} line {number} is damaged: restore the file, or start in another folder")
-            yield number, row
-
-
 def _file_of(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     return file / JOURNAL_NAME if file.is_dir() else file
-
-
-def _refuse_no_file(path: Path) -> None:
-    """Refuse what opening would wait for, or cannot be read twice: pipes, devices, sockets."""
-    if path.exists() and not path.is_file():
-        raise DataError(f"{str(path)!r} is no plain file: give one, or move this away")
-
-
-def _whole_bytes(file: Path) -> int:
-    """Length of a file up to its last line feed."""
-    with file.open("rb") as content:
-        end = content.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            content.seek(start)
-            line_feed = content.read(end - start).rfind(b"\n")
-            if line_feed >= 0:
-                return start + line_feed + 1
-            end = start
-    return 0

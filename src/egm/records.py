@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
@@ -274,8 +273,8 @@ class Header:
         prompt: Prompt style, and an example of its wording.
         settings: How text was generated, with the seed.
         datasets: For each split its number of samples `n`, a `digest` of ids, phrases, pictures and boxes in the order
-            of the dataset, and of the same in any order (`questions`, see `questions_digest`); and, where only some
-            pictures were asked about, the `choice` of these (`egm.datasets.dataset.Choice`).
+            of the dataset, and of the same in any order (`questions`, see `egm.journal.questions_digest`); and, where
+            only some pictures were asked about, the `choice` of these (`egm.datasets.dataset.Choice`).
         concurrency: Most requests that were answered together.
         engine: What else decides the answers or their latency, such as device, dtype or server.
         images: Folder that the records' `image` is relative to; empty if no picture is a file.
@@ -335,11 +334,7 @@ class Header:
         if self.share != other.share:  # in which all that follows from it differs too
             return [f"shard is {self.share or 'none'}, was {other.share or 'none'}"]
         mine, theirs = ({**_BEFORE, **_flat(header._identity())} for header in (self, other))
-        return [
-            f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
-            for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name) and not (name not in theirs and _LATER.fullmatch(name))
-        ]
+        return list_differences(mine, theirs, may_lack=_LATER)
 
     def _identity(self) -> dict[str, Any]:
         may_differ = ("images", "versions", "command", "started")
@@ -349,26 +344,23 @@ class Header:
         return plain
 
 
-def question_line(
-    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
-) -> bytes:
-    """Write down what a sample asks, for digests."""
-    return json.dumps((identity, phrase, image, truth, amodal)).encode()
-
-
-def questions_digest(lines: Iterable[bytes]) -> str:
-    """Tell the questions of a split from others, in whatever order they come.
-
-    Digests of parts of a split add up to that of the whole, modulo 2**64.
+def list_differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], *, may_lack: re.Pattern[str] | None = None
+) -> list[str]:
+    """Name the values in which two runs differ, as "settings.seed is 1, was 0".
 
     Args:
-        lines: Of each sample what `question_line` writes.
-
-    Returns:
-        16 hexadecimal digits.
+        mine: What the run is about, JSON-ready, in objects of any depth.
+        theirs: The same of the run that is there.
+        may_lack: Names that it may lack, as written before they were known.
     """
-    numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
-    return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
+    mine, theirs = _flat(mine), _flat(theirs)
+    return [
+        f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+        and not (name not in theirs and may_lack is not None and may_lack.fullmatch(name))
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

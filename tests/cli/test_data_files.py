@@ -164,7 +164,25 @@ def test_convert(egm: Egm, tmp_path: Path) -> None:
     assert egm("data", "convert", "rows.jsonl", "out.parquet", "--force", "--codec", "internvl").code == 0
     [row] = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert row["prompt"][0]["content"].endswith("<ref>the cup</ref>")
-    assert "--codec is for parquet" in egm("data", "convert", "rows.jsonl", "x.json", "--codec", "internvl").err
+    refused = egm("data", "convert", "rows.jsonl", "x.json", "--codec", "internvl")
+    assert "--codec is for formats that hold questions" in refused.err
+
+
+def test_conversations_out_and_in_again(egm: Egm, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", ROW)
+    for tool in ("qwen-vl-finetune", "llama-factory", "ms-swift"):
+        converted = egm("data", "convert", "rows.jsonl", f"{tool}.jsonl", "--format", tool, "--codec", "internvl")
+        assert (converted.code, converted.err) == (0, "")
+        [row] = [json.loads(line) for line in (tmp_path / f"{tool}.jsonl").read_text().splitlines()]
+        assert row["codec"] == "internvl"
+        [sample] = open_dataset(tmp_path / f"{tool}.jsonl")
+        assert (sample.phrase, sample.box) == (ROW["sent"], Box(*ROW["bbox"]))
+        bare = {name: row[name] for name in ("image", "images", "conversations", "messages", "width") if name in row}
+        write(tmp_path / "bare.jsonl", bare | {"height": row["height"]})
+        if tool != "qwen-vl-finetune":
+            refused = egm("data", "check", "bare.jsonl", "--no-leaks")
+            assert (refused.code, "does not say in whose" in refused.out.replace("\n", " ")) == (1, True)
+            assert egm("data", "check", "bare.jsonl", "--no-leaks", "--from-codec", "internvl").code == 0
 
 
 def test_convert_saves_pictures_that_lie_inside_a_file(egm: Egm, tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ COMMANDS = (
 )
 
 
+NAMES = {"latency": "bench", "run": "eval", "make": "rationales"}
+"""What a command that is named by its group is called below."""
+
+
 def commands() -> list[Any]:
     """Every command, as Typer has built it."""
     from typer.main import get_command
@@ -56,15 +60,15 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
     ("option", "users"),
     [
         ("--model", "bench doctor eval ground"),
-        ("--server", "bench doctor eval ground"),
-        ("--codec", "bench convert doctor eval ground score"),
+        ("--server", "bench doctor eval ground rationales"),
+        ("--codec", "bench convert doctor eval ground rationales score"),
         ("--data", "score"),
-        ("--data-root", "check convert eval score"),
-        ("--images", "check convert eval report score"),
-        ("--serve", "bench doctor eval ground"),
-        ("--aim", "bench doctor eval ground serve"),
+        ("--data-root", "check convert eval rationales score"),
+        ("--images", "check convert eval rationales report score"),
+        ("--serve", "bench doctor eval ground rationales"),
+        ("--aim", "bench doctor eval ground rationales serve"),
         ("--engine", "serve"),
-        ("--device", "bench doctor eval ground serve"),
+        ("--device", "bench doctor eval ground rationales serve"),
         ("--max-tokens", "bench eval ground"),
         ("--votes", "eval ground"),
         ("--thinking-budget", "eval ground"),
@@ -73,7 +77,7 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 )
 def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:
     found = {
-        {"latency": "bench", "run": "eval"}.get(command.name, command.name): (parameter.help, parameter.metavar)
+        NAMES.get(command.name, command.name): (parameter.help, parameter.metavar)
         for command in commands()
         for parameter in command.params
         if option in parameter.opts and not parameter.hidden

@@ -23,6 +23,7 @@ COMMANDS = {
     "sft": ("sft", RECIPES / "egm-tiny.yaml"),
     "grpo": ("grpo", RECIPES / "egm-tiny-grpo.yaml"),
     "reproduce": ("reproduce", RECIPES / "reproduce-toy.yaml"),
+    "rationales": ("rationales", "synthref/train", "--teacher", "synthref", "--limit", 1, "--out", "run"),
     "check": ("data", "check", "rows.parquet"),
     "convert": ("data", "convert", "rows.jsonl", "out.parquet"),
     "merge": ("models", "merge", "adapter", "--out", "merged"),

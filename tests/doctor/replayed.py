@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.base import Backend
@@ -50,7 +50,8 @@ class Replayed(Backend):
 
 
 def same(image: Image.Image, other: Image.Image) -> bool:
-    return image.tobytes() == other.tobytes()
+    """Whether two pictures are one, but for the pixel that the doctor changes."""
+    return image.size == other.size and max(high for _, high in ImageChops.difference(image, other).getextrema()) <= 1
 
 
 def cut(answer: RecordedAnswer, tokens: int) -> Completion:

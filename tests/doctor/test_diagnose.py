@@ -213,6 +213,54 @@ def test_answers_that_are_mixed_up_in_a_batch() -> None:
     assert (diagnosis.verdict, names(diagnosis)) == (EngineVerdict.WRONG, ["together_differs"])
 
 
+class Graphs(Replayed):
+    """Keeps graphs of the vision tower by the number of patches: pictures of a batch that have as many get one's."""
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        replies = super().generate(requests, settings)
+        patches = [request.images[0].width * request.images[0].height if request.images else 0 for request in requests]
+        return [replies[patches.index(count)] for count in patches]
+
+
+def test_pictures_of_a_batch_that_get_each_others_embeddings() -> None:
+    (found,) = of(Graphs()).findings
+    assert (found.name, found.seen.endswith("answers are others: twin-2, twin-4")) == ("together_differs", True)
+
+
+class Garbled(Replayed):
+    """Sees two sizes of pictures otherwise."""
+
+    def answer(self, request: Request, settings: GenerationSettings) -> Completion:
+        reply = super().answer(request, settings)
+        return replace(reply, text="?" + reply.text) if self.asked[-1] in ("333", "tiny") else reply
+
+
+def test_some_pictures_that_are_seen_otherwise() -> None:
+    (found,) = of(Garbled()).findings
+    assert found.name == "some_pictures"
+    assert found.seen.endswith("and most not at all: 333 (333 x 250), tiny (48 x 64)")
+
+
+class Stretched(Replayed):
+    """Answers as with align_corners=False, and in a batch one picture otherwise again."""
+
+    def answer(self, request: Request, settings: GenerationSettings) -> Completion:
+        reply = super().answer(request, settings)
+        other = self.recording.simulated["align_corners"].get(self.asked[-1])
+        return reply if other is None else replace(reply, text=reply.text[: other.place] + other.text)
+
+    def generate(self, requests: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
+        replies = super().generate(requests, settings)
+        names = [self.name_of(request) for request in requests]
+        if len(replies) > 1:
+            replies[names.index("333")] = replace(replies[names.index("333")], text="{")
+        return replies
+
+
+def test_a_defect_that_was_simulated_is_named_beside_answers_that_change() -> None:
+    assert names(of(Stretched())) == ["align_corners", "together_differs"]
+
+
 class Forgetful(Replayed):
     """Answers otherwise from a warm cache."""
 

@@ -17,7 +17,7 @@ from PIL import Image
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError
 from egm.journal import Header, Record
-from egm.report.gallery import draw_evenly, gallery, items_of, texts_of
+from egm.report.gallery import draw_evenly, gallery, items_of, kind_of, texts_of
 from egm.report.runs import Run
 
 from .conftest import MakeRecord
@@ -152,12 +152,12 @@ def test_the_cap_is_shared_evenly(record: MakeRecord, run: MakeRun) -> None:
     many += [record(f"y{n}", split="y/val", box=None) for n in range(3)]
     items = items_of(0, run(many))
     for most in (1, 2, 7, 60, 543, 1000):
-        drawn = draw_evenly(items, most)
+        drawn = draw_evenly(items, most, kind_of)
         assert len(drawn) == min(most, 543)
         assert len({item.record.id for item in drawn}) == len(drawn)
-    counts = Counter(item.outcome for item in draw_evenly(items, 61))
+    counts = Counter(item.outcome for item in draw_evenly(items, 61, kind_of))
     assert counts == {"no_box": 3, "part": 29, "hit": 29}
-    hits = [int(item.record.id) for item in draw_evenly(items, 61) if item.outcome == "hit"]
+    hits = [int(item.record.id) for item in draw_evenly(items, 61, kind_of) if item.outcome == "hit"]
     assert hits == sorted(hits)
     assert hits[-1] > 450  # from all over the split
 

@@ -20,6 +20,7 @@ from egm.cli.ground import ground
 from egm.cli.group import Group
 from egm.cli.grpo import grpo
 from egm.cli.models import app as models
+from egm.cli.rationales import app as rationales
 from egm.cli.report import report
 from egm.cli.reproduce import reproduce
 from egm.cli.score import score_command
@@ -57,6 +58,7 @@ def _options(
 app.command("ground")(ground)
 app.command("demo")(demo)
 app.add_typer(data, name="data")
+app.add_typer(rationales, name="rationales")
 app.command("sft")(sft)
 app.command("grpo")(grpo)
 evaluation.command("merge")(merge_command)

@@ -36,6 +36,7 @@ def check(
     images: options.Images = None,
     data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
+    from_codec: options.FromCodec = None,
     leaks: Annotated[bool, typer.Option(help="Look for images of the eight evaluation splits.")] = True,
     listing: Annotated[
         Path | None,
@@ -69,7 +70,14 @@ def check(
         raise DataError(f"{str(listing)!r} is there already: give --list another name")
     malformed: list[Malformed] = []
     try:
-        opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial, malformed=malformed)
+        opened = open_dataset(
+            dataset,
+            images=images,
+            data=data_root,
+            allow_partial=allow_partial,
+            codec=from_codec,
+            malformed=malformed,
+        )
     except DataError as error:
         if not malformed:
             raise
@@ -144,7 +152,11 @@ def convert(
     ],
     kind: Annotated[
         str | None,
-        typer.Option("--format", help="jsonl, parquet (RL) or coco; by default what OUT ends in.", show_default=False),
+        typer.Option(
+            "--format",
+            help="jsonl, parquet (RL), coco, qwen-vl-finetune, llama-factory or ms-swift; by default what OUT ends in.",
+            show_default=False,
+        ),
     ] = None,
     images: options.Images = None,
     data_root: options.DataRoot = None,
@@ -156,15 +168,17 @@ def convert(
         ),
     ] = None,
     codec: options.Codec = None,
+    from_codec: options.FromCodec = None,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a dataset as rows of JSON, as parquet for reinforcement learning, or as COCO JSON.
+    """Write a dataset as rows of JSON, as parquet for reinforcement learning, as COCO JSON, or for other trainers.
 
-    Parquet holds the question of --codec. Pictures are not copied: names stay relative to --images, or as they were; in
-    parquet they are absolute, and the pictures have to be there. Those inside a file, as lmms-lab's, are
-    saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
-    side no word tells, as at "2 o'clock", are left out.
+    Parquet holds the question of --codec, and the conversations of other trainers its question and its answer.
+    Pictures are not copied: names stay relative to --images, or as they were; in parquet they are absolute, and the
+    pictures have to be there. Those inside a file, as lmms-lab's, are saved to --pictures, and named relative to it.
+    Mirrored copies exchange left and right in the phrase; samples whose side no word tells, as at "2 o'clock", are
+    left out.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
     from egm.datasets.convert import ENDINGS, save_pictures
@@ -172,15 +186,17 @@ def convert(
     if kind is None:
         kind = next((name for name, ending in ENDINGS.items() if out.suffix == ending), None)
     if kind is None:
-        raise DataError(f"{str(out)!r} does not say which format: end it in {', '.join(ENDINGS.values())}")
+        raise DataError(
+            f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(ENDINGS.values()))}"
+        )
     if out.exists() and not force:
         raise DataError(f"{str(out)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
-    if codec is not None and kind != "parquet":
-        raise DataError(f"--codec is for parquet, which holds questions, and not for {kind}: leave it out")
+    if codec is not None and kind in ("jsonl", "coco"):
+        raise DataError(f"--codec is for formats that hold questions, and not for {kind}: leave it out")
     asked = None if codec is None else get_codec(codec)
-    opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial)
+    opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial, codec=from_codec)
     opened = Flipped(opened) if flip else opened
     write_dataset(opened if pictures is None else save_pictures(opened, pictures), out, kind, codec=asked)
     print(spaced(out))

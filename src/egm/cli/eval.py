@@ -155,7 +155,7 @@ def eval_command(
             )
             grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, asking)
         else:
-            grounder, engine = _load(model or "egm-tiny", codec, device, dtype, concurrency, asking)
+            grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
         stack.enter_context(grounder)
         here = not server and script is None and grounder.backend.model == "egm-tiny"
         if here and (line := dataset_notice(splits.values())) is not None:
@@ -242,7 +242,7 @@ def _connect_or_replay(
         concurrency = 8 * len(servers) if concurrency is None else concurrency
         grounder = Grounder.connect([*servers], model, codec=codec, concurrency=concurrency, **asking)
         # Several are of the same kind as one, so that a run may be gone on with by more of them, or fewer.
-        return grounder, {"backend": "OpenAIBackend", "server": ", ".join(sorted({*map(_place, servers)}))}
+        return grounder, {"backend": "OpenAIBackend", "server": ", ".join(sorted({*map(server_place, servers)}))}
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
@@ -253,7 +253,7 @@ def _connect_or_replay(
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
-def _place(server: str) -> str:
+def server_place(server: str) -> str:
     """Which server it is, for a run to go on with: on this machine, ports change from start to start."""
     from egm.backends.openai.connection import server_url
 
@@ -262,7 +262,7 @@ def _place(server: str) -> str:
     return ("this machine" if loopback else parts.netloc.lower()) + parts.path
 
 
-def _load(
+def load_model(
     model: str,
     codec: str | None,
     device: str,
@@ -270,6 +270,7 @@ def _load(
     concurrency: int | None,
     asking: Mapping[str, Any],
 ) -> tuple[Grounder, dict[str, Any]]:
+    """Load a model into this process; also what decides its answers, for a run to be gone on with."""
     from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
     from egm.grounder import Grounder
 

@@ -79,6 +79,14 @@ DataRoot = Annotated[
 Images = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder that the pictures lie in.", show_default=False)
 ]
+FromCodec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Of conversations whose rows do not say it: the convention of their boxes, {', '.join(codec_names())}.",
+        show_default=False,
+    ),
+]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Take splits that are not whole: of another size, or not all answered.")
 ]

@@ -105,6 +105,14 @@ class Codec(ABC):
         answer = self.answer(phrase, numbers)
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
+    def turn(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
+        """Write the assistant's whole turn, as other tools' files of conversations hold it.
+
+        It is the training target, and before it what the generation prompt opens. Arguments as of `target`.
+        """
+        opening = targets.THINK_OPENING if self.thinking_prefilled else ""
+        return opening + self.target(phrase, box, size=size, rationale=rationale)
+
     def answer_prefill(self, text: str, phrase: str) -> str:
         """Write the assistant prefill that ends reasoning which has lasted long enough (a thinking budget).
 

@@ -17,6 +17,9 @@ JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
 JSON_TAIL_STOPS: Final = ('"label"',)
 """What stands right behind its box. Never a code fence: that opens the answer too."""
 
+THINK_OPENING: Final = "<think>\n"
+"""How reasoning begins, where the chat template has not begun it."""
+
 
 def whole_numbers(box: Box, size: tuple[int, int], span: tuple[int, int]) -> tuple[int, int, int, int]:
     """Round a box to whole numbers on a model's scale, half up, no side shorter than one unit.
@@ -48,7 +51,7 @@ def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bo
     thought = neutralise(rationale or "").strip()
     if not thought:
         return f"</think>\n\n{answer}" if thinking_prefilled else answer
-    return f"{'' if thinking_prefilled else '<think>' + chr(10)}{thought}\n</think>\n\n{answer}"
+    return f"{'' if thinking_prefilled else THINK_OPENING}{thought}\n</think>\n\n{answer}"
 
 
 def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str:

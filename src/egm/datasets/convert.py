@@ -1,10 +1,12 @@
-"""Datasets out: rows of JSON, parquet for reinforcement learning, or COCO JSON; each can be read back."""
+"""Datasets out: rows of JSON, parquet, COCO JSON, or conversations for other trainers; each can be read back."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,16 +16,19 @@ from PIL.Image import Image
 from egm.boxes import Box
 from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.datasets.check import is_file
+from egm.datasets.conversations import TOOLS, conversation_row, question_text
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, ImageError
 from egm.extras import need
 from egm.files import write_bytes, write_text
-from egm.images import check_picture_size, load_image, read_picture_header
+from egm.images import ImageSource, check_picture_size, load_image, read_picture_header
 from egm.types import Sample
 
-ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json"}
+ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json", **dict.fromkeys(TOOLS, ".jsonl")}
 """Formats that can be written, with the ending of their files."""
+_WRITERS, _MOST_WAITING = 2, 16  # threads that save pictures, and pictures that wait for them
+_COMPRESSION = 3  # of 9: half the time of the usual 6, and files a tenth larger
 
 
 def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec | None = None) -> None:
@@ -33,8 +38,10 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
         dataset: The samples. Image names are written relative to its root if it has one; in parquet they are absolute,
             since verl opens them from wherever its workers run.
         path: The file. Its folder is made if need be.
-        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; or `coco`.
-        codec: Whose question parquet holds; that of `DEFAULT_CODEC` if not given.
+        kind: `jsonl`, for EGM, Qwen and InternVL; `parquet`, for reinforcement learning with verl or EGM; `coco`; or
+            the conversations of `qwen-vl-finetune`, `llama-factory` or `ms-swift`.
+        codec: Whose question parquet and conversations hold, and whose answer these; that of `DEFAULT_CODEC` if not
+            given.
 
     Raises:
         DataError: If the format is unknown, the pictures are not files, or a sample lacks the box or the size that the
@@ -49,8 +56,14 @@ def write_dataset(dataset: Dataset, path: str | Path, kind: str, *, codec: Codec
     names = [image_name(sample, dataset.root) for sample in samples]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    family = codec or get_codec(DEFAULT_CODEC)
     if kind == "parquet":
-        write_bytes(path, _parquet(dataset, codec or get_codec(DEFAULT_CODEC)))
+        write_bytes(path, _parquet(dataset, family))
+    elif kind in TOOLS:
+        for sample in samples:
+            _whole(sample)
+        turns = (conversation_row(kind, s, name, family) for s, name in zip(samples, names, strict=True))
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in turns))
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
     else:
@@ -78,31 +91,56 @@ def save_pictures(dataset: Dataset, folder: str | Path) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     place = ImageRoot(folder)
     saved: dict[str, tuple[Path, tuple[int, int]]] = {}
-    samples = []
-    for number, sample in enumerate(dataset.annotations()):
-        name = image_name(sample, dataset.root)
-        if name not in saved:
-            source = dataset[number].image
-            picture = load_image(source)
-            content = source if isinstance(source, bytes) else _png(picture)
-            path = place(name)
-            if not (isinstance(source, bytes) and path.suffix):
-                path = path.with_suffix(".jpg" if content[:3] == b"\xff\xd8\xff" else ".png")
-            if path.exists() and path.read_bytes() != content:
-                raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, content)
-            saved[name] = path, picture.size
-        path, size = saved[name]
-        if sample.size is None:  # then a mirrored box is only known with its picture
-            sample = replace(dataset[number], size=size)
-        samples.append(replace(sample, image=path))
+    samples, writing, taken = [], deque[Future[None]](), set[Path]()
+    with ThreadPoolExecutor(_WRITERS) as writers:  # which encode and sync while the next picture is drawn
+        for number, sample in enumerate(dataset.annotations()):
+            name = image_name(sample, dataset.root)
+            if name not in saved:
+                source = dataset[number].image
+                picture = load_image(source)
+                path = place(name)
+                if not isinstance(source, bytes):
+                    path = path.with_suffix(".png")
+                elif not path.suffix:
+                    path = path.with_suffix(".jpg" if source[:3] == b"\xff\xd8\xff" else ".png")
+                # One file under two names is there before it is held against the other.
+                while len(writing) > (0 if path in taken else _MOST_WAITING):
+                    writing.popleft().result()
+                taken.add(path)
+                writing.append(writers.submit(save_picture, path, source if isinstance(source, bytes) else picture))
+                saved[name] = path, picture.size
+            path, size = saved[name]
+            if sample.size is None:  # then a mirrored box is only known with its picture
+                sample = replace(dataset[number], size=size)
+            samples.append(replace(sample, image=path))
+        for each in writing:
+            each.result()
     return Dataset(dataset.name, samples, root=folder, kind=dataset.kind, scale=dataset.scale)
+
+
+def save_picture(path: Path, source: ImageSource) -> None:
+    """Write the file of a picture, unless the same is there.
+
+    Args:
+        path: Where; its folder is made if need be.
+        source: The bytes of a file, which are written as they are; else anything that `load_image` takes, for a PNG.
+
+    Raises:
+        DataError: If another file is there.
+        ImageError: If the picture cannot be read.
+    """
+    content = source if isinstance(source, bytes) else _png(load_image(source))
+    if path.exists():
+        if path.read_bytes() != content:
+            raise DataError(f"{str(path)!r} is there already and is another file: give another folder")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
 
 
 def _png(picture: Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    picture.save(stream, "PNG", compress_level=_COMPRESSION)
     return stream.getvalue()
 
 
@@ -171,7 +209,7 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
             {
                 # Never "grounding", by which the official files say that their ground_truth is on the 0-1000 scale.
                 "data_source": f"egm/{dataset.name}",
-                "prompt": [{"role": "user", "content": _question(sample, codec)}],
+                "prompt": [{"role": "user", "content": question_text(sample, codec)}],
                 "images": [{"image": str(picture)}],
                 "ability": "grounding",
                 "reward_model": {"style": "rule", "ground_truth": list(box)},
@@ -194,12 +232,6 @@ def _parquet(dataset: Dataset, codec: Codec) -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), stream)
     return stream.getvalue()
-
-
-def _question(sample: Sample, codec: Codec) -> str:
-    """The question of a codec as verl takes it: one text, with `<image>` for the picture, and nothing added."""
-    parts = codec.messages(sample.phrase, amodal=sample.amodal)[0]["content"]
-    return "".join("<image>" if part["type"] == "image" else part["text"] for part in parts)
 
 
 def _coco(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:

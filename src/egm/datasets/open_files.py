@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from egm.datasets import coco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
+from egm.datasets.formats.conversation import CODEC_KEY
 from egm.datasets.formats.recognise import KNOWN, format_of, known_columns, list_keys, recognise
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import JsonError, load_json, read_whole
@@ -25,6 +26,7 @@ def open_files(
     images: ImageRoot,
     by: str | None = None,
     split: str | None = None,
+    codec: str | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     """Open a dataset that lies at known paths.
@@ -35,25 +37,30 @@ def open_files(
         images: Where images are.
         by: Who split it, for UNC.
         split: The split to take, for UNC.
+        codec: For conversations whose rows do not say it: the codec that their answers are written in.
         malformed: Gets the rows that are wrong, which are left out then; without it, the first of them is an error.
 
     Raises:
         DataError: If a file is missing, not recognised or wrong.
     """
     path = paths[0]
+    if codec is not None and path.suffix not in (".json", ".jsonl"):
+        raise DataError(f"{path} holds no conversations, which alone need to be told a codec: leave --from-codec out")
     if path.is_dir() or path.suffix in (".p", ".zip"):
         samples = read_unc(path, name=name, images=images, by=by, split=split, malformed=malformed)
         return Dataset(name, samples, root=images.root, kind="UNC")
     if path.suffix == ".parquet":
         return _open_parquet(paths, name, images, malformed)
     if path.suffix == ".jsonl":
-        return _open_rows(jsonl.read_lines(path), path, name, images, malformed)
+        return _open_rows(jsonl.read_lines(path), path, name, images, malformed, codec)
     if path.suffix == ".json":
-        return _open_json(path, name, images, malformed)
+        return _open_json(path, name, images, malformed, codec)
     raise DataError(f"{path} is no dataset: .json, .jsonl, .parquet, .zip, refs(*).p and UNC folders are known")
 
 
-def _open_json(path: Path, name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:
+def _open_json(
+    path: Path, name: str, images: ImageRoot, malformed: list[Malformed] | None, codec: str | None
+) -> Dataset:
     try:
         content = load_json(read_whole(path))
     except FileNotFoundError:
@@ -71,7 +78,7 @@ def _open_json(path: Path, name: str, images: ImageRoot, malformed: list[Malform
         raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
     rows = (row if isinstance(row, dict) else DataError("is not an object") for row in content)
     named = ((f"row {number}", row) for number, row in enumerate(rows, 1))
-    return _open_rows(named, path, name, images, malformed)
+    return _open_rows(named, path, name, images, malformed, codec)
 
 
 def _open_rows(
@@ -80,8 +87,10 @@ def _open_rows(
     name: str,
     images: ImageRoot,
     malformed: list[Malformed] | None,
+    codec: str | None,
 ) -> Dataset:
-    rest, head = iter(rows), list[tuple[str, Row | DataError]]()
+    rest = iter(rows if codec is None else _with_codec(rows, codec))
+    head: list[tuple[str, Row | DataError]] = []
     known = None
     # The first row tells the format; where malformed ones are passed over, the first that is of a known one.
     while known is None and (item := next(rest, None)) is not None:
@@ -98,6 +107,15 @@ def _open_rows(
     rows = itertools.chain(head, rest)
     samples = read_rows(rows, known.read, name=name, file=path, images=images, malformed=malformed)
     return Dataset(name, samples, root=images.root, kind=known.name, scale=known.scale)
+
+
+def _with_codec(rows: Iterable[tuple[str, Row | DataError]], codec: str) -> Iterator[tuple[str, Row | DataError]]:
+    """Say the codec of conversations in each row that does not say it itself."""
+    for where, row in rows:
+        if isinstance(row, DataError) or ("conversations" not in row and "messages" not in row):
+            yield where, row
+        else:
+            yield where, {CODEC_KEY: codec, **row}
 
 
 def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot, malformed: list[Malformed] | None) -> Dataset:

@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
@@ -15,6 +16,9 @@ from egm.datasets.read_rows import Malformed
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
 from egm.errors import DataError, nearest
 from egm.types import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 _SYNTHREF = "synthref"
 
@@ -43,6 +47,7 @@ def open_dataset(
     data: str | Path | None = None,
     allow_partial: bool = False,
     first: int | None = None,
+    codec: str | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     """Open a dataset by the name of a split, or by its path.
@@ -59,6 +64,7 @@ def open_dataset(
         data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
         allow_partial: Take a split whose size is not the published one.
         first: Take the first so many samples alone; of SynthRef no more scenes are made, and any split will do.
+        codec: For conversations whose rows do not say it: the name of the codec that their answers are written in.
         malformed: For `check_dataset`: gets the rows that are wrong, which are left out then, and the size of a split
             that has any is not held against the published one. Without it, the first of them is an error.
 
@@ -69,7 +75,9 @@ def open_dataset(
         DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
     """
     images, data = (None if folder is None else Path(folder) for folder in (images, data))
-    dataset = _open(name_or_path, images, data, allow_partial=allow_partial, first=first, malformed=malformed)
+    dataset = _open(
+        name_or_path, images, data, allow_partial=allow_partial, first=first, codec=codec, malformed=malformed
+    )
     if first is not None:
         dataset = dataset.first(first)
     if dataset.names_files and dataset.root is None:
@@ -97,9 +105,12 @@ def _open(
     *,
     allow_partial: bool,
     first: int | None = None,
+    codec: str | None = None,
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     text = str(name_or_path)
+    if codec is not None and (text in SIZES or text.startswith(f"{_SYNTHREF}/")):
+        raise DataError(f"{text} holds no conversations, which alone need to be told a codec: leave --from-codec out")
     if text in SIZES:
         return _open_refcoco(text, images, data, allow_partial=allow_partial, malformed=malformed)
     if text.startswith(f"{_SYNTHREF}/") and not Path(text).exists():
@@ -114,7 +125,7 @@ def _open(
     if images is None and path.suffix == ".jsonl":
         images = path.parent
     name = path.stem if path.is_file() else path.resolve().name
-    return open_files([path], name=name, images=ImageRoot(images), malformed=malformed)
+    return open_files([path], name=name, images=ImageRoot(images), codec=codec, malformed=malformed)
 
 
 def _open_refcoco(
@@ -158,19 +169,21 @@ class _SynthRows(Dataset):
         self._source = SynthRef(split)
         if self._source.scenes is None and first is None:
             raise DataError(f"SynthRef {split} has no end: write a part of it with egm data synthetic --scenes 1000")
-        self._places: list[tuple[int, int]] = []
+        self._scenes: list[int] = []
         samples: list[Sample] = []
         for index in itertools.count() if self._source.scenes is None else range(self._source.scenes):
             if first is not None and len(samples) >= first:
                 break
             drawn = self._source.samples(index)
-            self._places += [(index, k) for k in range(len(drawn))]
+            self._scenes += [index] * len(drawn)
             samples += [dataclasses.replace(sample, image=f"{sample.id.rsplit('/', 1)[0]}.png") for sample in drawn]
-        self._scene: tuple[int, list[Sample]] | None = None
+        self._drawn: tuple[int, Picture] | None = None
         super().__init__(f"{_SYNTHREF}/{split}", samples, kind="SynthRef")
 
     def _at(self, index: int) -> Sample:
-        scene, k = self._places[index]
-        if self._scene is None or self._scene[0] != scene:
-            self._scene = scene, self._source.samples(scene)
-        return self._scene[1][k]
+        from PIL import Image
+
+        scene, sample = self._scenes[index], self._samples[index]
+        if self._drawn is None or self._drawn[0] != scene:
+            self._drawn = scene, Image.fromarray(self._source.scene(scene).pixels)
+        return dataclasses.replace(sample, image=self._drawn[1])

@@ -18,7 +18,7 @@ if fewer than half do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from statistics import median
@@ -125,16 +125,20 @@ def diagnose(seen: Observation, recording: Recording, pictures: Sequence[Picture
         found.append(NamedDefect(*prompt))
     elif prompt is not None:
         notes.append(f"{prompt[1]}, but all answers are the reference's: the engine only counts otherwise")
-    if not lost:
-        found += _rounds(seen, recording)
+    changing = {} if lost else _changing(seen, recording)
+    found += _rounds(seen, changing)
     if (stale := _stale(seen, recording, pictures)) is not None:
         found.append(stale)
     apart = {twin for picture in pictures if stale and (twin := picture.name) and picture.recipe.twin}
     rest = [one for one in comparisons if one.picture not in apart]
     found += _of_boxes(rest)
     verdict, reason = _judge(rest, expected)
-    if verdict is EngineVerdict.WRONG and not found:
-        found.append(_of_texts(seen, expected, rest))
+    if verdict is EngineVerdict.WRONG:
+        steady = [one for one in rest if not any(one.picture in apart for apart in changing.values())]
+        if (simulated := _simulated(seen, expected, steady)) is not None:
+            found.insert(0, simulated)
+        elif not found:
+            found.append(_of_texts(seen, expected, rest))
     if found:
         verdict, reason = EngineVerdict.WRONG, known_defects()[found[0].name].title
     elif len(comparisons) < FEWEST or len(comparisons) < 0.75 * len(pictures):
@@ -211,20 +215,26 @@ def _without_reasoning(recording: Recording) -> Recording:
     return replace(recording, answers=tuple(map(bare, recording.answers)), simulated={})
 
 
-def _rounds(seen: Observation, recording: Recording) -> list[NamedDefect]:
-    """Hold the engine's later answers against its first ones."""
-    found = []
-    for name, what, later in (
-        ("warm_differs", "asked again", list(seen.warm.items())),
-        ("together_differs", f"{TOGETHER} at once", list(seen.together)),
-        ("stream_differs", "not streamed", list(seen.whole.items())),
-    ):
-        apart = [picture for picture, reply in later if _changed(picture, reply, seen, recording)]
-        if apart:
-            found.append(
-                NamedDefect(name, f"{what}, {len(apart)} of {len(later)} answers are others: {', '.join(apart)}")
-            )
-    return found
+def _changing(seen: Observation, recording: Recording) -> dict[str, list[str]]:
+    """Hold the engine's later answers against its first ones: by defect, the pictures with others."""
+    later = {"warm_differs": seen.warm.items(), "together_differs": seen.together, "stream_differs": seen.whole.items()}
+    return {
+        name: [picture for picture, reply in replies if _changed(picture, reply, seen, recording)]
+        for name, replies in later.items()
+    }
+
+
+def _rounds(seen: Observation, changing: Mapping[str, Sequence[str]]) -> list[NamedDefect]:
+    asked = {
+        "warm_differs": f"asked again, {{}} of {len(seen.warm)}",
+        "together_differs": f"{TOGETHER} at once, {{}} of {len(seen.together)}",
+        "stream_differs": f"not streamed, {{}} of {len(seen.whole)}",
+    }
+    return [
+        NamedDefect(name, f"{asked[name].format(len(apart))} answers are others: {', '.join(apart)}")
+        for name, apart in changing.items()
+        if apart
+    ]
 
 
 def _changed(picture: str, reply: Completion, seen: Observation, recording: Recording) -> bool:
@@ -271,15 +281,20 @@ def _of_boxes(comparisons: Sequence[AnswerComparison]) -> list[NamedDefect]:
     return [NamedDefect("displaced", "; ".join(map(str, components[:3])))] if components else []
 
 
-def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]) -> NamedDefect:
-    """Name a defect that shows neither in prompts nor in the places of boxes."""
+def _simulated(seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]) -> NamedDefect | None:
+    """Look for the defect that answers side with, of those that were simulated."""
     best, score = None, 0.0
     for name in recording.simulated:
         sides, against = _sides(name, seen, recording, comparisons)
         if sides >= _FITS and sides >= _SHARE * (sides + against) and sides / (1 + against) > score:
             best, score = name, sides / (1 + against)
-    if best is not None:
-        return NamedDefect(NAMES.get(best, best), "answers go the way that this checkpoint goes with that defect")
+    if best is None:
+        return None
+    return NamedDefect(NAMES.get(best, best), "answers go the way that this checkpoint goes with that defect")
+
+
+def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]) -> NamedDefect:
+    """Name a defect that shows neither in prompts nor in the places of boxes."""
     controls = [
         lead
         for answer in recording.controls
@@ -291,6 +306,11 @@ def _of_texts(seen: Observation, recording: Recording, comparisons: Sequence[Ans
     early = _early(comparisons, recording)
     if controls and len(early) > _SHARE * len(comparisons):
         return NamedDefect("other_weights", f"{len(early)} of {len(comparisons)} texts are others from the beginning")
+    if max(controls, default=0.0) <= UNSURE and sum(one.place is None for one in comparisons) > DISAGREE * len(
+        comparisons
+    ):
+        apart = ", ".join(f"{one.picture} ({one.size[0]} x {one.size[1]})" for one in sure)
+        return NamedDefect("some_pictures", f"{seen_here}, and most not at all: {apart}")
     if not seen.controls:
         return NamedDefect("unknown", seen_here)
     if controls and sum(one.agrees for one in comparisons) >= 0.3 * len(comparisons):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request
 from egm.backends.openai.backend import OpenAIBackend
@@ -14,6 +14,9 @@ from egm.doctor.pictures import CONTROLS, Picture
 from egm.doctor.recorder import CONTROL_TOKENS, control_question, question
 from egm.errors import BackendError
 from egm.types import Completion
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SHORT: Final = 96
 """Most tokens of an answer that is held against the engine's own: a beginning tells."""
@@ -36,7 +39,8 @@ class Observation:
         engine: What it says of itself.
         alone: By picture, the answers to all pictures, asked one at a time.
         warm: The beginnings of answers to some that it had answered already.
-        together: Beginnings of answers to sixteen questions at once, each with its picture's name.
+        together: Beginnings of answers to sixteen questions at once, each with its picture's name; no cache knows the
+            pictures, as one pixel is another.
         whole: Beginnings of answers that were not streamed.
         files: Beginnings of answers about files that are not upright RGB, sent as they are.
         controls: By phrase, the answers without a picture.
@@ -106,7 +110,8 @@ def observe(
     many = [small[number % len(small)] for number in range(TOGETHER)] if small and "together" in rounds else []
     together: list[tuple[str, Completion]] = []
     try:
-        replies = engine.generate([request for _, request in asked(many)], short)
+        unseen = [replace(one, image=_with_another_pixel(one.image)) for one in many]
+        replies = engine.generate([request for _, request in asked(unseen)], short)
         together = [(one.name, reply) for one, reply in zip(many, replies, strict=True)]
     except BackendError as error:
         failed[f"{TOGETHER} at once"] = str(error)
@@ -146,6 +151,15 @@ def observe(
         fields=fields,
         failed=failed,
     )
+
+
+def _with_another_pixel(image: Image) -> Image:
+    """Change a picture by the least there is, so that no cache has it and the tower sees it among others."""
+    changed = image.copy()
+    pixels: Any = changed.load()
+    red, green, blue = pixels[0, 0]
+    pixels[0, 0] = red ^ 1, green, blue
+    return changed
 
 
 def count_questions(pictures: Sequence[Picture], *, server: bool) -> int:

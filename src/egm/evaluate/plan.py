@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from egm.datasets.dataset import Choice, Dataset
@@ -19,8 +20,7 @@ from egm.errors import DataError, EgmError
 from egm.evaluate.shards import Pictured
 from egm.grounder import Grounder
 from egm.images import picture_key
-from egm.journal import Header
-from egm.records import question_line, questions_digest
+from egm.journal import Header, question_line, questions_digest
 from egm.types import Sample
 
 P = TypeVar("P", bound=Pictured)
@@ -155,7 +155,9 @@ def command_line() -> tuple[str, ...]:
     return tuple(_SECRET.sub("//", argument) for argument in sys.argv)
 
 
-def dataset_digests(planned: Iterable[PlannedSample], choices: Mapping[str, Choice]) -> dict[str, dict[str, Any]]:
+def dataset_digests(
+    planned: Iterable[PlannedSample], choices: Mapping[str, Choice] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
     """Tell the splits of a run from others: see `Header.datasets`."""
     rows: dict[str, list[bytes]] = {}
     for item in planned:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from egm.journal import ERROR, Record
 
@@ -20,6 +20,25 @@ EARLY = 200
 
 LINE_SECONDS: Final = 30.0
 """Seconds between two lines of progress where standard error is no terminal."""
+
+
+class Counts(Protocol):
+    """What progress shows of a run: how many of how many, and in words how good."""
+
+    total: int
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        ...
+
+    def short(self) -> str:
+        """What a bar says."""
+        ...
+
+    def long(self) -> str:
+        """What a line says."""
+        ...
 
 
 class RunningCounts:
@@ -37,6 +56,14 @@ class RunningCounts:
         if record.failure == ERROR:
             self.errors[record.error or ""] += 1
 
+    def short(self) -> str:
+        """What a bar says: the accuracy."""
+        return f"Acc@0.5 {100 * self.hits / self.done:.2f}" if self.done else ""
+
+    def long(self) -> str:
+        """What a line says: accuracy and errors."""
+        return f"{self.short()}, {self.errors.total():,} errors"
+
     def too_many_errors(self) -> bool:
         """Whether errors have had more than their share."""
         return self.errors.total() > self.max_errors * max(self.done, min(self.total, EARLY))
@@ -51,7 +78,7 @@ class RunningCounts:
 
 
 @contextmanager
-def progress_bar(counts: RunningCounts, *, enabled: bool) -> Iterator[Callable[[], None]]:
+def progress_bar(counts: Counts, *, enabled: bool, task: str = "evaluating") -> Iterator[Callable[[], None]]:
     """Progress on standard error: how far a run is, how good, how fast, how long to go; yields what updates it.
 
     A terminal gets a bar, all else a line every `LINE_SECONDS`. What an interrupted run had answered is said first.
@@ -68,7 +95,7 @@ def progress_bar(counts: RunningCounts, *, enabled: bool) -> Iterator[Callable[[
         yield _lines(counts, console)
         return
     bar = _columns(console)
-    task = bar.add_task("evaluating", total=counts.total, completed=counts.done, accuracy="")
+    shown = bar.add_task(task, total=counts.total, completed=counts.done, says="")
     last_update = 0.0
 
     def update() -> None:
@@ -76,13 +103,13 @@ def progress_bar(counts: RunningCounts, *, enabled: bool) -> Iterator[Callable[[
         now = time.monotonic()
         if now - last_update >= 0.1 or counts.done == counts.total:
             last_update = now
-            bar.update(task, completed=counts.done, accuracy=f"Acc@0.5 {100 * counts.hits / counts.done:.2f}")
+            bar.update(shown, completed=counts.done, says=counts.short())
 
     with bar:
         yield update
 
 
-def _lines(counts: RunningCounts, console: Any) -> Callable[[], None]:
+def _lines(counts: Counts, console: Any) -> Callable[[], None]:
     """What prints a line of progress, if it is time."""
     start = last = time.monotonic()
     before = counts.done
@@ -94,10 +121,10 @@ def _lines(counts: RunningCounts, console: Any) -> Callable[[], None]:
             return
         last = now
         rate = (counts.done - before) / max(now - start, 1e-9)
-        left = (counts.total - counts.done) / rate
+        left = (counts.total - counts.done) / max(rate, 1e-9)
         console.print(
-            f"{counts.done:,} of {counts.total:,}, Acc@0.5 {100 * counts.hits / counts.done:.2f}, "
-            f"{counts.errors.total():,} errors, {rate:.1f}/s, {timedelta(seconds=round(left))} to go"
+            f"{counts.done:,} of {counts.total:,}, {counts.long()}, {rate:.1f}/s, "
+            f"{timedelta(seconds=round(left))} to go"
         )
 
     return update
@@ -117,7 +144,7 @@ def _columns(console: Any) -> Progress:
         parts.TextColumn("{task.description}"),
         parts.BarColumn(),
         parts.MofNCompleteColumn(),
-        parts.TextColumn("{task.fields[accuracy]}"),
+        parts.TextColumn("{task.fields[says]}"),
         Rate(),
         parts.TimeRemainingColumn(),
         console=console,

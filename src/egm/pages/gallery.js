@@ -37,6 +37,6 @@ document.getElementById("items").addEventListener("click", (event) => {
 });
 form.addEventListener("input", apply);
 form.addEventListener("submit", (event) => event.preventDefault());
-document.getElementById("misses").addEventListener("click", () => check((outcome) => outcome !== "hit"));
+document.getElementById("misses").addEventListener("click", () => check((outcome) => outcome !== form.dataset.good));
 document.getElementById("all").addEventListener("click", () => check(() => true));
 apply();

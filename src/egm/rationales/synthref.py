@@ -41,7 +41,7 @@ def explain_sample(sample: Sample, style: str = "official", attempt: int = 0) ->
         >>> explain_sample(sample)[:44]
         'The only small orange diamond is the small s'
     """
-    _check_style(style)
+    check_style(style)
     split, seed, scene = _place(sample.id)
     for traced in _scene(split, seed, scene):
         if traced.sample.id == sample.id and traced.sample.phrase == sample.phrase:
@@ -68,14 +68,19 @@ def explained_samples(
     Raises:
         DataError: If there is no such split or style.
     """
-    _check_style(style)
+    check_style(style)
     source = SynthRef(split, seed=seed, scenes=scenes)
     for index in itertools.count() if source.scenes is None else range(source.scenes):
         for traced in source.traced(index):
             yield traced.sample, tell(traced, style)
 
 
-def _check_style(style: str) -> None:
+def check_style(style: str) -> None:
+    """Refuse a style that the offline teacher does not speak.
+
+    Raises:
+        DataError: If it is none of `STYLES`.
+    """
     if style not in STYLES:
         raise DataError(f"the offline teacher has no style {style!r}: {nearest(style, STYLES)}")
 

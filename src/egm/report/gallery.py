@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from egm.codecs.parsing.reading import split_reasoning
 from egm.datasets.synthetic import SPLITS, VERSION, SynthRef
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GALLERY_ITEMS: Final = 200
 """Most answers in a gallery, unless another number is asked for."""
 
+Shown = TypeVar("Shown")
 _HIT: Final = "hit"
 _MADE: Final = re.compile(rf".+:synthref(\d{{1,3}})/({'|'.join(SPLITS)})/(-?\d{{1,18}})/(\d{{1,9}})/\d+")
 
@@ -67,7 +68,7 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
         ImageError: If a picture is missing or cannot be read.
     """
     everything = [item for number, run in enumerate(runs) for item in items_of(number, run)]
-    shown = draw_evenly(everything, items)
+    shown = draw_evenly(everything, items, kind_of)
     totals, counts = (Counter(item.outcome for item in of) for of in (everything, shown))
     titles = {_HIT: "hit", **{str(miss): title for miss, title in MISS_TITLES.items()}}
     return render(
@@ -86,14 +87,19 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
     )
 
 
-def draw_evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """Take at most `most`: as many of each run, split and outcome as of any other, as far as there are so many.
+def kind_of(item: Item) -> tuple[int, str, str]:
+    """What an answer is one of in a gallery: its run, its split and what became of it."""
+    return item.run, item.record.split, item.outcome
+
+
+def draw_evenly(items: Sequence[Shown], most: int, kind: Callable[[Shown], Hashable]) -> list[Shown]:
+    """Take at most `most`: as many of each kind as of any other, as far as there are so many.
 
     Those of one kind are taken at even distances, so that they come from all over the split; the order stays.
     """
-    strata: dict[tuple[int, str, str], list[int]] = {}
+    strata: dict[Hashable, list[int]] = {}
     for number, item in enumerate(items):
-        strata.setdefault((item.run, item.record.split, item.outcome), []).append(number)
+        strata.setdefault(kind(item), []).append(number)
     taken: list[int] = []
     # From the rarest to the commonest, so that what one cannot fill is left to the others.
     for done, numbers in enumerate(sorted(strata.values(), key=len)):
@@ -129,14 +135,8 @@ def _overlay(record: Record, run: Run, images: Path | None) -> str:
 
 
 def _picture(record: Record, run: Run, images: Path | None) -> Image:
-    if made := _MADE.fullmatch(record.image):
-        version, split, seed, scene = made.groups()
-        if int(version) != VERSION:
-            raise DataError(
-                f"{record.image!r} is of SynthRef {version} and this is SynthRef {VERSION}: evaluate again, or report "
-                "without --gallery"
-            )
-        return _drawn_again(split, int(seed), int(scene))
+    if (drawn := drawn_again(record.image)) is not None:
+        return drawn
     if record.image.startswith(f"{record.split}:"):
         raise DataError(
             f"the picture of {record.id!r} lay in the file of its dataset, where a journal cannot find it again: a "
@@ -149,6 +149,24 @@ def _picture(record: Record, run: Run, images: Path | None) -> Image:
         return load_image(record.image, root=images)
     except ImageError as error:
         raise ImageError(f"{error} (--images)") from None
+
+
+def drawn_again(image: str) -> Image | None:
+    """Draw the picture of a scene of SynthRef, as journals name it; None of any other.
+
+    Raises:
+        DataError: If it is of another version of SynthRef.
+    """
+    made = _MADE.fullmatch(image)
+    if made is None:
+        return None
+    version, split, seed, scene = made.groups()
+    if int(version) != VERSION:
+        raise DataError(
+            f"{image!r} is of SynthRef {version} and this is SynthRef {VERSION}: evaluate again, or report "
+            "without --gallery"
+        )
+    return _drawn_again(split, int(seed), int(scene))
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Final
 
 from egm.backends.chat_template import renderer
@@ -26,6 +27,7 @@ _PHRASE_TOKENS = 512  # a phrase of the longest kind, and the wording around it
 _LARGEST_PICTURE = 16_384  # tokens, where no processor says otherwise: Qwen3-VL's limit
 _EXPORTED = ("sglang", "vllm")
 _EXPORT = "egm-tiny-export"
+_loading = Lock()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def _exported(stack: ExitStack) -> Path:
     from egm.publish.export import export_model
 
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="egm-serve-")))
-    return export_model(Path(EMBEDDED), folder / _EXPORT)
+    with _loading:  # transformers loads one model at a time
+        return export_model(Path(EMBEDDED), folder / _EXPORT)
 
 
 def _context(config: Mapping[str, Any], folder: Path | None) -> tuple[int, int]:

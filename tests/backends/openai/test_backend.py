@@ -242,3 +242,17 @@ def test_a_closed_backend_says_so() -> None:
     backend.close()
     with pytest.raises(BackendError, match="is closed"):
         backend.generate([ask("x")], GREEDY)
+
+
+@pytest.mark.parametrize(
+    ("length", "most"), [(4096, 3072), (8192, 4096), (1, 1), (None, 4096), (0, 4096), ("4096", 4096)]
+)
+def test_answers_leave_room_for_the_prompt_where_the_server_states_its_context(length: Any, most: int) -> None:
+    with FaultyServer({"": [say("[]")]}) as server:
+        models = [{"id": "other", "max_model_len": 8}, {"id": "tiny", "max_model_len": length}]
+        server.pages["/v1/models"] = {"object": "list", "data": models}
+        with Grounder.connect(server.url, "tiny") as grounder:
+            grounder.ground(Image.new("RGB", (64, 64)), "x")
+        with Grounder.connect(server.url, "tiny", settings=GenerationSettings(max_new_tokens=5000)) as grounder:
+            grounder.ground(Image.new("RGB", (64, 64)), "x")
+        assert [query["max_tokens"] for query in server.asked] == [most, 5000]

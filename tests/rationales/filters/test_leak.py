@@ -18,6 +18,7 @@ Say = Callable[..., Candidate]
         "The green box shows the dog at the edge of the lawn.",
         "The dog, outlined in red, lies on the lawn.",
         "The dog inside the magenta rectangle is brown.",
+        "It is the dog that the green rectangle holds.",
         "The highlighted animal is the only dog.",
         "The bounding box surrounds the dog.",
         "The ground truth is the dog on the lawn.",

@@ -43,10 +43,12 @@ def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_frozen_splits_of_synthref_are_told_by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EGM_DATA", str(tmp_path))
     check = EvaluationPicture()
-    assert check.unknown is not None  # nothing of RefCOCO is there
     held_out, train = SynthRef("val").samples(0)[0], SynthRef("train").samples(0)[0]
     assert check.check(Candidate(held_out, "It.", "official")) == "it is in synthref/val"
     assert check.check(Candidate(train, "It.", "official")) is None
+    assert check.unknown is None
+    check.check(Candidate(replace(train, id="1", image="a.png"), "It.", "official"))
+    assert check.unknown is not None  # nothing of RefCOCO is there
 
 
 def test_pictures_are_told_by_coco_number_and_by_pixels(tmp_path: Path, say: Say) -> None:

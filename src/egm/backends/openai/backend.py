@@ -24,7 +24,7 @@ from egm.backends.openai.faults import ServerFaultError, classify_exception
 from egm.backends.openai.key import read_key, without_key
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
-from egm.backends.openai.server_info import ask_server
+from egm.backends.openai.server_info import ask_server, context_length
 from egm.backends.remote import RemoteBackend, Rounds
 from egm.backends.retry import RetryPolicy
 from egm.errors import BackendError, EgmError, ModelError
@@ -138,6 +138,13 @@ class OpenAIBackend(RemoteBackend):
         """Ask the server for its name and version; one that does not say is "server". What it runs on it cannot say."""
         name, release = ask_server(self.url, api_key=self._key, loopback=self._loopback)
         return EngineInfo(name, release, packages=("openai",))
+
+    def usual_settings(self) -> GenerationSettings:
+        """Greedy settings whose answers leave a quarter of the server's context, where it states one, to the prompt."""
+        usual = GenerationSettings()
+        context = context_length(self.url, self.model, api_key=self._key, loopback=self._loopback)
+        most = usual.max_new_tokens if context is None else min(usual.max_new_tokens, max(1, 3 * context // 4))
+        return replace(usual, max_new_tokens=most)
 
     def text_fields(self, request: Request, settings: GenerationSettings) -> dict[str, int]:
         """Ask once, not streamed, and say how many characters stand in each field of the message that holds text.

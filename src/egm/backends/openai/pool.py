@@ -168,6 +168,11 @@ class ServerPool(RemoteBackend):
         """Ask the first server that is there for its name and version."""
         return next((server for server in self._servers if server.alive), self._servers[0]).backend.describe()
 
+    def usual_settings(self) -> GenerationSettings:
+        """Greedy settings whose answers all servers' contexts have room for; see `OpenAIBackend.usual_settings`."""
+        each = (server.backend.usual_settings() for server in self._servers)
+        return min(each, key=lambda settings: settings.max_new_tokens)
+
     def close(self) -> None:
         """Give up what is under way and close the connections."""
         self._stop()

@@ -22,14 +22,8 @@ def ask_server(url: str, *, api_key: str, loopback: bool) -> tuple[str, str | No
     Returns:
         The name, "server" where it says none, and the version, None where it does not say.
     """
-    import openai
-
-    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     root = url.removesuffix("/v1")
-    # The openai library's own HTTP client (httpx or its successor, as its version has it).
-    with openai.DefaultHttpxClient(
-        headers=headers, timeout=_ASK_SECONDS, follow_redirects=False, trust_env=not loopback
-    ) as client:
+    with _client(api_key, loopback=loopback) as client:
         models = _get(client, f"{url}/models").get("data")
         owner = (
             models[0].get("owned_by") if isinstance(models, list) and models and isinstance(models[0], dict) else None
@@ -40,6 +34,34 @@ def ask_server(url: str, *, api_key: str, loopback: bool) -> tuple[str, str | No
             if release is not None:
                 break
     return _printable(owner, api_key) or "server", release
+
+
+def context_length(url: str, model: str, *, api_key: str, loopback: bool) -> int | None:
+    """Ask a server how many tokens a prompt and its answer may have together; None where it does not say.
+
+    Args:
+        url: See `ask_server`, as for the key and the loopback.
+        model: The name that it serves the model by.
+        api_key: Its key, or nothing.
+        loopback: Whether it is on this machine.
+    """
+    with _client(api_key, loopback=loopback) as client:
+        models = _get(client, f"{url}/models").get("data")
+    for one in models if isinstance(models, list) else []:
+        if isinstance(one, dict) and one.get("id") == model:
+            length = one.get("max_model_len")
+            return length if isinstance(length, int) and length > 0 else None
+    return None
+
+
+def _client(api_key: str, *, loopback: bool) -> Any:
+    import openai
+
+    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    # The openai library's own HTTP client (httpx or its successor, as its version has it).
+    return openai.DefaultHttpxClient(
+        headers=headers, timeout=_ASK_SECONDS, follow_redirects=False, trust_env=not loopback
+    )
 
 
 def _printable(value: object, api_key: str) -> str | None:

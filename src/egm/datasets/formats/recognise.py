@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from egm.datasets.formats import egm_rl, egm_sft, jxu124, lmms_lab, minigpt4, plain, vlm_r1
+from egm.datasets.formats import (
+    egm_rl,
+    egm_sft,
+    jxu124,
+    llama_factory,
+    lmms_lab,
+    minigpt4,
+    ms_swift,
+    plain,
+    qwen_vl_finetune,
+    vlm_r1,
+)
 from egm.datasets.formats.base import Format
 from egm.errors import DataError
 
 ROW_FORMATS = (
     minigpt4.FORMAT,
+    qwen_vl_finetune.FORMAT,  # which has all keys of the next
     egm_sft.FORMAT,
+    llama_factory.FORMAT,
+    ms_swift.FORMAT,
     vlm_r1.FORMAT,
     egm_rl.FORMAT,
     lmms_lab.FORMAT,

@@ -49,9 +49,9 @@ _NONE: Final = re.compile(
 _DENIALS: Final = ("no", "n't", "n’t", "lacks", "without", "absent", "missing")
 """One of these stands in all that `_NONE` finds."""
 _NUMBER: Final = r"(-?\d{1,5}(?:\.\d{1,4})?)"
-_GAP: Final = (
-    r"\s?[\])]?\s?(?:,|;|\s|to|-(?!\d)|–|—|/|and|through|until){1,3}\s?[\[(]?\s?(?:[a-z]{1,6}_?\d?\s?[=:]\s?)?"
-)
+_BETWEEN: Final = r"\s?(?:,|;|\s|to|-(?!\d)|–|—|/|and|through|until){1,3}\s?"
+# A bracket that opens where none has closed begins a box, and the number before it, as in "3 (10,20,30,40)", is a name.
+_GAP: Final = rf"(?:\s?[\])]{_BETWEEN}[\[(]?|{_BETWEEN})\s?(?:[a-z]{{1,6}}_?\d?\s?[=:]\s?)?"
 _TUPLE: Final = re.compile(rf"(?<![\w.]){_NUMBER}{_GAP}{_NUMBER}{_GAP}{_NUMBER}{_GAP}{_NUMBER}(?![\d.]*\d)")
 _ORDINALS: Final = {
     "first": 1,

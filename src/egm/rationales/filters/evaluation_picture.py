@@ -29,14 +29,15 @@ class EvaluationPicture(Filter):
     """Drops samples of pictures that an evaluation split holds, by name, by COCO number, and by pixels if asked to.
 
     SynthRef's frozen splits are told by their samples' ids. The eight splits of RefCOCO are told by the names of their
-    pictures, where their annotations are found; `unknown` says why where they are not.
+    pictures, where their annotations are found; once others than SynthRef's were checked, `unknown` says why where they
+    are not.
 
     Attributes:
         data: Folder of RefCOCO's annotations; by default where `egm eval` looks for them. If given, they must be there.
         against: More evaluation data, as `open_dataset` takes it: names or paths.
         pixels: Whether to compare the pixels of the pictures in `against` too, so that a renamed or mirrored copy is
             found. It reads every picture of it at construction, and every picture that is checked.
-        unknown: Why RefCOCO's pictures are not known, or None.
+        unknown: Why RefCOCO's pictures are not known, where that mattered, or None.
     """
 
     name: ClassVar[str] = "evaluation_picture"
@@ -49,12 +50,13 @@ class EvaluationPicture(Filter):
     def __post_init__(self) -> None:
         self._names: dict[str, str] = {}
         self._digests: dict[str, str] = {}
+        self._fault: str | None = None
         try:
             images = evaluation_images(None if self.data is None else Path(self.data))
         except DataError as error:
             if self.data is not None:
                 raise
-            images, self.unknown = {}, str(error)
+            images, self._fault = {}, str(error)
         self._names = {leak_key(name): ", ".join(splits) for name, splits in images.items()}
         for name in self.against:
             self._take(name)
@@ -77,6 +79,8 @@ class EvaluationPicture(Filter):
         sample = candidate.sample
         if sample.id.startswith(_FROZEN):
             return f"it is in synthref/{sample.id.split('/')[1]}"
+        if not sample.id.startswith("synthref"):
+            self.unknown = self._fault
         key = _key(sample.id, sample.image)
         if key is not None and key in self._names:
             return f"{key} is in {self._names[key]}"

@@ -114,10 +114,11 @@ def _scripts(text: str) -> Counter[str]:
 def _language(text: str, against: str = "en") -> str | None:
     """Name the language that most small words are of, where they are clearly more than those of `against`."""
     said = _LATIN_WORD.findall(text.lower())
-    hits = Counter(name for word in said for name in _OF_WORD.get(word, ()))
-    different = Counter(name for word in set(said) for name in _OF_WORD.get(word, ()))
-    if not different:
+    told = [word for word in said if word in _OF_WORD]
+    if not told:
         return None
+    hits = Counter(name for word in told for name in _OF_WORD[word])
+    different = Counter(name for word in set(told) for name in _OF_WORD[word])
     best = max(different, key=lambda name: (different[name], name == against))
     if best == against:
         return best

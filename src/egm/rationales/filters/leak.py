@@ -67,6 +67,7 @@ _DRAWN: Final = re.compile(
       | \b(?:the|an?|this|that)\s+(?:\w+\s+)?{_COLOUR}[\s-]+(?:\w+\s+)?{_MARK}(?:\s+\w+){{0,5}}?\s+{_SHOWS}
         (?:\s+\w+){{0,3}}?\s+{_THING}\b
       | \b(?:the|an?|this|that)\s+(?:\w+\s+)?{_COLOUR}[\s-]+(?:\w+\s+)?{_MARK}\s+(?:\w+ly\s+)?{_POINTS_OUT}\b
+      | \b(?:that|which|whom)\s+(?:the|an?)\s+{_COLOUR}[\s-]+(?:\w+\s+)?{_MARK}\s+{_SHOWS}\b
       | \b(?:the|an?)\s+{_COLOUR}\s+(?:bounding|overlay|annotation|contour|stroke|marker|marking|mark)\b(?!\s+on\s+the)
       | \b(?:the|this|that)\s+{_TIGHT}(?:\s+(?:in|on)\s+(?:the|this)\s+{_IMAGE})?\s+(?:\w+ly\s+)?{_SHOWS}\b
       | \b(?:box|rectangle|outline|contour)\s+(?:shown|indicated|visible|seen|present|placed|overlaid)\b

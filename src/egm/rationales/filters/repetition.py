@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -54,6 +55,8 @@ class RepeatedWords(Filter):
         Numbers alone are no loop: `letters` counts, for each place, the words before it that are none.
         """
         times = max(2, self.times + (1 if length < _WORDS_OF_A_SENTENCE else 0))
+        if sum(map(operator.eq, said[length:], said)) < length * (times - 1):
+            return None
         run = 0
         for i in range(length, len(said)):
             run = run + 1 if said[i] == said[i - length] else 0
