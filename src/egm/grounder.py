@@ -173,11 +173,8 @@ class Grounder:
 
         reader = get_codec(codec) if isinstance(codec, str) else codec
         urls = [url] if isinstance(url, str) else [*url]
-        backend: RemoteBackend
-        if len(urls) == 1:
-            backend = OpenAIBackend(urls[0], model, concurrency=concurrency, **options)
-        else:
-            backend = ServerPool(urls, model, concurrency=concurrency, **options)
+        asks: dict[str, Any] = {"concurrency": concurrency, **options}
+        backend = OpenAIBackend(urls[0], model, **asks) if len(urls) == 1 else ServerPool(urls, model, **asks)
         with _closed_on_error(backend):
             settings = backend.usual_settings() if settings is None else settings
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}

@@ -7,6 +7,7 @@ the last one counts; a second answer to it is damage.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,6 @@ from egm.errors import DataError
 from egm.records import ERROR as ERROR
 from egm.records import Header as Header
 from egm.records import Record as Record
-from egm.records import question_line, questions_digest
 
 JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
@@ -158,6 +158,28 @@ def check_questions(file: Path, header: Header, records: Sequence[Record]) -> No
                 f"{str(file)!r} holds answers to other questions than those of {split} that its header is about: "
                 "restore the file, or start in another folder"
             )
+
+
+def question_line(
+    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
+) -> bytes:
+    """Write down what a sample asks, for digests."""
+    return json.dumps((identity, phrase, image, truth, amodal)).encode()
+
+
+def questions_digest(lines: Iterable[bytes]) -> str:
+    """Tell the questions of a split from others, in whatever order they come.
+
+    Digests of parts of a split add up to that of the whole, modulo 2**64.
+
+    Args:
+        lines: Of each sample what `question_line` writes.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
+    return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
 
 
 def _questions(records: Iterable[Record]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
@@ -274,8 +273,8 @@ class Header:
         prompt: Prompt style, and an example of its wording.
         settings: How text was generated, with the seed.
         datasets: For each split its number of samples `n`, a `digest` of ids, phrases, pictures and boxes in the order
-            of the dataset, and of the same in any order (`questions`, see `questions_digest`); and, where only some
-            pictures were asked about, the `choice` of these (`egm.datasets.dataset.Choice`).
+            of the dataset, and of the same in any order (`questions`, see `egm.journal.questions_digest`); and, where
+            only some pictures were asked about, the `choice` of these (`egm.datasets.dataset.Choice`).
         concurrency: Most requests that were answered together.
         engine: What else decides the answers or their latency, such as device, dtype or server.
         images: Folder that the records' `image` is relative to; empty if no picture is a file.
@@ -343,28 +342,6 @@ class Header:
         # As JSON gives it back: a tuple among the settings is a list there.
         plain: dict[str, Any] = json.loads(json.dumps({**values, "egm": self.versions.get("egm")}))
         return plain
-
-
-def question_line(
-    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
-) -> bytes:
-    """Write down what a sample asks, for digests."""
-    return json.dumps((identity, phrase, image, truth, amodal)).encode()
-
-
-def questions_digest(lines: Iterable[bytes]) -> str:
-    """Tell the questions of a split from others, in whatever order they come.
-
-    Digests of parts of a split add up to that of the whole, modulo 2**64.
-
-    Args:
-        lines: Of each sample what `question_line` writes.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
-    return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
 
 
 def list_differences(

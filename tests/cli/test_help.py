@@ -18,6 +18,10 @@ COMMANDS = (
 )
 
 
+NAMES = {"latency": "bench", "run": "eval", "make": "rationales"}
+"""What a command that is named by its group is called below."""
+
+
 def commands() -> list[Any]:
     """Every command, as Typer has built it."""
     from typer.main import get_command
@@ -73,10 +77,7 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 )
 def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:
     found = {
-        {"latency": "bench", "make": "rationales", "run": "eval"}.get(command.name, command.name): (
-            parameter.help,
-            parameter.metavar,
-        )
+        NAMES.get(command.name, command.name): (parameter.help, parameter.metavar)
         for command in commands()
         for parameter in command.params
         if option in parameter.opts and not parameter.hidden

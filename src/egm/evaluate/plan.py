@@ -20,8 +20,7 @@ from egm.errors import DataError, EgmError
 from egm.evaluate.shards import Pictured
 from egm.grounder import Grounder
 from egm.images import picture_key
-from egm.journal import Header
-from egm.records import question_line, questions_digest
+from egm.journal import Header, question_line, questions_digest
 from egm.types import Sample
 
 P = TypeVar("P", bound=Pictured)

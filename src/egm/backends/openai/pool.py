@@ -56,7 +56,7 @@ class _Server:
         load: Requests submitted to it, and not yet answered.
         pause: Seconds to wait before it is looked at again, the next time that it is left out.
         is_other: Whether it was found to serve another model.
-        probe: What is under way to see whether it answers.
+        probe: What was last done to see whether it answers, or is under way.
     """
 
     backend: OpenAIBackend
@@ -173,6 +173,11 @@ class ServerPool(RemoteBackend):
         """Ask the first server that is there for its name and version."""
         return next((server for server in self._servers if server.alive), self._servers[0]).backend.describe()
 
+    def usual_settings(self) -> GenerationSettings:
+        """Greedy settings whose answers all servers' contexts have room for; see `OpenAIBackend.usual_settings`."""
+        each = (server.backend.usual_settings() for server in self._servers)
+        return min(each, key=lambda settings: settings.max_new_tokens)
+
     def close(self) -> None:
         """Give up what is under way and close the connections."""
         self._stop()
@@ -278,14 +283,9 @@ class ServerPool(RemoteBackend):
 
     async def _answers(self, server: _Server) -> bool:
         """Tell whether a server answers, and serves the model; asked once for all who want to know."""
-        if server.probe is None:
+        if server.probe is None or server.probe.done():
             server.probe = asyncio.ensure_future(self._probe(server))
-        probe = server.probe
-        try:
-            return await asyncio.shield(probe)
-        finally:
-            if probe.done():
-                server.probe = None
+        return await asyncio.shield(server.probe)
 
     async def _probe(self, server: _Server) -> bool:
         try:
