@@ -15,7 +15,8 @@ from egm.training.recipe import Section
 
 PER: Final = 1_000_000
 """Tokens that a price is for."""
-_LIMIT = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
+# No commas: "1,5usd" is one and a half to some of those who write it, and fifteen to a reader that drops them.
+_LIMIT = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
 
 
 class ModelPrice(Section):
@@ -89,8 +90,11 @@ def read_budget(text: str, prices: PriceList | None) -> Budget:
     """
     found = _LIMIT.fullmatch(text)
     if found is None:
-        raise EgmError(f"--budget {text!r} is no budget: give tokens, such as 200000tokens, or money, such as 5usd")
-    limit, unit = float(found[1].replace("_", "").replace(",", "")), found[2].lower()
+        comma = "write it without a comma, and " if "," in text else ""
+        raise EgmError(
+            f"--budget {text!r} is no budget: {comma}give tokens, such as 200000tokens, or money, such as 5usd or 1.5usd"
+        )
+    limit, unit = float(found[1].replace("_", "")), found[2].lower()
     if limit <= 0:
         raise EgmError(f"--budget {text!r} pays for nothing: give more than 0, or --dry-run to see what a call takes")
     if unit in ("token", "tokens"):
