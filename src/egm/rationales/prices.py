@@ -117,6 +117,7 @@ class Spending:
     Attributes:
         prompt: Tokens read.
         completion: Tokens written.
+        lost: Those of both that brought no answer.
         money: What both cost, in the price list's currency.
         calls: Calls that were answered.
         uncounted: Those of them whose tokens the server did not count; at most what they may have taken is counted.
@@ -128,6 +129,7 @@ class Spending:
     prices: PriceList | None = None
     prompt: int = 0
     completion: int = 0
+    lost: int = 0
     money: float = 0.0
     calls: int = 0
     uncounted: int = 0
@@ -167,9 +169,17 @@ class Spending:
 
     def add(self, model: str, prompt: int, completion: int, *, counted: bool = True) -> None:
         """Count a call that was answered."""
-        self.prompt += prompt
-        self.completion += completion
-        self.money += self.price(model, prompt, completion)
+        self._take(model, prompt, completion)
         self.calls += 1
         self.uncounted += not counted
         self.largest[model] = max(prompt, self.largest.get(model, 0))
+
+    def lose(self, model: str, prompt: int, completion: int) -> None:
+        """Count tokens that brought no answer: who serves a model charges for them all the same."""
+        self._take(model, prompt, completion)
+        self.lost += prompt + completion
+
+    def _take(self, model: str, prompt: int, completion: int) -> None:
+        self.prompt += prompt
+        self.completion += completion
+        self.money += self.price(model, prompt, completion)

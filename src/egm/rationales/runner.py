@@ -125,8 +125,9 @@ class Runner:
             )
         if isinstance(line, Decision):
             self._settle(state, line)
-        elif line.error is None:
-            self._count(line)
+            return
+        self._count(line)
+        if line.error is None:
             if line.asked == "blind":
                 state.blind = line
             else:
@@ -134,7 +135,9 @@ class Runner:
 
     def _count(self, call: Call) -> None:
         asked = self._teacher.name if call.asked == "teacher" or self._blind is None else self._blind.name
-        self._spending.add(asked, *call.tokens, counted=call.counted)
+        self._spending.lose(asked, *call.lost)
+        if call.error is None:
+            self._spending.add(asked, *call.tokens, counted=call.counted)
 
     # What is to be done
 
@@ -246,6 +249,7 @@ class Runner:
             finish_reason=reply.finish_reason,
             tokens=tokens if counted else self._spending.most(name, job.asked.most),
             counted=counted,
+            lost=reply.lost_tokens,
             seconds=reply.seconds,
             colour=job.asked.colour,
             size=job.sample.size,
@@ -307,9 +311,17 @@ class Runner:
     def _fail(self, state: _State, asked: _Who, error: EgmError, ledger: Ledger) -> None:
         """Keep a call that failed; the sample is left to a resumed run."""
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ledger.append(
-            Call(id=state.item.sample.id, attempt=state.attempt, asked=asked, error=said, **_about(state.item))
+        lost = error.lost_tokens if isinstance(error, BackendError) else (0, 0)
+        call = Call(
+            id=state.item.sample.id,
+            attempt=state.attempt,
+            asked=asked,
+            error=said,
+            lost=lost,
+            **_about(state.item),
         )
+        ledger.append(call)
+        self._count(call)
         self.tally.add_failure(said)
 
     def _candidate(self, state: _State, sample: Sample | None = None) -> Candidate:

@@ -38,7 +38,13 @@ _ERROR_WORDS: Final = re.compile(
 
 
 class BrokenReplyError(Exception):
-    """A reply that is no answer: cut off without a finish reason, or not what the protocol says."""
+    """A reply that is no answer: cut off without a finish reason, or not what the protocol says.
+
+    Attributes:
+        tokens: Tokens read and generated for it, as the server counts them: it may well charge for them.
+    """
+
+    tokens: tuple[int, int] = (0, 0)
 
 
 class RefusedReplyError(BrokenReplyError):
@@ -106,6 +112,7 @@ class Fault:
         about_streaming: Whether the server refused the way of asking, not the question.
         about_stop: Whether it may have been the stop strings that it failed at: `transformers serve` says 500 to them,
             or breaks off its stream, without naming them.
+        tokens: Tokens read and generated for nothing, as far as the server counted them.
     """
 
     text: str
@@ -113,6 +120,7 @@ class Fault:
     retry_after: float | None = None
     about_streaming: bool = False
     about_stop: bool = False
+    tokens: tuple[int, int] = (0, 0)
 
 
 def classify_exception(error: Exception, *, now: float, clean: Callable[[str], str]) -> Fault:
@@ -144,7 +152,7 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
         refused = error.code is not None and 400 <= error.code < 500 and error.code not in _RETRIED
         return Fault(f"the server failed: {said(error)}", retry=not refused, about_stop=True)
     if isinstance(error, RefusedReplyError):
-        return Fault(f"broken reply{detail(error)}", retry=False)
+        return Fault(f"broken reply{detail(error)}", retry=False, tokens=error.tokens)
     if isinstance(error, openai.APIStatusError):
         status, message = error.status_code, words(error)
         text = f"HTTP {status}: {message}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
@@ -167,7 +175,8 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
     if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
         return Fault(f"the connection broke{detail(error)}", retry=True)
     # What is left are replies that cannot be read: bad JSON, bad UTF-8, keys that are missing or of another type.
-    return Fault(f"broken reply{detail(error)}", retry=True)
+    tokens = error.tokens if isinstance(error, BrokenReplyError) else (0, 0)
+    return Fault(f"broken reply{detail(error)}", retry=True, tokens=tokens)
 
 
 def _code(error: Any) -> int | None:
