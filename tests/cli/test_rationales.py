@@ -109,6 +109,17 @@ def test_a_call_that_failed_is_no_answer_and_the_same_command_asks_it_again(egm:
     assert [row["rationale"] for row in rows()] == [good(number) for number in range(3)]
 
 
+def test_a_row_that_training_would_refuse_is_not_paid_for(egm: Egm) -> None:
+    dataset = room(3)
+    dataset.write_text(dataset.read_text().replace("[20, 30, 60, 80]", "[120, 30, 180, 80]", 1))
+    with FaultyServer(good_script(3)) as server:
+        done = egm(*make(dataset, server))
+        assert len(server.asked) == 2
+    assert done.code == 1
+    assert "the true box 120, 30, 180, 80 passes the edge of its picture of 160 x 120" in done.err
+    assert [row["sent"] for row in rows()] == [phrase(1), phrase(2)]
+
+
 def test_a_teacher_that_calls_a_tool_or_is_kept_back_has_not_answered(egm: Egm) -> None:
     call = Play(({"tool_calls": [{"function": {"name": "look", "arguments": "{}"}}]},), finish="tool_calls")
     kept_back = say(good(1), finish="content_filter")

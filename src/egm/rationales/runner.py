@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from egm.backends.remote import outcome
 from egm.codecs import Codec
+from egm.datasets.check import is_outside
 from egm.errors import BackendError, DataError, EgmError
 from egm.evaluate.plan import PlannedSample
 from egm.questions import ImageCache, load_question
@@ -219,10 +220,11 @@ class Runner:
         if isinstance(loaded, EgmError):
             raise loaded
         if not self._looks(state):
-            return LoadedSample(with_size(loaded, None), item.seed_index)
+            return _trainable(LoadedSample(with_size(loaded, None), item.seed_index))
         self._cache = self._cache.unless_over(_CACHED_PIXELS)
         question = load_question(item.seed_index, loaded, self._cache)
-        return LoadedSample(with_size(loaded, question.image), item.seed_index, question.image, question.source)
+        sample = with_size(loaded, question.image)
+        return _trainable(LoadedSample(sample, item.seed_index, question.image, question.source))
 
     def _looks(self, state: _State) -> bool:
         return self._teacher.looks or state.reply is not None
@@ -332,6 +334,19 @@ class Runner:
         reply = _completion(state.reply)
         text = self._teacher.rationale(reply)
         return Candidate(sample, text, self._style, state.attempt, reply, self._codec)
+
+
+def _trainable(sample: LoadedSample) -> LoadedSample:
+    """Refuse a sample that training would, before anybody is paid to explain it."""
+    row = sample.sample
+    assert row.box is not None
+    if is_outside(row.box, sample.size, amodal=row.amodal):
+        corners = ", ".join(f"{value:g}" for value in row.box)
+        raise DataError(
+            f"the true box {corners} passes the edge of its picture of {sample.size[0]} x {sample.size[1]}, which training "
+            "refuses: mend or drop the row (egm data check lists all)"
+        )
+    return sample
 
 
 def _about(item: PlannedSample) -> dict[str, Any]:
