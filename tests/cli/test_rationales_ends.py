@@ -127,6 +127,7 @@ def test_a_teacher_whose_answers_are_dropped_nine_times_in_ten_is_reported_after
         assert len(server.asked) == 60
     assert not Path("run/train.jsonl").exists()
     assert "no rationale was kept" in done.err
+    assert "\ncard: run\n" in done.out
 
 
 def test_a_server_that_fails_every_call_is_reported_after_fifty(egm: Egm) -> None:
@@ -135,6 +136,8 @@ def test_a_server_that_fails_every_call_is_reported_after_fifty(egm: Egm) -> Non
         assert (done.code, len(server.asked)) == (1, 50)
     assert "50 of the last 50 calls failed: BackendError: 'tiny' at" in done.err
     assert "no such model" in done.err
+    told = egm("rationales", "report", "run").out
+    assert "kept 0 of 60 samples, in 0 tries, 50 without an answer: BackendError: 'tiny' at" in told
 
 
 @pytest.mark.parametrize(
@@ -195,6 +198,7 @@ BAD = {
     "unknown format": (("--format", "llama"), "there is no format 'llama' of conversations"),
     "tries of one answer": (("--temperature", "0"), "3 tries at temperature 0 are one answer 3 times"),
     "corrupt a model": (("--corrupt", "0.1"), "--corrupt plants defects in what synthref says"),
+    "prefill for nobody": (("--blind-prefill",), "--blind-prefill is how a blind check is asked, and there is none"),
     "two servers": (("--serve", "egm"), "--serve starts a server, and --server names one that is there"),
 }
 
