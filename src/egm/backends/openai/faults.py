@@ -19,6 +19,7 @@ _ADVICE: Final = {
     404: "check the model's name and the server's URL, which mostly ends in /v1",
     429: "lower the concurrency, or try again later",
 }
+_SPENT: Final = "the account has nothing left to spend: top it up, or use another key"
 
 _ERROR_PAGE: Final = re.compile(
     r"(?:<!doctype html|<html)[^<]{0,200}+(?:<(?!title|h1)[^<]{0,400}+){0,20}+<(?:title|h1)[^>]{0,100}+>"
@@ -155,8 +156,9 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
         return Fault(f"broken reply{detail(error)}", retry=False, tokens=error.tokens)
     if isinstance(error, openai.APIStatusError):
         status, message = error.status_code, words(error)
-        text = f"HTTP {status}: {message}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
         spent = error.code == "insufficient_quota"  # comes as 429, but does not pass
+        advice = _SPENT if spent else _ADVICE.get(status, "")
+        text = f"HTTP {status}: {message}" + (f": {advice}" if advice else "")
         return Fault(
             text,
             retry=status in _RETRIED and not spent,
