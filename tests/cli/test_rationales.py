@@ -62,6 +62,8 @@ def test_a_teacher_that_reads_coordinates_sees_no_mark(egm: Egm) -> None:
         (say(GOOD.format("cup", "corner")[:40], finish="length"), "failure"),
         (say("It is the cup that the green rectangle holds, since it alone has a handle here."), "leak"),
         (say("The cup."), "length"),
+        (say(f"{good(0)} \ud83d"), "failure"),  # half an emoji, which no file of training data can hold
+        (say(f"\x1b[31m{good(0)}"), "failure"),
     ],
 )
 def test_a_bad_answer_is_dropped_with_its_reason_and_asked_for_again(egm: Egm, bad: Play, name: str) -> None:
