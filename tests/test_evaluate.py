@@ -243,7 +243,9 @@ def test_before_anything_is_done_nobody_says_how_long_it_takes(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("egm.evaluate.progress.LINE_SECONDS", 0.0)
-    with progress_bar(RunningCounts(10**6, 1.0), enabled=True) as update:  # at no rate that is more than a timedelta holds
+    with progress_bar(
+        RunningCounts(10**6, 1.0), enabled=True
+    ) as update:  # at no rate that is more than a timedelta holds
         update()
     assert capfd.readouterr().err == "0 of 1,000,000, 0 errors, 0.0/s\n"
 

@@ -132,7 +132,9 @@ def test_budgets(tmp_path: Path, text: str, budget: Budget) -> None:
     assert read_budget(text, load_prices(tmp_path / "p.yaml")) == budget
 
 
-@pytest.mark.parametrize("text", ["", "usd", "-1usd", "nan tokens", "1e9tokens", "5 usd 3", "0.0tokens", "1,5usd", "1,500tokens"])
+@pytest.mark.parametrize(
+    "text", ["", "usd", "-1usd", "nan tokens", "1e9tokens", "5 usd 3", "0.0tokens", "1,5usd", "1,500tokens"]
+)
 def test_what_is_no_budget(text: str) -> None:
     with pytest.raises(EgmError, match=r"is no budget|pays for nothing"):
         read_budget(text, None)

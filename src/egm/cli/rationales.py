@@ -151,7 +151,9 @@ def make_command(
 
     check_formats(formats or ())
     if blind_prefill and blind is None and blind_server is None:
-        raise EgmError("--blind-prefill is how a blind check is asked, and there is none: give --blind MODEL, or leave it out")
+        raise EgmError(
+            "--blind-prefill is how a blind check is asked, and there is none: give --blind MODEL, or leave it out"
+        )
     listed = None if prices is None else load_prices(prices)
     spending = Spending(None if budget is None else read_budget(budget, listed), listed)
     wording = _wording(teacher, style, styles)

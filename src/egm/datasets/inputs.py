@@ -131,7 +131,9 @@ def refuse_halves(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise JsonError(f"holds half a character ({half!r}), which is no text: write the whole one, or drop it") from None
+        raise JsonError(
+            f"holds half a character ({half!r}), which is no text: write the whole one, or drop it"
+        ) from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
