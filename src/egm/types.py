@@ -109,7 +109,8 @@ class Completion:
             included, before temperature, top-p and top-k; where the engine tells.
         answer_logprob: The same of the tokens after the last `</think>` alone, or of all where there is none.
         stop_reason: The stop string that it ends before, if it does and that is known.
-        lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted them.
+        lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
+            them.
     """
 
     text: str

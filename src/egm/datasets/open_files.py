@@ -58,7 +58,7 @@ def open_files(
     raise DataError(f"{path} is no dataset: .json, .jsonl, .parquet, .zip, refs(*).p and UNC folders are known")
 
 
-def _row(row: Any, *, may_hold_halves: bool) -> Row | DataError:
+def _row(row: object, *, may_hold_halves: bool) -> Row | DataError:
     if not isinstance(row, dict):
         return DataError("is not an object")
     try:

@@ -91,9 +91,8 @@ def read_budget(text: str, prices: PriceList | None) -> Budget:
     found = _LIMIT.fullmatch(text)
     if found is None:
         comma = "write it without a comma, and " if "," in text else ""
-        raise EgmError(
-            f"--budget {text!r} is no budget: {comma}give tokens, such as 200000tokens, or money, such as 5usd or 1.5usd"
-        )
+        units = "give tokens, such as 200000tokens, or money, such as 5usd or 1.5usd"
+        raise EgmError(f"--budget {text!r} is no budget: {comma}{units}")
     limit, unit = float(found[1].replace("_", "")), found[2].lower()
     if limit <= 0:
         raise EgmError(f"--budget {text!r} pays for nothing: give more than 0, or --dry-run to see what a call takes")

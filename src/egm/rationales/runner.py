@@ -343,8 +343,8 @@ def _trainable(sample: LoadedSample) -> LoadedSample:
     if is_outside(row.box, sample.size, amodal=row.amodal):
         corners = ", ".join(f"{value:g}" for value in row.box)
         raise DataError(
-            f"the true box {corners} passes the edge of its picture of {sample.size[0]} x {sample.size[1]}, which training "
-            "refuses: mend or drop the row (egm data check lists all)"
+            f"the true box {corners} passes the edge of its picture of {sample.size[0]} x {sample.size[1]}, which "
+            "training refuses: mend or drop the row (egm data check lists all)"
         )
     return sample
 

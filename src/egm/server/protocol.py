@@ -36,7 +36,7 @@ _Neutral: TypeAlias = Annotated[Any, BeforeValidator(lambda _: None)]
 
 
 def _whole(text: str) -> str:
-    """Refuse halves of characters, which JSON can write (a lone `\\ud800`) and no tokenizer reads."""
+    """Refuse halves of surrogate pairs, which JSON can write and no tokenizer reads."""
     try:
         text.encode()
     except UnicodeEncodeError:

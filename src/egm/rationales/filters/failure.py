@@ -149,7 +149,7 @@ class TeacherFailure(Filter):
         if not _LETTER.search(text):
             return f"there are no words: {excerpt(text)!r}"
         if (odd := _NO_TEXT.search(candidate.text)) is not None:
-            return f"no character of a text: {ascii(odd[0])}"
+            return f"no character of a text: {odd[0]!a}"
         lowered = text.lower()
         for what, pattern, stems in _FAILURES:
             if mentions(lowered, stems) and (found := pattern.search(text)) is not None:
