@@ -21,6 +21,7 @@ from egm.codecs import get_codec
 from egm.datasets import flip_sample, open_dataset
 from egm.errors import BackendError, DataError, EgmError, ImageError
 from egm.evaluate import Evaluation, evaluate
+from egm.evaluate.progress import RunningCounts, progress_bar
 from egm.grounder import Grounder
 from egm.journal import Record, read_journal
 from egm.types import Completion, Sample
@@ -236,6 +237,17 @@ def test_the_bar_shows_what_is_known_so_far(
     err = capfd.readouterr().err
     assert "10 of 10 answers were there already" in err
     assert "10/10" in err
+
+
+def test_before_anything_is_done_nobody_says_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("egm.evaluate.progress.LINE_SECONDS", 0.0)
+    with progress_bar(
+        RunningCounts(10**6, 1.0), enabled=True
+    ) as update:  # at no rate that is more than a timedelta holds
+        update()
+    assert capfd.readouterr().err == "0 of 1,000,000, 0 errors, 0.0/s\n"
 
 
 def test_off_a_terminal_there_is_a_line_now_and_then_and_what_was_there_is_said(

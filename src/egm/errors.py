@@ -57,7 +57,13 @@ class MissingExtraError(EgmError, ImportError):
 
 
 class BackendError(EgmError, RuntimeError):
-    """An engine that failed to answer."""
+    """An engine that failed to answer.
+
+    Attributes:
+        lost_tokens: Tokens read and generated in the tries, as far as the engine counted them.
+    """
+
+    lost_tokens: tuple[int, int] = (0, 0)
 
 
 class RequestError(BackendError):

@@ -109,6 +109,8 @@ class Completion:
             included, before temperature, top-p and top-k; where the engine tells.
         answer_logprob: The same of the tokens after the last `</think>` alone, or of all where there is none.
         stop_reason: The stop string that it ends before, if it does and that is known.
+        lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
+            them.
     """
 
     text: str
@@ -123,6 +125,7 @@ class Completion:
     logprob: float | None = None
     answer_logprob: float | None = None
     stop_reason: str | None = None
+    lost_tokens: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ def test_a_teacher_that_reads_coordinates_sees_no_mark(egm: Egm) -> None:
         (say(GOOD.format("cup", "corner")[:40], finish="length"), "failure"),
         (say("It is the cup that the green rectangle holds, since it alone has a handle here."), "leak"),
         (say("The cup."), "length"),
+        (say(f"{good(0)} \ud83d"), "failure"),  # half an emoji, which no file of training data can hold
+        (say(f"\x1b[31m{good(0)}"), "failure"),
     ],
 )
 def test_a_bad_answer_is_dropped_with_its_reason_and_asked_for_again(egm: Egm, bad: Play, name: str) -> None:
@@ -107,6 +109,17 @@ def test_a_call_that_failed_is_no_answer_and_the_same_command_asks_it_again(egm:
         assert mended.code == 0
         assert len(server.asked) == 4
     assert [row["rationale"] for row in rows()] == [good(number) for number in range(3)]
+
+
+def test_a_row_that_training_would_refuse_is_not_paid_for(egm: Egm) -> None:
+    dataset = room(3)
+    dataset.write_text(dataset.read_text().replace("[20, 30, 60, 80]", "[120, 30, 180, 80]", 1))
+    with FaultyServer(good_script(3)) as server:
+        done = egm(*make(dataset, server))
+        assert len(server.asked) == 2
+    assert done.code == 1
+    assert "the true box 120, 30, 180, 80 passes the edge of its picture of 160 x 120" in done.err
+    assert [row["sent"] for row in rows()] == [phrase(1), phrase(2)]
 
 
 def test_a_teacher_that_calls_a_tool_or_is_kept_back_has_not_answered(egm: Egm) -> None:

@@ -60,6 +60,24 @@ def test_tokens_that_a_server_does_not_count_are_taken_for_the_most(egm: Egm) ->
     assert 800 * len(server.asked) < numbers["cost"]["prompt"] + numbers["cost"]["completion"] <= 3000
 
 
+def test_what_a_server_charges_for_replies_that_are_no_answers_counts_against_the_budget(egm: Egm) -> None:
+    usage = {"prompt_tokens": 700, "completion_tokens": 300}
+    kept_back, empty = say(good(0), finish="content_filter", usage=usage), say("", usage=usage)
+    script = good_script(6) | {phrase(0): [kept_back], phrase(1): [empty, say(good(1), usage=usage)]}
+    with FaultyServer(script) as server:
+        command = make(room(6), server, "--json", "--budget")
+        ended = egm(*command, "3900tokens")
+        assert (ended.code, len(server.asked)) == (1, 3)
+        cost = json.loads(ended.out)["cost"]
+        assert (cost["calls"], cost["prompt"], cost["completion"]) == (1, 2100, 900)
+        again = json.loads(egm(*command, "3900tokens").out)["cost"]
+        assert (again["prompt"], again["completion"]) == (2100, 900)  # as the journal has it
+        assert len(server.asked) == 3
+    assert "2,000 of the tokens brought no answer" in Path("run/README.md").read_text()
+    assert [(call.lost, call.tokens) for call in calls(read_ledger("run")[1])] == [((700, 300), (700, 300))]
+    assert [call.lost for call in calls(read_ledger("run")[1], failed=True)] == [(700, 300)]
+
+
 def test_a_dry_run_prints_a_whole_request_and_the_estimate_and_asks_nothing(egm: Egm) -> None:
     Path("prices.yaml").write_text("currency: usd\nmodels:\n  tiny: {input: 1, output: 4}\n")
     with FaultyServer({}) as server:
@@ -109,6 +127,7 @@ def test_a_teacher_whose_answers_are_dropped_nine_times_in_ten_is_reported_after
         assert len(server.asked) == 60
     assert not Path("run/train.jsonl").exists()
     assert "no rationale was kept" in done.err
+    assert "\ncard: run\n" in done.out
 
 
 def test_a_server_that_fails_every_call_is_reported_after_fifty(egm: Egm) -> None:
@@ -117,6 +136,8 @@ def test_a_server_that_fails_every_call_is_reported_after_fifty(egm: Egm) -> Non
         assert (done.code, len(server.asked)) == (1, 50)
     assert "50 of the last 50 calls failed: BackendError: 'tiny' at" in done.err
     assert "no such model" in done.err
+    told = egm("rationales", "report", "run").out
+    assert "kept 0 of 60 samples, in 0 tries, 50 without an answer: BackendError: 'tiny' at" in told
 
 
 @pytest.mark.parametrize(
@@ -177,6 +198,7 @@ BAD = {
     "unknown format": (("--format", "llama"), "there is no format 'llama' of conversations"),
     "tries of one answer": (("--temperature", "0"), "3 tries at temperature 0 are one answer 3 times"),
     "corrupt a model": (("--corrupt", "0.1"), "--corrupt plants defects in what synthref says"),
+    "prefill for nobody": (("--blind-prefill",), "--blind-prefill is how a blind check is asked, and there is none"),
     "two servers": (("--serve", "egm"), "--serve starts a server, and --server names one that is there"),
 }
 

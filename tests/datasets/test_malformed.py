@@ -44,21 +44,25 @@ def test_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"image": "a.png"}, ROW, ROW | {"bbox": [1, 2, 0, 4]}, ROW]
     short, sound, bad, last = (json.dumps(row).encode() for row in rows)
-    path.write_bytes(b"\n".join([b"{", b"", short, sound, b"[1]", b'"\xff"', bad, last]))
+    half = json.dumps(ROW | {"sent": "the cup \ud83d"}).encode()  # such as of an emoji that was cut in two
+    whole = json.dumps(ROW | {"sent": "the cup \N{HOT BEVERAGE}\N{SMILING FACE WITH SUNGLASSES}"}).encode()
+    path.write_bytes(b"\n".join([b"{", b"", short, sound, b"[1]", b'"\xff"', bad, last, half, whole]))
     ids, malformed = read(path)
-    assert ids == ["rows/3", "rows/7"]  # numbered as where nothing is left out
-    assert [where for where, _ in malformed] == [f"line {number}" for number in (1, 3, 5, 6, 7)]
-    for (_, what), says in zip(malformed, ("not JSON", "no sent", "an object", "not UTF-8", "bbox"), strict=True):
+    assert ids == ["rows/3", "rows/7", "rows/9"]  # numbered as where nothing is left out
+    assert [where for where, _ in malformed] == [f"line {number}" for number in (1, 3, 5, 6, 7, 9)]
+    told = ("not JSON", "no sent", "an object", "not UTF-8", "bbox", "holds half a character ('\\ud83d')")
+    for (_, what), says in zip(malformed, told, strict=True):
         assert says in what
 
 
 def test_rows_of_json_and_ids_that_are_there_already(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     rows = [5, ROW | {"id": "a"}, ROW | {"id": "b", "bbox": 3}, ROW | {"id": "a"}, ROW | {"id": "b"}]
+    rows.append(ROW | {"id": "c\udfff"})
     path.write_text(json.dumps(rows), encoding="utf-8")
     ids, malformed = read(path)
     assert ids == ["a", "b"]
-    assert [where for where, _ in malformed] == ["row 1", "row 3", "row 4"]
+    assert [where for where, _ in malformed] == ["row 1", "row 3", "row 4", "row 6"]
     assert malformed[2][1] == "has the id 'a' of an earlier row: give each row its own"
 
 

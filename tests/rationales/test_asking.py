@@ -73,6 +73,14 @@ def test_every_style_asks_for_the_phrase_and_the_box_and_leaves_no_place_open() 
                 assert "{" not in text.replace("{the}", ""), name
 
 
+def test_no_style_asks_for_a_language_that_its_filter_may_not_want() -> None:
+    """The filter of languages drops what is not in the phrase's."""
+    for name, style in load_styles().items():
+        asked = style.question("左边的狗", "[1, 2, 3, 4]", colour="red", amodal=True)
+        assert "English" not in asked, name
+        assert style.asks == "grounding" or "the language that it was asked in" in " ".join(asked.split()), name
+
+
 def test_control_tokens_in_a_phrase_stay_words() -> None:
     text = style_of("official").question("cup<|im_end|>", "[1, 2, 3, 4]", colour=None)
     assert "<|im_end|>" not in text
@@ -124,7 +132,9 @@ def test_budgets(tmp_path: Path, text: str, budget: Budget) -> None:
     assert read_budget(text, load_prices(tmp_path / "p.yaml")) == budget
 
 
-@pytest.mark.parametrize("text", ["", "usd", "-1usd", "nan tokens", "1e9tokens", "5 usd 3", "0.0tokens"])
+@pytest.mark.parametrize(
+    "text", ["", "usd", "-1usd", "nan tokens", "1e9tokens", "5 usd 3", "0.0tokens", "1,5usd", "1,500tokens"]
+)
 def test_what_is_no_budget(text: str) -> None:
     with pytest.raises(EgmError, match=r"is no budget|pays for nothing"):
         read_budget(text, None)

@@ -219,7 +219,8 @@ def test_what_the_offline_teacher_cannot_do_is_refused(tmp_path: Path) -> None:
         SynthRefTeacher("self")
     with pytest.raises(EgmError, match="tries 0 is out of range"):
         make_rationales(source(1), SynthRefTeacher("official"), tmp_path, RunSettings("official", tries=0))
-    stranger = Dataset("mine", [Sample("1", "a.png", "the cup", source(1)[0].box, (100, 100))])
+    known = source(1)[0]
+    stranger = Dataset("mine", [Sample("1", "a.png", "the cup", known.box, known.size)])
     with pytest.raises(DataError, match="sample '1' is none of SynthRef 1: the offline teacher explains no other data"):
         make_rationales(stranger, SynthRefTeacher("official"), tmp_path, RunSettings("official"), progress=False)
 

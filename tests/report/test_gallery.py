@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from egm.datasets import open_dataset
 from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError, EgmError
 from egm.journal import Header, Record
@@ -185,6 +186,14 @@ def test_synthref_is_drawn_again(record: MakeRecord, run: MakeRun) -> None:
     assert corner == pytest.approx(original.getpixel((width // 2, 0)), abs=12)
     with pytest.raises(DataError, match="SynthRef 9"):
         gallery([run([record("1", f"synthref/val:{sample.id.replace('synthref1', 'synthref9')}")])])
+
+
+def test_synthref_is_drawn_again_where_a_whole_split_was_asked(record: MakeRecord, run: MakeRun) -> None:
+    """Such a run draws pictures as it comes to them, and names them after their scenes."""
+    sample = open_dataset("synthref/val").annotations()[0]
+    assert sample.box is not None
+    made = record(sample.id, str(sample.image), split="synthref/val", truth=tuple(sample.box), size=sample.size)
+    assert len(Page(gallery([run([made])])).all("img")) == 1
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no messages": ({"messages": []}, "messages: List should have at least 1 item"),
     "a tool's message": ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role: Input should be 'system'"),
     "a number to say": ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content: Input should be a valid"),
+    "half a character": (
+        {"messages": [{"role": "user", "content": "a \ud800"}]},
+        "messages.0.content: half a surrogate pair stands in it",
+    ),
+    "half a character in a part": (
+        {"messages": [{"role": "system", "content": [{"type": "text", "text": "\udfff"}]}]},
+        "messages.0.content.0.text: half a surrogate pair",
+    ),
     "a video": ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "messages.0.content.0.type: Input"),
     "an address": (with_url("http://127.0.0.1:9/a.png"), "messages.0.content.0.image_url.url: nothing is fetched"),
     "a safe address": (with_url("https://example.com/a.png"), "messages.0.content.0.image_url.url: nothing is fetched"),
@@ -149,7 +157,10 @@ def test_the_field_is_named_apart(place: str) -> None:
 
 def test_no_json_and_no_such_model(place: str) -> None:
     assert ask(place, "/v1/chat/completions", b"{")[0] == 400
-    assert ask(place, "/v1/chat/completions", b"[" * 100_000)[0] in (400, 422)
+    for unreadable in (b"[" * 100_000, b'{"model": "\xff"}'):
+        status, _, answer = ask(place, "/v1/chat/completions", unreadable)
+        assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+        assert "the body cannot be read" in answer["error"]["message"]
     assert ask(place, "/v1/chat/completions", b"{}", headers={"Content-Type": "text/plain"})[0] == 422
     status, _, answer = chat(place, model="other")
     assert (status, answer["error"]["param"]) == (404, "model")
@@ -190,6 +201,7 @@ def test_what_the_backend_cannot_do(place: str, typist: Typist) -> None:
     status, _, answer = chat(place, "odd")
     assert (status, answer["error"]["message"]) == (400, "nothing to say to odd")
     assert ask(place, "/tokenize", {"prompt": "a"})[0] == 501
+    assert ask(place, "/tokenize", {"prompt": "\ud800"})[0] == 422
     status, _, answer = chat(place, "broken")
     assert (status, answer["error"]["message"]) == (500, "the backend failed: ZeroDivisionError")
     assert chat(place, max_tokens=1)[0] == 200

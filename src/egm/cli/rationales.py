@@ -150,6 +150,10 @@ def make_command(
     from egm.rationales.write import check_formats
 
     check_formats(formats or ())
+    if blind_prefill and blind is None and blind_server is None:
+        raise EgmError(
+            "--blind-prefill is how a blind check is asked, and there is none: give --blind MODEL, or leave it out"
+        )
     listed = None if prices is None else load_prices(prices)
     spending = Spending(None if budget is None else read_budget(budget, listed), listed)
     wording = _wording(teacher, style, styles)
@@ -228,7 +232,8 @@ def report_rationales(
         print(json.dumps({**numbers, "page": str(target)}))
         return
     _print_counts(numbers["filters"], numbers["tries"])
-    print(f"kept {numbers['kept']:,} of {numbers['samples']:,} samples, in {numbers['tries']:,} tries")
+    failed = f", {found.failed:,} without an answer: {printable(found.usual_error)}" if found.failed else ""
+    print(f"kept {numbers['kept']:,} of {numbers['samples']:,} samples, in {numbers['tries']:,} tries{failed}")
     print(f"page: {spaced(target)}")
 
 
@@ -320,7 +325,7 @@ def _print_run(run: RationaleRun, out: Path, as_json: bool) -> None:
             + (f", {tally.failed:,} without an answer" if tally.failed else "")
             + (f"; {spent}" if spent else "")
         )
-        print(f"training data and card: {spaced(out)}")
+        print(f"{'training data and card' if tally.kept else 'card'}: {spaced(out)}")
     for line in run.notes:
         note(line)
     if run.is_early:

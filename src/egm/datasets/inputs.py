@@ -7,6 +7,7 @@ times as much. It is estimated from the marks in the text before it is parsed.
 from __future__ import annotations
 
 import json
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ MAX_MEMORY: Final = 1536 * 2**20
 """Most memory that JSON may take once it is parsed, by the estimate of `load_json`."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class JsonError(ValueError):
@@ -112,6 +114,26 @@ def load_json(text: bytes) -> Any:
         raise JsonError(f"is not JSON: {error}") from None
     except ValueError:  # Python converts no more than some 4,000 digits
         raise JsonError("is not JSON that is read: it holds an integer of thousands of digits") from None
+
+
+def says_halves(text: bytes) -> bool:
+    """Tell whether JSON may hold surrogates without their other halves; quick, and sometimes yes for nothing."""
+    return _SURROGATE.search(text) is not None
+
+
+def refuse_halves(value: Any) -> None:
+    """Refuse what JSON can say, and neither a file in UTF-8 nor a tokenizer can: a surrogate without its other half.
+
+    Raises:
+        JsonError: If there is one in a value that `load_json` returned.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise JsonError(
+            f"holds half a character ({half!r}), which is no text: write the whole one, or drop it"
+        ) from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
 from egm.datasets.image_root import ImageRoot
-from egm.datasets.inputs import JsonError, load_json, open_regular
+from egm.datasets.inputs import JsonError, load_json, open_regular, refuse_halves, says_halves
 from egm.datasets.read_rows import read_rows
 from egm.errors import DataError
 
@@ -59,6 +59,8 @@ def object_of(line: bytes) -> Row | DataError:
     """The object of a line, or what is wrong with it."""
     try:
         row = load_json(line)
+        if says_halves(line):
+            refuse_halves(row)
     except JsonError as error:
         return DataError(str(error))
     return row if isinstance(row, dict) else DataError("must be an object with image, sent and bbox")

@@ -13,7 +13,7 @@ from egm.datasets.formats import plain
 from egm.datasets.formats.conversation import CODEC_KEY
 from egm.datasets.formats.recognise import KNOWN, format_of, known_columns, list_keys, recognise
 from egm.datasets.image_root import ImageRoot
-from egm.datasets.inputs import JsonError, load_json, read_whole
+from egm.datasets.inputs import JsonError, load_json, read_whole, refuse_halves, says_halves
 from egm.datasets.read_rows import Malformed, read_rows
 from egm.datasets.unc import read_unc
 from egm.errors import DataError
@@ -58,11 +58,25 @@ def open_files(
     raise DataError(f"{path} is no dataset: .json, .jsonl, .parquet, .zip, refs(*).p and UNC folders are known")
 
 
+def _row(row: object, *, may_hold_halves: bool) -> Row | DataError:
+    if not isinstance(row, dict):
+        return DataError("is not an object")
+    try:
+        if may_hold_halves:
+            refuse_halves(row)
+    except JsonError as error:
+        return DataError(str(error))
+    return row
+
+
 def _open_json(
     path: Path, name: str, images: ImageRoot, malformed: list[Malformed] | None, codec: str | None
 ) -> Dataset:
     try:
-        content = load_json(read_whole(path))
+        text = read_whole(path)
+        content = load_json(text)
+        if says_halves(text) and isinstance(content, dict):
+            refuse_halves(content)
     except FileNotFoundError:
         raise DataError(f"no dataset at {path}: check the path") from None
     except OSError as error:
@@ -76,7 +90,7 @@ def _open_json(
         raise DataError(f"{path} holds one object with {list_keys(content)}, which is no known format: {KNOWN}")
     if not isinstance(content, list):
         raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
-    rows = (row if isinstance(row, dict) else DataError("is not an object") for row in content)
+    rows = (_row(row, may_hold_halves=says_halves(text)) for row in content)
     named = ((f"row {number}", row) for number, row in enumerate(rows, 1))
     return _open_rows(named, path, name, images, malformed, codec)
 

@@ -62,7 +62,7 @@ class RunningCounts:
 
     def long(self) -> str:
         """What a line says: accuracy and errors."""
-        return f"{self.short()}, {self.errors.total():,} errors"
+        return ", ".join(filter(None, (self.short(), f"{self.errors.total():,} errors")))
 
     def too_many_errors(self) -> bool:
         """Whether errors have had more than their share."""
@@ -121,10 +121,9 @@ def _lines(counts: Counts, console: Any) -> Callable[[], None]:
             return
         last = now
         rate = (counts.done - before) / max(now - start, 1e-9)
-        left = (counts.total - counts.done) / max(rate, 1e-9)
+        left = f"{timedelta(seconds=round((counts.total - counts.done) / rate))} to go" if rate else ""
         console.print(
-            f"{counts.done:,} of {counts.total:,}, {counts.long()}, {rate:.1f}/s, "
-            f"{timedelta(seconds=round(left))} to go"
+            ", ".join(filter(None, (f"{counts.done:,} of {counts.total:,}", counts.long(), f"{rate:.1f}/s", left)))
         )
 
     return update

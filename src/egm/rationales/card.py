@@ -116,6 +116,8 @@ def _cost(run: RationaleRun) -> str:
     text = (
         f"{spending.calls:,} calls: {cost_text(spending)} ({spending.prompt:,} read, {spending.completion:,} written)."
     )
+    if spending.lost:
+        text += f" {spending.lost:,} of the tokens brought no answer."
     if spending.uncounted:
         text += (
             f" The server did not count {spending.uncounted:,} of them: the most that they may have taken is counted."

@@ -49,6 +49,8 @@ class Call(_Line):
     """Tokens read and written that are counted against the budget."""
     counted: bool = True
     """Whether the server counted them; else they are the most that the call may have taken."""
+    lost: _Pair = (0, 0)
+    """Tokens read and written in its tries that brought no answer, as far as the server counted them."""
     seconds: Annotated[float, Field(ge=0, le=_MOST)] = 0.0
     """From sending to the last token."""
     colour: str | None = None

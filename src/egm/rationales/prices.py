@@ -15,7 +15,8 @@ from egm.training.recipe import Section
 
 PER: Final = 1_000_000
 """Tokens that a price is for."""
-_LIMIT = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
+# No commas: "1,5usd" is one and a half to some of those who write it, and fifteen to a reader that drops them.
+_LIMIT = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
 
 
 class ModelPrice(Section):
@@ -89,8 +90,10 @@ def read_budget(text: str, prices: PriceList | None) -> Budget:
     """
     found = _LIMIT.fullmatch(text)
     if found is None:
-        raise EgmError(f"--budget {text!r} is no budget: give tokens, such as 200000tokens, or money, such as 5usd")
-    limit, unit = float(found[1].replace("_", "").replace(",", "")), found[2].lower()
+        comma = "write it without a comma, and " if "," in text else ""
+        units = "give tokens, such as 200000tokens, or money, such as 5usd or 1.5usd"
+        raise EgmError(f"--budget {text!r} is no budget: {comma}{units}")
+    limit, unit = float(found[1].replace("_", "")), found[2].lower()
     if limit <= 0:
         raise EgmError(f"--budget {text!r} pays for nothing: give more than 0, or --dry-run to see what a call takes")
     if unit in ("token", "tokens"):
@@ -113,6 +116,7 @@ class Spending:
     Attributes:
         prompt: Tokens read.
         completion: Tokens written.
+        lost: Those of both that brought no answer.
         money: What both cost, in the price list's currency.
         calls: Calls that were answered.
         uncounted: Those of them whose tokens the server did not count; at most what they may have taken is counted.
@@ -124,6 +128,7 @@ class Spending:
     prices: PriceList | None = None
     prompt: int = 0
     completion: int = 0
+    lost: int = 0
     money: float = 0.0
     calls: int = 0
     uncounted: int = 0
@@ -163,9 +168,17 @@ class Spending:
 
     def add(self, model: str, prompt: int, completion: int, *, counted: bool = True) -> None:
         """Count a call that was answered."""
-        self.prompt += prompt
-        self.completion += completion
-        self.money += self.price(model, prompt, completion)
+        self._take(model, prompt, completion)
         self.calls += 1
         self.uncounted += not counted
         self.largest[model] = max(prompt, self.largest.get(model, 0))
+
+    def lose(self, model: str, prompt: int, completion: int) -> None:
+        """Count tokens that brought no answer: who serves a model charges for them all the same."""
+        self._take(model, prompt, completion)
+        self.lost += prompt + completion
+
+    def _take(self, model: str, prompt: int, completion: int) -> None:
+        self.prompt += prompt
+        self.completion += completion
+        self.money += self.price(model, prompt, completion)

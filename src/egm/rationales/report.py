@@ -79,12 +79,14 @@ class RationaleReport:
         tries: Every try that was decided on, in order.
         unasked: Why samples were dropped without being asked, by filter: of how many.
         failed: Samples whose last call failed.
+        usual_error: What most of these failed with; nothing where none did.
     """
 
     header: Mapping[str, Any]
     tries: Sequence[DecidedTry]
     unasked: Counter[str]
     failed: int
+    usual_error: str = ""
 
     def counts(self) -> dict[str, int]:
         """Tries that each filter spoke against, in the order of the run's filters; several may speak against one."""
@@ -134,10 +136,13 @@ def read_report(path: str | os.PathLike[str]) -> RationaleReport:
     """
     header, lines = read_ledger(path)
     asked: dict[str, Call] = {}
-    tries, failed, unasked = [], set[str](), Counter[str]()
+    failed: dict[str, str] = {}
+    tries, unasked = [], Counter[str]()
     for line in lines:
         if isinstance(line, Call):
-            (failed.discard if line.error is None else failed.add)(line.id)
+            failed.pop(line.id, None)
+            if line.error is not None:
+                failed[line.id] = line.error
             if line.asked == "teacher" and line.error is None:
                 asked[line.id] = line
             continue
@@ -150,7 +155,8 @@ def read_report(path: str | os.PathLike[str]) -> RationaleReport:
             raise DataError(f"{where} was decided on without an answer: restore the file")
         facts = (call.id, call.attempt, call.phrase, call.image, call.size, call.truth, call.text, call.colour)
         tries.append(DecidedTry(*facts, line.against, line.box, line.iou))
-    return RationaleReport(header, tries, unasked, len(failed))
+    usual = next((error for error, _ in Counter(failed.values()).most_common(1)), "")
+    return RationaleReport(header, tries, unasked, len(failed), usual)
 
 
 def rationale_page(report: RationaleReport, *, images: Path | None = None, rows: int = PAGE_ROWS) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from egm.backends.remote import outcome
 from egm.codecs import Codec
+from egm.datasets.check import is_outside
 from egm.errors import BackendError, DataError, EgmError
 from egm.evaluate.plan import PlannedSample
 from egm.questions import ImageCache, load_question
@@ -125,8 +126,9 @@ class Runner:
             )
         if isinstance(line, Decision):
             self._settle(state, line)
-        elif line.error is None:
-            self._count(line)
+            return
+        self._count(line)
+        if line.error is None:
             if line.asked == "blind":
                 state.blind = line
             else:
@@ -134,7 +136,9 @@ class Runner:
 
     def _count(self, call: Call) -> None:
         asked = self._teacher.name if call.asked == "teacher" or self._blind is None else self._blind.name
-        self._spending.add(asked, *call.tokens, counted=call.counted)
+        self._spending.lose(asked, *call.lost)
+        if call.error is None:
+            self._spending.add(asked, *call.tokens, counted=call.counted)
 
     # What is to be done
 
@@ -216,10 +220,11 @@ class Runner:
         if isinstance(loaded, EgmError):
             raise loaded
         if not self._looks(state):
-            return LoadedSample(with_size(loaded, None), item.seed_index)
+            return _trainable(LoadedSample(with_size(loaded, None), item.seed_index))
         self._cache = self._cache.unless_over(_CACHED_PIXELS)
         question = load_question(item.seed_index, loaded, self._cache)
-        return LoadedSample(with_size(loaded, question.image), item.seed_index, question.image, question.source)
+        sample = with_size(loaded, question.image)
+        return _trainable(LoadedSample(sample, item.seed_index, question.image, question.source))
 
     def _looks(self, state: _State) -> bool:
         return self._teacher.looks or state.reply is not None
@@ -246,6 +251,7 @@ class Runner:
             finish_reason=reply.finish_reason,
             tokens=tokens if counted else self._spending.most(name, job.asked.most),
             counted=counted,
+            lost=reply.lost_tokens,
             seconds=reply.seconds,
             colour=job.asked.colour,
             size=job.sample.size,
@@ -307,9 +313,17 @@ class Runner:
     def _fail(self, state: _State, asked: _Who, error: EgmError, ledger: Ledger) -> None:
         """Keep a call that failed; the sample is left to a resumed run."""
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ledger.append(
-            Call(id=state.item.sample.id, attempt=state.attempt, asked=asked, error=said, **_about(state.item))
+        lost = error.lost_tokens if isinstance(error, BackendError) else (0, 0)
+        call = Call(
+            id=state.item.sample.id,
+            attempt=state.attempt,
+            asked=asked,
+            error=said,
+            lost=lost,
+            **_about(state.item),
         )
+        ledger.append(call)
+        self._count(call)
         self.tally.add_failure(said)
 
     def _candidate(self, state: _State, sample: Sample | None = None) -> Candidate:
@@ -320,6 +334,19 @@ class Runner:
         reply = _completion(state.reply)
         text = self._teacher.rationale(reply)
         return Candidate(sample, text, self._style, state.attempt, reply, self._codec)
+
+
+def _trainable(sample: LoadedSample) -> LoadedSample:
+    """Refuse a sample that training would, before anybody is paid to explain it."""
+    row = sample.sample
+    assert row.box is not None
+    if is_outside(row.box, sample.size, amodal=row.amodal):
+        corners = ", ".join(f"{value:g}" for value in row.box)
+        raise DataError(
+            f"the true box {corners} passes the edge of its picture of {sample.size[0]} x {sample.size[1]}, which "
+            "training refuses: mend or drop the row (egm data check lists all)"
+        )
+    return sample
 
 
 def _about(item: PlannedSample) -> dict[str, Any]:

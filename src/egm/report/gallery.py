@@ -32,7 +32,8 @@ GALLERY_ITEMS: Final = 200
 
 Shown = TypeVar("Shown")
 _HIT: Final = "hit"
-_MADE: Final = re.compile(rf".+:synthref(\d{{1,3}})/({'|'.join(SPLITS)})/(-?\d{{1,18}})/(\d{{1,9}})/\d+")
+# A picture goes by the first sample about it, or, where a split is drawn as it is asked, by its scene.
+_MADE: Final = re.compile(rf"(?:.+:)?synthref(\d{{1,3}})/({'|'.join(SPLITS)})/(-?\d{{1,18}})/(\d{{1,9}})(?:/\d+|\.png)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def choose_engine(name: str = AUTO, *, explain: bool = False) -> Engine:
     elif engine.folder is None:
         raise EgmError(
             f"{engine.name} is not installed in this environment: pip install {engine.facts.distribution} "
-            "egm-grounding in one of its own, or take --engine egm or transformers"
+            "egm-grounding in one of its own, or take the engine egm or transformers"
         )
     return engine
 

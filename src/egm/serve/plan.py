@@ -246,7 +246,7 @@ def _check_address(host: str, key: str, engine: Engine) -> None:
 def _check_name(name: str | None, engine: Engine) -> str | None:
     if name is not None and not engine.facts.name_option:
         raise EgmError(
-            f"{engine.name} serves a model by its folder alone: take --engine egm, or leave --served-model-name out"
+            f"{engine.name} serves a model by its folder alone: take the engine egm, or leave --served-model-name out"
         )
     return name
 

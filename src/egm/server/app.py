@@ -77,6 +77,10 @@ def build_app(
     async def wrong(request: Request, error: EgmError) -> JSONResponse:
         return await refused(request, HttpError(422, str(error)))
 
+    @app.exception_handler(400)
+    async def unreadable(request: Request, error: HTTPException) -> JSONResponse:  # noqa: ARG001 - a handler gets it
+        return await refused(request, HttpError(400, "the body cannot be read: send a JSON object, in UTF-8"))
+
     @app.exception_handler(HTTPException)
     @app.exception_handler(404)
     @app.exception_handler(405)

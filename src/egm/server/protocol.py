@@ -35,11 +35,23 @@ _Neutral: TypeAlias = Annotated[Any, BeforeValidator(lambda _: None)]
 """Anything: it is for the operator of a hosted service, and says nothing of the answer."""
 
 
+def _whole(text: str) -> str:
+    """Refuse halves of surrogate pairs, which JSON can write and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair stands in it: send whole characters") from None
+    return text
+
+
+_Text: TypeAlias = Annotated[str, AfterValidator(_whole)]
+
+
 class TextPart(_Closed):
     """A part of a message that is text."""
 
     type: Literal["text"]
-    text: str
+    text: _Text
 
 
 class ImageUrl(_Closed):
@@ -69,7 +81,7 @@ Part: TypeAlias = Annotated[
     Annotated[TextPart, Tag("(text)")] | Annotated[ImagePart, Tag("(image)")], Discriminator(_kind_of_part)
 ]
 Content: TypeAlias = Annotated[
-    Annotated[str, Tag("(string)")] | Annotated[list[Part], Tag("(parts)")], Discriminator(_kind_of_content)
+    Annotated[_Text, Tag("(string)")] | Annotated[list[Part], Tag("(parts)")], Discriminator(_kind_of_content)
 ]
 
 
@@ -194,6 +206,6 @@ class TokenizeRequest(_Closed):
     """A request for the tokens of a text, as vLLM has it."""
 
     model: str | None = None
-    prompt: str
+    prompt: _Text
     add_special_tokens: bool | None = None
     return_token_strs: Annotated[bool | None, _only(False)] = None

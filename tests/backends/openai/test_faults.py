@@ -107,6 +107,15 @@ def test_a_refusal_is_never_tried_again(server: Any, name: str) -> None:
     assert len(server.asked) == 1
 
 
+def test_an_empty_purse_is_told_from_too_many_calls(server: Any) -> None:
+    server.script = {"the cup": [LASTING["quota"]], "the dog": [fail(429)]}
+    with OpenAIBackend(server.url, "tiny", **OPTIONS) as backend:
+        with pytest.raises(BackendError, match="nothing left to spend: top it up"):
+            backend.generate([ask("the cup")], GREEDY)
+        with pytest.raises(BackendError, match="lower the concurrency"):
+            backend.generate([ask("the dog")], GREEDY)
+
+
 @pytest.mark.parametrize("play", [Play(before="stall"), say("one", after="stall")], ids=["silent", "in-the-stream"])
 @pytest.mark.parametrize("limit", ["stall_seconds", "timeout_seconds"])
 def test_a_stall_is_tried_again(server: Any, play: Any, limit: str) -> None:

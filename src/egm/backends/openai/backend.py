@@ -250,7 +250,7 @@ class OpenAIBackend(RemoteBackend):
             query |= {"logprobs": True} if self._logprobs else {}
             stopping = "stop" in query
             bound_wire(settings.max_new_tokens, logprobs=self._logprobs)
-            attempt = 0
+            attempt, lost = 0, (0, 0)
             while True:
                 if self._takes_stop is False:
                     query.pop("stop", None)
@@ -261,9 +261,13 @@ class OpenAIBackend(RemoteBackend):
                     text = without_key(reply.text, self._key, answer=True)  # as one that shows what it was sent does
                     finish_reason = without_key(reply.finish_reason, self._key)
                     self._note_stop(sent="stop" in query, wanted=stopping)
-                    return replace(reply, text=text, finish_reason=finish_reason, queue_seconds=sent - submitted)
+                    queued = sent - submitted
+                    return replace(
+                        reply, text=text, finish_reason=finish_reason, queue_seconds=queued, lost_tokens=lost
+                    )
                 except Exception as error:
                     fault = classify_exception(error, now=time.time(), clean=self._clean)
+                    lost = lost[0] + fault.tokens[0], lost[1] + fault.tokens[1]
                     if streamed and fault.about_streaming:
                         self._streams = False
                         continue
@@ -273,8 +277,9 @@ class OpenAIBackend(RemoteBackend):
                     if not fault.retry or elsewhere or attempt >= self._retry.retries:
                         tries = f" after {attempt + 1} tries" if attempt else ""
                         said = f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}"
-                        # The cause may hold the key.
-                        raise (BackendError(said) if self._alone else ServerFaultError(said, fault)) from None
+                        failed = BackendError(said) if self._alone else ServerFaultError(said, fault)
+                        failed.lost_tokens = lost
+                        raise failed from None  # the cause may hold the key
                 await asyncio.sleep(self._retry.wait(attempt, retry_after=fault.retry_after))
                 attempt += 1
 

@@ -21,6 +21,7 @@ _ADVICE: Final = {
     404: "check the model's name and the server's URL, which mostly ends in /v1",
     429: "lower the concurrency, or try again later",
 }
+_SPENT: Final = "the account has nothing left to spend: top it up, or use another key"
 
 _ERROR_PAGE: Final = re.compile(
     r"(?:<!doctype html|<html)[^<]{0,200}+(?:<(?!title|h1)[^<]{0,400}+){0,20}+<(?:title|h1)[^>]{0,100}+>"
@@ -40,7 +41,13 @@ _ERROR_WORDS: Final = re.compile(
 
 
 class BrokenReplyError(Exception):
-    """A reply that is no answer: cut off without a finish reason, or not what the protocol says."""
+    """A reply that is no answer: cut off without a finish reason, or not what the protocol says.
+
+    Attributes:
+        tokens: Tokens read and generated for it, as the server counts them: it may well charge for them.
+    """
+
+    tokens: tuple[int, int] = (0, 0)
 
 
 class RefusedReplyError(BrokenReplyError):
@@ -110,6 +117,7 @@ class Fault:
         timed_out: Whether the answer took too long.
         about_stop: Whether it may have been the stop strings that it failed at: `transformers serve` says 500 to them,
             or breaks off its stream, without naming them.
+        tokens: Tokens read and generated for nothing, as far as the server counted them.
     """
 
     text: str
@@ -119,6 +127,7 @@ class Fault:
     about_stop: bool = False
     unreachable: bool = False
     timed_out: bool = False
+    tokens: tuple[int, int] = (0, 0)
 
 
 class ServerFaultError(BackendError):
@@ -162,11 +171,12 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
         refused = error.code is not None and 400 <= error.code < 500 and error.code not in _RETRIED
         return Fault(f"the server failed: {said(error)}", retry=not refused, about_stop=True)
     if isinstance(error, RefusedReplyError):
-        return Fault(f"broken reply{detail(error)}", retry=False)
+        return Fault(f"broken reply{detail(error)}", retry=False, tokens=error.tokens)
     if isinstance(error, openai.APIStatusError):
         status, message = error.status_code, words(error)
-        text = f"HTTP {status}: {message}" + (f": {_ADVICE[status]}" if status in _ADVICE else "")
         spent = error.code == "insufficient_quota"  # comes as 429, but does not pass
+        advice = _SPENT if spent else _ADVICE.get(status, "")
+        text = f"HTTP {status}: {message}" + (f": {advice}" if advice else "")
         return Fault(
             text,
             retry=status in _RETRIED and not spent,
@@ -188,7 +198,8 @@ def classify_exception(error: Exception, *, now: float, clean: Callable[[str], s
     if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
         return Fault(f"the connection broke{detail(error)}", retry=True, unreachable=True)
     # What is left are replies that cannot be read: bad JSON, bad UTF-8, keys that are missing or of another type.
-    return Fault(f"broken reply{detail(error)}", retry=True)
+    tokens = error.tokens if isinstance(error, BrokenReplyError) else (0, 0)
+    return Fault(f"broken reply{detail(error)}", retry=True, tokens=tokens)
 
 
 def _code(error: Any) -> int | None:

@@ -75,11 +75,24 @@ class _Failures:
         servers: Servers that failed at it after all their tries, and why.
         broken: How often its connection could not be made, or broke.
         waits: How often it waited for any server to be there.
+        lost: Tokens read and generated in tries that failed.
     """
 
     servers: dict[_Server, str] = field(default_factory=dict)
     broken: int = 0
     waits: int = 0
+    lost: tuple[int, int] = (0, 0)
+
+    def lose(self, tokens: tuple[int, int]) -> tuple[int, int]:
+        """Add what a server counted of its failed tries; returns all of it."""
+        self.lost = self.lost[0] + tokens[0], self.lost[1] + tokens[1]
+        return self.lost
+
+    def error(self, message: str) -> BackendError:
+        """Make the error of a request that nobody answers."""
+        error = BackendError(message)
+        error.lost_tokens = self.lost
+        return error
 
 
 class ServerPool(RemoteBackend):
@@ -138,11 +151,6 @@ class ServerPool(RemoteBackend):
         except BaseException:
             self.close()
             raise
-
-    def usual_settings(self) -> GenerationSettings:
-        """Settings that suit every server; see `OpenAIBackend.usual_settings`."""
-        each = (server.backend.usual_settings() for server in self._servers)
-        return min(each, key=lambda settings: settings.max_new_tokens)
 
     def make_request(
         self,
@@ -225,7 +233,8 @@ class ServerPool(RemoteBackend):
                 server.load -= 1
             for other, why in failures.servers.items():
                 self._leave_out(other, why)
-            return replace(reply, queue_seconds=reply.queue_seconds + waited)
+            lost = failures.lose(reply.lost_tokens)
+            return replace(reply, queue_seconds=reply.queue_seconds + waited, lost_tokens=lost)
 
     def _picture(self, request: Request) -> int | None:
         """A number for the picture that a request shows, the same for all that show it; None without one."""
@@ -258,20 +267,21 @@ class ServerPool(RemoteBackend):
     async def _wait_for_any(self, failures: _Failures) -> None:
         """Wait a while for a server that could answer; raises BackendError where there is none any more."""
         if any(server.alive for server in failures.servers):  # each has had all its tries
-            raise BackendError(next(reversed(failures.servers.values())))
+            raise failures.error(next(reversed(failures.servers.values())))
         if failures.waits >= self._retry.retries:
-            raise BackendError(f"none of the {len(self._servers)} servers of {self.model!r} answers")
+            raise failures.error(f"none of the {len(self._servers)} servers of {self.model!r} answers")
         await asyncio.sleep(self._retry.wait(failures.waits))
         failures.waits += 1
 
     async def _take_fault(self, server: _Server, error: ServerFaultError, failures: _Failures) -> None:
         """Decide what becomes of a request after a fault; raises BackendError where it is the request's own."""
         fault = error.fault
+        failures.lose(error.lost_tokens)
         if not fault.retry:
-            raise BackendError(str(error)) from None
+            raise failures.error(str(error)) from None
         failures.broken += fault.unreachable
         if failures.broken > self._retry.retries:  # it may be the request that breaks servers
-            raise BackendError(str(error)) from None
+            raise failures.error(str(error)) from None
         if not server.alive:
             return
         if (fault.unreachable or fault.timed_out) and not await self._answers(server):

@@ -148,6 +148,14 @@ class Reply:
             BrokenReplyError: If the reply never finished, the server gave it up, or it is no answer to what was asked.
             ServerError: If its text is the words of an error.
         """
+        try:
+            return self._completion()
+        except BrokenReplyError as error:
+            read, generated = (count_of(_get(self.usage, name)) for name in ("prompt_tokens", "completion_tokens"))
+            error.tokens = read or 0, generated or 0
+            raise
+
+    def _completion(self) -> Completion:
         if self.finish_reason is None:
             raise BrokenReplyError("it ended without a finish reason")
         self._check_end(self.finish_reason.lower())

@@ -124,6 +124,8 @@ _FAILURES: Final = (
     ),
 )
 """What is looked for, with strings of which one stands in all that the pattern finds."""
+# Controls but tab and line ends, halves of surrogate pairs, and what stands for a character that was lost.
+_NO_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
 
@@ -146,6 +148,8 @@ class TeacherFailure(Filter):
             return f"nothing is said: {excerpt(text)!r}"
         if not _LETTER.search(text):
             return f"there are no words: {excerpt(text)!r}"
+        if (odd := _NO_TEXT.search(candidate.text)) is not None:
+            return f"no character of a text: {odd[0]!a}"
         lowered = text.lower()
         for what, pattern, stems in _FAILURES:
             if mentions(lowered, stems) and (found := pattern.search(text)) is not None:
