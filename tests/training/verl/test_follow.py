@@ -135,7 +135,7 @@ def test_rollouts_of_other_questions_are_passed_over(run: Path) -> None:
     looking = follower(run)
     verl_writes(run, 1)
     path = run / "verl_rollouts" / "1.jsonl"
-    foreign = [json.loads(line) | {"gts": [1.0, 2.0, 3.0, 4.0]} for line in path.read_text().splitlines()]
+    foreign = [json.loads(line) | {"gts": [1.0, 2.0, 3.0, 4.0]} for line in path.open()]
     path.write_text("".join(json.dumps(record) + "\n" for record in foreign))
     looking.look(last=True)
     assert "accuracy" not in lines(run)[0]
