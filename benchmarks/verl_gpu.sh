@@ -20,7 +20,6 @@ fi
 if [ -f "$latest" ]; then
   how=(--resume)
 else
-  rm -rf "$out"
   how=()
   [ -n "${PREFLIGHT:-}" ] || how=(--skip-preflight)
 fi

@@ -43,7 +43,7 @@ def verl_writes(run: Path, step: int, begun: int = 0) -> list[dict[str, Any]]:
         extra = row["extra_info"]
         size = extra["width"], extra["height"]
         right = CODEC.target(extra["sent"], Box(*extra["bbox"]), size=size, rationale="There.")
-        for answer, text in enumerate((right, "I cannot tell.\n</think>\n\nNo.")):
+        for answer, text in enumerate((right, "I cannot tell.\u2028\n</think>\n\nNo.")):
             score = compute_score("egm", text, extra["bbox"], extra, reward={"terms": [{"kind": "mix"}]})["score"]
             question = row["prompt"][0]["content"].removeprefix("<image>")
             rollouts.append(
@@ -57,7 +57,9 @@ def verl_writes(run: Path, step: int, begun: int = 0) -> list[dict[str, Any]]:
                 }
             )
     (run / "verl_rollouts").mkdir(exist_ok=True)
-    (run / "verl_rollouts" / f"{step}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rollouts))
+    (run / "verl_rollouts" / f"{step}.jsonl").write_text(
+        "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rollouts)
+    )
     figures = {"critic/score/mean": 0.25, "timing_s/step": 3.0, "actor/grad_norm": 0.1, "perf/throughput": 9.0}
     with (run / "log" / f"from-{begun}.jsonl").open("a") as log:
         log.write(json.dumps({"step": step, "data": figures}) + "\n")
@@ -133,7 +135,7 @@ def test_rollouts_of_other_questions_are_passed_over(run: Path) -> None:
     looking = follower(run)
     verl_writes(run, 1)
     path = run / "verl_rollouts" / "1.jsonl"
-    foreign = [json.loads(line) | {"gts": [1.0, 2.0, 3.0, 4.0]} for line in path.read_text().splitlines()]
+    foreign = [json.loads(line) | {"gts": [1.0, 2.0, 3.0, 4.0]} for line in path.open()]
     path.write_text("".join(json.dumps(record) + "\n" for record in foreign))
     looking.look(last=True)
     assert "accuracy" not in lines(run)[0]

@@ -190,10 +190,11 @@ def _step(path: Path) -> int:
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file, up to a line that is not whole yet."""
     try:
-        lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines()
+        # Texts may hold other ends of lines, which are none between records.
+        lines: Iterable[str] = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return
-    for line in lines:
+    for line in filter(None, lines):
         try:
             record = json.loads(line)
         except ValueError:
