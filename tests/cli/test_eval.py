@@ -332,7 +332,9 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(script: Path, tmp_path
         "--json",
     ]
     full = [part.replace("main()", f"{limit} main()") if part == EVAL[2] else part for part in command]
-    ended = subprocess.run(full, capture_output=True, text=True, check=False)
+    # Bytecode that is compiled under the limit would be cut off, and stay.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    ended = subprocess.run(full, capture_output=True, text=True, check=False, env=env)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert str(tmp_path / "run" / "journal.jsonl") in ended.stderr
     kept = (tmp_path / "run" / "journal.jsonl").read_bytes()

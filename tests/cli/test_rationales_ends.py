@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -227,7 +228,9 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(tmp_path: Path) -> Non
         options = ("--teacher", "tiny", "--server", server.url, "--out", "run", "--concurrency", "1")
         command = [sys.executable, "-c", run, "rationales", str(room(12, tmp_path)), *options]
         full = [part.replace("main()", f"{limit}main()") if part == run else part for part in command]
-        ended = subprocess.run(full, capture_output=True, text=True, check=False, cwd=tmp_path)
+        # Bytecode that is compiled under the limit would be cut off, and stay.
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        ended = subprocess.run(full, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
         assert (ended.returncode, ended.stdout) == (2, "")
         assert "run/journal.jsonl" in ended.stderr
         assert "Traceback" not in ended.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from .environments import ROOT, uv
 
+collect_ignore = ["verl_side.py"]  # which runs in verl's environment
 HERE = (
     "torch",
     "torchvision",

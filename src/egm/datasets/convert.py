@@ -20,6 +20,7 @@ from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.rl_rows import box_and_size, write_rl_rows
 from egm.errors import DataError
+from egm.extras import need
 from egm.files import write_bytes, write_text
 from egm.images import ImageSource, load_image
 from egm.types import Sample
@@ -67,6 +68,7 @@ def write_dataset(
     path.parent.mkdir(parents=True, exist_ok=True)
     family = codec or get_codec(DEFAULT_CODEC)
     if kind == "parquet":
+        need("writing parquet", "pyarrow")
         rows = dataset if embed else _for_training(dataset)
         write_rl_rows(rows, path, source=dataset.name, codec=family, prompt=prompt, embed=embed)
     elif kind in TOOLS:
