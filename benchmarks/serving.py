@@ -51,7 +51,10 @@ PHRASE = "the tall red cup"
 PHRASES = [f"the cup number {number}" for number in range(7)]
 SHARES = {  # of one GPU's memory for each of several servers, and counts of what the cache had
     "sglang": ["--mem-fraction-static", "0.95", "--max-total-tokens", "40000", "--enable-cache-report"],
-    "vllm": ["--kv-cache-memory-bytes", "6000000000", "--enable-prompt-tokens-details"],
+    "vllm": [
+        *("--gpu-memory-utilization", "0.3", "--kv-cache-memory-bytes", "6000000000"),
+        "--enable-prompt-tokens-details",
+    ],
 }
 
 
