@@ -32,7 +32,7 @@ def test_the_cards_row_stands_beside_the_published_ones(egm: Egm, tmp_path: Path
 
 
 def test_a_choice_of_pictures_is_named_wherever_figures_are(egm: Egm) -> None:
-    command = (*SUITE, "--pictures", 2, "--script", "right.txt", "--out", "run")
+    command = (*SUITE, "--limit", 2, "--script", "right.txt", "--out", "run")
     outcome = egm(*command)
     assert outcome.code == 0, outcome.err
     said = "the 2 pictures of seed 0, of 4"
@@ -48,7 +48,7 @@ def test_a_choice_of_pictures_is_named_wherever_figures_are(egm: Egm) -> None:
     report = egm("report", "run", "--format", "markdown").out
     assert report.count(f"only {said}") == 2  # beside accuracy and latency
     assert "expressions of" not in report
-    other = egm(*SUITE, "--pictures", 3, "--script", "right.txt", "--out", "run")
+    other = egm(*SUITE, "--limit", 3, "--script", "right.txt", "--out", "run")
     assert (other.code, "datasets.refcoco/val.choice.pictures is 3, was 2" in other.err) == (2, True)
 
 
@@ -57,11 +57,9 @@ def test_a_choice_of_pictures_is_named_wherever_figures_are(egm: Egm) -> None:
     [
         ((), "name datasets, such as synthref/val, or a --suite"),
         (("refcoco/val", "--suite", "refcoco"), "leave the datasets out"),
-        (("synthref/val", "--pictures", 3), "--pictures chooses among those of a suite"),
-        (("--suite", "refcoco", "--limit", 3), "give --pictures"),
-        (("--suite", "synthref", "--scenes", 3), "give --pictures"),
+        (("--suite", "synthref", "--scenes", 3), "with --suite give --limit"),
         (("--suite", "coco"), "there is no suite 'coco'"),
-        ((*SUITE[1:], "--pictures", 5), "5 pictures cannot be chosen of 4"),
+        ((*SUITE[1:], "--limit", 5), "5 pictures cannot be chosen of 4"),
         (("--suite", "refcoco", "--data-root", "nowhere"), "no annotations of refcoco/val in 'nowhere'"),
     ],
 )

@@ -59,7 +59,6 @@ def eval_command(
         ),
     ] = None,
     suite: suites.Suite = None,
-    pictures: suites.Pictures = None,
     model: options.Model = None,
     server: options.Servers = None,
     serve: options.Serve = None,
@@ -85,7 +84,13 @@ def eval_command(
     allow_partial: options.AllowPartial = False,
     scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first samples of each dataset.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Only the first samples of each dataset; with --suite, so many of its pictures by a fixed choice, "
+            "with all that is asked about them.",
+            show_default=False,
+        ),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
@@ -124,14 +129,14 @@ def eval_command(
         raise EgmError("--serve and --script are two sources of answers: give one")
     refuse_two_servers(serve, aim, server)
     datasets = datasets or []
-    suites.check_source(suite, datasets, pictures=pictures, limit=limit, scenes=scenes)
+    suites.check_source(suite, datasets, scenes=scenes)
     if again := next((name for name in datasets if datasets.count(name) > 1), None):
         raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
     if suite is not None:
         options.refuse_no_folder(images)
         where: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
-        for split, dataset in open_suite(suite, pictures=pictures, **where).items():
+        for split, dataset in open_suite(suite, pictures=limit, **where).items():
             _check_pictures(dataset)
             splits[split] = dataset
     for name in datasets:
@@ -160,7 +165,7 @@ def eval_command(
         here = not server and script is None and grounder.backend.model == "egm-tiny"
         if here and (line := dataset_notice(splits.values())) is not None:
             print(line, file=sys.stderr)
-        names = [*(splits if suite is None else suites.folder_names(suite, pictures))]
+        names = [*(splits if suite is None else suites.folder_names(suite, limit))]
         names += [] if share is None else [f"shard-{share.number}-of-{share.count}"]
         folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
         try:

@@ -23,19 +23,9 @@ Suite = Annotated[
         show_default=False,
     ),
 ]
-Pictures = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="With --suite, only so many of its pictures, by a fixed choice, with all that is asked about them.",
-        show_default=False,
-    ),
-]
 
 
-def check_source(
-    suite: str | None, datasets: Iterable[str], *, pictures: int | None, limit: int | None, scenes: int | None
-) -> None:
+def check_source(suite: str | None, datasets: Iterable[str], *, scenes: int | None) -> None:
     """Refuse what says twice, or not at all, what is to be evaluated.
 
     Raises:
@@ -45,12 +35,10 @@ def check_source(
         raise EgmError("there is nothing to evaluate: name datasets, such as synthref/val, or a --suite")
     if suite is not None and list(datasets):
         raise EgmError("--suite names its splits itself: leave the datasets out, or the suite")
-    if suite is None and pictures is not None:
-        raise EgmError("--pictures chooses among those of a suite: give --suite, or --limit for first samples")
-    if suite is not None and (limit, scenes) != (None, None):
+    if suite is not None and scenes is not None:
         raise EgmError(
-            "--limit and --scenes take what comes first, and a table's part is to stand for the whole: with --suite "
-            "give --pictures"
+            "--scenes takes what comes first, and a table's part is to stand for the whole: with --suite give --limit, "
+            "which chooses pictures"
         )
 
 

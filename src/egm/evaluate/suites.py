@@ -67,15 +67,13 @@ def choose_pictures(splits: Mapping[str, Dataset], count: int) -> dict[str, Data
     names = {split: [_picture(sample, data) for sample in data.annotations()] for split, data in splits.items()}
     known = {name for those in names.values() for name in those}
     if not 1 <= count <= len(known):
-        raise DataError(
-            f"{count} pictures cannot be chosen of {len(known):,}: ask for 1 to {len(known):,} (--pictures)"
-        )
+        raise DataError(f"{count} pictures cannot be chosen of {len(known):,}: ask for 1 to {len(known):,} (--limit)")
     chosen = set(sorted(known, key=_rank)[:count])
     choice, parts = Choice(count, len(known), _SEED), dict[str, Dataset]()
     for split, data in splits.items():
         numbers = [number for number, picture in enumerate(names[split]) if picture in chosen]
         if not numbers:
-            raise DataError(f"{choice} hold no question of {split}: choose more (--pictures)")
+            raise DataError(f"{choice} hold no question of {split}: choose more (--limit)")
         parts[split] = PartOfDataset(data, numbers, choice)
     return parts
 

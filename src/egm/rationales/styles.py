@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from egm.codecs.prompts import neutralise
 from egm.errors import RecipeError, nearest
 from egm.training.recipe import Section, explain
-from egm.training.yaml_reader import NotYamlError, read_yaml, shortened
+from egm.training.yaml_reader import read_yaml_file, shortened
 
 STYLES_FILE: Final = Path(__file__).with_name("styles.yaml")
 """The styles that come with the package."""
@@ -127,14 +127,7 @@ def read_strictly(path: Path, what: str) -> dict[Any, Any]:
     Raises:
         RecipeError: If it cannot be read, is not YAML, or holds something else.
     """
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"there is no file of {what} at {path}: check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{what} {path} cannot be read: {error}") from None
-    except NotYamlError as fault:
-        raise RecipeError(f"{what} {path} {fault}") from None
+    content = read_yaml_file(path, what, missing=f"there is no file of {what} at {path}: check the path")
     if content is not None and not isinstance(content, dict):
         raise RecipeError(f"{what} {path} must hold keys, not a {type(content).__name__}")
     return content or {}

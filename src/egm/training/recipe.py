@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from egm.errors import RecipeError, closest
-from egm.training.yaml_reader import NotYamlError, read_yaml, shortened
+from egm.training.yaml_reader import NotYamlError, read_yaml, read_yaml_file, shortened
 
 Part = Literal["vision_tower", "projector", "language_model", "embeddings"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
@@ -203,14 +203,8 @@ def load_recipe(kind: type[AnyRecipe], path: str | Path, overrides: list[str] | 
             nearest right one, or all that are known.
     """
     path = Path(path)
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}: check the path, or start from one in recipes/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}") from None
-    except NotYamlError as fault:
-        raise RecipeError(f"recipe {path} {fault}") from None
+    missing = f"no recipe at {path}: check the path, or start from one in recipes/"
+    content = read_yaml_file(path, "recipe", missing=missing)
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must hold keys such as model: and optim:, not a {type(content).__name__}")
     stage, own = content.get("stage"), kind.model_fields["stage"].default

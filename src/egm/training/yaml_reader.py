@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from egm.errors import RecipeError
 
 _MOST_CHARACTERS = 1_000_000
 _MOST_VALUES = 100_000
@@ -48,6 +51,27 @@ def read_yaml(text: str) -> Any:
         raise NotYamlError(f"is not YAML{where}: {reason}") from None
     except RecursionError:
         raise NotYamlError(_TOO_DEEP) from None
+
+
+def read_yaml_file(path: Path, what: str, *, missing: str) -> Any:
+    """Read a file of one YAML document.
+
+    Args:
+        path: The file.
+        what: What messages call it.
+        missing: The message where there is none.
+
+    Raises:
+        RecipeError: If it cannot be read, or `read_yaml` refuses it.
+    """
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(missing) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{what} {path} cannot be read: {error}") from None
+    except NotYamlError as fault:
+        raise RecipeError(f"{what} {path} {fault}") from None
 
 
 def shortened(value: Any) -> str:

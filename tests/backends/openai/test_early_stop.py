@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from egm.backends import GenerationSettings
+from egm.backends.openai.early_stop import cost_of_both
 from egm.backends.retry import RetryPolicy
 from egm.boxes import Box
 from egm.grounder import Grounder
-from egm.types import Failure, Grounding
+from egm.types import Completion, Failure, Grounding
 
 from ..faulty_server import FaultyServer, Play, fail, say
 
@@ -124,3 +125,8 @@ def test_after_a_thinking_budget_the_begun_answer_ends_at_its_box() -> None:
     assert (result.box, result.tail_cut, result.tokens) == (BOX, True, 6)
     early, asked = ask(say(CUT), settings=replace(budget, temperature=0.5))
     assert (early.box, early.tail_cut, len(asked)) == (BOX, True, 1)
+
+
+def test_two_requests_for_one_text_keep_what_their_failed_tries_took() -> None:
+    cost = cost_of_both(Completion("a", lost_tokens=(3, 1)), Completion("b", lost_tokens=(2, 2)))
+    assert cost["lost_tokens"] == (5, 3)

@@ -233,3 +233,13 @@ def test_what_is_closed_is_not_asked() -> None:
         backend.close()
         with pytest.raises(BackendError, match="are closed"):
             backend.generate([fresh(0)], GREEDY)
+
+
+def test_what_failed_tries_took_is_counted_over_all_servers() -> None:
+    empty = say("", usage={"prompt_tokens": 7, "completion_tokens": 3})
+    with servers(empty, say("a")) as found, pool(found) as backend:
+        (reply,) = backend.generate([ask("x", pictures(1)[0])], GREEDY)
+        assert (reply.text, reply.lost_tokens, len(found[0].asked)) == ("a", (21, 9), 3)
+    with servers(empty, empty) as found, pool(found) as backend, pytest.raises(BackendError) as caught:
+        backend.generate([ask("x", pictures(1)[0])], GREEDY)
+    assert caught.value.lost_tokens == (42, 18)

@@ -73,4 +73,5 @@ def cost_of_both(first: Completion, second: Completion) -> dict[str, Any]:
         "seconds": first.seconds + second.seconds,
         "first_token_seconds": first.first_token_seconds,
         "queue_seconds": first.queue_seconds,
+        "lost_tokens": tuple(map(sum, zip(first.lost_tokens, second.lost_tokens, strict=True))),
     }
