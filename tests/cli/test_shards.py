@@ -56,6 +56,11 @@ def test_what_is_not_finished_is_said(egm: Egm) -> None:
         ((*SUITE, "--shard", "one"), "'one' is no shard: give its number and how many there are"),
         ((*SUITE, "--shard", "1/5"), "4 pictures cannot be dealt out to 5 shards"),
         (("eval", "merge", "nowhere", "--out", "merged"), "there is no journal at"),
+        (
+            ("eval", "merge", "x", "--out", "merged", "--max-errors", "9"),
+            "max_errors 9.0 is out of range: give a",
+        ),
+        (("eval", "merge", "x", "--out", "merged", "--max-errors", "nan"), "max_errors nan is out of range"),
         (("eval",), "there is nothing to evaluate: name datasets"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,14 @@ def test_print_shows_configuration_and_command(egm: Egm, tmp_path: Path) -> None
         ([FINE_TUNING], "is one of egm sft, not of egm grpo: run egm sft"),
         ([TINY], "egm verl needs verl >= 0.9.1, which is not installed here: uv pip install"),
         ([TINY, "--print", "--cluster", "auto"], "--print does not ask the cluster at auto: say --gpus and --nodes"),
+        (
+            [TINY, "--print", "--cluster", "auto", "--gpus", "8"],
+            "--print does not ask the cluster at auto: say --gpus and --nodes",
+        ),
+        ([TINY, "--print", "--gpus", "8", "--nodes", "4"], "--nodes is for those of a Ray cluster: name it with"),
+        ([TINY, "--nodes", "4"], "--nodes is for those of a Ray cluster: name it with --cluster"),
+        ([TINY, "--cluster", "http://127.0.0.1:9"], "asked by Ray, which is not installed here: uv pip install"),
+        ([TINY, "--print", "--gpus", "1", "--resume"], "it holds no checkpoint of verl's; run without --resume"),
         ([TINY, "--print", "--gpus", "7"], "do not divide among 7 GPUs"),
         ([TINY, "--set", "optim.stepss=3"], "unknown key 'optim.stepss'; did you mean 'steps'?"),
         (["nothing.yaml"], "no recipe at nothing.yaml"),
@@ -56,6 +67,44 @@ def test_a_folder_that_holds_a_run(egm: Egm, tmp_path: Path) -> None:
     assert "differs from this recipe in optim.kl: resume with the same one" in outcome.err
     # With the same recipe it goes on to what is missing here.
     assert "egm verl needs verl >= 0.9.1" in egm("verl", TINY, "--out", run, "--resume").err
+
+
+def test_print_shows_how_a_run_is_gone_on_with(egm: Egm, tmp_path: Path) -> None:
+    actor = tmp_path / "checkpoints" / "global_step_4" / "actor"
+    actor.mkdir(parents=True)
+    (actor / "model_world_size_2_rank_0.pt").touch()
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
+    (tmp_path / "recipe.yaml").write_text(TINY.read_text())
+    command = ("verl", TINY, "--print", "--out", tmp_path, "--resume")
+    outcome = egm(*command, "--gpus", "2")
+    content = yaml.safe_load(outcome.out)
+    assert (content["trainer"]["resume_mode"], content["trainer"]["val_before_train"]) == ("auto", False)
+    assert "from-000004.jsonl" in outcome.out
+    assert "global_step_4 was written by 2 GPUs, and there are 4" in egm(*command, "--gpus", "4").err
+
+
+def test_print_asks_to_be_told_the_gpus(egm: Egm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    outcome = egm("verl", TINY, "--print", "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "or say --gpus" in outcome.err
+
+
+def test_print_counts_the_nodes_of_a_cluster(egm: Egm, tmp_path: Path) -> None:
+    outcome = egm("verl", TINY, "--print", "--cluster", "auto", "--gpus", 2, "--nodes", 4, "--out", tmp_path)
+    trainer = yaml.safe_load(outcome.out)["trainer"]
+    assert (trainer["n_gpus_per_node"], trainer["nnodes"]) == (2, 4)
+
+
+def test_a_job_begins_in_the_folder_of_the_command(egm: Egm, tmp_path: Path) -> None:
+    """Recipes name models and data from where the command is given; a job server has a folder of its own."""
+    outcome = egm("verl", TINY, "--cluster", "http://head:8265", "--print")
+    job = shlex.split(outcome.out.partition(" -- ")[2])
+    begins = [*job[: job.index("-m") - 1], sys.executable, "-c", "from pathlib import Path; print(Path.cwd())"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    said = subprocess.run(begins, cwd=elsewhere, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(Path.cwd())
 
 
 def test_a_job_server_gets_the_command(egm: Egm, tmp_path: Path) -> None:

@@ -346,9 +346,16 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that it is known which: the library's error names none
         )
     except Exception as error:
         raise ModelError(f"the weights of {name!r} do not load ({_first_line(error)}): download it again") from error
+    if mismatched := sorted(info["mismatched_keys"]):
+        key, there, wanted = mismatched[0]
+        raise ModelError(
+            f"{len(mismatched)} of the weights of {name!r} are of other sizes than its config.json says, such as {key} "
+            f"({'x'.join(map(str, there))}, not {'x'.join(map(str, wanted))}): copy both from one place"
+        )
     if missing := sorted(info["missing_keys"]):
         # transformers fills them with random numbers and only warns.
         raise ModelError(f"{name!r} lacks {len(missing)} of its weights, such as {missing[0]}: download it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -50,14 +51,14 @@ def verl(
         flags = {"--absolute": absolute, "--resume": resume, "--skip-preflight": skip_preflight, "--dry-run": dry_run}
         values = {"--out": run.resolve(), "--rollouts": rollouts, "--gpus": gpus, "--nodes": nodes}
         lists = {"--set": settings or [], "--verl": overrides or []}
-        command = job_command(cluster, recipe, flags=flags, values=values, lists=lists)
+        command = job_command(cluster, recipe, Path.cwd(), flags=flags, values=values, lists=lists)
         if show:
             print(shown(command))
             return
         raise typer.Exit(submit(command))
     launch = Launch(rollouts, cluster, gpus, nodes, absolute, tuple(overrides or ()))
     if show:
-        print(print_verl(loaded, run, launch), end="")
+        print(print_verl(loaded, run, launch, resume=resume), end="")
         return
     model = run_verl(loaded, run, launch, resume=resume, check=not skip_preflight, dry=dry_run)
     if dry_run:

@@ -12,7 +12,7 @@ from typing import Any
 
 from egm.errors import DataError
 from egm.evaluate.plan import command_line, group_by_image, image_order
-from egm.evaluate.progress import RunningCounts
+from egm.evaluate.progress import RunningCounts, check_max_errors
 from egm.evaluate.run import MAX_ERRORS, Evaluation, block_size, write_numbers, write_settings
 from egm.evaluate.shards import DealtPictures
 from egm.files import write_bytes
@@ -70,7 +70,9 @@ def merge_runs(
     Raises:
         DataError: If one is no shard, or a shard of another run, one is given twice, missing or not finished, a sample
             is answered in two, or the folder holds another run, or answers that the shards do not.
+        EgmError: If `max_errors` is no share.
     """
+    check_max_errors(max_errors)
     parts = _read(paths)
     header = _whole_header(parts)
     absent = sorted({*range(1, parts[0].count + 1)} - {part.number for part in parts})

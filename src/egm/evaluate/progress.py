@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from egm.errors import EgmError
 from egm.journal import ERROR, Record
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class Counts(Protocol):
     def long(self) -> str:
         """What a line says."""
         ...
+
+
+def check_max_errors(share: float) -> None:
+    """Refuse a share of samples that is none.
+
+    Raises:
+        EgmError: If it is not from 0 to 1.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise EgmError(f"max_errors {share} is out of range: give a share from 0 to 1")
 
 
 class RunningCounts:

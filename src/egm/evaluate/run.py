@@ -20,7 +20,7 @@ from typing import Any
 
 from egm.errors import DataError, EgmError
 from egm.evaluate.plan import PlannedSample, dataset_digests, image_order, make_header, plan_samples
-from egm.evaluate.progress import RunningCounts, progress_bar
+from egm.evaluate.progress import RunningCounts, check_max_errors, progress_bar
 from egm.evaluate.shards import Shard
 from egm.evaluate.suites import choices_of
 from egm.evaluate.totals import totals
@@ -102,8 +102,7 @@ def evaluate(
         DataError: If a sample has no true box, two share an id, there are none, or the folder holds another run.
         EgmError: If `max_errors` is no share.
     """
-    if not 0.0 <= max_errors <= 1.0:
-        raise EgmError(f"max_errors {max_errors} is out of range: give a share from 0 to 1")
+    check_max_errors(max_errors)
     splits = samples if isinstance(samples, Mapping) else {name: samples}
     planned, images = plan_samples(splits)
     choices, share = choices_of(splits), None

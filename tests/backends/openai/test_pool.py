@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -72,6 +74,27 @@ def test_all_questions_about_a_picture_go_to_one_server_and_all_servers_are_aske
         assert sum(map(len, seen)) == len(set.union(*seen)) == len(those)
         assert sum(len(server.asked) for server in found) == len(requests)
         assert all(server.busiest <= 2 for server in found)  # its share of the connections
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_all_servers_together_are_asked_no_more_than_the_concurrency_at_once(
+    concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_too_many = threading.Barrier(concurrency + 1, action=lambda: met_at.append(concurrency + 1))
+    met_at: list[int] = []
+    play = FaultyServer.next
+
+    def met(server: FaultyServer, query: dict[str, Any], headers: dict[str, str]) -> Play:
+        with suppress(threading.BrokenBarrierError):  # for the first of them in a second, for all others at once
+            one_too_many.wait(timeout=1)
+        return play(server, query, headers)
+
+    monkeypatch.setattr(FaultyServer, "next", met)
+    with servers(say("a"), say("a")) as found, pool(found, concurrency=concurrency) as backend:
+        assert len(backend.generate([ask("x", picture) for picture in pictures(6)], GREEDY)) == 6
+        assert all(server.asked for server in found)
+    assert one_too_many.broken
+    assert not met_at
 
 
 def test_a_grounder_connects_to_several() -> None:

@@ -121,10 +121,12 @@ def test_commands() -> None:
     command = job_command(
         "http://h:8265",
         Path("/a/r.yaml"),
+        Path("/a b"),
         flags={"--resume": True, "--absolute": False},
         values={"--out": Path("/r"), "--gpus": None, "--nodes": 2},
         lists={"--set": ["optim.steps=3", "run.seed=1"], "--verl": []},
     )
+    assert command[command.index("--") + 1 :][:2] == ["env", "--chdir=/a b"]
     assert command[command.index("verl") + 1 :] == [
         *("/a/r.yaml", "--resume", "--out", "/r", "--nodes", "2"),
         *("--set", "optim.steps=3", "--set", "run.seed=1", "--cluster", "auto"),

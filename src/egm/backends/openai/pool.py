@@ -52,6 +52,7 @@ class _Server:
 
     Attributes:
         backend: What asks it.
+        slots: Its share of the requests that may be under way.
         alive: Whether it is asked.
         load: Requests submitted to it, and not yet answered.
         pause: Seconds to wait before it is looked at again, the next time that it is left out.
@@ -60,6 +61,7 @@ class _Server:
     """
 
     backend: OpenAIBackend
+    slots: asyncio.Semaphore
     alive: bool = True
     load: int = 0
     pause: float = 1.0
@@ -135,9 +137,13 @@ class ServerPool(RemoteBackend):
         self.concurrency, self._retry = concurrency, retry or RetryPolicy()
         share = math.ceil(concurrency / len(places))
         self._servers = [
-            _Server(OpenAIBackend(url, _UNNAMED, concurrency=share, retry=retry, alone=False, **options))
+            _Server(
+                OpenAIBackend(url, _UNNAMED, concurrency=share, retry=retry, alone=False, **options),
+                asyncio.Semaphore(share),
+            )
             for url in places
         ]
+        self._slots = asyncio.Semaphore(concurrency)  # shares that do not come out even are more together
         self._homes: OrderedDict[int, _Server] = OrderedDict()
         self._keys: OrderedDict[int, tuple[Image, int]] = OrderedDict()
         self._watching: set[asyncio.Task[None]] = set()
@@ -222,10 +228,12 @@ class ServerPool(RemoteBackend):
             if server is None:
                 await self._wait_for_any(failures)
                 continue
-            waited = time.perf_counter() - submitted
             server.load += 1
             try:
-                reply = await asyncio.wrap_future(server.backend.submit(request, settings))
+                # Its own first: who waits for one server is not in the way of those who ask another.
+                async with server.slots, self._slots:
+                    waited = time.perf_counter() - submitted
+                    reply = await asyncio.wrap_future(server.backend.submit(request, settings))
             except ServerFaultError as error:
                 await self._take_fault(server, error, failures)
                 continue

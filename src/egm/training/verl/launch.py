@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from egm.errors import EgmError
 from egm.processes import adopt_orphans, descendants, end_with_parent, interruptible, send
+from egm.training.verl.packages import INSTALL, installed
 
 CONFIGURATION: Final = "verl.yaml"
 """Name of the configuration in a run folder."""
@@ -59,6 +60,7 @@ def trainer_command(out: Path, overrides: Sequence[str]) -> list[str]:
 def job_command(
     address: str,
     recipe: Path,
+    folder: Path,
     *,
     flags: Mapping[str, bool],
     values: Mapping[str, Any],
@@ -69,6 +71,7 @@ def job_command(
     Args:
         address: Of the job server, `http://HOST:PORT`.
         recipe: The recipe.
+        folder: Where paths in the recipe and on the command line begin; the job server has a folder of its own.
         flags: Options without a value; those that are set are passed on.
         values: Options with one, passed on where it is not None.
         lists: Options that may be given several times.
@@ -77,11 +80,18 @@ def job_command(
     words = [str(recipe.resolve()), *(name for name, given in flags.items() if given)]
     words += [word for name, value in values.items() if value is not None for word in (name, str(value))]
     words += [word for name, several in lists.items() for value in several for word in (name, value)]
-    return [*ray, sys.executable, "-m", "egm.cli", "verl", *words, "--cluster", "auto"]
+    there = ["env", f"--chdir={folder}"]
+    return [*ray, *there, sys.executable, "-m", "egm.cli", "verl", *words, "--cluster", "auto"]
 
 
 def submit(command: Sequence[str]) -> int:
-    """Hand a job over, show what it says to its end, and return its exit code."""
+    """Hand a job over, show what it says to its end, and return its exit code.
+
+    Raises:
+        EgmError: If Ray is not installed here.
+    """
+    if installed("ray") is None:
+        raise EgmError(f"a job server is asked by Ray, which is not installed here: {INSTALL}")
     return subprocess.run(command, check=False).returncode  # noqa: S603
 
 

@@ -45,6 +45,9 @@ class Launch:
         nodes: Nodes; all that have GPUs by default.
         absolute: Write the names of pictures, which every node has to see, and not the pictures.
         overrides: Settings over verl's configuration, in hydra's words.
+
+    Raises:
+        EgmError: If nodes are said, and no cluster.
     """
 
     engine: str = "vllm"
@@ -54,21 +57,33 @@ class Launch:
     absolute: bool = False
     overrides: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse nodes of no cluster."""
+        if self.nodes is not None and self.cluster is None:
+            raise EgmError("--nodes is for those of a Ray cluster: name it with --cluster, or leave --nodes out")
 
-def print_verl(recipe: GRPORecipe, out: Path, launch: Launch) -> str:
+
+def print_verl(recipe: GRPORecipe, out: Path, launch: Launch, *, resume: bool = False) -> str:
     """Return the configuration and the command of a run; nothing is started, and nothing written that stays.
 
     Where verl is installed, its own classes look at the configuration too.
 
+    Args:
+        recipe: What to train, on what, and how.
+        out: Its run folder.
+        launch: Where and how.
+        resume: Of a run that goes on from verl's last checkpoint in `out`.
+
     Raises:
-        EgmError: As `run_verl` does before it starts anything.
+        EgmError: As `run_verl` does before it starts anything, or if it is not said how many GPUs and nodes there are.
     """
-    asked, out = AskedModel(recipe), out.resolve()
-    gpus = launch.gpus or (None if launch.cluster is None else 0)
-    if gpus == 0:
-        raise EgmError(f"--print does not ask the cluster at {launch.cluster}: say --gpus and --nodes")
-    cluster = this_machine(None) if gpus is None else Cluster(gpus, launch.nodes or 1)
-    configured = configure(recipe, out, asked.policy, cluster, _options(launch, out, begun=0))
+    out = out.resolve()
+    begun = _begun(recipe, out) if resume else 0
+    cluster = _said_cluster(launch)
+    if resume:
+        check_world(out, begun, cluster)
+    asked = AskedModel(recipe)
+    configured = configure(recipe, out, asked.policy, cluster, _options(launch, out, begun=begun))
     _say(configured)
     text = yaml.safe_dump(configured.content, sort_keys=False)
     if installed("verl") is None:
@@ -189,6 +204,20 @@ def check_answers(recipe: GRPORecipe) -> None:
     del model, decoder
     if on_gpu:
         torch.cuda.empty_cache()  # verl's workers are other processes, and want the GPU
+
+
+def _said_cluster(launch: Launch) -> Cluster:
+    """What a run may use, by the command line alone, or else by the GPUs that are visible here."""
+    if launch.cluster is not None:
+        if launch.gpus is None or launch.nodes is None:
+            raise EgmError(f"--print does not ask the cluster at {launch.cluster}: say --gpus and --nodes")
+        return Cluster(launch.gpus, launch.nodes)
+    if launch.gpus is not None:
+        return Cluster(launch.gpus, 1)
+    try:
+        return this_machine(None)
+    except EgmError as error:
+        raise EgmError(f"{error}; or say --gpus, with which --print needs none") from None
 
 
 def _options(launch: Launch, out: Path, *, begun: int) -> Options:
