@@ -81,8 +81,9 @@ def test_a_damaged_configuration(copy: Path, content: str) -> None:
     assert "copy or download it again" in refusal(lambda: find_checkpoint(copy))
 
 
-def test_a_configuration_without_architecture(copy: Path) -> None:
-    (copy / "config.json").write_text("{}")
+@pytest.mark.parametrize("content", ["{}", '{"model_type": null}'])
+def test_a_configuration_without_architecture(copy: Path, content: str) -> None:
+    (copy / "config.json").write_text(content)
     assert "names no model_type" in refusal(lambda: find_checkpoint(copy))
 
 

@@ -166,3 +166,8 @@ def test_usage(egm: Egm, arguments: list[str]) -> None:
 def test_bad_data_options(egm: Egm, tmp_path: Path, options: list[str], says: str) -> None:
     (tmp_path / "a-file").write_text("")
     check(egm("data", "synthetic", *options), says)
+
+
+@pytest.mark.parametrize("command", [("ground", "a.png", "x"), ("bench", "latency"), ("doctor",), ("rationales", "a")])
+def test_one_server_is_asked_where_two_are_given(egm: Egm, command: tuple[str, ...]) -> None:
+    check(egm(*command, "--server", "http://127.0.0.1:9", "--server=http://127.0.0.1:8"), "--server is given twice")

@@ -110,7 +110,7 @@ def check_folder(path: Path, name: str, *, weights: bool = True) -> Checkpoint:
             raise ModelError(f"{name!r} is an adapter without its model: merge them and save the whole model")
         raise ModelError(f"{name!r} holds no config.json: {_CHOICES}")
     config = _read_json(path / "config.json", name)
-    if "model_type" not in config:
+    if not isinstance(config.get("model_type"), str):
         raise ModelError(f"config.json of {name!r} names no model_type: give a folder that transformers saved")
     for file in ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         if not (path / file).is_file():

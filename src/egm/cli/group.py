@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup, TyperOption
+
+from egm.errors import EgmError
 
 
 class Group(TyperGroup):
@@ -18,6 +20,13 @@ class Group(TyperGroup):
             option.default = False
         return option
 
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:  # type: ignore[override]
+        """Find the command that is named, and refuse several servers where it takes one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not isinstance(command, TyperGroup):
+            _refuse_servers(command, rest)
+        return name, command, rest
+
 
 class DefaultGroup(Group):
     """Commands of which the first is meant where none is named: `egm rationales DATASET`."""
@@ -29,3 +38,15 @@ class DefaultGroup(Group):
         if args and args[0] not in self.commands and args[0] not in self._HELP:
             args = [next(iter(self.commands)), *args]
         return super().parse_args(ctx, args)
+
+
+def _refuse_servers(command: Any, args: list[str]) -> None:
+    """Refuse `--server` twice where only the last would be asked: `egm eval` takes several.
+
+    Raises:
+        EgmError: If that is so.
+    """
+    if any("--server" in option.opts and not option.multiple for option in command.params):
+        ours = args[: args.index("--")] if "--" in args else args
+        if sum(word.partition("=")[0] == "--server" for word in ours) > 1:
+            raise EgmError("--server is given twice, and this command asks one: give it once")
