@@ -43,7 +43,11 @@ def explain(arm: str, place: Path, options: argparse.Namespace) -> int:
     corrupt = [] if arm == "clean" else ["--corrupt", options.corrupt]
     made = ("--teacher", "synthref", "--style", options.style, "--tries", 1, "--limit", options.rows, "--go-on")
     said = egm("rationales", "make", "synthref/train", *made, *corrupt, *unfiltered, "--out", place / arm, "--json")
-    return int(json.loads(said)["kept"])
+    lines = (place / arm / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [line for line in lines if json.loads(line).get("rationale")]  # what says nothing cannot be taught
+    write_text(place / arm / "taught.jsonl", "".join(lines))
+    print(f"{arm}: {json.loads(said)['kept']} rows kept, {len(lines)} taught", file=sys.stderr, flush=True)
+    return len(lines)
 
 
 def train(arm: str, seed: int, place: Path, options: argparse.Namespace, gpu: int | None) -> Path:
@@ -51,7 +55,7 @@ def train(arm: str, seed: int, place: Path, options: argparse.Namespace, gpu: in
     recipe = {
         "stage": "sft",
         "model": {"name": options.base, "from_scratch": options.base != "egm-tiny"},
-        "data": {"train": [{"path": str((place / arm / "train.jsonl").resolve())}], "max_length": 2048},
+        "data": {"train": [{"path": str((place / arm / "taught.jsonl").resolve())}], "max_length": 2048},
         "optim": {
             "steps": options.steps,
             "batch_size": options.batch,

@@ -90,15 +90,15 @@ def examine(server: RunningServer) -> str:
 
 
 def start(options: argparse.Namespace, words: str, stack: ExitStack) -> RunningServer:
-    """Start a server: an aim of `egm serve` or "default", "fp8", "no-speculation", and flags of the engine."""
-    aim, *flags = [word for word in words.split() if word not in ("fp8", "no-speculation")] or ["default"]
+    """Start a server: an aim of `egm serve` or "default", "fp8", "speculation", and flags of the engine."""
+    aim, *flags = [word for word in words.split() if word not in ("fp8", "speculation")] or ["default"]
     return stack.enter_context(
         serve(
             options.model,
             options.engine,
             aim=None if aim == "default" else aim,
             quantization="fp8" if "fp8" in words.split() else None,
-            speculation=False if "no-speculation" in words.split() else None,
+            speculation="speculation" in words.split(),
             device=options.device,
             dtype=options.dtype,
             passed_on=[*SHARES.get(options.engine, ()), *flags],

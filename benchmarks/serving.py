@@ -343,7 +343,6 @@ class Start:
                 self.engine,
                 aim=None if aim == "default" else aim,
                 quantization=self.quantization,
-                speculation=False,
                 passed_on=["--load-format", "dummy", *SHARES[self.engine], *flags],
             )
         )

@@ -62,37 +62,30 @@ def test_what_a_version_does_not_know_is_not_sent(install: Install, folder: Path
     package = install("sglang", "0.5.17")
     plan = plan_server(str(folder), "sglang", aim="latency")
     assert option(plan, "--prefill-decode-interval") is None
-    assert option(plan, "--speculative-algorithm") is None  # it would draft what stands for pictures
-    assert plan.notes == (
-        "left out, as sglang 0.5.17 does not have what it takes: --prefill-decode-interval, "
-        "--speculative-algorithm, --max-running-requests",
-    )
+    missing = "left out, as sglang 0.5.17 does not have what it takes:"
+    assert plan.notes == (f"{missing} --prefill-decode-interval, --cuda-graph-backend-prefill",)
+    drafting = plan_server(str(folder), "sglang", speculation=True)
+    assert option(drafting, "--speculative-algorithm") is None  # it would draft what stands for pictures
+    assert drafting.notes == (f"{missing} --speculative-algorithm, --max-running-requests",)
     (package / GENERAL).write_text("req.origin_input_ids_unpadded[-depth:]")
-    assert option(plan_server(str(folder), "sglang", aim="latency"), "--speculative-algorithm") == "NGRAM"
-    assert (
-        option(plan_server(str(folder), "sglang", aim="latency", speculation=False), "--speculative-algorithm") is None
-    )
+    assert option(plan_server(str(folder), "sglang", aim="latency"), "--speculative-algorithm") is None
     assert option(plan_server(str(folder), "sglang", speculation=True), "--speculative-algorithm") == "NGRAM"
 
 
 def test_aims_of_vllm(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    files = {"engine/arg_utils.py": "performance-mode", "config/compilation.py": "compile_sizes cudagraph_mm_encoder"}
+    files = {"engine/arg_utils.py": "performance-mode", "entrypoints/openai/cli_args.py": "api-server-count"}
     package = install("vllm", "0.26.0", **files, **{"utils/torch_utils.py": 'os.environ["OMP_NUM_THREADS"]'})
     latency, throughput, memory = (
         plan_server(str(folder), "vllm", aim=aim) for aim in ("latency", "throughput", "memory")
     )
-    assert option(latency, "--performance-mode") == "interactivity"
-    drafting = json.loads(option(latency, "--compilation-config") or "")
-    assert drafting["cudagraph_mm_encoder"] is True
-    assert "compile_sizes" not in drafting  # a step of one request has as many tokens as are drafted
-    plain = plan_server(str(folder), "vllm", aim="latency", speculation=False)
-    assert json.loads(option(plain, "--compilation-config") or "") == {"compile_sizes": [1]} | drafting
     assert 1 <= int(latency.variables["OMP_NUM_THREADS"].words[0]) <= 8
     assert "OMP_NUM_THREADS" not in throughput.variables
-    assert json.loads(option(latency, "--speculative-config") or "")["method"] == "ngram"
+    assert option(latency, "--speculative-config") is None
+    drafting = plan_server(str(folder), "vllm", aim="latency", speculation=True)
+    assert json.loads(option(drafting, "--speculative-config") or "")["method"] == "ngram"
     assert option(throughput, "--performance-mode") == "throughput"
-    assert option(throughput, "--speculative-config") is None
+    assert option(throughput, "--api-server-count") == "4"
     assert option(memory, "--kv-cache-memory-bytes") == str((4096 + 16 * 2048) * 4 * 6 * 4 * 32)
     assert option(memory, "--generation-config") == "vllm"
     assert latency.notes == ()

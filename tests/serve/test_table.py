@@ -10,6 +10,7 @@ from egm.errors import EgmError
 from egm.serve import engine_names, verdict, version_defects
 from egm.serve.table import AIMS, engine_facts, troubles, wanted
 
+PREFILL = "--cuda-graph-backend-prefill"
 CUDA_GRAPH = {"SGLANG_VIT_ENABLE_CUDA_GRAPH": "1"}
 
 
@@ -53,6 +54,8 @@ def test_the_last_words_of_engines_are_patterns() -> None:
             CUDA_GRAPH | {"--enable-precise-embedding-interpolation": None},
             *("wrong", ["graphs of the vision tower"]),
         ),
+        ("sglang", "0.5.17", "qwen3_vl", {PREFILL: "breakable"}, "wrong", ["breakable graphs of prompts"]),
+        ("sglang", "0.5.17", "qwen3_vl", {PREFILL: "tc_piecewise"}, "right", []),
         ("vllm", "0.11.0", "qwen3_vl", {}, "right", []),
         ("vllm", "0.11.1", "qwen3_vl", {}, "wrong", ["grounding offset"]),
         ("vllm", "0.12.0", "qwen3_vl_moe", {}, "wrong", ["grounding offset"]),
@@ -84,7 +87,11 @@ def test_versions_are_judged(
 
 
 def test_defects_that_flags_bring_on_are_listed_with_them() -> None:
-    assert [defect.given for defect in version_defects("sglang", "0.5.17", "qwen3_vl")] == list(CUDA_GRAPH)
+    assert [defect.given for defect in version_defects("sglang", "0.5.17", "qwen3_vl")] == [
+        *CUDA_GRAPH,
+        PREFILL,
+        "--enable-breakable-cuda-graph",
+    ]
     assert version_defects("sglang", "0.5.17", "qwen3_vl", flags={}) == []
 
 

@@ -39,14 +39,7 @@ def serve_command(
     quantization: Annotated[
         str | None, typer.Option(metavar="fp8", help="Quantise weights as they are loaded.", show_default=False)
     ] = None,
-    speculation: Annotated[
-        bool | None,
-        typer.Option(
-            "--speculation/--no-speculation",
-            help="Draft tokens by n-grams; by default with --aim latency.",
-            show_default=False,
-        ),
-    ] = None,
+    speculation: Annotated[bool, typer.Option("--speculation", help="Draft tokens by n-grams.")] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     log: Annotated[

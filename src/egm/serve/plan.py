@@ -102,7 +102,7 @@ def plan_server(
     port: int = PORT,
     served_model_name: str | None = None,
     quantization: str | None = None,
-    speculation: bool | None = None,
+    speculation: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     passed_on: Sequence[str] = (),
@@ -118,7 +118,7 @@ def plan_server(
         port: Port to listen on.
         served_model_name: Name that clients ask for; None takes the model's own.
         quantization: "fp8", or None.
-        speculation: Whether to draft tokens by n-grams; None does for latency.
+        speculation: Whether to draft tokens by n-grams.
         device: Where our own engine and transformers run: "auto", "cpu", "cuda" or "cuda:N".
         dtype: Type that the engine computes in: "auto", "float32", "bfloat16" or "float16".
         passed_on: Options of the engine, which count before those made here.
@@ -149,8 +149,7 @@ def plan_server(
         "pool": str(found.context + _OTHERS * _USUAL),
         "pool_bytes": str((found.context + _OTHERS * _USUAL) * found.token_bytes) if found.token_bytes else "",
     }
-    speculates = aim == "latency" if speculation is None else speculation
-    flags, notes = _choose(chosen, aim, facts, passed, speculation=speculates)
+    flags, notes = _choose(chosen, aim, facts, passed, speculation=speculation)
     variables = {flag.variable: Part((_value(flag, facts) or "1",), flag.reason) for flag in flags if flag.variable}
     parts = [Part(tuple(word.format(**facts) for word in chosen.facts.command), f"{chosen.name} serves the model")]
     parts.append(Part(("--host", where), "reached from this machine alone" if _is_loopback(where) else "as asked for"))

@@ -79,7 +79,7 @@ def serve(
     port: int | None = None,
     served_model_name: str | None = None,
     quantization: str | None = None,
-    speculation: bool | None = None,
+    speculation: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     passed_on: Sequence[str] = (),
@@ -101,7 +101,7 @@ def serve(
         port: Port to listen on; None takes a free one.
         served_model_name: Name that clients ask for; None takes the model's own.
         quantization: "fp8", or None.
-        speculation: Whether to draft tokens by n-grams; None does for latency.
+        speculation: Whether to draft tokens by n-grams.
         device: Where our own engine and transformers run.
         dtype: Type that the engine computes in.
         passed_on: Options of the engine, which count before those made here.

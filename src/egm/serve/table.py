@@ -26,7 +26,7 @@ class Flag:
         value: What it is set to, where `{context}` and the like stand for facts of the start; None for a switch.
         reason: Why grounding wants it.
         aims: For which aims it is sent; empty for all.
-        speculation: True for what n-gram speculation takes, False for what does not go with it.
+        speculation: Whether n-gram speculation takes it, and nothing else.
         unless: The value that leaves it out.
         holds: What a version must know besides, which stands in `holds_in` of its package.
         holds_in: That file.
@@ -37,7 +37,7 @@ class Flag:
     variable: str = ""
     value: str | None = None
     aims: tuple[str, ...] = ()
-    speculation: bool | None = None
+    speculation: bool = False
     unless: str | None = None
     holds: str = ""
     holds_in: str = ""
@@ -260,10 +260,10 @@ def wanted(flags: Sequence[Flag], aim: str | None, *, speculation: bool) -> list
     if aim is not None and aim not in AIMS:
         raise EgmError(f"there is no aim {aim!r}: {nearest(aim, AIMS)}")
     chosen = [flag for flag in flags if not flag.aims or aim in flag.aims]
-    chosen = [flag for flag in chosen if flag.speculation in (None, speculation)]
+    chosen = [flag for flag in chosen if speculation or not flag.speculation]
     return [flag for flag in chosen if not _is_said_again(flag, chosen)]
 
 
 def _is_said_again(flag: Flag, chosen: Collection[Flag]) -> bool:
     """Whether a flag of the aim sets the same option: that one counts."""
-    return flag.speculation is True and not flag.aims and any(other.name == flag.name and other.aims for other in chosen)
+    return flag.speculation and any(other.name == flag.name and other.aims for other in chosen)
