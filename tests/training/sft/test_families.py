@@ -17,10 +17,11 @@ from egm.boxes import Box
 from egm.codecs import Codec, get_codec
 from egm.errors import ModelError
 from egm.grounder import Grounder
-from egm.models.families import FAMILIES, family_of
+from egm.models.families import trained_family
+from egm.models.families.qwen_vl import expand_pixels
 from egm.publish.export import export_model
 from egm.training.data import SynthRefRows
-from egm.training.data.collate import Collator, expand_pixels
+from egm.training.data.collate import Collator
 from egm.training.sft import trainer as sft_trainer
 from egm.training.sft.recipe import EvalSection, SFTRecipe
 from egm.training.sft.run import make_trainer, run_sft
@@ -125,8 +126,7 @@ def test_a_step_is_that_of_plain_trl(
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_parameter_belongs_to_one_part(model_type: str) -> None:
-    family = family_of(model_type)
-    assert family in FAMILIES
+    family = trained_family(config_of(model_type))
     with torch.device("meta"):
         from transformers import AutoModelForImageTextToText
 
@@ -146,7 +146,7 @@ def test_a_batch_is_what_the_processor_and_the_model_make_of_it(model_type: str)
     samples = samples_of_two_sizes()
     processor, model = processor_of(model_type), random_model(model_type)
     codec = make_codec(model.config, processor)
-    batch = Collator(ROWS, processor, codec, model.config, host_grids=False).collate(samples)
+    batch = Collator(ROWS, processor, codec, model.config, fast=False).collate(samples)
     rows = [conversation(codec, processor, sample) for sample in samples]
     texts = [row["prompt"] + row["completion"] for row in rows]
     inputs = processor(text=texts, images=[sample.image for sample in samples], padding=True, return_tensors="pt")
@@ -206,7 +206,7 @@ def test_a_checkpoint_that_asks_for_router_logits_answers_in_batches(tmp_path: P
 def test_boxes_in_pixels_are_taught_in_those_that_the_model_sees() -> None:
     processor, config = processor_of("qwen2_5_vl"), config_of("qwen2_5_vl")
     codec = get_codec("qwen2_5_vl")
-    collator = Collator(ROWS, processor, codec, config, thinking=False, host_grids=False)
+    collator = Collator(ROWS, processor, codec, config, thinking=False, fast=False)
     image = Image.new("RGB", (1120, 840))  # seen as 308 x 224
     batch = collator.collate([Sample("a", image, "it", Box(0, 0, 560, 420), image.size)])
     labels = batch["labels"][0]
@@ -222,5 +222,5 @@ def test_no_reasoning_is_taught_behind_a_template_that_has_ended_it() -> None:
     assert codec.name == "qwen3_vl_instruct"
     with pytest.raises(ModelError, match=r"ends the reasoning before the answer begins: set data\.thinking to false"):
         Collator(ROWS, processor, codec, config).collate(ROWS[0])
-    collator = Collator(ROWS, processor, codec, config, thinking=False, host_grids=False)
+    collator = Collator(ROWS, processor, codec, config, thinking=False, fast=False)
     assert (collator.collate(ROWS[0])["labels"] >= 0).any()

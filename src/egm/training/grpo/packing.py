@@ -17,30 +17,31 @@ from typing import Any
 
 import torch
 
-from egm.models.fast.rope_index import position_ids
+from egm.models.families import Family
 from egm.training.grpo.prompts import Prompts
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPositions:
-    """Where the tokens of prompts stand in Qwen3-VL's three axes (time, height, width).
+    """How long prompts are, and where their tokens stand on three axes (time, height, width), if a family has those.
 
     Attributes:
-        ids: Position ids, shape (3, U, P); of no meaning beyond a prompt's end.
         lengths: Tokens of each prompt, shape (U,).
+        ids: Position ids, shape (3, U, P); of no meaning beyond a prompt's end. None where they count one by one.
         following: The position after the prompt's last, shape (U,): a picture takes fewer positions than it has tokens.
     """
 
-    ids: torch.Tensor
     lengths: torch.Tensor
-    following: torch.Tensor
+    ids: torch.Tensor | None = None
+    following: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, prompts: Prompts, config: Any, *, pad: int, device: torch.device) -> PromptPositions:
+    def of(cls, prompts: Prompts, family: Family, config: Any, *, pad: int, device: torch.device) -> PromptPositions:
         """Compute them once for a generation.
 
         Args:
             prompts: The prompts.
+            family: The model's.
             config: The model's.
             pad: The token of the padding.
             device: Where they go.
@@ -51,17 +52,23 @@ class PromptPositions:
             table[row, : len(ids)] = torch.tensor(ids)
         mask = torch.arange(table.shape[1]) < lengths[:, None]
         grids = [prompts.grids[picture] for picture in prompts.pictures]
-        positions = position_ids(table, grids, mask, config)
+        positions = family.positions(table, grids, mask, config)
+        if positions is None:
+            return cls(lengths.to(device))
         following = positions.amax(dim=(0, 2)) + 1
-        return cls(positions.to(device), lengths.to(device), following.to(device))
+        return cls(lengths.to(device), positions.to(device), following.to(device))
 
     def of_rows(self, rows: torch.Tensor) -> PromptPositions:
-        """Repeat those of each prompt for the rows that have it: (B,) numbers of prompts to (3, B, P), (B,), (B,)."""
+        """Repeat those of each prompt for the rows that have it: (B,) numbers of prompts to (B,), (3, B, P), (B,)."""
         rows = rows.to(self.lengths.device)
-        return PromptPositions(self.ids[:, rows], self.lengths[rows], self.following[rows])
+        if self.ids is None or self.following is None:
+            return PromptPositions(self.lengths[rows])
+        return PromptPositions(self.lengths[rows], self.ids[:, rows], self.following[rows])
 
-    def extended(self, total: int) -> torch.Tensor:
+    def extended(self, total: int) -> torch.Tensor | None:
         """Return position ids of whole packed rows, shape (3, B, T): the prompt's own, then one after the other."""
+        if self.ids is None or self.following is None:
+            return None
         columns = torch.arange(total, device=self.lengths.device)
         prompt = torch.nn.functional.pad(self.ids, (0, max(0, total - self.ids.shape[2])))[..., :total]
         # Text stands at the same position in all three axes, and goes on by one a token from `following`.
