@@ -5,6 +5,8 @@ import torch
 
 from egm.errors import ModelError
 from egm.models.presets import PRESETS, build_config, build_model, get_preset
+from egm.models.shapes import InternViT, Vision
+from egm.models.tiny.vocabulary import token_id
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -51,7 +53,9 @@ def test_the_8b_size_is_the_model_cards_architecture_table() -> None:
     assert round(get_preset("8B").parameters / 1e9, 3) == 8.767
 
 
-@pytest.mark.parametrize(("name", "millions"), [("tiny-s", 11.5), ("tiny-m", 40.4), ("tiny-l", 200)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("tiny-s", 11.5), ("tiny-m", 40.4), ("tiny-l", 200), ("internvl-tiny-s", 9.2)]
+)
 def test_tiny_sizes_are_about_as_large_as_they_say(name: str, millions: float) -> None:
     assert get_preset(name).parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
@@ -63,9 +67,13 @@ def test_the_smallest_fits_25_megabytes_in_bfloat16() -> None:
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 def test_shapes_fit_together(preset) -> None:
     text, vision = preset.text, preset.vision
-    assert sum(text.mrope) == text.head_dim // 2
     assert text.heads % text.kv_heads == 0
     assert vision.hidden % vision.heads == 0
+    if isinstance(vision, InternViT):
+        assert vision.tile % (2 * vision.patch) == 0, "patches are unshuffled 2 x 2"
+        return
+    assert isinstance(vision, Vision)
+    assert sum(text.mrope) == text.head_dim // 2
     assert (vision.hidden // vision.heads) % 4 == 0, "two axes of rotary pairs"
     assert max(vision.deepstack) < vision.depth
     assert len(vision.deepstack) <= text.layers
@@ -100,8 +108,11 @@ def test_weights_have_the_asked_type() -> None:
         build_model("tiny-s", dtype="int8")
 
 
-def test_tiny_models_never_sample_a_placeholder() -> None:
-    generation = build_model("tiny-s", device="meta").generation_config
+@pytest.mark.parametrize(
+    ("name", "placeholders"), [("tiny-s", ("<|image_pad|>", "<|video_pad|>")), ("internvl-tiny-s", ("<IMG_CONTEXT>",))]
+)
+def test_tiny_models_never_sample_a_placeholder(name: str, placeholders: tuple[str, ...]) -> None:
+    generation = build_model(name, device="meta").generation_config
     assert generation.eos_token_id == [2, 0]
     assert generation.pad_token_id == 0
-    assert generation.suppress_tokens == [12, 13]
+    assert generation.suppress_tokens == [token_id(token) for token in placeholders]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from egm.errors import ModelError
@@ -12,6 +13,9 @@ _SIZES = (
     ("temporal_patch_size", "temporal_patch_size", "{} frames a patch"),
 )
 """What the image processor of a Qwen-VL model calls a size, what its tower's configuration does, and what it is."""
+
+_MARKS = ("<ref>", "</ref>", "<box>", "</box>")
+"""What InternVL's questions and answers set phrases and boxes in."""
 
 
 def check_pair(processor: Any, config: Any, name: str) -> None:
@@ -31,6 +35,8 @@ def check_pair(processor: Any, config: Any, name: str) -> None:
             cut, taken = getattr(images, own, None), getattr(vision, wanted, None)
             if isinstance(cut, int) and isinstance(taken, int) and cut != taken:
                 _refuse(name, f"the processor makes {what.format(cut)}, the model takes {what.format(taken)}")
+    if config.model_type == "internvl":
+        _check_tiles(processor, config, name)
     tokenizer = processor.tokenizer
     for kind in ("image", "video"):
         wanted_id, token = getattr(config, f"{kind}_token_id", None), getattr(processor, f"{kind}_token", None)
@@ -43,6 +49,25 @@ def check_pair(processor: Any, config: Any, name: str) -> None:
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if isinstance(rows, int) and len(tokenizer) > rows:
         _refuse(name, f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,}")
+
+
+def _check_tiles(processor: Any, config: Any, name: str) -> None:
+    """Refuse a processor that cuts other tiles than InternVL's tower takes, or whose tokenizer lacks its marks."""
+    counted = getattr(processor, "image_seq_length", None)
+    if counted is None:
+        _refuse(name, f"a {type(processor).__name__} cuts no tiles, and the model takes them")
+    size, vision = processor.image_processor.size, config.vision_config
+    cut, taken = ((size.get("height"), size.get("width")), tuple(vision.image_size))
+    if cut != taken:
+        _refuse(name, "the processor cuts tiles of {} x {} pixels, the model takes {} x {}".format(*cut, *taken))
+    wanted = math.prod(
+        int(side // patch * config.downsample_ratio) for side, patch in zip(taken, vision.patch_size, strict=True)
+    )
+    if counted != wanted:
+        _refuse(name, f"the processor writes {counted} tokens for a tile, the model makes {wanted}")
+    vocabulary = processor.tokenizer.get_vocab()
+    if missing := [mark for mark in _MARKS if mark not in vocabulary]:
+        _refuse(name, f"the tokenizer has no {missing[0]}, which the model was taught with")
 
 
 def _refuse(name: str, why: str) -> None:

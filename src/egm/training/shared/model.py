@@ -29,15 +29,11 @@ def open_model(section: ModelSection, *, seed: int, uses: Sequence[str] = ()) ->
     Raises:
         ModelError: If there is no such model, its family is not trained, or not in that way, or it does not load.
     """
-    from egm.models import build_model, build_processor, get_preset
+    from egm.models import build_model, build_processor, get_tiny_preset
 
     if section.from_scratch:
-        preset = get_preset(section.name)
-        if not preset.name.startswith("tiny"):
-            raise ModelError(
-                f"{preset.name} cannot be built from scratch: only tiny-s, tiny-m and tiny-l have a tokenizer"
-            )
-        return build_model(preset.name, seed=seed, dtype=section.dtype), build_processor()
+        size = get_tiny_preset(section.name).name
+        return build_model(size, seed=seed, dtype=section.dtype), build_processor(size)
     from egm.backends.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(section.name)
