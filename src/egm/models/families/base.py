@@ -113,16 +113,21 @@ class Family(ABC):
             values[:, channel].sub_(centre * 255).div_(width * 255)
         return values
 
-    def positions(self, ids: Any, grids: Sequence[Grid], mask: Any, config: Any) -> Any | None:  # noqa: ARG002
-        """Return the position ids of a batch padded on the right, shape (3, B, T), or None where they count one by one.
+    def positions(self, ids: Any, grids: Sequence[Grid], mask: Any, config: Any) -> Any:  # noqa: ARG002
+        """Return the position ids of a batch padded on the right, by default one after the other.
 
         Args:
             ids: Tokens, shape (B, T).
             grids: The grid of each row's picture.
             mask: True on tokens, False on padding, shape (B, T).
             config: The model's configuration.
+
+        Returns:
+            Integers, shape (B, T), or (axes, B, T); 0 on padding.
         """
-        return None
+        import torch
+
+        return torch.arange(ids.shape[1]) * mask
 
     def fields(self, grids: Sequence[Grid], *, fast: bool = False) -> dict[str, Any]:  # noqa: ARG002
         """Return what the model's forward takes of pictures beside `pixel_values`.

@@ -71,7 +71,7 @@ class _QwenVL(Family):
         images = processor.image_processor
         return expand_pixels(pixels, mean=images.image_mean, std=images.image_std, temporal=images.temporal_patch_size)
 
-    def positions(self, ids: Any, grids: Sequence[Grid], mask: Any, config: Any) -> Any | None:
+    def positions(self, ids: Any, grids: Sequence[Grid], mask: Any, config: Any) -> Any:
         """Return time, height and width of each token; see `Family.positions`."""
         from egm.models.fast.rope_index import position_ids
 

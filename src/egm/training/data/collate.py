@@ -69,9 +69,9 @@ class Collator:
         """Make the batch of some rows, given as `{"row": number}`.
 
         Returns:
-            `input_ids` and `labels` (B, T), `position_ids` (3, B, T) where the family has three axes of them, `pixels`,
-            uint8, what `Family.see` makes of the pictures in the order of the samples, what else the model takes of
-            them (`Family.fields`), `samples`, their ids, and with `masks` `attention_mask` (B, T).
+            `input_ids` and `labels` (B, T), `position_ids` (B, T), or (3, B, T) where the family has three axes,
+            `pixels`, uint8, what `Family.see` makes of the pictures in the order of the samples, what else the model
+            takes of them (`Family.fields`), `samples`, their ids, and with `masks` `attention_mask` (B, T).
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 
@@ -106,11 +106,10 @@ class Collator:
             lengths.append(length)
         input_ids = torch.from_numpy(ids)
         mask = torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]
-        positions = self.family.positions(input_ids, grids, mask, self.config)
         return {
             "input_ids": input_ids,
             "labels": torch.from_numpy(labels),
-            **({} if positions is None else {"position_ids": positions}),
+            "position_ids": self.family.positions(input_ids, grids, mask, self.config),
             **self.family.fields(grids, fast=self.fast),
             "pixels": torch.from_numpy(np.concatenate(pixels)),
             "samples": [sample.id for sample in samples],

@@ -23,17 +23,17 @@ from egm.training.grpo.prompts import Prompts
 
 @dataclass(frozen=True, slots=True)
 class PromptPositions:
-    """How long prompts are, and where their tokens stand on three axes (time, height, width), if a family has those.
+    """Where the tokens of prompts stand, on one axis or on three (time, height, width).
 
     Attributes:
+        ids: Position ids, shape (U, P) or (3, U, P); of no meaning beyond a prompt's end.
         lengths: Tokens of each prompt, shape (U,).
-        ids: Position ids, shape (3, U, P); of no meaning beyond a prompt's end. None where they count one by one.
-        following: The position after the prompt's last, shape (U,): a picture takes fewer positions than it has tokens.
+        following: The position after the prompt's last, shape (U,): a picture may take fewer positions than tokens.
     """
 
+    ids: torch.Tensor
     lengths: torch.Tensor
-    ids: torch.Tensor | None = None
-    following: torch.Tensor | None = None
+    following: torch.Tensor
 
     @classmethod
     def of(cls, prompts: Prompts, family: Family, config: Any, *, pad: int, device: torch.device) -> PromptPositions:
@@ -53,26 +53,20 @@ class PromptPositions:
         mask = torch.arange(table.shape[1]) < lengths[:, None]
         grids = [prompts.grids[picture] for picture in prompts.pictures]
         positions = family.positions(table, grids, mask, config)
-        if positions is None:
-            return cls(lengths.to(device))
-        following = positions.amax(dim=(0, 2)) + 1
-        return cls(lengths.to(device), positions.to(device), following.to(device))
+        following = positions.reshape(-1, *table.shape).amax(dim=(0, 2)) + 1
+        return cls(positions.to(device), lengths.to(device), following.to(device))
 
     def of_rows(self, rows: torch.Tensor) -> PromptPositions:
-        """Repeat those of each prompt for the rows that have it: (B,) numbers of prompts to (B,), (3, B, P), (B,)."""
+        """Repeat those of each prompt for the rows that have it: (B,) numbers of prompts to (..., B, P), (B,), (B,)."""
         rows = rows.to(self.lengths.device)
-        if self.ids is None or self.following is None:
-            return PromptPositions(self.lengths[rows])
-        return PromptPositions(self.lengths[rows], self.ids[:, rows], self.following[rows])
+        return PromptPositions(self.ids[..., rows, :], self.lengths[rows], self.following[rows])
 
-    def extended(self, total: int) -> torch.Tensor | None:
-        """Return position ids of whole packed rows, shape (3, B, T): the prompt's own, then one after the other."""
-        if self.ids is None or self.following is None:
-            return None
+    def extended(self, total: int) -> torch.Tensor:
+        """Return position ids of whole packed rows, shape (..., B, T): the prompt's own, then one after the other."""
         columns = torch.arange(total, device=self.lengths.device)
-        prompt = torch.nn.functional.pad(self.ids, (0, max(0, total - self.ids.shape[2])))[..., :total]
-        # Text stands at the same position in all three axes, and goes on by one a token from `following`.
-        completion = (columns + (self.following - self.lengths)[:, None]).expand(3, -1, -1)
+        prompt = torch.nn.functional.pad(self.ids, (0, max(0, total - self.ids.shape[-1])))[..., :total]
+        # Text stands at the same position in all axes, and goes on by one a token from `following`.
+        completion = columns + (self.following - self.lengths)[:, None]
         return torch.where(columns < self.lengths[:, None], prompt, completion)
 
 

@@ -278,13 +278,12 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         shown = sorted(set(pictures)) if self._fast else pictures
         fields = self._family.fields([self._prompts.grids[picture] for picture in shown], fast=self._fast)
         fields |= {"pictures": [shown.index(picture) for picture in pictures]} if self._fast else {}
-        if (positions := prompts.extended(packed.shape[1])) is not None:
-            fields["position_ids"] = positions
         # The balance of a mixture's load leaves out padding, which only a mask tells.
         extra = {"output_router_logits": True, "attention_mask": place < lengths[:, None]} if aux_loss else {}
         with self.accelerator.autocast():
             outputs = model(
                 input_ids=packed,
+                position_ids=prompts.extended(packed.shape[1]),
                 pixel_values=self._prompts.pixel_values(shown, self._family, self.processing_class, packed.device),
                 labels=packed.masked_fill(~is_target, IGNORED),
                 fused_lm_head=True,
