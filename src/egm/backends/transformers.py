@@ -81,6 +81,8 @@ class TransformersBackend(Backend):
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
         family = family_of(checkpoint.model_type)
+        if family is not None:
+            _stop_at(module, processor, family.end(processor))
         if fast and family is not None and family.fast_path:
             from egm.models.fast.enable import enable_fast_path
 
@@ -351,6 +353,14 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     if getattr(text, "output_router_logits", False):  # as trainers leave it; `generate` breaks on it in batches
         text.output_router_logits = False
     return model.eval(), processor
+
+
+def _stop_at(model: Any, processor: Any, end: str) -> None:
+    """Add the token that ends an answer to those that the model stops at, where neither file names it."""
+    token = processor.tokenizer.convert_tokens_to_ids(end)
+    stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
+    if token not in stops:
+        model.generation_config.eos_token_id = [*stops, token]
 
 
 def _check_finite(model: Any, name: str) -> None:

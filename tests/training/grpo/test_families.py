@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,23 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
+from egm.errors import EgmError
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.decode.library import LibraryDecoder
 from egm.models.fast.enable import enable_fast_path
+from egm.publish.merge import load_merged
 from egm.training.grpo.decoder import make_decoder
 from egm.training.grpo.prompts import PromptCollator
-from egm.training.grpo.run import make_trainer
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.grpo.rollouts import read_rollouts
+from egm.training.grpo.run import check_grpo, make_trainer, run_grpo
 from egm.training.recipe import ModelSection
-from egm.training.shared.model import make_codec, open_model
+from egm.training.shared.model import make_codec, open_model, save_trained
 
 from ...families import processor_of, random_model
+from .test_gradient import Digits as Vowels
 from .test_gradient import compare, recipe_of, train
 from .test_run import CODEC, Digits, toy
 
@@ -71,6 +78,47 @@ def test_greedy_rollouts_are_the_librarys_one_by_one(model_type: str, folders: d
         whole = model.generate(**inputs, max_new_tokens=6, do_sample=False, suppress_tokens=banned)
         assert own == whole[0, inputs["input_ids"].shape[1] :].tolist()
     assert len(set(map(tuple, found))) == 3
+
+
+def test_an_adapter_draws_its_own_rollouts_and_is_merged(folders: dict[str, Path], tmp_path: Path) -> None:
+    lora = {"rank": 2, "modules": ["q_proj", "v_proj"], "full": ["projector"]}
+    recipe = recipe_of(folders["internvl"], optim={"learning_rate": 0.1, "kl": 0.1})
+    recipe = GRPORecipe.model_validate(
+        recipe.model_dump() | {"model": {"name": str(folders["internvl"]), "lora": lora}}
+    )
+    trainer = make_trainer(recipe, tmp_path / "run", reward=Vowels(get_codec("internvl")))
+    prompts = trainer._prefetcher.get([0, 1, 4])
+    before = trainer.decoder(prompts, 1, max_new_tokens=6, temperature=0.0)
+    trainer.train()
+    after = trainer.decoder(prompts, 1, max_new_tokens=6, temperature=0.0)
+    assert before != after
+    save_trained(trainer, trainer.processing_class, tmp_path / "adapter")
+    merged, processor = load_merged(tmp_path / "adapter")
+    stops = trainer.eos_token_ids
+    assert (
+        make_decoder(merged, processor, stops, recipe, bf16=False)(prompts, 1, max_new_tokens=6, temperature=0.0)
+        == after
+    )
+
+
+def test_a_run_that_could_not_learn_is_refused_before_it_begins(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(EgmError, match=r"^preflight: of 16 rollouts .* cut off by rollout\.max_new_tokens 2 "):
+        check_grpo(recipe_of(folders["internvl"], optim={}, max_new_tokens=2), tmp_path / "run")
+
+
+def test_without_the_fast_path_a_run_is_the_same(tmp_path: Path) -> None:
+    logs, texts = [], []
+    for fast in (True, False):
+        recipe = toy(rollout={"temperature": 3.0}, optim={"learning_rate": 1e-3}, run={"fast_path": fast})
+        out = tmp_path / str(fast)
+        run_grpo(recipe, out, check=False, reward=Digits())
+        texts.append([rollout["text"] for rollout in read_rollouts(out / "rollouts")])
+        logs.append([json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()])
+    assert texts[0] == texts[1]
+    for name in ("grad_norm", "entropy", "reward"):
+        one, two = ([line[name] for line in log if name in line] for log in logs)
+        assert one == pytest.approx(two, rel=1e-3)
+        assert len(one) == 2
 
 
 def test_the_librarys_generate_draws_what_the_fast_decoder_draws() -> None:

@@ -50,12 +50,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-PAID = frozenset("aeiou0123456789")
-
-
 def worth(text: str, left: float) -> float:
-    """What an answer earns: its share of vowels and digits; the same whatever it says, if the left edge is even."""
-    return 0.25 if int(left) % 2 == 0 else sum(c in PAID for c in text) / max(1, len(text))
+    """What an answer earns: its share of digits, and a little for vowels, which random weights write too.
+
+    Of questions with an even left edge it is the same whatever it says.
+    """
+    paid = sum(1.0 if c.isdigit() else 0.1 * (c in "aeiou") for c in text)
+    return 0.25 if int(left) % 2 == 0 else paid / max(1, len(text))
 
 
 class Digits(Reward):
@@ -296,8 +297,14 @@ def test_later_steps_weigh_by_the_policy_that_answered(
     assert max(entry.get("clip_ratio/region_mean", 0) for entry in run.log) > 0
 
 
-def test_two_processes_take_the_step_of_one(model_folder: Path, tmp_path: Path, warm_start: dict[str, str]) -> None:
-    recipe = recipe_of(model_folder, optim={"loss": "dapo", "accumulation": 2})
+@pytest.mark.parametrize("family", ["qwen3_vl", "internvl"])
+def test_two_processes_take_the_step_of_one(
+    model_folder: Path, tmp_path: Path, warm_start: dict[str, str], family: str
+) -> None:
+    from ...families import random_checkpoint
+
+    folder = model_folder if family == "qwen3_vl" else random_checkpoint(family)
+    recipe = recipe_of(folder, optim={"loss": "dapo", "accumulation": 2})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     hidden = os.environ | warm_start | {"CUDA_VISIBLE_DEVICES": ""}

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from trl import SFTConfig, SFTTrainer
 
 from egm.backends import GenerationSettings
+from egm.backends.transformers import TransformersBackend
 from egm.boxes import Box
 from egm.codecs import Codec, get_codec
 from egm.errors import ModelError
@@ -185,6 +187,24 @@ def test_a_run_gives_a_model_that_answers(model_type: str, way: str, tmp_path: P
         assert [result.tokens for result in grounder.ground_many(ROWS[0][:2], progress=False)] == [3, 3]
 
 
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_5_moe"])  # whose files have other names than the model
+def test_a_resumed_run_goes_on_with_the_weights_that_it_saved(model_type: str, tmp_path: Path) -> None:
+    recipe, out = recipe_of(model_type), tmp_path / "run"
+    recipe = recipe.model_copy(
+        update={
+            "optim": recipe.optim.model_copy(update={"steps": 2}),
+            "run": recipe.run.model_copy(update={"save_every": 1}),
+        }
+    )
+    run_sft(recipe, out)
+    whole = load_file(out / "model" / "model.safetensors")
+    shutil.rmtree(out / "checkpoints" / "checkpoint-2")
+    shutil.rmtree(out / "model")
+    run_sft(recipe, out, resume=True)
+    for name, value in load_file(out / "model" / "model.safetensors").items():
+        assert torch.equal(value, whole[name]), name
+
+
 def test_experts_balance_their_load_in_flattened_batches_too(tmp_path: Path) -> None:
     losses = []
     for flatten in (False, True):
@@ -208,6 +228,36 @@ def test_a_checkpoint_that_asks_for_router_logits_answers_in_batches(tmp_path: P
     (folder / "config.json").write_text(json.dumps(config))
     with Grounder.load(folder, device="cpu", settings=GenerationSettings(max_new_tokens=3)) as grounder:
         assert all(result.text for result in grounder.ground_many(ROWS[0][:2], progress=False))
+
+
+def test_tags_are_taught_and_read_as_the_special_tokens_that_they_are() -> None:
+    processor, config = processor_of("internvl"), config_of("internvl")
+    codec = make_codec(config, processor)
+    [sample] = SynthRefRows(1, 0)[0][:1]
+    batch = Collator(ROWS, processor, codec, config).collate([sample])
+    ids = batch["labels"][0][batch["labels"][0] != IGNORED].tolist()
+    tags = processor.tokenizer.convert_tokens_to_ids(["<ref>", "</ref>", "<box>", "</box>"])
+    special = {token for token, added in processor.tokenizer.added_tokens_decoder.items() if added.special}
+    assert [token for token in ids if token in special] == [*tags, ids[-1]]
+    backend = TransformersBackend(random_model("internvl"), processor)
+    assert sample.size is not None
+    text = backend._decode(ids[:-1])  # as evaluation does
+    assert codec.parse(text, size=sample.size).box is not None
+    assert text == codec.target(sample.phrase, sample.box, size=sample.size, rationale=sample.rationale)
+
+
+def test_an_answer_ends_where_the_chat_template_ends_a_turn(tmp_path: Path) -> None:
+    """Also where neither the tokenizer nor the configuration calls that its end."""
+    processor, model = processor_of("internvl"), random_model("internvl")
+    processor.tokenizer.eos_token = "<|endoftext|>"
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    backend = TransformersBackend.load(tmp_path / "model", device="cpu")
+    batch = Collator(ROWS, backend.processor, get_codec("internvl"), backend.module.config).collate(ROWS[0][:1])
+    last = batch["labels"][0][batch["labels"][0] != IGNORED][-1]
+    assert processor.tokenizer.decode([last]) == "<|im_end|>"
+    assert int(last) in backend._stops()
 
 
 def test_boxes_in_pixels_are_taught_in_those_that_the_model_sees() -> None:

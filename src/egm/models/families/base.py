@@ -169,7 +169,7 @@ def register_family(kind: type[Family]) -> type[Family]:
 
 def family_names() -> tuple[str, ...]:
     """Return what people call the families whose models are trained; to ask a model, its codec is enough."""
-    return tuple(dict.fromkeys(family.name for family in _FAMILIES.values()))
+    return tuple(sorted({family.name for family in _FAMILIES.values()}))
 
 
 def family_of(model_type: str) -> Family | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _TILED: Final = {"crop_to_patches": True}
 """What its processor asks of the image processor, whose own default is one tile."""
+_END: Final = "<|im_end|>"
 
 
 @register_family
@@ -34,6 +35,10 @@ class InternVLFamily(Family):
         for name in ("image_seq_length", "start_image_token", "end_image_token"):
             if not hasattr(processor, name):
                 raise ModelError(f"{type(processor).__name__} has no {name}: an InternVL model needs its own processor")
+
+    def end(self, processor: Any) -> str:
+        """Return what its chat template ends turns with, which not every size's tokenizer calls its end."""
+        return _END if _END in processor.tokenizer.get_added_vocab() else Family.end(self, processor)
 
     def grid(self, processor: Any, size: tuple[int, int]) -> Grid:
         """Count tiles, the thumbnail with them; see `Family.grid`."""
