@@ -22,7 +22,7 @@ from egm.models import is_fast
 from egm.publish.export import export_model
 from egm.types import Sample
 
-from ..families import MODEL_TYPES, processor_of, random_checkpoint
+from ..families import MODEL_TYPES, processor_of, random_checkpoint, random_model
 
 TOKENS = 10
 CODECS = {"qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl"}
@@ -176,7 +176,7 @@ def _processor(folder: Path, spoil: Callable[[Any], object]) -> None:
         (other_tiles, "the processor cuts tiles of 448 x 448 pixels, the model takes 160 x 160"),
         (other_counts, "the processor writes 256 tokens for a tile, the model makes 25"),
         (other_kind, "a Qwen3VLProcessor cuts no tiles, and the model takes them"),
-        (no_marks, "the tokenizer has no <ref>, which the model was taught with"),
+        (no_marks, "the tokenizer has no <ref>, and the model's questions and answers are written with it"),
         (later_tokens, "<IMG_CONTEXT> is 667 in the tokenizer, and 666 in the model"),
     ],
 )
@@ -184,6 +184,36 @@ def test_a_processor_of_another_internvl_is_refused(spoil: Callable[[Path], None
     folder = Path(shutil.copytree(random_checkpoint("internvl"), tmp_path / "mixed"))
     spoil(folder)
     with pytest.raises(ModelError, match=rf"processor and the weights of .*mixed' do not belong together: {says}; "):
+        Grounder.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("rows", [674, 673])
+def test_only_a_mark_for_videos_may_lack_its_row(rows: int, tmp_path: Path) -> None:
+    """As published, InternVL3 has a row fewer than its tokenizer has tokens."""
+    random_model("internvl", vocabulary=rows).save_pretrained(tmp_path)
+    processor_of("internvl").save_pretrained(tmp_path)
+    if rows == 674:
+        Grounder.load(tmp_path, device="cpu").close()
+        return
+    with pytest.raises(ModelError, match="the tokenizer has 675 tokens, the model 673"):
+        Grounder.load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "says"),
+    [
+        ("config.json", lambda content: content["vision_config"].update(patch_size=[0, 0]), "patch_size 0, which is"),
+        ("processor_config.json", lambda content: content["image_processor"].update(max_patches=10**6), "1,000,000 ti"),
+    ],
+)
+def test_tiles_that_no_model_has_are_refused(
+    file: str, spoil: Callable[[Any], object], says: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(random_checkpoint("internvl"), tmp_path / "spoilt"))
+    content = json.loads((folder / file).read_text())
+    spoil(content)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=says):
         Grounder.load(folder, device="cpu")
 
 

@@ -47,8 +47,14 @@ def check_pair(processor: Any, config: Any, name: str) -> None:
         if found != wanted_id:
             _refuse(name, f"{token} is {found} in the tokenizer, and {wanted_id} in the model")
     rows = getattr(config.get_text_config(), "vocab_size", None)
-    if isinstance(rows, int) and len(tokenizer) > rows:
+    if isinstance(rows, int) and len(tokenizer) > rows and _beyond(processor, rows):
         _refuse(name, f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,}")
+
+
+def _beyond(processor: Any, rows: int) -> bool:
+    """Tell whether tokens lack a row: `<video>` of InternVL3 does as published, and nothing here asks about videos."""
+    video = getattr(processor, "video_token", None)
+    return any(number >= rows and token != video for token, number in processor.tokenizer.get_vocab().items())
 
 
 def _check_tiles(processor: Any, config: Any, name: str) -> None:
@@ -57,17 +63,17 @@ def _check_tiles(processor: Any, config: Any, name: str) -> None:
     if counted is None:
         _refuse(name, f"a {type(processor).__name__} cuts no tiles, and the model takes them")
     size, vision = processor.image_processor.size, config.vision_config
-    cut, taken = ((size.get("height"), size.get("width")), tuple(vision.image_size))
+    cut, taken = [size.get("height"), size.get("width")], list(vision.image_size)
     if cut != taken:
-        _refuse(name, "the processor cuts tiles of {} x {} pixels, the model takes {} x {}".format(*cut, *taken))
-    wanted = math.prod(
-        int(side // patch * config.downsample_ratio) for side, patch in zip(taken, vision.patch_size, strict=True)
-    )
+        cut_by, taken_by = (" x ".join(map(str, sides)) for sides in (cut, taken))
+        _refuse(name, f"the processor cuts tiles of {cut_by} pixels, the model takes {taken_by}")
+    patches = zip(taken, vision.patch_size, strict=False)
+    wanted = math.prod(int(side // patch * config.downsample_ratio) for side, patch in patches)
     if counted != wanted:
         _refuse(name, f"the processor writes {counted} tokens for a tile, the model makes {wanted}")
     vocabulary = processor.tokenizer.get_vocab()
     if missing := [mark for mark in _MARKS if mark not in vocabulary]:
-        _refuse(name, f"the tokenizer has no {missing[0]}, which the model was taught with")
+        _refuse(name, f"the tokenizer has no {missing[0]}, and the model's questions and answers are written with it")
 
 
 def _refuse(name: str, why: str) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import VERSION, corpus
+from egm.datasets.synthetic.scenes import FRAMES
 from egm.errors import ModelError
 from egm.models.presets import build_model, get_preset
 from egm.models.tiny.processor import build_processor
@@ -203,6 +204,13 @@ def test_internvl_sees_a_scene_in_tiles_and_as_a_whole(internvl, size: tuple[int
     assert batch["input_ids"].tolist() == [
         [token_id("<img>"), *[token_id("<IMG_CONTEXT>")] * tokens, token_id("</img>")]
     ]
+
+
+def test_a_scene_costs_internvl_little_more_than_qwen3_vl(internvl) -> None:
+    tiles = internvl.image_processor.get_number_of_image_patches
+    tokens = [internvl.image_seq_length * tiles(height, width, {}) for width, height in FRAMES]
+    assert round(sum(tokens) / len(FRAMES)) == 90
+    assert round(sum(width * height // 32**2 for width, height in FRAMES) / len(FRAMES)) == 69
 
 
 def test_a_saved_internvl_loads_through_the_auto_classes(internvl, tmp_path: Path) -> None:
