@@ -62,12 +62,9 @@ class Family(ABC):
         """Tell whether a parameter of this name belongs to a part."""
         return any(f".{prefix}" in f".{parameter}" for prefix in self.parts[part])
 
-    def check_processor(self, processor: Any) -> None:  # noqa: B027 - most have nothing to refuse
-        """Refuse a processor that is not of this family.
-
-        Raises:
-            ModelError: If it is none.
-        """
+    def mismatch(self, processor: Any, config: Any) -> str | None:  # noqa: ARG002
+        """Say why a processor is not that of a model of this configuration; None if nothing shows that."""
+        return None
 
     @abstractmethod
     def grid(self, processor: Any, size: tuple[int, int]) -> Grid:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from egm.errors import ModelError
 from egm.models.families.base import Family, Grid, register_family
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _TILED: Final = {"crop_to_patches": True}
 """What its processor asks of the image processor, whose own default is one tile."""
+_MARKS: Final = ("<ref>", "</ref>", "<box>", "</box>")
+"""What its questions and answers set phrases and boxes in."""
 _END: Final = "<|im_end|>"
 
 
@@ -30,11 +32,24 @@ class InternVLFamily(Family):
         "embeddings": ("language_model.embed_tokens.",),
     }
 
-    def check_processor(self, processor: Any) -> None:
-        """Refuse a processor that does not tile; see `Family.check_processor`."""
-        for name in ("image_seq_length", "start_image_token", "end_image_token"):
-            if not hasattr(processor, name):
-                raise ModelError(f"{type(processor).__name__} has no {name}: an InternVL model needs its own processor")
+    def mismatch(self, processor: Any, config: Any) -> str | None:
+        """Hold tiles, their tokens and the marks around them against the model's; see `Family.mismatch`."""
+        counted = getattr(processor, "image_seq_length", None)
+        if counted is None:
+            return f"a {type(processor).__name__} cuts no tiles, and the model takes them"
+        size, vision = processor.image_processor.size, config.vision_config
+        cut, taken = [size.get("height"), size.get("width")], list(vision.image_size)
+        if cut != taken:
+            cut_by, taken_by = (" x ".join(map(str, sides)) for sides in (cut, taken))
+            return f"the processor cuts tiles of {cut_by} pixels, the model takes {taken_by}"
+        patches = zip(taken, vision.patch_size, strict=False)
+        wanted = math.prod(int(side // patch * config.downsample_ratio) for side, patch in patches)
+        if counted != wanted:
+            return f"the processor writes {counted} tokens for a tile, the model makes {wanted}"
+        vocabulary = processor.tokenizer.get_vocab()
+        if missing := [mark for mark in _MARKS if mark not in vocabulary]:
+            return f"the tokenizer has no {missing[0]}, and the model's questions and answers are written with it"
+        return None
 
     def end(self, processor: Any) -> str:
         """Return what its chat template ends turns with, which not every size's tokenizer calls its end."""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egm.codecs.resize import smart_resize
-from egm.errors import ModelError
 from egm.models.families.base import Family, Grid, register_family
 
 if TYPE_CHECKING:
@@ -22,18 +21,26 @@ _LANGUAGE: Final = {
 }
 
 
+_SIZES: Final = (
+    ("patch_size", "patch_size", "patches of {} pixels"),
+    ("merge_size", "spatial_merge_size", "{0} x {0} patches a token"),
+    ("temporal_patch_size", "temporal_patch_size", "{} frames a patch"),
+)
+"""What the image processor calls a size, what the tower's configuration does, and what it is."""
+
+
 class _QwenVL(Family):
     """What all of them share; a grid is `(1, rows, columns)` of patches."""
 
     single_digits: ClassVar[bool] = True
 
-    def check_processor(self, processor: Any) -> None:
-        """Refuse a processor that cuts no patches; see `Family.check_processor`."""
-        for name in ("patch_size", "merge_size", "temporal_patch_size"):
-            if not isinstance(getattr(processor.image_processor, name, None), int):
-                raise ModelError(
-                    f"{type(processor).__name__} has no {name}: {self.name} models need their own processor"
-                )
+    def mismatch(self, processor: Any, config: Any) -> str | None:
+        """Hold the patches that are cut against those that the tower takes; see `Family.mismatch`."""
+        for own, wanted, what in _SIZES:
+            cut, taken = getattr(processor.image_processor, own, None), getattr(config.vision_config, wanted, None)
+            if isinstance(cut, int) and isinstance(taken, int) and cut != taken:
+                return f"the processor makes {what.format(cut)}, the model takes {what.format(taken)}"
+        return None
 
     def grid(self, processor: Any, size: tuple[int, int]) -> Grid:
         """Count rows and columns of patches after resizing; see `Family.grid`."""

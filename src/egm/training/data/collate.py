@@ -40,7 +40,7 @@ class Collator:
         masks: Give the attention mask too: a mixture of experts leaves padding out of the balance of its load by it.
 
     Raises:
-        ModelError: If the model is of a family that is not trained, or the processor is not of its family.
+        ModelError: If the model is of a family that is not trained.
     """
 
     def __init__(
@@ -60,7 +60,6 @@ class Collator:
         self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
         self.fast, self.masks = fast, masks
         self.tokenizer, self.family = processor.tokenizer, trained_family(config)
-        self.family.check_processor(processor)
         self.image_token: str = processor.image_token
         self.pad_id: int = self.tokenizer.pad_token_id
         self.end = self.family.end(processor)

@@ -62,7 +62,6 @@ class PromptCollator:
     ) -> None:
         self.processor, self.codec, self.prompt, self.max_tokens = processor, codec, prompt, max_tokens
         self.family, self.fast = family or Qwen3VLFamily(), fast
-        self.family.check_processor(processor)
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
 
     def styled(self, prompt: str | None, max_tokens: int | None = None) -> PromptCollator:
