@@ -101,6 +101,23 @@ def test_an_adapter_draws_its_own_rollouts_and_is_merged(folders: dict[str, Path
     )
 
 
+def test_a_copy_in_another_type_writes_by_its_own_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    trainer = make_trainer(recipe_of(folders["internvl"], optim={}), tmp_path / "run", reward=Digits())
+    plain, processor = open_model(trainer._recipe.model, seed=0)
+    heads: list[Any] = []
+    trainer.model.lm_head.register_forward_hook(lambda head, *_: heads.append(head))  # the copy gets it too
+    prompts = trainer._prefetcher.get([0, 1, 4])
+    answers = [
+        make_decoder(model, processor, trainer.eos_token_ids, trainer._recipe, bf16=True)(
+            prompts, 1, max_new_tokens=6, temperature=0.0
+        )
+        for model in (trainer.model, plain.to(torch.bfloat16))
+    ]
+    assert heads
+    assert trainer.model.lm_head not in heads
+    assert answers[0] == answers[1]
+
+
 def test_a_run_that_could_not_learn_is_refused_before_it_begins(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(EgmError, match=r"^preflight: of 16 rollouts .* cut off by rollout\.max_new_tokens 2 "):
         check_grpo(recipe_of(folders["internvl"], optim={}, max_new_tokens=2), tmp_path / "run")

@@ -45,8 +45,9 @@ class LibraryDecoder(Decoder):
         until: Sequence[int] = (),
     ) -> DecodedBatch:
         """Generate completions, `max_rows` at a time; see `Decoder.generate`. No log-probabilities, nor times."""
-        policy, stops = self._policy(), [*self._stops, *until]
-        policy = policy.get_base_model() if hasattr(policy, "peft_config") else policy
+        policy, stops = _unwrapped(self._policy()), [*self._stops, *until]
+        if policy is not _unwrapped(self._source):
+            policy.__dict__.pop("forward", None)  # TRL's, which goes on calling the model that was copied
         training = policy.training
         policy.eval()
         result = DecodedBatch([], [], [])
@@ -100,6 +101,11 @@ def generate_with(model: Any, inputs: Any, config: Any, **options: Any) -> Any:
         return model.generate(**inputs, generation_config=config, **options)
     finally:
         model.generation_config = before
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the model in a `PeftModel`, adapters and all, whose `generate` takes a configuration as it is."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def _until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
