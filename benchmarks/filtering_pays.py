@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -28,17 +30,15 @@ ARMS = ("clean", "corrupted", "filtered")
 ASKED = [name for name, spec in SPLITS.items() if not name.startswith("train") and spec.scenes]
 
 
-def egm(*words: object) -> str:
-    """Run a command of egm; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "egm.cli", *map(str, words)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout
+def egm(*words: object, gpu: int | None = None) -> str:
+    """Run a command of egm, on one GPU of several; what it printed."""
+    seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    command = [sys.executable, "-m", "egm.cli", *map(str, words)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | seen).stdout
 
 
 def explain(arm: str, place: Path, options: argparse.Namespace) -> int:
     """Write an arm's rationales, unless they are there; returns how many were kept."""
-    write_text(place / "no_filters.yaml", "{}\n")
     unfiltered = [] if arm == "filtered" else ["--filters", place / "no_filters.yaml"]
     corrupt = [] if arm == "clean" else ["--corrupt", options.corrupt]
     made = ("--teacher", "synthref", "--style", options.style, "--tries", 1, "--limit", options.rows, "--go-on")
@@ -46,7 +46,7 @@ def explain(arm: str, place: Path, options: argparse.Namespace) -> int:
     return int(json.loads(said)["kept"])
 
 
-def train(arm: str, seed: int, place: Path, options: argparse.Namespace) -> Path:
+def train(arm: str, seed: int, place: Path, options: argparse.Namespace, gpu: int | None) -> Path:
     """Train on an arm's rationales, unless that has been done; returns the model."""
     recipe = {
         "stage": "sft",
@@ -67,18 +67,18 @@ def train(arm: str, seed: int, place: Path, options: argparse.Namespace) -> Path
     file, run = place / f"{arm}-{seed}.yaml", place / f"{arm}-{seed}"
     write_text(file, json.dumps(recipe))  # JSON is YAML
     if not (run / "model").is_dir():
-        egm("sft", file, "--out", run, *(["--resume"] if run.is_dir() else []))
+        egm("sft", file, "--out", run, *(["--resume"] if run.is_dir() else []), gpu=gpu)
     return run / "model"
 
 
-def ask(model: Path, options: argparse.Namespace) -> list[Record]:
+def ask(model: Path, options: argparse.Namespace, gpu: int | None) -> list[Record]:
     """Evaluate a model on the four splits."""
     records = []
     for split in ASKED:
         folder = model.parent.with_name(f"{model.parent.name}-{split}")
         most = ("--limit", options.questions) if options.questions else ()
         placed = ("--model", model, "--concurrency", options.at_once, "--out", folder, "--json")
-        egm("eval", f"synthref/{split}", *most, *placed)
+        egm("eval", f"synthref/{split}", *most, *placed, gpu=gpu)
         records += read_journal(folder)[1]
     return records
 
@@ -112,18 +112,27 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=15)
     parser.add_argument("--questions", type=int, default=0, help="first of each split; 0 is all")
     parser.add_argument("--at-once", type=int, default=256)
+    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other; they share cores and GPUs")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs that they are dealt to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = {arm: explain(arm, options.out, options) for arm in ARMS}
-    found: dict[str, list[Record]] = {arm: [] for arm in ARMS}
-    lines = []
-    for seed in options.seeds:
-        for arm in ARMS:
-            records = ask(train(arm, seed, options.out, options), options)
-            lines.append(f"| {arm} | {kept[arm]} | {seed} | {shown(records)} |")
-            print(lines[-1], file=sys.stderr, flush=True)
-            found[arm] += records
+    write_text(options.out / "no_filters.yaml", "{}\n")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        kept = dict(zip(ARMS, pool.map(lambda arm: explain(arm, options.out, options), ARMS), strict=True))
+        print(f"rows kept: {kept}", file=sys.stderr, flush=True)
+        runs = [(arm, seed) for seed in options.seeds for arm in ARMS]
+
+        def run(number: int) -> list[Record]:
+            arm, seed = runs[number]
+            gpu = number % options.gpus if options.gpus > 1 else None
+            records = ask(train(arm, seed, options.out, options, gpu), options, gpu)
+            print(f"| {arm} | {kept[arm]} | {seed} | {shown(records)} |", file=sys.stderr, flush=True)
+            return records
+
+        answers = dict(zip(runs, pool.map(run, range(len(runs))), strict=True))
+    found = {arm: [record for seed in options.seeds for record in answers[arm, seed]] for arm in ARMS}
+    lines = [f"| {arm} | {kept[arm]} | {seed} | {shown(records)} |" for (arm, seed), records in answers.items()]
     versions = package_versions("torch", "transformers")
     print(f"{gpu_name() or cpu_name()}, {versions}, {date.today()}")
     cost = f"{options.steps} steps of {options.batch}"

@@ -5,10 +5,10 @@
     python benchmarks/served_export.py --engine egm --device cuda --here
 
 `egm eval` asks each split from a process of its own, since one client would hold an engine up; journals are compared
-question by question. The first start is asked everything, further ones the first `--others` questions of each split.
-Then, one request at a time behind the first start, whole answers against such that end behind their box. Both sides
-compute in bfloat16, with other kernels, so that texts may differ where two tokens are nearly as likely; accuracies
-should not. The last lines are a table.
+question by question. The first start is asked everything, further ones the first `--others` questions of each split,
+and each the first `--alone` questions of one split, one at a time. Then, one request at a time behind the first start,
+whole answers against such that end behind their box. Both sides compute in `--dtype`, with other kernels, so that texts
+may differ where two tokens are nearly as likely; accuracies should not. The last lines are a table.
 """
 
 from __future__ import annotations
@@ -63,6 +63,20 @@ def ask(place: Path, options: argparse.Namespace, *words: object, limit: int | N
     return answers, time.perf_counter() - begun
 
 
+def alone(place: Path, server: RunningServer, options: argparse.Namespace) -> str:
+    """Milliseconds and tokens of a question when no other is asked; the first of them brings caches up."""
+    words = ("synthref/test-complex", "--server", server.url, "--concurrency", 1, "--max-tokens", 640)
+    run = egm("eval", *words, "--limit", options.alone + 5, "--out", place, "--json")
+    _, said = run.communicate()
+    if run.returncode:
+        return said.strip()[-300:]
+    records = read_journal(place)[1][5:]
+    tokens = sum(record.completion_tokens or 0 for record in records)
+    return (
+        f"{1e3 * sum(record.seconds for record in records) / len(records):.0f} ms, {tokens / len(records):.0f} tokens"
+    )
+
+
 def examine(server: RunningServer) -> str:
     """What `egm doctor` says, in a line."""
     begun = time.perf_counter()
@@ -76,14 +90,15 @@ def examine(server: RunningServer) -> str:
 
 
 def start(options: argparse.Namespace, words: str, stack: ExitStack) -> RunningServer:
-    """Start a server: an aim of `egm serve` or "default", "fp8", and flags of the engine."""
-    aim, *flags = [word for word in words.split() if word != "fp8"] or ["default"]
+    """Start a server: an aim of `egm serve` or "default", "fp8", "no-speculation", and flags of the engine."""
+    aim, *flags = [word for word in words.split() if word not in ("fp8", "no-speculation")] or ["default"]
     return stack.enter_context(
         serve(
             options.model,
             options.engine,
             aim=None if aim == "default" else aim,
             quantization="fp8" if "fp8" in words.split() else None,
+            speculation=False if "no-speculation" in words.split() else None,
             device=options.device,
             dtype=options.dtype,
             passed_on=[*SHARES.get(options.engine, ()), *flags],
@@ -125,6 +140,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--scenes", type=int, help="first scenes of each split; by default all")
     parser.add_argument("--others", type=int, default=300, help="first questions of each split for further starts")
+    parser.add_argument("--alone", type=int, default=40, help="questions asked one at a time, of each start")
     parser.add_argument("--concurrency", type=int, default=24, help="questions at once, of each split")
     parser.add_argument("--here", action="store_true", help="ask in this process too, and compare with that")
     parser.add_argument(
@@ -148,12 +164,14 @@ def main() -> None:
         if options.here:
             words = ("--device", options.device, "--dtype", options.dtype, "--concurrency", 256)
             first, seconds = ask(place / "here", options, *words)
-            rows.append(f"{compared('in process', first, None)} | {seconds:.0f} s")
+            rows.append(f"{compared('in process', first, None)} | {seconds:.0f} s | - | -")
         for number, (words, server) in enumerate(found.items()):
             verdict = examine(server)
             limit = options.others if number else None
             answers, seconds = ask(place / str(number), options, "--server", server.url, *at_once, limit=limit)
-            rows.append(f"{compared(f'{options.engine}, {words}', answers, first)} | {seconds:.0f} s | {verdict}")
+            each = alone(place / f"{number}-alone", server, options)
+            row = compared(f"{options.engine}, {words}", answers, first)
+            rows.append(f"{row} | {seconds:.0f} s | {each} | {verdict}")
             first = answers if first is None else first
             print(rows[-1], file=sys.stderr, flush=True)
         if found and options.one_by_one:
@@ -176,6 +194,7 @@ def main() -> None:
         "equal boxes",
         "Acc@0.5 against the first",
         "time",
+        "one at a time",
         "egm doctor",
     ]
     print(" | ".join(["started", "questions", *heads]))

@@ -20,6 +20,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -205,9 +206,54 @@ class Client:
         return [(picture, phrase) for picture in [self.picture() for _ in range(pictures)] for phrase in PHRASES]
 
 
+class Busy:
+    """How much of a core each process of a server takes meanwhile, and how much of the time the GPU has work."""
+
+    def __init__(self, command: str) -> None:
+        import psutil
+
+        found = [process for process in psutil.process_iter(["cmdline"]) if command in (process.info["cmdline"] or [])]
+        family = {child.pid: child for process in found for child in (process, *process.children(recursive=True))}
+        self.processes = list(family.values())
+        self.shares: dict[str, float] = {}
+        self.gpu: list[int] = []
+
+    async def watch(self) -> None:
+        """Look every half a second, until it is cancelled."""
+        before, begun = self._seconds(), time.perf_counter()
+        while True:
+            await asyncio.sleep(0.5)
+            self.gpu.append(await asyncio.to_thread(_gpu_use))
+            passed = time.perf_counter() - begun
+            self.shares = {name: (spent - before.get(name, 0)) / passed for name, spent in self._seconds().items()}
+
+    def _seconds(self) -> dict[str, float]:
+        spent = {}
+        for process in self.processes:
+            with suppress(Exception):  # it may have ended
+                times = process.cpu_times()
+                spent[f"{process.name()} {process.pid}"] = times.user + times.system
+        return spent
+
+    def text(self) -> str:
+        """The busiest processes, and the GPU."""
+        busiest = sorted(self.shares.items(), key=lambda item: -item[1])[:4]
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in busiest if share >= 0.05)
+        return f"cores: {shares}; GPU {statistics.mean(self.gpu or [0]):.0f} %"
+
+
+def _gpu_use() -> int:
+    """Per cent of the last moment in which the first visible GPU had a kernel."""
+    number = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    asked = ["nvidia-smi", "-i", number, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return int(said) if said.isdigit() else 0
+
+
 async def measure(server: RunningServer, seed: int, pictures: int) -> dict[str, Any]:
     """Everything that is measured of one server."""
     row: dict[str, Any] = {}
+    busy = Busy(str(server.url.rsplit(":", 1)[1]))  # the port stands in the command line
     async with Client(server, seed) as client:
         for _ in range(3):
             await client.stream(client.picture(), 20)
@@ -218,9 +264,12 @@ async def measure(server: RunningServer, seed: int, pictures: int) -> dict[str, 
             row[name]["first_ms"] = 1e3 * statistics.median(reply.first for reply in replies)
             row["prompt_tokens"] = replies[0].prompt
         for most in (8, 64):
-            for _ in range(2):  # the first round brings graphs and caches of that many up
-                asked = [(client.picture(), PHRASE) for _ in range(max(2 * most, 32))]
+            for _ in range(3):  # the first round brings graphs and caches of that many up
+                asked = [(client.picture(), PHRASE) for _ in range(max(4 * most, 32))]
+                watch = asyncio.create_task(busy.watch())
                 row[f"at_once_{most}"], _, _ = await client.rate(asked, LONG, most)
+                watch.cancel()
+            row["busy"] = busy.text()
         for order in ("image", "random"):
             for _ in range(2):
                 asked = asked_in(client.questions(16), 16)
@@ -262,7 +311,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{long['ms']:.0f} ({long['tokens']} tokens)",
                 f"{long['ms'] / (long['tokens'] * row['floor_ms']):.2f} x",
                 f"{row['cut']['ms']:.0f} ({row['cut']['tokens']})",
-                f"{row['first']['first_ms']:.0f}",
+                f"{long['first_ms']:.0f} ({row['first']['first_ms']:.0f} if it is all)",
                 f"{row['at_once_8']:.1f}",
                 f"{row['at_once_64']:.1f}",
                 f"{row['image_order']:.1f} ({row['image_cached']:.0%} cached)",
@@ -351,7 +400,7 @@ def main() -> None:
             if options.results is not None:
                 with options.results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-            print(table([row]), file=sys.stderr, flush=True)
+            print(table([row]), f"64 at once: {row['busy']}", sep="", file=sys.stderr, flush=True)
     print(table(rows))
 
 

@@ -29,7 +29,7 @@ SOURCES = {
         "utils/torch_utils.py": "",
     },
 }
-MODULES = {"sglang": "launch_server.py", "vllm": "entrypoints/openai/api_server.py"}
+MODULES = {"sglang": "launch_server.py", "vllm": "entrypoints/cli/main.py"}
 
 Install = Callable[..., Path]
 

@@ -78,15 +78,17 @@ def test_what_a_version_does_not_know_is_not_sent(install: Install, folder: Path
 
 def test_aims_of_vllm(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    files = {"engine/arg_utils.py": "performance-mode", "config/compilation.py": "compile_sizes"}
+    files = {"engine/arg_utils.py": "performance-mode", "config/compilation.py": "compile_sizes cudagraph_mm_encoder"}
     package = install("vllm", "0.26.0", **files, **{"utils/torch_utils.py": 'os.environ["OMP_NUM_THREADS"]'})
     latency, throughput, memory = (
         plan_server(str(folder), "vllm", aim=aim) for aim in ("latency", "throughput", "memory")
     )
     assert option(latency, "--performance-mode") == "interactivity"
-    assert option(latency, "--compilation-config") is None  # a step of one request has as many tokens as are drafted
+    drafting = json.loads(option(latency, "--compilation-config") or "")
+    assert drafting["cudagraph_mm_encoder"] is True
+    assert "compile_sizes" not in drafting  # a step of one request has as many tokens as are drafted
     plain = plan_server(str(folder), "vllm", aim="latency", speculation=False)
-    assert json.loads(option(plain, "--compilation-config") or "") == {"compile_sizes": [1]}
+    assert json.loads(option(plain, "--compilation-config") or "") == {"compile_sizes": [1]} | drafting
     assert 1 <= int(latency.variables["OMP_NUM_THREADS"].words[0]) <= 8
     assert "OMP_NUM_THREADS" not in throughput.variables
     assert json.loads(option(latency, "--speculative-config") or "")["method"] == "ngram"

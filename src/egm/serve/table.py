@@ -266,4 +266,4 @@ def wanted(flags: Sequence[Flag], aim: str | None, *, speculation: bool) -> list
 
 def _is_said_again(flag: Flag, chosen: Collection[Flag]) -> bool:
     """Whether a flag of the aim sets the same option: that one counts."""
-    return flag.speculation is True and any(other.name == flag.name and other.aims for other in chosen)
+    return flag.speculation is True and not flag.aims and any(other.name == flag.name and other.aims for other in chosen)
