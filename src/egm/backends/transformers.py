@@ -81,7 +81,7 @@ class TransformersBackend(Backend):
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
         family = family_of(checkpoint.model_type)
-        if family is not None:
+        if family is not None and processor.tokenizer.eos_token is not None:
             _stop_at(module, processor, family.end(processor))
         if fast and family is not None and family.fast_path:
             from egm.models.fast.enable import enable_fast_path

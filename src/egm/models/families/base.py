@@ -140,7 +140,13 @@ class Family(ABC):
         return {}
 
     def end(self, processor: Any) -> str:
-        """Return the token that ends an answer, as text: what is taught behind a target, and stops decoding."""
+        """Return the token that ends an answer, as text: what is taught behind a target, and stops decoding.
+
+        Raises:
+            ModelError: If the tokenizer names none.
+        """
+        if processor.tokenizer.eos_token is None:
+            raise ModelError("the tokenizer names no eos_token, so no answer would end: copy all of its files")
         return str(processor.tokenizer.eos_token)
 
 
