@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from egm.models import build_processor
+from egm.models import Preset, build_processor
+from egm.models.internvl_sizes import internvl_config
+from egm.models.shapes import InternViT, Text
 from egm.models.tiny.vocabulary import TINY_VOCAB_SIZE, token_id
 
-MODEL_TYPES = ("qwen3_5", "qwen3_5_moe", "qwen3_vl_moe", "qwen2_5_vl")
+MODEL_TYPES = ("qwen3_5", "qwen3_5_moe", "qwen3_vl_moe", "qwen2_5_vl", "internvl")
 _FOLDER = tempfile.TemporaryDirectory(prefix="families-")
 
 _TEXT: dict[str, Any] = {
@@ -40,6 +42,10 @@ def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool 
     """Make the configuration of a tiny model of an architecture."""
     from transformers import AutoConfig
 
+    if model_type == "internvl":
+        language = Text(32, 2, 4, 2, 48, 8, vocabulary, 10_000.0, (), kind="qwen2")
+        tower = InternViT(32, 2, 2, 48, tile=160, patch=16)
+        return internvl_config(Preset("small", "internvl", 0, 4096, language, tower, tied), tower)
     text, tower, rope = _TEXT | {"vocab_size": vocabulary}, dict(_TOWER), dict(_ROPE)
     if model_type == "qwen2_5_vl":
         tower |= {"patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]}
@@ -82,6 +88,8 @@ def random_model(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bo
 
 def processor_of(model_type: str) -> Any:
     """Make the processor of an architecture around egm-tiny's tokenizer."""
+    if model_type == "internvl":
+        return build_processor("internvl-tiny-s")
     own = build_processor()
     if model_type != "qwen2_5_vl":
         return own

@@ -19,6 +19,7 @@ from egm.cli.group import DefaultGroup
 from egm.codecs import registry
 from egm.datasets.synthetic import SynthRef
 from egm.datasets.synthetic.example import EXAMPLE_SCENE, example_picture
+from egm.models.families import base as families
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -62,6 +63,7 @@ def needs(command: str) -> str | None:
 def test_python_examples_run(name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_CODECS", dict(registry._CODECS))  # what a page registers ends with it
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
     values = {"__name__": "__main__"}
     exec(compile(code, name, "exec"), values)
     for expression, shown in re.findall(r"^([\w.]+)  # (None|\w+\(.*\))$", code, flags=re.MULTILINE):

@@ -14,6 +14,7 @@ from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import find_checkpoint
 from egm.backends.numpy.backend import NumpyBackend, _PartialAnswer
 from egm.backends.transformers import TransformersBackend
+from egm.models.families import image_tokens
 from egm.types import Completion
 
 GREEDY = GenerationSettings(max_new_tokens=24)
@@ -101,8 +102,8 @@ def test_logprobs_are_the_models_own(
     settings = replace(SAMPLED, thinking_budget=4, votes=1)
     request = replace(requests_[0], cut=lambda _: FORCED)
     outputs: list[torch.Tensor] = []
-    write = subject._generate
-    monkeypatch.setattr(subject, "_generate", lambda *a, **b: outputs.append(write(*a, **b)) or outputs[-1])
+    write = subject.module.generate
+    monkeypatch.setattr(subject.module, "generate", lambda *a, **b: outputs.append(write(*a, **b)) or outputs[-1])
     reply = subject.generate([request], settings)[0]
     inputs = subject._inputs([request])
     answer = outputs[0][:, inputs["input_ids"].shape[1] :]
@@ -114,7 +115,7 @@ def test_logprobs_are_the_models_own(
         whole["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], dim=1)
     with torch.inference_mode():
         scores = subject.module(**whole).logits[0, inputs["input_ids"].shape[1] - 1 : -1].float().clone()
-        scores[:, subject._placeholders()] = -math.inf
+        scores[:, image_tokens(subject.module.config)] = -math.inf
     each = scores.log_softmax(dim=-1).gather(1, answer[0][:, None])[:, 0].tolist()
     end = 4 + subject.count_tokens(FORCED)
     own = each[:4] + each[end:]

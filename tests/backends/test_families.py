@@ -22,10 +22,10 @@ from egm.models import is_fast
 from egm.publish.export import export_model
 from egm.types import Sample
 
-from ..families import MODEL_TYPES, processor_of, random_checkpoint
+from ..families import MODEL_TYPES, processor_of, random_checkpoint, random_model
 
 TOKENS = 10
-CODECS = {"qwen2_5_vl": "qwen2_5_vl"}
+CODECS = {"qwen2_5_vl": "qwen2_5_vl", "internvl": "internvl"}
 
 
 def questions() -> list[Sample]:
@@ -41,7 +41,7 @@ def by_the_library(folder: Path, sample: Sample, codec: str) -> str:
     messages = get_codec(codec).messages(sample.phrase)
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=[sample.image], return_tensors="pt")
-    banned = [model.config.image_token_id, model.config.video_token_id]
+    banned = [model.config.image_token_id, *filter(None, [getattr(model.config, "video_token_id", None)])]
     with torch.inference_mode():
         ids = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, suppress_tokens=banned)[0]
     answer = ids[inputs["input_ids"].shape[1] :].tolist()
@@ -139,4 +139,93 @@ def test_a_processor_of_another_checkpoint_is_refused(spoil: Callable[[Path], No
     folder = Path(shutil.copytree(random_checkpoint("qwen3_5"), tmp_path / "mixed"))
     spoil(folder)
     with pytest.raises(ModelError, match=rf"processor and the weights of .*mixed' do not belong together: {says}; "):
+        Grounder.load(folder, device="cpu")
+
+
+def other_tiles(folder: Path) -> None:
+    _processor(folder, lambda content: content["image_processor"]["size"].update(height=448, width=448))
+
+
+def other_counts(folder: Path) -> None:
+    _processor(folder, lambda content: content.update(image_seq_length=256))
+
+
+def other_kind(folder: Path) -> None:
+    processor_of("qwen3_vl").save_pretrained(folder)
+
+
+def no_marks(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text().replace("<ref>", "<rex>"))
+
+
+def later_tokens(folder: Path) -> None:
+    _configure(folder, image_token_id=666)
+
+
+def _processor(folder: Path, spoil: Callable[[Any], object]) -> None:
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    spoil(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (other_tiles, "the processor cuts tiles of 448 x 448 pixels, the model takes 160 x 160"),
+        (other_counts, "the processor writes 256 tokens for a tile, the model makes 25"),
+        (other_kind, "a Qwen3VLProcessor cuts no tiles, and the model takes them"),
+        (no_marks, "the tokenizer has no <ref>, and the model's questions and answers are written with it"),
+        (later_tokens, "<IMG_CONTEXT> is 667 in the tokenizer, and 666 in the model"),
+    ],
+)
+def test_a_processor_of_another_internvl_is_refused(spoil: Callable[[Path], None], says: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(random_checkpoint("internvl"), tmp_path / "mixed"))
+    spoil(folder)
+    with pytest.raises(ModelError, match=rf"processor and the weights of .*mixed' do not belong together: {says}; "):
+        Grounder.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("rows", [674, 673])
+def test_only_a_mark_for_videos_may_lack_its_row(rows: int, tmp_path: Path) -> None:
+    """As published, InternVL3 has a row fewer than its tokenizer has tokens."""
+    random_model("internvl", vocabulary=rows).save_pretrained(tmp_path)
+    processor_of("internvl").save_pretrained(tmp_path)
+    if rows == 674:
+        Grounder.load(tmp_path, device="cpu").close()
+        return
+    with pytest.raises(ModelError, match="the tokenizer has 675 tokens, the model 673"):
+        Grounder.load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "says"),
+    [
+        ("config.json", lambda content: content["vision_config"].update(patch_size=[0, 0]), "patch_size 0, which is"),
+        ("processor_config.json", lambda content: content["image_processor"].update(max_patches=10**6), "1,000,000 ti"),
+    ],
+)
+def test_tiles_that_no_model_has_are_refused(
+    file: str, spoil: Callable[[Any], object], says: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(random_checkpoint("internvl"), tmp_path / "spoilt"))
+    content = json.loads((folder / file).read_text())
+    spoil(content)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=says):
+        Grounder.load(folder, device="cpu")
+
+
+def test_internvl_beside_a_tokenizer_of_qwen_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(random_checkpoint("internvl"), tmp_path / "mixed"))
+    processor_of("qwen3_vl").tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"the processor of .*mixed' does not load \(.*start_image_token.*: copy all"):
+        Grounder.load(folder, device="cpu")
+
+
+def test_qwen_beside_a_processor_of_internvl_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(random_checkpoint("qwen3_5"), tmp_path / "mixed"))
+    processor_of("internvl").save_pretrained(folder)
+    with pytest.raises(ModelError, match="<IMG_CONTEXT> is 667 in the tokenizer, and 12 in the model"):
         Grounder.load(folder, device="cpu")

@@ -22,6 +22,8 @@ from egm.publish.merge import merge_adapter
 from egm.publish.model_folder import save_weights
 from egm.publish.push import plan_push, push
 
+from ..families import random_checkpoint
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,16 +33,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def inputs(model: Any) -> Any:
-    processor, sample = build_processor(), SynthRef("val").samples(0)[0]
+def inputs(model: Any, size: str = "tiny-s") -> Any:
+    processor, sample = build_processor(size), SynthRef("val").samples(0)[0]
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": sample.phrase}]}]
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return processor(text=[text], images=[sample.image], return_tensors="pt")
 
 
-@pytest.fixture(scope="module")
-def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
-    """An adapter with random weights, and the logits that it gives."""
+def random_adapter(base: Path, folder: Path) -> Any:
+    """Write an adapter with random weights, and return the model around which it stands."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
 
@@ -48,8 +49,15 @@ def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     wanted = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model = get_peft_model(model, wanted).eval()
-    folder = tmp_path_factory.mktemp("adapters") / "lora"
     model.save_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """An adapter with random weights, and the logits that it gives."""
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    model = random_adapter(base, folder)
     with torch.no_grad():
         return folder, model(**inputs(model)).logits
 
@@ -100,6 +108,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def test_an_adapter_of_internvl_is_folded_into_tower_and_text(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    base = random_checkpoint("internvl")
+    model = random_adapter(base, tmp_path / "lora")
+    assert any("vision_tower" in name for name, _ in model.named_parameters() if "lora_" in name)
+    asked = inputs(model, "internvl-tiny-s")
+    out = merge_adapter(tmp_path / "lora", tmp_path / "merged", base=str(base), dtype="float32")
+    merged = AutoModelForImageTextToText.from_pretrained(out)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**asked).logits, model(**asked).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_an_average_is_that_of_every_weight(base: Path, apart: list[Path], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from egm.errors import EgmError
 from egm.serve import plan_server
 from egm.serve.plan import KEY, Plan
 
+from ..families import random_checkpoint
 from .conftest import Install
 
 GENERAL = "srt/speculative/ngram_worker.py"
@@ -177,6 +178,14 @@ def test_a_model_that_is_not_here_is_explained_without_fetching_it(monkeypatch: 
         "nvidia/EGM-8B is not here, and is fetched first: egm download nvidia/EGM-8B",
         "sglang is not installed here: which of these its version knows is not known",
     )
+
+
+def test_internvl_has_room_for_its_tiles_and_is_asked_by_its_codec() -> None:
+    assert plan_server("internvl3_5-8b-hf", "sglang").model.codec == "internvl"
+    plan = plan_server(str(random_checkpoint("internvl")), "sglang")
+    assert plan.model.codec == "internvl"
+    assert option(plan, "--context-length") == "4096"  # all that the model goes to
+    assert plan.model.room == 4096 - 5 * 25 - 512
 
 
 def test_what_cannot_be_started(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

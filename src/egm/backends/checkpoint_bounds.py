@@ -15,6 +15,7 @@ INDEX: Final = "model.safetensors.index.json"
 
 _MOST_LAYERS: Final = 1000
 _LARGEST: Final = 10**12
+_MOST_TILES: Final = 256
 _LAYERS: Final = ("num_hidden_layers", "depth", "num_layers", "n_layer")
 _POSITIVE: Final = frozenset(
     (
@@ -26,7 +27,15 @@ _POSITIVE: Final = frozenset(
             "num_attention_heads",
             "num_heads",
         ),
-        *("num_key_value_heads", "head_dim", "patch_size", "merge_size", "spatial_merge_size", "temporal_patch_size"),
+        *(
+            "num_key_value_heads",
+            "head_dim",
+            "patch_size",
+            "image_size",
+            "merge_size",
+            "spatial_merge_size",
+            "temporal_patch_size",
+        ),
     )
 )
 """What is divided by, or is a side of a matrix."""
@@ -71,7 +80,7 @@ def check_sizes(config: Mapping[str, Any], folder: Path, name: str) -> None:
 
 
 def check_processor(config: Mapping[str, Any], file: str, name: str) -> None:
-    """Refuse an image processor that would divide by nothing, or make pictures larger than any that is read.
+    """Refuse an image processor that would divide by nothing, or make pictures larger or of more tiles than any is.
 
     Raises:
         ModelError: If so.
@@ -81,6 +90,8 @@ def check_processor(config: Mapping[str, Any], file: str, name: str) -> None:
             _check_number(key, value, f"{file} of {name!r}")
             if key in ("shortest_edge", "min_pixels") and isinstance(value, int | float) and value > MAX_PIXELS:
                 raise ModelError(f"{file} of {name!r} enlarges every picture to {value:,} pixels ({key}): mend it")
+            if key in ("min_patches", "max_patches") and isinstance(value, int) and value > _MOST_TILES:
+                raise ModelError(f"{file} of {name!r} cuts pictures into {value:,} tiles ({key}): mend it")
 
 
 def check_index(index: Mapping[str, Any], folder: Path, name: str) -> None:
@@ -108,8 +119,9 @@ def _sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_number(key: str, value: object, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    if not abs(value) < _LARGEST or (key in _POSITIVE and value <= 0):
-        shown = f"{value:,}" if abs(value) < _LARGEST else "a number beyond all use"
-        raise ModelError(f"{where} says {key[:60]} {shown}, which is no size: copy or download it again")
+    for number in value if isinstance(value, list) else [value]:  # such as a height and a width
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not abs(number) < _LARGEST or (key in _POSITIVE and number <= 0):
+            shown = f"{number:,}" if abs(number) < _LARGEST else "a number beyond all use"
+            raise ModelError(f"{where} says {key[:60]} {shown}, which is no size: copy or download it again")

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from egm.errors import ModelError
-
-_SIZES = (
-    ("patch_size", "patch_size", "patches of {} pixels"),
-    ("merge_size", "spatial_merge_size", "{0} x {0} patches a token"),
-    ("temporal_patch_size", "temporal_patch_size", "{} frames a patch"),
-)
-"""What the image processor of a Qwen-VL model calls a size, what its tower's configuration does, and what it is."""
+from egm.models.families import family_of
 
 
 def check_pair(processor: Any, config: Any, name: str) -> None:
@@ -25,12 +19,9 @@ def check_pair(processor: Any, config: Any, name: str) -> None:
     Raises:
         ModelError: If they do not belong together.
     """
-    images, vision = processor.image_processor, getattr(config, "vision_config", None)
-    if hasattr(images, "merge_size"):  # others know no grid of patches, or give these names another meaning
-        for own, wanted, what in _SIZES:
-            cut, taken = getattr(images, own, None), getattr(vision, wanted, None)
-            if isinstance(cut, int) and isinstance(taken, int) and cut != taken:
-                _refuse(name, f"the processor makes {what.format(cut)}, the model takes {what.format(taken)}")
+    family = family_of(config.model_type)
+    if family is not None and (why := family.mismatch(processor, config)) is not None:
+        _refuse(name, why)
     tokenizer = processor.tokenizer
     for kind in ("image", "video"):
         wanted_id, token = getattr(config, f"{kind}_token_id", None), getattr(processor, f"{kind}_token", None)
@@ -41,8 +32,14 @@ def check_pair(processor: Any, config: Any, name: str) -> None:
         if found != wanted_id:
             _refuse(name, f"{token} is {found} in the tokenizer, and {wanted_id} in the model")
     rows = getattr(config.get_text_config(), "vocab_size", None)
-    if isinstance(rows, int) and len(tokenizer) > rows:
+    if isinstance(rows, int) and len(tokenizer) > rows and _beyond(processor, rows):
         _refuse(name, f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,}")
+
+
+def _beyond(processor: Any, rows: int) -> bool:
+    """Tell whether tokens lack a row: `<video>` of InternVL3 does as published, and nothing here asks about videos."""
+    video = getattr(processor, "video_token", None)
+    return any(number >= rows and token != video for token, number in processor.tokenizer.get_vocab().items())
 
 
 def _refuse(name: str, why: str) -> None:

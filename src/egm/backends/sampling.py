@@ -126,26 +126,11 @@ def sampler_of(settings: GenerationSettings) -> Any:
     return Sampler(settings.temperature, settings.top_p, settings.top_k)
 
 
-class RowSampler:
-    """A logits processor after which taking the largest score is a draw from the model's distribution.
+def row_draws(settings: GenerationSettings, requests: Sequence[Request], count: int, device: Any) -> Any:
+    """Return the logits processor that draws each request's tokens by its own random numbers; see `RowDraws`."""
+    from egm.models.decode.sampling import RowDraws
 
-    Each row goes by random numbers of its own, and the global random state is left alone.
-
-    Args:
-        settings: Temperature, top-p and top-k, and the seed.
-        requests: The request of each row.
-        count: Most tokens of a row.
-        device: Where the scores are.
-    """
-
-    def __init__(self, settings: GenerationSettings, requests: Sequence[Request], count: int, device: Any) -> None:
-        self._sampler = sampler_of(settings)
-        self._numbers = iter(row_uniforms(settings, requests, count).to(device).unbind(1))
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002 - what generate calls with
-        """Leave each row, of scores of shape (rows, vocabulary), the token drawn."""
-        drawn = self._sampler(scores.float(), next(self._numbers))
-        return scores.new_full(scores.shape, -float("inf")).scatter(1, drawn[:, None], 0.0)
+    return RowDraws(sampler_of(settings), row_uniforms(settings, requests, count).to(device))
 
 
 class LogitsProcessors:

@@ -18,18 +18,18 @@ from egm.backends.prompt import render_prompt
 from egm.backends.sampling import (
     LogitsProcessors,
     RepetitionStop,
-    RowSampler,
     ThinkingBudget,
     TokenTimer,
     group_by_prompt,
     mean_logprobs,
+    row_draws,
 )
 from egm.backends.streaming import TextWatch, WatchStop, watch_rows
 from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need
-from egm.models.families import family_of
+from egm.models.families import family_of, image_tokens
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -81,6 +81,8 @@ class TransformersBackend(Backend):
         with quiet():
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
         family = family_of(checkpoint.model_type)
+        if family is not None and processor.tokenizer.eos_token is not None:
+            _stop_at(module, processor, family.end(processor))
         if fast and family is not None and family.fast_path:
             from egm.models.fast.enable import enable_fast_path
 
@@ -150,7 +152,7 @@ class TransformersBackend(Backend):
 
     @cached_property
     def _decoder(self) -> Any:
-        return backend_decoder(self.module, stops=self._stops(), banned=self._placeholders())
+        return backend_decoder(self.module, stops=self._stops(), banned=image_tokens(self.module.config))
 
     def _decoded(
         self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
@@ -168,14 +170,17 @@ class TransformersBackend(Backend):
     def _generated(
         self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
     ) -> list[GeneratedTokens]:
+        from egm.models.decode.library import generate_with
+
         inputs = self._inputs(requests)
         length = inputs["input_ids"].shape[1]
         count = min(settings.max_new_tokens, self._context_left(length))
         timer = TokenTimer()
         processors = LogitsProcessors([ThinkingBudget(settings, own, self._decode, self._encode) for own in requests])
-        sampler = [] if settings.greedy else [RowSampler(settings, requests, count, self.module.device)]
+        sampler = [] if settings.greedy else [row_draws(settings, requests, count, self.module.device)]
         watch = WatchStop(watches)
-        output = self._generate(
+        output = generate_with(
+            self.module,
             inputs,
             self._config(count),
             logits_processor=[processors.record, processors.ban, *sampler, processors.force],
@@ -206,17 +211,6 @@ class TransformersBackend(Backend):
             logits = self.module(**inputs.to(self.module.device), logits_to_keep=len(written) + 1).logits[0]
             return scores_of_tokens(logits.float().cpu().numpy(), written, self._decode, len(text))
 
-    def _generate(self, inputs: Any, config: Any, **options: Any) -> Any:
-        """Call the model's own generate with a configuration that holds all there is to say."""
-        before = self.module.generation_config
-        self.module.generation_config = (
-            config  # what a configuration leaves open is taken from here: penalties, top-k, ...
-        )
-        try:
-            return self.module.generate(**inputs, generation_config=config, **options)
-        finally:
-            self.module.generation_config = before
-
     def _inputs(self, requests: Sequence[Request]) -> Any:
         texts = [self._prompt_of(request) for request in requests]
         images = [image for request in requests for image in request.images]
@@ -242,16 +236,11 @@ class TransformersBackend(Backend):
             eos_token_id=stops,
             pad_token_id=stops[0],
             # A placeholder in the answer would be taken for a picture in the next step.
-            suppress_tokens=self._placeholders() or None,
+            suppress_tokens=image_tokens(self.module.config) or None,
         )
 
     def _stops(self) -> list[int]:
         return stop_tokens(self.module.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
-
-    def _placeholders(self) -> list[int]:
-        config = self.module.config  # not every family's names its placeholders
-        ids = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
-        return sorted({int(token) for token in ids if token is not None})
 
     def _reply(self, generated: GeneratedTokens, watch: TextWatch, start: float) -> Completion:
         whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
@@ -364,6 +353,14 @@ def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
     if getattr(text, "output_router_logits", False):  # as trainers leave it; `generate` breaks on it in batches
         text.output_router_logits = False
     return model.eval(), processor
+
+
+def _stop_at(model: Any, processor: Any, end: str) -> None:
+    """Add the token that ends an answer to those that the model stops at, where neither file names it."""
+    token = processor.tokenizer.convert_tokens_to_ids(end)
+    stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
+    if token not in stops:
+        model.generation_config.eos_token_id = [*stops, token]
 
 
 def _check_finite(model: Any, name: str) -> None:

@@ -145,6 +145,12 @@ def codec_for(model_type: str, prompt: Callable[[list[Message]], str]) -> Codec:
     return serving[0]()
 
 
+def usual_codec(model_type: str | None) -> str:
+    """Name the codec of a family where its chat template is not here to be asked; `DEFAULT_CODEC` if it has none."""
+    names = [codec.name for codec in _serving(model_type or "")]
+    return names[0] if names and DEFAULT_CODEC not in names else DEFAULT_CODEC
+
+
 def _serving(model_type: str) -> list[type[Codec]]:
     return [codec for codec in _CODECS.values() if model_type in codec.model_types]
 

@@ -14,8 +14,7 @@ from typing import Any, Final
 from egm.backends.chat_template import renderer
 from egm.backends.checkpoint import EMBEDDED, Checkpoint, check_folder, find_checkpoint
 from egm.backends.hub import cached_folder
-from egm.codecs import DEFAULT_CODEC
-from egm.codecs.registry import check_family, codec_for
+from egm.codecs.registry import check_family, codec_for, usual_codec
 from egm.errors import ModelError
 from egm.models import PRESETS
 from egm.publish.download import download, hub_name, state
@@ -85,7 +84,8 @@ def serve_model(model: str, engine: str, *, weights: bool = True, stack: ExitSta
     name = hub_name(model)
     if stack is None and state(name) != "here":
         said = f"{name} is not here, and is fetched first: egm download {name}"
-        return ServedModel(name, name, _known_type(name), _context({}, None)[0], DEFAULT_CODEC, notes=(said,))
+        family = _known_type(name)
+        return ServedModel(name, name, family, _context({}, None)[0], usual_codec(family), notes=(said,))
     cached = cached_folder(name) if state(name) == "here" else None
     found = cached or download(name).folder
     return _served(check_folder(found, name), name, str(found))
@@ -149,14 +149,17 @@ def _token_bytes(config: Mapping[str, Any]) -> int | None:
 
 
 def _picture_tokens(folder: Path | None) -> int:
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        if folder is None or not (folder / name).is_file():
-            continue
-        found = json.loads((folder / name).read_bytes())
-        settings = found.get("image_processor", found)
-        try:
-            pixels = int(settings["size"]["longest_edge"])  # which Qwen3-VL's processors call the number of pixels
-            return max(1, pixels // (int(settings["patch_size"]) * int(settings["merge_size"])) ** 2)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
-            continue
-    return _LARGEST_PICTURE
+    settings: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if folder is not None and (folder / name).is_file():
+            found = json.loads((folder / name).read_bytes())
+            inner = found.get("image_processor")
+            settings |= found | (inner if isinstance(inner, dict) else {})
+    try:
+        if str(settings.get("image_processor_type")).startswith("GotOcr2"):  # InternVL's: tiles, and the whole as one
+            tiles = int(settings.get("max_patches", 12))
+            return max(1, int(settings["image_seq_length"]) * (tiles + 1 if tiles > 1 else 1))
+        pixels = int(settings["size"]["longest_edge"])  # which Qwen3-VL's processors call the number of pixels
+        return max(1, pixels // (int(settings["patch_size"]) * int(settings["merge_size"])) ** 2)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return _LARGEST_PICTURE

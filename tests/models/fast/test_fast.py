@@ -9,7 +9,8 @@ from PIL import Image
 from egm.errors import ModelError
 from egm.models.fast.enable import disable_fast_path, enable_fast_path, is_fast
 from egm.models.fast.rope_index import position_ids
-from egm.models.presets import PRESETS, Preset, Text, Vision, build_model
+from egm.models.presets import PRESETS, build_model
+from egm.models.shapes import Preset, Text, Vision
 from egm.models.tiny.processor import build_processor
 from egm.models.tiny.vocabulary import TINY_VOCAB_SIZE
 

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import egm.models.tiny.processor
+from egm.boxes import Box
+from egm.codecs import get_codec
 from egm.datasets.synthetic import VERSION, corpus
+from egm.datasets.synthetic.scenes import FRAMES
 from egm.errors import ModelError
 from egm.models.presets import build_model, get_preset
 from egm.models.tiny.processor import build_processor
-from egm.models.tiny.tokenizer import train_tokenizer
-from egm.models.tiny.vocabulary import SPECIAL_TOKENS, token_id
+from egm.models.tiny.tokenizer import TOKENIZER_FILES, train_tokenizer
+from egm.models.tiny.vocabulary import INTERNVL_TOKENS, SPECIAL_TOKENS, TINY_TOKENS, token_id
 
 TARGET = 'It is here.\n</think>\n\n```json\n[\n\t{"bbox_2d": [12, 34, 567, 890], "label": "the red circle"}\n]\n```'
 
@@ -80,7 +82,7 @@ def test_rebuilding_gives_the_shipped_vocabulary(processor, tmp_path: Path) -> N
     if tool["WORLD_VERSION"] != VERSION:
         pytest.skip("the world has changed since the shipped tokenizer was trained; shipped weights need the old one")
     tool["main"](["--out", str(tmp_path)])
-    folders = (tmp_path, Path(egm.models.tiny.processor.__file__).with_name("tokenizer_files"))
+    folders = (tmp_path, TOKENIZER_FILES)
     rebuilt, kept = (json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"] for folder in folders)
     assert rebuilt["vocab"] == kept["vocab"]
     assert rebuilt["merges"] == kept["merges"]
@@ -154,3 +156,79 @@ def test_saved_model_and_processor_load_through_the_auto_classes(processor, tmp_
         answer = loaded.generate(**batch, max_new_tokens=4, do_sample=False)
         torch.testing.assert_close(loaded(**batch).logits, model.float()(**batch).logits)
     assert answer.shape[1] > batch["input_ids"].shape[1]
+
+
+@pytest.fixture(scope="module")
+def internvl():
+    return build_processor("internvl-tiny-s")
+
+
+def test_internvls_tokens_stand_behind_the_shipped_entries(processor, internvl) -> None:
+    tokenizer = internvl.tokenizer
+    assert len(processor.tokenizer) == TINY_TOKENS
+    assert len(tokenizer) == TINY_TOKENS + len(INTERNVL_TOKENS) <= get_preset("internvl-tiny-s").text.vocabulary
+    for token in (*SPECIAL_TOKENS, *INTERNVL_TOKENS):
+        assert tokenizer(token).input_ids == [token_id(token)]
+    text = "a diamond, 3 of them"
+    assert tokenizer(text).input_ids == processor.tokenizer(text).input_ids
+
+
+def test_internvls_answers_are_read_with_their_tags_and_without(internvl) -> None:
+    answer = get_codec("internvl").target("the cup", Box(10, 20, 30, 40), size=(100, 100))
+    ids = internvl.tokenizer(answer + "<|im_end|>").input_ids
+    kept, stripped = (internvl.tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True))
+    assert kept == "<ref>the cup</ref><box>[[100, 200, 300, 400]]</box><|im_end|>"
+    assert stripped == "the cup[[100, 200, 300, 400]]"
+    for text in (answer, stripped):
+        [box] = get_codec("internvl").parse(text, size=(100, 100)).boxes
+        assert tuple(box.box) == (10, 20, 30, 40)
+
+
+def test_turns_are_written_as_internvl_writes_them(internvl) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        user({"type": "image"}, "Where?"),
+        {"role": "assistant", "content": "Here."},
+    ]
+    asked = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<IMG_CONTEXT>\nWhere?<|im_end|>\n"
+    assert render(internvl, turns) == asked + "<|im_start|>assistant\nHere.<|im_end|>\n"
+    assert render(internvl, turns[:2], add_generation_prompt=True) == asked + "<|im_start|>assistant\n"
+    assert "<video>\nWhere?" in render(internvl, [user({"type": "video", "video": "a.mp4"}, "Where?")])
+
+
+@pytest.mark.parametrize(("size", "tiles"), [((160, 160), 1), ((320, 320), 5), ((384, 160), 3), ((384, 288), 5)])
+def test_internvl_sees_a_scene_in_tiles_and_as_a_whole(internvl, size: tuple[int, int], tiles: int) -> None:
+    batch = internvl(text=["<IMG_CONTEXT>"], images=[Image.new("RGB", size)], return_tensors="pt")
+    assert batch["pixel_values"].shape == (tiles, 3, 160, 160)
+    tokens = 25 * tiles
+    assert batch["input_ids"].tolist() == [
+        [token_id("<img>"), *[token_id("<IMG_CONTEXT>")] * tokens, token_id("</img>")]
+    ]
+
+
+def test_a_scene_costs_internvl_little_more_than_qwen3_vl(internvl) -> None:
+    tiles = internvl.image_processor.get_number_of_image_patches
+    tokens = [internvl.image_seq_length * tiles(height, width, {}) for width, height in FRAMES]
+    assert round(sum(tokens) / len(FRAMES)) == 90
+    assert round(sum(width * height // 32**2 for width, height in FRAMES) / len(FRAMES)) == 69
+
+
+def test_a_saved_internvl_loads_through_the_auto_classes(internvl, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = build_model("internvl-tiny-s")
+    model.save_pretrained(tmp_path)
+    internvl.save_pretrained(tmp_path)
+    loaded, again = (kind.from_pretrained(tmp_path) for kind in (AutoModelForImageTextToText, AutoProcessor))
+    assert type(loaded).__name__ == "InternVLForConditionalGeneration"
+    messages = [user({"type": "image", "image": Image.radial_gradient("L").convert("RGB")}, "Locate it.")]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    batch = again.apply_chat_template(messages, **options)
+    assert batch["input_ids"].tolist() == internvl.apply_chat_template(messages, **options)["input_ids"].tolist()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+
+
+def test_a_published_size_has_no_processor_here() -> None:
+    with pytest.raises(ModelError, match="8B cannot be built from scratch: only tiny-s, tiny-m, tiny-l, internvl-tiny"):
+        build_processor("8B")

@@ -16,8 +16,9 @@ from egm.datasets.synthetic import SynthRef
 from egm.errors import DataError
 from egm.images import load_image
 from egm.models import build_config, build_processor, get_preset
+from egm.models.families.qwen_vl import expand_pixels
 from egm.training.data import SynthRefRows, open_rows
-from egm.training.data.collate import IGNORED, Collator, expand_pixels
+from egm.training.data.collate import IGNORED, Collator
 from egm.types import Sample
 
 CONFIG = build_config(get_preset("tiny-s"))

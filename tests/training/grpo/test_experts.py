@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from egm.models.families import trained_family
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.run import make_trainer
 from egm.training.grpo.trainer import GroundingGRPOTrainer
@@ -18,14 +19,14 @@ from .test_run import Digits
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
-FOLDER = "qwen3_vl_moe"
+MODEL_TYPES = ("qwen3_vl_moe", "qwen3_5_moe")
 TEMPERATURE = 2.0
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> GroundingGRPOTrainer:
+def trainer(tmp_path: Path, model_type: str) -> GroundingGRPOTrainer:
     recipe = {
-        "model": {"name": str(random_checkpoint(FOLDER))},
+        "model": {"name": str(random_checkpoint(model_type))},
         "data": {"scenes": 2},
         "rollout": {"group": 2, "max_new_tokens": 6, "temperature": TEMPERATURE, "keep": 0},
         "optim": {"steps": 1, "prompts": 3, "learning_rate": 1e-3, "zero_spread": "count"},
@@ -34,12 +35,13 @@ def trainer(tmp_path: Path) -> GroundingGRPOTrainer:
     return make_trainer(GRPORecipe.model_validate(recipe), tmp_path / "run", reward=Digits())
 
 
-def stock() -> Any:
-    return AutoModelForImageTextToText.from_pretrained(random_checkpoint(FOLDER)).eval()
+def stock(model_type: str) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(random_checkpoint(model_type)).eval()
 
 
-def test_greedy_rollouts_are_the_librarys(trainer: GroundingGRPOTrainer) -> None:
-    prompts, model = trainer._prefetcher.get([0, 1, 2]), stock()
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe"])
+def test_greedy_rollouts_are_the_librarys(trainer: GroundingGRPOTrainer, model_type: str) -> None:
+    prompts, model = trainer._prefetcher.get([0, 1, 2]), stock(model_type)
     found = trainer.decoder(prompts, 1, max_new_tokens=6, temperature=0.0)
     pieces = torch.split(prompts.pixels, [rows * columns for _, rows, columns in prompts.grids])
     banned = [model.config.image_token_id, model.config.video_token_id]
@@ -58,7 +60,8 @@ def test_greedy_rollouts_are_the_librarys(trainer: GroundingGRPOTrainer) -> None
         assert own == whole.tolist()
 
 
-def test_a_step_reads_and_balances_as_the_stock_model(trainer: GroundingGRPOTrainer) -> None:
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_step_reads_and_balances_as_the_stock_model(trainer: GroundingGRPOTrainer, model_type: str) -> None:
     passes: list[dict[str, torch.Tensor]] = []
     loss, read = trainer._compute_loss, trainer._get_per_token_logps_and_entropies
     results: list[tuple[torch.Tensor, Any, Any]] = []
@@ -73,18 +76,18 @@ def test_a_step_reads_and_balances_as_the_stock_model(trainer: GroundingGRPOTrai
 
     trainer._compute_loss, trainer._get_per_token_logps_and_entropies = noted, kept
     trainer.train()
-    [batch], model, prompts = passes, stock(), trainer._prompts
+    [batch], model, prompts = passes, stock(model_type), trainer._prompts
     logps, _, aux = results[-1]
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    pieces = torch.split(prompts.pixels, [rows * columns for _, rows, columns in prompts.grids])
     pictures = [prompts.pictures[row] for row in batch["rows"].tolist()]
+    family, processor = trained_family(model.config), trainer.processing_class
     with torch.no_grad():
         output = model(
             input_ids=ids,
             attention_mask=mask,
             mm_token_type_ids=(ids == model.config.image_token_id).long(),
-            pixel_values=torch.cat([pieces[picture] for picture in pictures]),
+            pixel_values=prompts.pixel_values(pictures, family, processor, torch.device("cpu")),
             image_grid_thw=torch.tensor([prompts.grids[picture] for picture in pictures]),
             output_router_logits=True,
         )

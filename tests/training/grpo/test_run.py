@@ -273,7 +273,6 @@ def test_any_launcher_will_do(tmp_path: Path, gpus: int) -> None:
         ({"data": {"scenes": 1}, "optim": {"prompts": 8}}, DataError, "fewer than a step asks"),
         ({"model": {"name": "no/such/folder"}}, ModelError, "no/such/folder"),
         ({"data": {"prompt": "rhyme"}}, EgmError, "rhyme"),
-        ({"run": {"fast_path": False}}, RecipeError, "run.fast_path"),
         ({"run": {"flatten": True}}, RecipeError, "run.flatten is for egm sft"),
     ],
 )

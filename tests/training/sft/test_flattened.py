@@ -12,8 +12,9 @@ from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_model, build_processor, enable_fast_path
+from egm.models.families.qwen_vl import expand_pixels
 from egm.training.data import SynthRefRows
-from egm.training.data.collate import IGNORED, Collator, expand_pixels
+from egm.training.data.collate import IGNORED, Collator
 from egm.training.sft.flattened import Flattening, flatten, use_flat_attention
 from egm.training.shared.trainable import recompute_layers
 from egm.types import Sample

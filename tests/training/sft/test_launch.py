@@ -16,9 +16,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ...families import random_checkpoint
+
 pytestmark = pytest.mark.usefixtures("warm_start")
+FAMILIES = ("qwen3_vl", "internvl")
 RECIPE: dict[str, Any] = {
-    "model": {"name": "tiny-s", "from_scratch": True},
     "data": {"scenes": 16, "phrases": 2},
     "optim": {"steps": 3, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1},
     "run": {"log_every": 1, "save_every": 2},
@@ -32,9 +34,11 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def command(tmp_path: Path, out: Path, *options: str, processes: int = 1, **changes: Any) -> list[str]:
+def command(tmp_path: Path, out: Path, family: str, *options: str, processes: int = 1, **changes: Any) -> list[str]:
     path = tmp_path / f"{out.name}.yaml"
-    path.write_text(yaml.safe_dump(RECIPE | changes))
+    scratch = {"name": "tiny-s", "from_scratch": True}
+    model = scratch if family == "qwen3_vl" else {"name": str(random_checkpoint(family))}
+    path.write_text(yaml.safe_dump(RECIPE | {"model": model} | changes))
     start = [sys.executable, "-m"]
     if processes > 1:
         # accelerate's own launcher starts several processes on CPUs through MPI only; they read the same variables.
@@ -57,16 +61,21 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in log(out) if "loss" in line]
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, warm_start: object) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, warm_start: object, family: str) -> Path:
     folder = tmp_path_factory.mktemp("launch")
-    run(command(folder, folder / "alone"))
+    run(command(folder, folder / "alone", family))
     return folder / "alone"
 
 
-def test_two_processes_in_two_passes_learn_what_one_does_in_one(alone: Path, tmp_path: Path) -> None:
+def test_two_processes_in_two_passes_learn_what_one_does_in_one(alone: Path, tmp_path: Path, family: str) -> None:
     out = tmp_path / "two"
-    run(command(tmp_path, out, processes=2, optim=RECIPE["optim"] | {"accumulation": 2}))
+    run(command(tmp_path, out, family, processes=2, optim=RECIPE["optim"] | {"accumulation": 2}))
     assert json.loads((out / "run.json").read_text())["processes"] == 2
     assert losses(out) == pytest.approx(losses(alone), abs=2e-4)
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, alone))
@@ -79,9 +88,9 @@ def test_two_processes_in_two_passes_learn_what_one_does_in_one(alone: Path, tmp
     assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}  # one of them wrote it
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(alone: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_as_if_nothing_had_been(alone: Path, tmp_path: Path, family: str) -> None:
     out = tmp_path / "killed"
-    process = subprocess.Popen(command(tmp_path, out), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(tmp_path, out, family), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     whole = out / "checkpoints" / "checkpoint-2" / "trainer_state.json"
     while process.poll() is None and not whole.exists():
         time.sleep(0.01)
@@ -91,7 +100,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(alone: Path, tmp_path: Path
     half = out / "checkpoints" / "checkpoint-3"  # as a kill in the middle of saving leaves it
     half.mkdir()
     (half / "trainer_state.json").write_text('{"global_step": 3,')
-    run(command(tmp_path, out, "--resume"))
+    run(command(tmp_path, out, family, "--resume"))
     assert losses(out) == losses(alone)
     assert [line["step"] for line in log(out)] == [line["step"] for line in log(alone)]
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, alone))

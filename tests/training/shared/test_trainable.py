@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from egm.errors import ModelError, RecipeError
 from egm.models import build_model, embedded_path
-from egm.models.families import FAMILIES
+from egm.models.families import Qwen3VLFamily
 from egm.models.presets import build_config, get_preset
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.run import run_grpo
@@ -25,7 +25,7 @@ from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
 from egm.training.shared.trainable import check_gradients, choose_parts, recompute_layers
 
-QWEN3_VL = FAMILIES[0]
+QWEN3_VL = Qwen3VLFamily()
 
 
 def section(**changes: Any) -> ModelSection:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from typing import Any
 
 import torch
 
+from egm.models.decode.base import Decoder
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
 from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.prompt_batch import PromptBatch
@@ -44,7 +44,7 @@ def supports_batch_decoding(model: Any) -> bool:
     return known and core is not None and is_patched(core.language_model)
 
 
-class BatchDecoder:
+class BatchDecoder(Decoder):
     """Writes completions with a Qwen3-VL model in this process.
 
     Args:
@@ -73,43 +73,10 @@ class BatchDecoder:
         graphs: bool,
         stop_repeats: bool = False,
     ) -> None:
-        self._source, self._dtype, self._max_rows = model, dtype, max_rows
-        self._copy: Any = None
-        self.device: torch.device = next(model.parameters()).device
-        self._pad, self._graphs = pad, graphs and self.device.type == "cuda"
-        self._stops, self._stop_repeats = tuple(stops), stop_repeats
-        self._banned = torch.tensor(list(banned), device=self.device, dtype=torch.long)
+        super().__init__(model, dtype=dtype, stops=stops, pad=pad, banned=banned)
+        self._max_rows, self._stop_repeats = max_rows, stop_repeats
+        self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
-
-    def __call__(
-        self,
-        prompts: PromptBatch,
-        group: int,
-        *,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        until: Sequence[int] = (),
-    ) -> list[list[int]]:
-        """Answer each prompt `group` times, by torch's own random state.
-
-        Args:
-            prompts: The prompts.
-            group: Completions a question.
-            max_new_tokens: Where a completion is cut off.
-            temperature: 0 takes the likeliest token each time.
-            top_p: The likeliest tokens that together reach this probability.
-            top_k: The k likeliest tokens; 0 keeps all.
-            until: Further tokens that end a completion.
-
-        Returns:
-            Tokens of the completions, the stop token included, the groups one after the other.
-        """
-        which = [prompt for prompt in range(len(prompts.ids)) for _ in range(group)]
-        sampler = Sampler(temperature, top_p, top_k)
-        uniforms = None if sampler.greedy else torch.rand((len(which), max_new_tokens), device=self.device)
-        return self.generate(prompts, which, max_new_tokens, sampler, uniforms, until=until).ids
 
     @torch.no_grad()
     def generate(
@@ -124,17 +91,16 @@ class BatchDecoder:
         until: Sequence[int] = (),
         ends: Sequence[End] = (),
     ) -> DecodedBatch:
-        """Generate completions, `max_rows` at a time.
+        """Generate completions, `max_rows` at a time; see `Decoder.generate`.
 
         Args:
             prompts: The prompts.
-            which: The question of each completion.
-            max_new_tokens: Where a completion is cut off.
-            sampler: How a token is sampled.
-            uniforms: The random numbers of each completion, shape (completions, max_new_tokens); None if greedy. They
-                belong to the completion and not to its row, so what else is in the batch changes nothing.
+            which: See there.
+            max_new_tokens: See there.
+            sampler: See there.
+            uniforms: See there.
             logprobs: Whether to return log-probabilities.
-            until: Further tokens that end a completion.
+            until: See there.
             ends: What ends each completion beside tokens, asked as often as the host looks; what was written beyond
                 that is dropped. None of them, or one a completion.
         """
@@ -167,22 +133,6 @@ class BatchDecoder:
 
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-
-    def _policy(self) -> Any:
-        """Return the model in the type to compute in, with the weights of now."""
-        if self._dtype is None:
-            return self._source
-        parameters = list(self._source.parameters())
-        if all(parameter.dtype == self._dtype for parameter in parameters):
-            return self._source
-        if self._copy is None:
-            self._copy = deepcopy(self._source).requires_grad_(False)
-            # Buffers stay, as in a model loaded in that type: the frequencies of positions, rounded, would be others.
-            for parameter in self._copy.parameters():
-                parameter.data = parameter.data.to(self._dtype)
-        # In place, since recorded graphs read the weights where they were.
-        torch._foreach_copy_(list(self._copy.parameters()), [parameter.detach() for parameter in parameters])
-        return self._copy
 
     def _rows_that_fit(self, policy: Any, prompts: PromptBatch, max_new_tokens: int) -> int:
         """Return for how many rows there is memory, with caches as long as they are at first."""

@@ -1,4 +1,4 @@
-"""Questions as a Qwen3-VL model takes them: each text tokenised once, each picture processed once."""
+"""Questions as a model takes them: each text tokenised once, each picture processed once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from egm.models.families import Family, Grid, Qwen3VLFamily
+
 _SHARE = 16  # pictures that a thread takes at once
 _THREADS = 8
 
@@ -22,14 +24,15 @@ class PromptBatch:
     Attributes:
         ids: Tokens of each question, placeholders of the picture included.
         pictures: Which picture each question is about.
-        pixels: `pixel_values` of the pictures, one after the other.
-        grids: Patch grid of each picture.
+        pixels: The pictures, one after the other: `pixel_values` where the fast path reads them, else in whole numbers
+            as `Family.see` leaves them.
+        grids: How each picture is cut, by `Family.grid`.
     """
 
     ids: list[list[int]]
     pictures: list[int]
     pixels: torch.Tensor
-    grids: list[tuple[int, int, int]]
+    grids: list[Any]  # of `Grid`
 
     def part(self, chosen: Sequence[int]) -> PromptBatch:
         """Return the prompts with these numbers, with the pictures that they are about."""
@@ -46,23 +49,47 @@ class PromptBatch:
             [self.grids[picture] for picture in shown],
         )
 
+    def pixel_values(self, pictures: Sequence[int], family: Family, processor: Any, device: torch.device) -> Any:
+        """Return `pixel_values` of some pictures, one after the other, on a device."""
+        pixels = self.pixels
+        if list(pictures) != list(range(len(self.grids))):
+            pieces = torch.split(pixels, [prod(grid) for grid in self.grids])
+            pixels = torch.cat([pieces[picture] for picture in pictures])
+        pixels = pixels.to(device)
+        return family.pixel_values(processor, pixels) if pixels.dtype == torch.uint8 else pixels
+
 
 def make_prompts(
-    processor: Any, texts: Sequence[str], pictures: Sequence[int], images: Sequence[Any], *, threads: int = 1
+    processor: Any,
+    texts: Sequence[str],
+    pictures: Sequence[int],
+    images: Sequence[Any],
+    *,
+    family: Family | None = None,
+    fast: bool = True,
+    threads: int = 1,
 ) -> PromptBatch:
     """Make the prompts.
 
     Args:
-        processor: A processor of the Qwen3-VL family.
+        processor: The model's processor.
         texts: The prompts as the chat template writes them, with one placeholder for the picture.
         pictures: Which image each question is about.
         images: Upright RGB pictures.
-        threads: How many threads process them.
+        family: The model's family; Qwen3-VL if not given.
+        fast: Whether the fast path reads the pictures, which takes `pixel_values`.
+        threads: How many threads process them, for the fast path.
     """
-    pixels, grids = _see(processor.image_processor, images, threads)
-    merge, token = processor.image_processor.merge_size**2, processor.image_token
+    family = family or Qwen3VLFamily()
+    grids: list[Grid]
+    if fast:
+        pixels, grids = _see(processor.image_processor, images, threads)
+    else:
+        pixels = torch.cat([torch.from_numpy(family.see(processor, image)) for image in images])
+        grids = [family.grid(processor, image.size) for image in images]
+    token = processor.image_token
     filled = [
-        text.replace(token, token * (prod(grids[picture]) // merge))
+        text.replace(token, family.placeholders(processor, grids[picture]))
         for text, picture in zip(texts, pictures, strict=True)
     ]
     ids = processor.tokenizer(filled, add_special_tokens=False)["input_ids"]
@@ -74,7 +101,7 @@ def threads_for(images: Sequence[Any]) -> int:
     return max(1, min(_THREADS, os.cpu_count() or 1, len(images) // _SHARE))
 
 
-def _see(process: Any, images: Sequence[Any], threads: int) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
+def _see(process: Any, images: Sequence[Any], threads: int) -> tuple[torch.Tensor, list[Grid]]:
     def see(part: Sequence[Any]) -> Any:
         return process(images=list(part), return_tensors="pt")
 
@@ -84,5 +111,5 @@ def _see(process: Any, images: Sequence[Any], threads: int) -> tuple[torch.Tenso
         with ThreadPoolExecutor(threads) as pool:
             seen = list(pool.map(see, [images[i : i + _SHARE] for i in range(0, len(images), _SHARE)]))
     pixels = [part["pixel_values"] for part in seen]
-    grids = [(int(t), int(h), int(w)) for part in seen for t, h, w in part["image_grid_thw"].tolist()]
+    grids: list[Grid] = [(int(t), int(h), int(w)) for part in seen for t, h, w in part["image_grid_thw"].tolist()]
     return pixels[0] if len(pixels) == 1 else torch.cat(pixels), grids

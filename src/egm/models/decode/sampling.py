@@ -60,6 +60,25 @@ class Sampler:
         return beyond.int().argmax(dim=-1)
 
 
+class RowDraws:
+    """A logits processor after which taking the largest score is a draw from the model's distribution.
+
+    Each row goes by random numbers of its own, and the global random state is left alone.
+
+    Args:
+        sampler: How a token is sampled.
+        uniforms: Random numbers in [0, 1) on the device of the scores, shape (rows, tokens).
+    """
+
+    def __init__(self, sampler: Sampler, uniforms: torch.Tensor) -> None:
+        self._sampler, self._numbers = sampler, iter(uniforms.unbind(1))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - as generate calls
+        """Leave each row, of scores of shape (rows, vocabulary), the token drawn."""
+        drawn = self._sampler(scores.float(), next(self._numbers))
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn[:, None], 0.0)
+
+
 class RepetitionCounter:
     """Tells on the device which rows repeat themselves, as `ends_repeated` says of a list of tokens.
 

@@ -8,12 +8,29 @@ can be encoded, and decodes back to its NFC form. The trained files are shipped 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from egm.errors import ModelError
 from egm.extras import need
-from egm.models.tiny.vocabulary import SPECIAL_TOKENS, TEXT_TOKENS, TINY_VOCAB_SIZE
+from egm.models.tiny.vocabulary import INTERNVL_TOKENS, SPECIAL_TOKENS, TEXT_TOKENS, TINY_VOCAB_SIZE, token_id
+
+TOKENIZER_FILES: Final = Path(__file__).with_name("tokenizer_files")
+"""The trained tokenizer that is shipped with the package, and the chat templates beside it."""
+
+_QWEN_NAMES: Final = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+}
+_INTERNVL_NAMES: Final = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> Any:
@@ -48,7 +65,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = TINY_VOCAB_SIZE) -> 
     )
     learner.train_from_iterator(_without_special_tokens(texts), trainer)
     learnt = json.loads(learner.to_str())["model"]
-    return _as_qwen(learnt["vocab"], [tuple(merge) for merge in learnt["merges"]])
+    return _as_qwen(learnt, SPECIAL_TOKENS, _QWEN_NAMES)
+
+
+def internvl_tokenizer() -> Any:
+    """Make the tokenizer of InternVL's tiny sizes: the shipped one with InternVL's tokens behind its entries.
+
+    Returns:
+        A `Qwen2Tokenizer` that has the names an `InternVLProcessor` asks for.
+    """
+    need("building a processor", "transformers")
+    shipped = json.loads((TOKENIZER_FILES / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    shipped["vocab"] |= {token: token_id(token) for token in INTERNVL_TOKENS}
+    return _as_qwen(shipped, SPECIAL_TOKENS + INTERNVL_TOKENS, _INTERNVL_NAMES)
 
 
 def _without_special_tokens(texts: Iterable[str]) -> Iterator[str]:
@@ -59,25 +88,19 @@ def _without_special_tokens(texts: Iterable[str]) -> Iterator[str]:
         yield from filter(None, pieces)
 
 
-def _as_qwen(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+def _as_qwen(model: Mapping[str, Any], special: Sequence[str], names: Mapping[str, str]) -> Any:
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
     return Qwen2Tokenizer(
-        vocab=vocab,
-        merges=merges,
+        vocab=model["vocab"],
+        merges=[tuple(merge) for merge in model["merges"]],
         eos_token="<|im_end|>",  # noqa: S106 - not that kind of token
         pad_token="<|endoftext|>",  # noqa: S106
         unk_token=None,
         added_tokens_decoder={
-            index: AddedToken(token, special=token not in TEXT_TOKENS, normalized=False)
-            for index, token in enumerate(SPECIAL_TOKENS)
+            token_id(token): AddedToken(token, special=token not in TEXT_TOKENS, normalized=False) for token in special
         },
-        extra_special_tokens={
-            "image_token": "<|image_pad|>",
-            "video_token": "<|video_pad|>",
-            "vision_start_token": "<|vision_start|>",
-            "vision_end_token": "<|vision_end|>",
-        },
+        extra_special_tokens=dict(names),
         model_max_length=4096,
     )

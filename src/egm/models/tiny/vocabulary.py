@@ -1,7 +1,7 @@
-"""The small vocabulary's fixed part: Qwen's special tokens by name, and where they stand.
+"""The small vocabulary's fixed part: the special tokens of Qwen and InternVL by name, and where they stand.
 
-Special tokens come first, then the 256 bytes, then the merges, so that ids of special tokens do not move when the
-tokenizer is trained anew.
+Qwen's come first, then the 256 bytes, then the merges, so that their ids do not move when the tokenizer is trained
+anew. InternVL's come last, as they do in its own vocabulary.
 """
 
 from __future__ import annotations
@@ -46,14 +46,32 @@ TEXT_TOKENS: Final = frozenset(SPECIAL_TOKENS[SPECIAL_TOKENS.index("<tool_call>"
 TINY_VOCAB_SIZE: Final = 768
 """Rows of a tiny model's embedding; the tokenizer may use fewer."""
 
+TINY_TOKENS: Final = 665
+"""Entries of the shipped tokenizer."""
+
+INTERNVL_TOKENS: Final = (
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+    "<quad>",
+    "</quad>",
+    "<ref>",
+    "</ref>",
+    "<box>",
+    "</box>",
+    "<video>",
+)
+"""What InternVL adds to Qwen's tokens, in its order and all of them special; they stand behind the shipped entries."""
+
 
 def token_id(token: str) -> int:
     """Return the id of a special token in the small vocabulary.
 
     Raises:
-        ModelError: If it is not one of `SPECIAL_TOKENS`.
+        ModelError: If it is not one of `SPECIAL_TOKENS`, nor of `INTERNVL_TOKENS`.
     """
-    try:
+    if token in SPECIAL_TOKENS:
         return SPECIAL_TOKENS.index(token)
-    except ValueError:
-        raise ModelError(f"{token!r} is not one of the special tokens {', '.join(SPECIAL_TOKENS)}") from None
+    if token in INTERNVL_TOKENS:
+        return TINY_TOKENS + INTERNVL_TOKENS.index(token)
+    raise ModelError(f"{token!r} is not one of the special tokens {', '.join(SPECIAL_TOKENS + INTERNVL_TOKENS)}")

@@ -1,6 +1,6 @@
 """From Samples to tensors, in the data loader's workers: few bytes a picture, nothing rebuilt that can be kept.
 
-A picture travels as uint8 patches, an eighth of the processor's float32 ones, which `expand_pixels` makes on the
+A picture travels as uint8, an eighth of the processor's float32 values, which `Family.pixel_values` makes on the
 device. Sequences are padded on the right and no attention mask is sent: under causal attention no token sees what comes
 after it, so the padding cannot be seen.
 """
@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from egm.codecs import Codec
-from egm.codecs.resize import smart_resize
 from egm.errors import DataError, ModelError
 from egm.images import load_image
+from egm.models.families import Grid, trained_family
 from egm.training.data.pictures import load_pictures
 from egm.training.data.rows import Rows
 from egm.types import Sample
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 IGNORED = -100
 _UNIT = 32  # lengths are padded to its multiples: few shapes to compile for, all of them aligned
@@ -34,17 +30,17 @@ class Collator:
 
     Args:
         rows: Where the samples are.
-        processor: The model's processor, a Qwen-VL one.
+        processor: The model's processor.
         codec: The model's convention.
         config: The model's configuration.
         thinking: Whether targets hold the rationale.
         prompt: Prompt style; None takes the codec's own.
         max_length: Longest sequence in tokens.
-        host_grids: Give grids as a list, as the fast path takes them; else as the tensor that the stock model needs.
+        fast: Whether the model has its fast path on, which takes grids as a list and not as a tensor.
         masks: Give the attention mask too: a mixture of experts leaves padding out of the balance of its load by it.
 
     Raises:
-        ModelError: If the processor is not of the Qwen-VL family.
+        ModelError: If the model is of a family that is not trained.
     """
 
     def __init__(
@@ -57,27 +53,24 @@ class Collator:
         thinking: bool = True,
         prompt: str | None = None,
         max_length: int = 1024,
-        host_grids: bool = True,
+        fast: bool = True,
         masks: bool = False,
     ) -> None:
         self.rows, self.processor, self.codec, self.config = rows, processor, codec, config
         self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
-        self.host_grids, self.masks = host_grids, masks
-        self.tokenizer, self.images = processor.tokenizer, processor.image_processor
-        for name in ("patch_size", "merge_size", "temporal_patch_size"):
-            if not isinstance(getattr(self.images, name, None), int):
-                raise ModelError(f"{type(processor).__name__} has no {name}: training reads Qwen-VL processors only")
+        self.fast, self.masks = fast, masks
+        self.tokenizer, self.family = processor.tokenizer, trained_family(config)
         self.image_token: str = processor.image_token
         self.pad_id: int = self.tokenizer.pad_token_id
-        self.end: str = self.tokenizer.eos_token
+        self.end = self.family.end(processor)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch of some rows, given as `{"row": number}`.
 
         Returns:
-            `input_ids` and `labels` (B, T), `position_ids` (3, B, T), `image_grid_thw`, a list of B grids that stays on
-            the host or a tensor (B, 3), `pixels`, uint8 (patches, 3 * patch * patch), in the order of the samples,
-            `samples`, their ids, and with `masks` `attention_mask` (B, T).
+            `input_ids` and `labels` (B, T), `position_ids` (B, T), or (3, B, T) where the family has three axes,
+            `pixels`, uint8, what `Family.see` makes of the pictures in the order of the samples, what else the model
+            takes of them (`Family.fields`), `samples`, their ids, and with `masks` `attention_mask` (B, T).
         """
         return self.collate([sample for feature in features for sample in self.rows[feature["row"]]])
 
@@ -85,12 +78,11 @@ class Collator:
         """Make the batch of some samples, see `__call__`."""
         import torch
 
-        from egm.models.fast.rope_index import position_ids
-
         images, numbers = load_pictures(samples)
-        patches = [self._patches(image) for image in images]
-        # Patches of each sample's picture (rows * columns, 3 * patch * patch), the same array for those that share one.
-        pixels, grids = zip(*(patches[number] for number in numbers), strict=True)
+        seen = [self.family.see(self.processor, image) for image in images]
+        cut = [self.family.grid(self.processor, image.size) for image in images]
+        # What is seen of each sample's picture, the same array for those that share one.
+        pixels, grids = [seen[number] for number in numbers], [cut[number] for number in numbers]
         prompts = [self._prompt(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
         targets = [self._target(sample, grid) + self.end for sample, grid in zip(samples, grids, strict=True)]
         encoded = self.tokenizer([*prompts, *targets], add_special_tokens=False)["input_ids"]
@@ -116,8 +108,8 @@ class Collator:
         return {
             "input_ids": input_ids,
             "labels": torch.from_numpy(labels),
-            "position_ids": position_ids(input_ids, grids, mask, self.config),
-            "image_grid_thw": list(grids) if self.host_grids else torch.tensor(grids),
+            "position_ids": self.family.positions(input_ids, grids, mask, self.config),
+            **self.family.fields(grids, fast=self.fast),
             "pixels": torch.from_numpy(np.concatenate(pixels)),
             "samples": [sample.id for sample in samples],
             **({"attention_mask": mask.long()} if self.masks else {}),
@@ -130,32 +122,17 @@ class Collator:
             DataError: If it has no box, or no rationale where one is needed.
         """
         size = sample.size or load_image(sample.image).size
-        grid = (1, *self._grid(size))
+        grid = self.family.grid(self.processor, size)
         text = self._prompt(sample, grid) + self._target(sample, grid) + self.end
         images = text.count(self.image_token)
         bound = len(text.encode()) - images * (len(self.image_token) - 1)  # a token takes a byte at least
         return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _patches(self, image: Image) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-        """Cut a picture into uint8 patches in the processor's order, resized as the processor resizes."""
-        patch, merge = self.images.patch_size, self.images.merge_size
-        rows, columns = self._grid(image.size)
-        if (columns * patch, rows * patch) == image.size:
-            return patchify(np.asarray(image), patch, merge), (1, rows, columns)
-        raw = self.images(images=[image], do_rescale=False, do_normalize=False, return_tensors="np")
-        flat = np.asarray(raw["pixel_values"]).reshape(rows * columns, 3, self.images.temporal_patch_size, -1)[:, :, 0]
-        # Bicubic resizing is done on uint8, so the processor's values are whole numbers already.
-        return np.ascontiguousarray(flat.reshape(rows * columns, -1).astype(np.uint8)), (1, rows, columns)
-
-    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        return _grid_of(self.images, size)
-
-    def _prompt(self, sample: Sample, grid: tuple[int, int, int]) -> str:
+    def _prompt(self, sample: Sample, grid: Grid) -> str:
         messages = self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt)
         before, after = self._template(sample.amodal)
         question = next(part["text"] for part in messages[0]["content"] if part["type"] == "text")
-        tokens = grid[1] * grid[2] // self.images.merge_size**2
-        text: str = before.replace(self.image_token, self.image_token * tokens) + question + after
+        text: str = before.replace(self.image_token, self.family.placeholders(self.processor, grid)) + question + after
         return text
 
     @lru_cache(maxsize=2)  # noqa: B019 - two entries, and the collator lives as long as the run
@@ -166,7 +143,9 @@ class Collator:
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         before, found, after = text.partition(question)
         if not found or before.count(self.image_token) != 1:
-            raise ModelError("the chat template does not put one image before the question: use a Qwen-VL checkpoint")
+            raise ModelError(
+                f"the chat template does not put one image before the question: use a {self.family.name} checkpoint"
+            )
         if self.thinking and after.rstrip().endswith("</think>"):  # a second reasoning would be taught behind it
             raise ModelError(
                 "the chat template ends the reasoning before the answer begins: set data.thinking to false, or give "
@@ -174,61 +153,12 @@ class Collator:
             )
         return before, after
 
-    def _target(self, sample: Sample, grid: tuple[int, int, int]) -> str:
+    def _target(self, sample: Sample, grid: Grid) -> str:
         if sample.box is None:
             raise DataError(f"sample {sample.id} has no box: training needs one in every row")
         if self.thinking and not sample.rationale:
             raise DataError(f"sample {sample.id} has no rationale: add one, or set data.thinking to false")
         size = sample.size or load_image(sample.image).size
         rationale = sample.rationale if self.thinking else None
-        seen_size = (grid[2] * self.images.patch_size, grid[1] * self.images.patch_size)
+        seen_size = self.family.seen_size(self.processor, grid)
         return self.codec.target(sample.phrase, sample.box, size=size, rationale=rationale, seen_size=seen_size)
-
-
-@lru_cache(maxsize=4096)
-def _grid_of(images: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Return rows and columns of patches after the processor's resizing."""
-    limits = images.size
-    columns, rows = smart_resize(
-        size,
-        factor=images.patch_size * images.merge_size,
-        min_pixels=limits["shortest_edge"],
-        max_pixels=limits["longest_edge"],
-    )
-    return rows // images.patch_size, columns // images.patch_size
-
-
-def patchify(pixels: NDArray[np.uint8], patch: int, merge: int) -> NDArray[np.uint8]:
-    """Cut a picture into patches in Qwen-VL's order: blocks of `merge` x `merge` patches, row by row.
-
-    Args:
-        pixels: RGB, shape (height, width, 3); both sides multiples of `patch * merge`.
-        patch: Side of a patch in pixels.
-        merge: Side of a block in patches.
-
-    Returns:
-        Shape (patches, 3 * patch * patch), channel first within a patch.
-    """
-    height, width, channels = pixels.shape
-    blocks = pixels.reshape(height // (patch * merge), merge, patch, width // (patch * merge), merge, patch, channels)
-    return np.ascontiguousarray(blocks.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, channels * patch * patch)
-
-
-def expand_pixels(pixels: Any, *, mean: Sequence[float], std: Sequence[float], temporal: int) -> Any:
-    """Make the processor's `pixel_values` from uint8 patches, on whatever device they are.
-
-    Args:
-        pixels: uint8, shape (patches, channels * patch * patch).
-        mean: Normalisation mean of each channel, on the scale 0-1.
-        std: Normalisation deviation, likewise.
-        temporal: Frames a patch spans; a still is repeated.
-
-    Returns:
-        float32, shape (patches, channels * temporal * patch * patch).
-    """
-    count, channels = pixels.shape[0], len(mean)
-    values = pixels.float().view(count, channels, 1, -1)  # a copy
-    # By numbers of the host, a channel at a time: a tensor of them would have to be sent to the device.
-    for channel, (centre, width) in enumerate(zip(mean, std, strict=True)):
-        values[:, channel].sub_(centre * 255).div_(width * 255)
-    return values.expand(-1, -1, temporal, -1).reshape(count, -1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from egm.models.decode.decoder import BatchDecoder
+from egm.models.decode.base import Decoder
 from egm.training.grpo.prompts import Prompts
 from egm.training.grpo.recipe import RolloutSection
 
@@ -23,7 +23,7 @@ class GroupSampler:
         rollout: How completions are drawn.
     """
 
-    def __init__(self, decoder: BatchDecoder, tokenizer: Any, stops: Sequence[int], rollout: RolloutSection) -> None:
+    def __init__(self, decoder: Decoder, tokenizer: Any, stops: Sequence[int], rollout: RolloutSection) -> None:
         self._tokenizer, self._stops, self._rollout = tokenizer, frozenset(stops), rollout
         self._decode = partial(decoder, temperature=rollout.temperature, top_p=rollout.top_p, top_k=rollout.top_k)
         text = rollout.branch

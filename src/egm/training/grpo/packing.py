@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from egm.models.fast.rope_index import position_ids
+from egm.models.families import Family
 from egm.training.grpo.prompts import Prompts
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPositions:
-    """Where the tokens of prompts stand in Qwen3-VL's three axes (time, height, width).
+    """Where the tokens of prompts stand, on one axis or on three (time, height, width).
 
     Attributes:
-        ids: Position ids, shape (3, U, P); of no meaning beyond a prompt's end.
+        ids: Position ids, shape (U, P) or (3, U, P); of no meaning beyond a prompt's end.
         lengths: Tokens of each prompt, shape (U,).
-        following: The position after the prompt's last, shape (U,): a picture takes fewer positions than it has tokens.
+        following: The position after the prompt's last, shape (U,): a picture may take fewer positions than tokens.
     """
 
     ids: torch.Tensor
@@ -36,11 +36,12 @@ class PromptPositions:
     following: torch.Tensor
 
     @classmethod
-    def of(cls, prompts: Prompts, config: Any, *, pad: int, device: torch.device) -> PromptPositions:
+    def of(cls, prompts: Prompts, family: Family, config: Any, *, pad: int, device: torch.device) -> PromptPositions:
         """Compute them once for a generation.
 
         Args:
             prompts: The prompts.
+            family: The model's.
             config: The model's.
             pad: The token of the padding.
             device: Where they go.
@@ -51,21 +52,21 @@ class PromptPositions:
             table[row, : len(ids)] = torch.tensor(ids)
         mask = torch.arange(table.shape[1]) < lengths[:, None]
         grids = [prompts.grids[picture] for picture in prompts.pictures]
-        positions = position_ids(table, grids, mask, config)
-        following = positions.amax(dim=(0, 2)) + 1
+        positions = family.positions(table, grids, mask, config)
+        following = positions.reshape(-1, *table.shape).amax(dim=(0, 2)) + 1
         return cls(positions.to(device), lengths.to(device), following.to(device))
 
     def of_rows(self, rows: torch.Tensor) -> PromptPositions:
-        """Repeat those of each prompt for the rows that have it: (B,) numbers of prompts to (3, B, P), (B,), (B,)."""
+        """Repeat those of each prompt for the rows that have it: (B,) numbers of prompts to (..., B, P), (B,), (B,)."""
         rows = rows.to(self.lengths.device)
-        return PromptPositions(self.ids[:, rows], self.lengths[rows], self.following[rows])
+        return PromptPositions(self.ids[..., rows, :], self.lengths[rows], self.following[rows])
 
     def extended(self, total: int) -> torch.Tensor:
-        """Return position ids of whole packed rows, shape (3, B, T): the prompt's own, then one after the other."""
+        """Return position ids of whole packed rows, shape (..., B, T): the prompt's own, then one after the other."""
         columns = torch.arange(total, device=self.lengths.device)
-        prompt = torch.nn.functional.pad(self.ids, (0, max(0, total - self.ids.shape[2])))[..., :total]
-        # Text stands at the same position in all three axes, and goes on by one a token from `following`.
-        completion = (columns + (self.following - self.lengths)[:, None]).expand(3, -1, -1)
+        prompt = torch.nn.functional.pad(self.ids, (0, max(0, total - self.ids.shape[-1])))[..., :total]
+        # Text stands at the same position in all axes, and goes on by one a token from `following`.
+        completion = columns + (self.following - self.lengths)[:, None]
         return torch.where(columns < self.lengths[:, None], prompt, completion)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
-from egm.models.decode.decoder import BatchDecoder
+from egm.models.decode.base import Decoder
 from egm.training.grpo.grading import grade
 from egm.training.grpo.prompts import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
@@ -29,7 +29,7 @@ _LEAST_SHARE = 0.02
 def check_digits(tokenizer: Any, name: str) -> None:
     """Refuse a tokenizer that does not write each digit of a number as a token of its own.
 
-    Qwen3-VL's does, and coordinates are learnt and rewarded digit by digit; another one cannot be the model's own.
+    Qwen-VL's do, and coordinates are learnt and rewarded digit by digit; another one cannot be the model's own.
 
     Raises:
         ModelError: If that is so.
@@ -38,8 +38,8 @@ def check_digits(tokenizer: Any, name: str) -> None:
         count = len(tokenizer(number, add_special_tokens=False)["input_ids"])
         if count != len(number):
             raise ModelError(
-                f"the tokenizer of {name!r} writes {number} as {count} tokens, not one a digit as Qwen3-VL's does: it "
-                "is not the tokenizer that the model was trained with: copy the right one beside the weights"
+                f"the tokenizer of {name!r} writes {number} as {count} tokens, not one a digit as its family's: it is "
+                "not the tokenizer that the model was trained with: copy the right one beside the weights"
             )
 
 
@@ -48,7 +48,7 @@ def preflight(
     samples: Sequence[Sample],
     *,
     collator: PromptCollator,
-    decoder: BatchDecoder,
+    decoder: Decoder,
     reward: Reward,
     stops: Sequence[int],
 ) -> Grades:
@@ -90,10 +90,10 @@ def preflight(
         return grades
 
     def in_style(style: str) -> Grades:
-        return sample(PromptCollator(collator.processor, collator.codec, style), 1)[2]
+        return sample(collator.styled(style), 1)[2]
 
     reason = (
-        _shrunk(prompts, collator.processor.image_processor)
+        _shrunk(prompts, collator)
         or _cut_off(grades, texts, rollout.max_new_tokens)
         or _other_prompt_style(recipe, collator.codec, grades, in_style)
         or _other_convention(prompts, texts, grades, COMPLETIONS)
@@ -117,11 +117,14 @@ def _worth(grades: Grades) -> str:
     return f"{grades.totals[0]:.3g}"
 
 
-def _shrunk(prompts: Prompts, images: Any) -> str | None:
+def _shrunk(prompts: Prompts, collator: PromptCollator) -> str | None:
     """Tell whether the processor leaves next to nothing of a picture."""
-    for size, (_, rows, columns) in zip(prompts.sizes, prompts.grids, strict=True):
-        seen = columns * images.patch_size, rows * images.patch_size
-        tokens = rows * columns // images.merge_size**2
+    family, processor = collator.family, collator.processor
+    for size, grid in zip(prompts.sizes, prompts.grids, strict=True):
+        seen = family.seen_size(processor, grid)
+        tokens = family.placeholders(processor, grid).count(processor.image_token)
+        if seen is None:  # cut into tiles of one size, which are never shrunk to nothing
+            continue
         if tokens < _LEAST_TOKENS or seen[0] * seen[1] < _LEAST_SHARE * size[0] * size[1]:
             return (
                 f"a picture of {size[0]} x {size[1]} pixels is resized to {seen[0]} x {seen[1]} ({tokens} tokens): "

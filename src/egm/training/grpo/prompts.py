@@ -11,6 +11,7 @@ import torch
 from egm.codecs import Codec
 from egm.errors import DataError, EgmError
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
+from egm.models.families import Family, Qwen3VLFamily
 from egm.training.data import Rows
 from egm.training.data.pictures import load_pictures
 from egm.training.data.workers import end_workers, end_workers_at_exit, ignore_signals, without_traceback
@@ -41,15 +42,31 @@ class PromptCollator:
     """Collates samples into `Prompts`: each phrase tokenised, each picture loaded and processed once.
 
     Args:
-        processor: The model's processor, of the Qwen3-VL family.
+        processor: The model's processor.
         codec: The model's convention.
         prompt: Prompt style; None takes the codec's own.
         max_tokens: Most tokens of a prompt; None for no limit.
+        family: The model's family; Qwen3-VL if not given.
+        fast: Whether the model has its fast path on.
     """
 
-    def __init__(self, processor: Any, codec: Codec, prompt: str | None, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        codec: Codec,
+        prompt: str | None,
+        max_tokens: int | None = None,
+        *,
+        family: Family | None = None,
+        fast: bool = True,
+    ) -> None:
         self.processor, self.codec, self.prompt, self.max_tokens = processor, codec, prompt, max_tokens
+        self.family, self.fast = family or Qwen3VLFamily(), fast
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
+
+    def styled(self, prompt: str | None, max_tokens: int | None = None) -> PromptCollator:
+        """Return one for another prompt style, and another limit."""
+        return PromptCollator(self.processor, self.codec, prompt, max_tokens, family=self.family, fast=self.fast)
 
     def __call__(self, samples: Sequence[Sample]) -> Prompts:
         """Make the prompts.
@@ -70,7 +87,7 @@ class PromptCollator:
             )
             for sample in samples
         ]
-        batch = make_prompts(self.processor, texts, pictures, images)
+        batch = make_prompts(self.processor, texts, pictures, images, family=self.family, fast=self.fast)
         for sample, ids in zip(samples, batch.ids, strict=True):
             if self.max_tokens is not None and len(ids) > self.max_tokens:
                 raise DataError(

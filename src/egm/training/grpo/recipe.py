@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
 from egm.training.recipe import ModelSection, RunSection, Section
 from egm.training.rewards.reward import RewardSection
+
+ROWS_TOGETHER: Final = 2048
+"""Completions that are decoded together if the recipe does not say, with the fast path on."""
 
 
 class PromptSection(Section):
@@ -31,19 +34,20 @@ class RolloutSection(Section):
 
     engine: Literal["batched", "transformers", "vllm-server", "vllm-colocate"] = "batched"
     """`batched` decodes the whole step at once in this process, each prompt and picture read once; for models that
-    fit one GPU. `transformers` is TRL's own generation in this process. `vllm-server` and `vllm-colocate` are TRL's
-    two ways to vLLM."""
+    fit one GPU. Families without the fast path go through the library's own `generate` there, in batches, with the
+    same draws; `transformers` asks for that with any family. `vllm-server` and `vllm-colocate` are TRL's two ways to
+    vLLM."""
     group: int = Field(default=8, ge=2)
     """Completions a prompt."""
     candidates: int = Field(default=1, ge=1)
     """How many prompts are asked for each that is trained on: those whose rewards differ most are taken, on each
-    process (the dynamic sampling of DAPO, arXiv 2503.14476, with a fixed number of draws). Above 1 only with
-    `batched`."""
+    process (the dynamic sampling of DAPO, arXiv 2503.14476, with a fixed number of draws). Not with vLLM
+    above 1."""
     branch: str | None = Field(default=None, min_length=1)
     """Text at whose first occurrence the completions of a group part: up to the token that completes it they share
     what was drawn once. That is not trained on, nor held by `optim.kl`, since it cannot have made one better than
     another (as in VinePPO, arXiv 2410.01679, which parts at every step to value it). A completion without it is
-    drawn whole. Not given, all are. Only with `batched`."""
+    drawn whole. Not given, all are. Not with vLLM."""
     max_new_tokens: int = Field(default=320, ge=1)
     """Where a completion is cut off."""
     temperature: float = Field(default=1.0, gt=0)
@@ -52,8 +56,9 @@ class RolloutSection(Section):
     """The likeliest tokens that together reach this probability."""
     top_k: int = Field(default=0, ge=0)
     """The k likeliest tokens; 0 keeps all."""
-    rows: int = Field(default=2048, ge=1)
-    """Most completions that `batched` decodes together."""
+    rows: int | None = Field(default=None, ge=1)
+    """Most completions that are decoded together in this process; not given, 2048 with the fast path, and 64 by the
+    library's `generate`, which keeps prompt and picture of each."""
     cuda_graphs: bool = True
     """Whether `batched` replays its steps as CUDA graphs."""
     url: str = "http://127.0.0.1:8000"
@@ -161,13 +166,13 @@ class GRPORecipe(Section):
                 "model.dtype bfloat16 rounds the small steps of reinforcement away: set it to float32, or train a "
                 "model.lora"
             )
-        if self.rollout.candidates > 1 and self.rollout.engine != "batched":
+        if self.rollout.candidates > 1 and self.rollout.engine.startswith("vllm"):
             raise ValueError(
                 f"rollout.candidates {self.rollout.candidates} needs rollout.engine batched, not {self.rollout.engine}"
             )
         if self.rollout.branch is not None and self.rollout.max_new_tokens < 2:
             raise ValueError("rollout.branch needs rollout.max_new_tokens of at least 2: something must follow it")
-        if self.rollout.branch is not None and self.rollout.engine != "batched":
+        if self.rollout.branch is not None and self.rollout.engine.startswith("vllm"):
             raise ValueError(f"rollout.branch needs rollout.engine batched, not {self.rollout.engine}")
         passes = self.optim.updates * self.optim.accumulation
         rollouts = self.optim.prompts * self.rollout.group

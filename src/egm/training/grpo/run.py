@@ -149,8 +149,8 @@ def make_trainer(
     from transformers import PrinterCallback, ProgressCallback
 
     from egm.backends.tokens import stop_tokens
-    from egm.models.fast.enable import enable_fast_path
-    from egm.training.grpo.decoder import make_decoder
+    from egm.models.families import trained_family
+    from egm.training.grpo.decoder import make_decoder, takes_fast_path
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
     from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher
     from egm.training.grpo.rollouts import RolloutWriter
@@ -165,14 +165,20 @@ def make_trainer(
         check_free(out)
     args, rollout = trl_arguments(recipe, out), recipe.rollout
     table, held_out = open_table(recipe), held_out_samples(recipe.eval)
-    model, processor = open_model(recipe.model, seed=recipe.run.seed, uses=("egm grpo",))
+    keys = ["run.compile"] if recipe.run.compile else []
+    model, processor = open_model(recipe.model, seed=recipe.run.seed, uses=("egm grpo", *keys))
     codec = make_codec(model.config, processor)
-    check_digits(processor.tokenizer, recipe.model.name)
+    family, fast = trained_family(model.config), takes_fast_path(recipe, model.config)
+    if family.single_digits:
+        check_digits(processor.tokenizer, recipe.model.name)
     model = choose_parts(model, recipe.model, seed=recipe.run.seed)
-    enable_fast_path(model)
+    if fast:
+        from egm.models.fast.enable import enable_fast_path
+
+        enable_fast_path(model)
     reward = reward or Reward(recipe.reward, codec)
     max_tokens = rollout.max_prompt if rollout.engine == "vllm-colocate" else None
-    collator = PromptCollator(processor, codec, recipe.data.prompt, max_tokens)
+    collator = PromptCollator(processor, codec, recipe.data.prompt, max_tokens, family=family, fast=fast)
     if check:
         model = model.to(args.device)
         stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
@@ -189,7 +195,7 @@ def make_trainer(
     trainer = GroundingGRPOTrainer(
         recipe=recipe,
         prefetcher=PromptPrefetcher(table, collator, stride=stride, workers=recipe.run.workers),
-        collator=PromptCollator(processor, codec, recipe.data.prompt),  # held-out samples are answered in this process
+        collator=collator.styled(recipe.data.prompt),  # held-out samples are answered in this process
         reward=reward,
         rollouts=RolloutWriter(out / "rollouts", keep=rollout.keep, process=args.process_index),
         model=model,
@@ -210,8 +216,6 @@ def make_trainer(
 
 def _check_settings(recipe: GRPORecipe) -> None:
     """Refuse what the shared sections allow and reinforcement does not, and an engine that is not installed."""
-    if not recipe.run.fast_path:
-        raise RecipeError("run.fast_path must be true: completions of one prompt share what the vision tower sees")
     if recipe.run.flatten:
         raise RecipeError("run.flatten is for egm sft: egm grpo packs its sequences in its own way; leave it out")
     if recipe.rollout.engine.startswith("vllm") and importlib.util.find_spec("vllm") is None:
@@ -342,17 +346,15 @@ def trl_arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
 
 
 def _engine(recipe: GRPORecipe) -> dict[str, Any]:
-    """Word the engine for TRL.
-
-    Placeholders of pictures are never sampled, for which transformers has `suppress_tokens` and vLLM a `logit_bias`.
-    """
+    """Word the engine for TRL; vLLM has a `logit_bias` by which placeholders of pictures are never sampled."""
     from egm.backends.checkpoint import find_checkpoint
+    from egm.models.families import image_tokens
 
     config = find_checkpoint(recipe.model.name).config
-    banned = [int(config[name]) for name in ("image_token_id", "video_token_id") if name in config]
+    banned = image_tokens(config)
     rollout = recipe.rollout
     if not rollout.engine.startswith("vllm"):
-        return {"generation_kwargs": {"suppress_tokens": banned}}
+        return {}
     options: dict[str, Any] = {
         "use_vllm": True,
         "vllm_mode": rollout.engine.removeprefix("vllm-"),

@@ -3,10 +3,10 @@
 This is the one place that overrides private methods of TRL. What is replaced, and why:
 
 - `_tokenize_prompts`, `_generate_single_turn`: each prompt and picture is processed once, not once a completion, and
-  completions are decoded side by side (`egm.models.decode.decoder`), or by vLLM, which alone is shown the pictures.
+  completions are decoded in this process (`decoder.py`), or by vLLM, which alone is shown the pictures.
 - `_calculate_rewards`: texts are decoded as evaluation decodes them, and the parts of rewards are kept.
-- `_get_per_token_logps_and_entropies`: rows are packed (`packing.py`), so that no attention mask is needed, and the
-  tower sees each picture once.
+- `_get_per_token_logps_and_entropies`: rows are packed (`packing.py`), so that no attention mask is needed, and on the
+  fast path the tower sees each picture once.
 - `_generate_and_score_completions`, `_compute_loss`: of several candidates those groups are taken whose rewards differ
   most; groups without spread are counted and, as what all of a group share, masked; rollouts are kept.
 - `_save_checkpoint`: a checkpoint that cannot be finished is taken away.
@@ -26,15 +26,16 @@ from numpy.typing import NDArray
 from trl import GRPOTrainer
 
 from egm.images import load_image
+from egm.models.families import trained_family
 from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
-from egm.training.grpo.decoder import make_decoder
+from egm.training.grpo.decoder import make_decoder, takes_fast_path
 from egm.training.grpo.grading import FailureNotes, grade
 from egm.training.grpo.packing import PromptPositions, completion_values, pack
 from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher, Prompts
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.rollouts import RolloutWriter
-from egm.training.grpo.vllm import checked_generate
+from egm.training.grpo.vllm import checked_generate, picture_tokens
 from egm.training.rewards.reward import Grades, Reward
 from egm.training.shared.driver import written_whole
 from egm.training.shared.model import router_logits_kept_off
@@ -81,7 +82,8 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         check_version()
         self._recipe, self._prefetcher, self._collator = recipe, prefetcher, collator
         self._reward, self._rollouts = reward, rollouts
-        self._batched = recipe.rollout.engine == "batched"
+        self._family = trained_family(kwargs["model"].config)
+        self._fast = takes_fast_path(recipe, kwargs["model"].config)
         self._loss_scale = 1.0
         self.failure_notes = FailureNotes()
         with router_logits_kept_off(kwargs["model"]):
@@ -89,14 +91,14 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         self.decoder = make_decoder(model, self.processing_class, self.eos_token_ids, recipe, bf16=self.args.bf16)
         self._sample_groups = GroupSampler(self.decoder, self._tokenizer, self.eos_token_ids, recipe.rollout)
-        if self.ref_model is not None:
+        if self.ref_model is not None and self._fast:
             from egm.models.fast.enable import enable_fast_path
 
             enable_fast_path(self.accelerator.unwrap_model(self.ref_model))
         if self.use_vllm:
             # The server is sent pictures apart, and takes prompts as they are.
-            placeholder = self.processing_class.image_token_id if self.vllm_mode == "colocate" else None
-            self.vllm_generation.generate = checked_generate(self.vllm_generation.generate, placeholder)
+            picture = None if self.vllm_mode != "colocate" else picture_tokens(self._family, self.processing_class)
+            self.vllm_generation.generate = checked_generate(self.vllm_generation.generate, picture)
 
     def end_loading(self) -> None:
         """End the processes that prefetch prompts, as `train_from` wants."""
@@ -109,7 +111,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         numbers = [candidates * example["number"] + turn for example in inputs[::group] for turn in range(candidates)]
         self._prompts = prompts = self._prefetcher.get(numbers)
         self._loss_scale = 1.0
-        if self._batched:
+        if not self.use_vllm:
             self._completions, self._shared_tokens = self._sample_groups(prompts)
             if self._recipe.rollout.branch is not None:
                 shared = np.array(self._shared_tokens)
@@ -118,7 +120,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 self._prompts = prompts = self._choose(prompts, len(numbers) // candidates)
         self._rows = torch.arange(len(prompts.samples)).repeat_interleave(group)
         self._positions = PromptPositions.of(
-            prompts, self.model.config, pad=self._tokenizer.pad_token_id, device=self.accelerator.device
+            prompts, self._family, self.model.config, pad=self._tokenizer.pad_token_id, device=self.accelerator.device
         )
         examples = [
             {"prompt": [{"role": "user", "content": sample.phrase}]} for sample in prompts.samples for _ in range(group)
@@ -200,27 +202,15 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         del prompts
-        prompts_once, rows = self._prompts, self._rows.tolist()
-        ids = [prompts_once.ids[row] for row in rows]
-        if self._batched or self.use_vllm:
-            return ids, None, {}
-        pictures = [prompts_once.pictures[row] for row in rows]
-        token = self.processing_class.image_token_id
-        fields = {
-            "pixel_values": self._pixels(pictures),
-            "image_grid_thw": torch.tensor([prompts_once.grids[picture] for picture in pictures]),
-            "mm_token_type_ids": [[int(i == token) for i in row] for row in ids],
-        }
-        return ids, None, fields
+        return [self._prompts.ids[row] for row in self._rows.tolist()], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if self._batched:
+        if not self.use_vllm:
             return self._completions, None
-        if self.use_vllm:
-            prompts = self._prompts
-            by_number = dict(zip(prompts.pictures, (sample.image for sample in prompts.samples), strict=True))
-            loaded = {number: load_image(image) for number, image in by_number.items()}
-            images = [[loaded[prompts.pictures[row]]] for row in self._rows.tolist()]
+        prompts = self._prompts
+        by_number = dict(zip(prompts.pictures, (sample.image for sample in prompts.samples), strict=True))
+        loaded = {number: load_image(image) for number, image in by_number.items()}
+        images = [[loaded[prompts.pictures[row]]] for row in self._rows.tolist()]
         return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)  # type: ignore[no-any-return]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
@@ -283,20 +273,21 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         place = torch.arange(packed.shape[1], device=packed.device)
         # The output layer is computed where a label stands: at the completions.
         is_target = (place >= prompts.lengths[:, None]) & (place < lengths[:, None])
-        # Each picture goes through the tower once, however many of the rows ask about it.
         pictures = [self._prompts.pictures[row] for row in rows.tolist()]
-        once = sorted(set(pictures))
+        # On the fast path each picture goes through the tower once, however many of the rows ask about it.
+        shown = sorted(set(pictures)) if self._fast else pictures
+        fields = self._family.fields([self._prompts.grids[picture] for picture in shown], fast=self._fast)
+        fields |= {"pictures": [shown.index(picture) for picture in pictures]} if self._fast else {}
         # The balance of a mixture's load leaves out padding, which only a mask tells.
         extra = {"output_router_logits": True, "attention_mask": place < lengths[:, None]} if aux_loss else {}
         with self.accelerator.autocast():
             outputs = model(
                 input_ids=packed,
                 position_ids=prompts.extended(packed.shape[1]),
-                pixel_values=self._pixels(once).to(packed.device),
-                image_grid_thw=[self._prompts.grids[picture] for picture in once],
-                pictures=[once.index(picture) for picture in pictures],
+                pixel_values=self._prompts.pixel_values(shown, self._family, self.processing_class, packed.device),
                 labels=packed.masked_fill(~is_target, IGNORED),
                 fused_lm_head=True,
+                **fields,
                 **extra,
             )
         logps, entropies = (
@@ -304,14 +295,6 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             for values in (outputs.log_probs, _or_zeros(outputs))
         )
         return logps, entropies, outputs.aux_loss
-
-    def _pixels(self, pictures: Sequence[int]) -> torch.Tensor:
-        """The patches of some pictures, one picture after the other."""
-        counts = [int(np.prod(grid)) for grid in self._prompts.grids]
-        if list(pictures) == list(range(len(counts))):
-            return self._prompts.pixels
-        pieces = torch.split(self._prompts.pixels, counts)
-        return torch.cat([pieces[picture] for picture in pictures])
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         self._rows = inputs["rows"]

@@ -225,7 +225,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
 
     data = recipe.data
     options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
-    options["host_grids"] = recipe.run.fast_path and has_fast_path(model.config)
+    options["fast"] = recipe.run.fast_path and has_fast_path(model.config)
     # Laid end to end there is no padding to be left out.
     options["masks"] = not recipe.run.flatten and hasattr(model.config.get_text_config(), "output_router_logits")
     return Collator(rows, processor, make_codec(model.config, processor), model.config, **options)

@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from trl import SFTTrainer
 
 from egm.codecs import Codec
+from egm.models.families import trained_family
 from egm.training.data import Order
-from egm.training.data.collate import IGNORED, expand_pixels
+from egm.training.data.collate import IGNORED
 from egm.training.data.workers import end_workers, end_workers_at_exit, ignore_signals
 from egm.training.sft.held_out import HeldOut, answer_greedily
 from egm.training.sft.recipe import OptimSection
@@ -58,7 +59,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._optim, self._codec, self._collate, self._held_out = optim, codec, collate, held_out
-        self._order = order
+        self._order, self._family = order, trained_family(kwargs["model"].config)
         self._loader: Any = None
         self.watch = LossWatch()
         with router_logits_kept_off(kwargs["model"]):
@@ -99,13 +100,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs({key: value for key, value in inputs.items() if key != "samples"})
-        images = self.processing_class.image_processor
-        inputs["pixel_values"] = expand_pixels(
-            inputs.pop("pixels"),
-            mean=images.image_mean,
-            std=images.image_std,
-            temporal=images.temporal_patch_size,
-        )
+        inputs["pixel_values"] = self._family.pixel_values(self.processing_class, inputs.pop("pixels"))
         return inputs
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:

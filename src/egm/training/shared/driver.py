@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from egm.backends.library_noise import quiet, without_false_alarms
-from egm.errors import EgmError, RecipeError
+from egm.errors import EgmError, ModelError, RecipeError
 from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, is_whole, prune
 
 _LOADERS = ("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng_state", "_load_scaler")
@@ -38,10 +39,12 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
         trainer.add_callback(CheckFirstGradients())
     with without_false_alarms(tied=getattr(trainer.model, "all_tied_weights_keys", ())), closing_loader(trainer):
         if checkpoint is not None:
+            sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+            if not sharded and not hasattr(trainer.model, "peft_config"):
+                trainer._load_from_checkpoint = partial(_load_weights, trainer.model)
             for part in _LOADERS:
                 setattr(trainer, part, _refusing(getattr(trainer, part), checkpoint))
             state = _refusing(TrainerState.load_from_json, checkpoint)(str(checkpoint / STATE))
-            sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
             if state.global_step >= state.max_steps and not sharded:
                 trainer._load_from_checkpoint(str(checkpoint))
                 trainer.state = state
@@ -50,6 +53,24 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
         return float(
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss
         )
+
+
+def _load_weights(model: Any, folder: str, *_: Any) -> None:
+    """Load a checkpoint's weights as a model folder's are loaded.
+
+    `Trainer` takes the names in the file for the model's own. Of several families they are others (Qwen2.5-VL,
+    InternVL, the experts of Qwen3.5), and then it goes on with the weights that were there, and only warns.
+
+    Raises:
+        ModelError: If the file lacks some.
+    """
+    with quiet():
+        loaded, info = type(model).from_pretrained(
+            folder, dtype=model.dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"it lacks {len(missing)} weights, such as {missing[0]}")
+    model.load_state_dict(loaded.state_dict())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from egm.backends.checkpoint import Checkpoint
 from egm.codecs import Codec
 from egm.errors import ModelError
 from egm.grounder import codec_for
-from egm.models.families import FAMILIES, GUIDE, family_of
+from egm.models.families import GUIDE, Family, family_names, family_of, trained_family
 from egm.training.recipe import ModelSection
 from egm.training.shared.driver import written_whole
 
@@ -29,15 +29,11 @@ def open_model(section: ModelSection, *, seed: int, uses: Sequence[str] = ()) ->
     Raises:
         ModelError: If there is no such model, its family is not trained, or not in that way, or it does not load.
     """
-    from egm.models import build_model, build_processor, get_preset
+    from egm.models import build_model, build_processor, get_tiny_preset
 
     if section.from_scratch:
-        preset = get_preset(section.name)
-        if not preset.name.startswith("tiny"):
-            raise ModelError(
-                f"{preset.name} cannot be built from scratch: only tiny-s, tiny-m and tiny-l have a tokenizer"
-            )
-        return build_model(preset.name, seed=seed, dtype=section.dtype), build_processor()
+        size = get_tiny_preset(section.name).name
+        return build_model(size, seed=seed, dtype=section.dtype), build_processor(size)
     from egm.backends.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(section.name)
@@ -48,8 +44,8 @@ def open_model(section: ModelSection, *, seed: int, uses: Sequence[str] = ()) ->
     return backend.module, backend.processor
 
 
-def check_trained_family(checkpoint: Checkpoint, uses: Sequence[str]) -> None:
-    """Refuse a model of a family that is not trained, or not so.
+def check_trained_family(checkpoint: Checkpoint, uses: Sequence[str]) -> Family:
+    """Refuse a model of a family that is not trained, or not so; return its family.
 
     Args:
         checkpoint: The model.
@@ -61,7 +57,7 @@ def check_trained_family(checkpoint: Checkpoint, uses: Sequence[str]) -> None:
     model_type, name = checkpoint.model_type, checkpoint.name
     family = family_of(model_type)
     if family is None:
-        known = ", ".join(known.name for known in FAMILIES)
+        known = ", ".join(family_names())
         raise ModelError(
             f"{name!r} is a model of the family {model_type!r}, and training knows {known} only: set model.name to one "
             f"of those, or add the family ({GUIDE})"
@@ -69,12 +65,12 @@ def check_trained_family(checkpoint: Checkpoint, uses: Sequence[str]) -> None:
     for use in uses:
         if (reason := family.refusals.get(use)) is not None:
             raise ModelError(f"{name!r} is a {model_type!r} model, which {use} does not take: {reason}")
+    return family
 
 
 def has_fast_path(config: Any) -> bool:
     """Tell whether EGM's fast path is for models of this configuration."""
-    family = family_of(config.model_type)
-    return family is not None and family.fast_path
+    return trained_family(config).fast_path
 
 
 def make_codec(config: Any, processor: Any) -> Codec:

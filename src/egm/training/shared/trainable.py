@@ -12,8 +12,7 @@ from egm.backends.checkpoint import EMBEDDED
 from egm.backends.library_noise import without_false_alarms
 from egm.errors import ModelError, RecipeError
 from egm.extras import need
-from egm.models.families import Family, family_of
-from egm.models.find_core import core_of
+from egm.models.families import Family, trained_family
 from egm.training.recipe import LoraSection, ModelSection
 
 _NAMED = 4
@@ -34,9 +33,7 @@ def choose_parts(model: Any, section: ModelSection, *, seed: int = 0) -> Any:
         ModelError: If the model is of none of these families, or has no such part.
         RecipeError: If a module that should get an adapter is not there.
     """
-    family = family_of(model.config.model_type)
-    if family is None:
-        raise ModelError(f"what {type(model).__name__} is made of is not known: add its family to egm.models.families")
+    family = trained_family(model.config)
     for part in section.freeze:
         parameters = [p for name, p in model.named_parameters() if family.has(name, part)]
         if not parameters:
@@ -119,7 +116,7 @@ def recompute_layers(model: Any, share: float) -> None:
     that asks the inputs for gradients would make one.
 
     Args:
-        model: A model with a core, see `core_of`, or a `PeftModel` around one.
+        model: The model, or a `PeftModel` around it.
         share: Share of the layers, from 0 to 1.
     """
     if not share:
@@ -127,8 +124,7 @@ def recompute_layers(model: Any, share: float) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
     model.disable_input_require_grads()
-    core = core_of(model)
-    towers = [core.language_model.layers, core.visual.blocks]
+    towers = [module for module in model.modules() if _is_tower(module)]
     chosen = {id(layer) for tower in towers if _learns(tower) for layer in tower[: round(share * len(tower))]}
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing"):
@@ -152,6 +148,11 @@ def check_gradients(model: torch.nn.Module) -> None:
             f"of {len(trained)} trained weights {len(bare)} got no gradient in the first step, so they would never "
             f"learn: {', '.join(bare[:_NAMED])}{more}; freeze them with model.freeze, or leave them out of model.lora"
         )
+
+
+def _is_tower(module: torch.nn.Module) -> bool:
+    """Tell whether a module is a list of layers that can compute their activations again."""
+    return isinstance(module, torch.nn.ModuleList) and all(hasattr(layer, "gradient_checkpointing") for layer in module)
 
 
 def _learns(module: torch.nn.Module) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from egm.errors import RecipeError
-from egm.training.grpo.recipe import GRPORecipe
+from egm.training.grpo.recipe import ROWS_TOGETHER, GRPORecipe
 from egm.training.recipe import ModelSection
 from egm.training.verl.unsaid import in_rollouts, rollouts_of, unsaid
 
@@ -221,7 +221,9 @@ def configure(recipe: GRPORecipe, out: Path, policy: Policy, cluster: Cluster, o
                 "enforce_eager": not rollout.cuda_graphs,
                 "max_model_len": prompt + answer,
                 "max_num_batched_tokens": max(8192, prompt + answer),
-                "max_num_seqs": min(rollout.rows, math.ceil(optim.prompts * rollout.group / cluster.world)),
+                "max_num_seqs": min(
+                    rollout.rows or ROWS_TOGETHER, math.ceil(optim.prompts * rollout.group / cluster.world)
+                ),
                 "tensor_model_parallel_size": 1,
                 "limit_images": 1,
                 "log_prob_micro_batch_size_per_gpu": micro,
