@@ -1,4 +1,4 @@
-"""One-to-one assignment of answered boxes to true boxes: Hungarian, by the number of pairs at an IoU, then by their IoU.
+"""Assignment of answered boxes to true ones, one to one: most pairs at an IoU, then the greatest sum of IoUs.
 
 `assign` is the Hungarian algorithm (Kuhn, 1955; with potentials, after Jonker and Volgenant, 1987) in
 `O(r^2 c)` for `r` of the smaller side and `c` of the larger. The light core has no SciPy.
@@ -56,7 +56,7 @@ def assign(weights: FloatArray) -> list[tuple[int, int]]:
 
 
 def match_boxes(ious: FloatArray, threshold: float) -> list[tuple[int, int]]:
-    """Pair answered boxes with true ones: most pairs with an IoU of at least `threshold`, then the greatest sum of IoUs.
+    """Pair answered boxes with true ones: most pairs at `threshold`, and of these the greatest sum of IoUs.
 
     Args:
         ious: Of each answered box with each true one, shape (N, M).
