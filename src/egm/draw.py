@@ -29,7 +29,11 @@ _MAX_CHARACTERS = 1000
 
 
 def draw_boxes(
-    image: Image.Image, *, box: Box | Sequence[Box] | None = None, truth: Box | None = None, caption: str = ""
+    image: Image.Image,
+    *,
+    box: Box | Sequence[Box] | None = None,
+    truth: Box | Sequence[Box] | None = None,
+    caption: str = "",
 ) -> Image.Image:
     """Draw a box, the true box and a caption on a copy of a picture.
 
@@ -41,7 +45,8 @@ def draw_boxes(
     Args:
         image: Upright picture, any mode; not changed.
         box: The answer, or several, in pixels of `image`, drawn in vermilion.
-        truth: The true box, in pixels of `image`, drawn in blue, dashed, so that an equal box beneath it shows.
+        truth: The true box, or several, in pixels of `image`, drawn in blue, dashed, so that an equal box beneath it
+            shows.
         caption: Text for the band; none if empty.
 
     Returns:
@@ -53,17 +58,15 @@ def draw_boxes(
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     line = max(3, round(max(picture.size) / 160))
     halo = max(1, line // 3)
-    answers = [] if box is None else [box] if isinstance(box, Box) else list(box)
-    shapes = [(shape, BOX_COLOUR, False) for shape in answers]
-    if truth is not None:
-        shapes.append((truth, TRUTH_COLOUR, True))
+    answers, truths = _listed(box), _listed(truth)
+    shapes = [(shape, BOX_COLOUR, False) for shape in answers] + [(shape, TRUTH_COLOUR, True) for shape in truths]
     left, top, right, bottom = _margins(picture.size, [_grown(shape, scale, line + 2 * halo) for shape, _, _ in shapes])
     canvas = Image.new("RGB", (left + picture.width + right, top + picture.height + bottom), _OUTSIDE)
     canvas.paste(picture, (left, top))
     for shape, colour, dashed in shapes:
         x1, y1, x2, y2 = _grown(shape, scale, 0)
         _outline(canvas, (x1 + left, y1 + top, x2 + left, y2 + top), line, halo, colour, dashed=dashed)
-    key = [("box", BOX_COLOUR), ("truth", TRUTH_COLOUR)] if answers and truth is not None else []
+    key = [("box", BOX_COLOUR), ("truth", TRUTH_COLOUR)] if answers and truths else []
     return _with_band(canvas, _clean(caption), key)
 
 
@@ -78,6 +81,10 @@ def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
         canvas.paste(panel, (left, 0))
         left += panel.width + _GAP
     return canvas
+
+
+def _listed(box: Box | Sequence[Box] | None) -> list[Box]:
+    return [] if box is None else [box] if isinstance(box, Box) else list(box)
 
 
 def _grown(box: Box, scale: int, by: int) -> _Corners:

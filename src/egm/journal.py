@@ -17,11 +17,14 @@ from typing import Final
 import numpy as np
 
 from egm.append_only import AppendOnly, read_objects, refuse_no_file
-from egm.boxes import iou_array
+from egm.assignment import bottleneck_iou
+from egm.boxes import iou_array, pairwise_iou
 from egm.errors import DataError
 from egm.records import ERROR as ERROR
 from egm.records import Header as Header
+from egm.records import Corners
 from egm.records import Record as Record
+from egm.types import Expect
 
 JOURNAL_NAME: Final = "journal.jsonl"
 """Name of the journal in a run folder."""
@@ -161,10 +164,18 @@ def check_questions(file: Path, header: Header, records: Sequence[Record]) -> No
 
 
 def question_line(
-    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
+    identity: str,
+    phrase: str,
+    image: str,
+    truth: Corners | None,
+    *,
+    amodal: bool,
+    expect: Expect = "one",
+    truths: Sequence[Corners] | None = None,
 ) -> bytes:
-    """Write down what a sample asks, for digests."""
-    return json.dumps((identity, phrase, image, truth, amodal)).encode()
+    """Write down what a sample asks, for digests; of one that expects one box as it has always been."""
+    asked = (identity, phrase, image, truth, amodal)
+    return json.dumps(asked if expect == "one" else (*asked, expect, truths)).encode()
 
 
 def questions_digest(lines: Iterable[bytes]) -> str:
@@ -183,21 +194,24 @@ def questions_digest(lines: Iterable[bytes]) -> str:
 
 
 def _questions(records: Iterable[Record]) -> str:
-    return questions_digest(question_line(r.id, r.phrase, r.image, r.truth, amodal=r.amodal) for r in records)
+    return questions_digest(
+        question_line(r.id, r.phrase, r.image, r.truth, amodal=r.amodal, expect=r.expect, truths=r.truths)
+        for r in records
+    )
 
 
 def _check_overlaps(file: Path, records: Sequence[Record]) -> None:
     for record in records:
-        if record.box is None and record.iou > 0:
+        if record.box is None and record.iou > 0 and not record.is_none:
             raise _damaged(file, record, f"has an IoU of {record.iou:g} and no box")
         if record.box is not None and record.failure is not None:
             raise _damaged(file, record, f"has a box, and the failure {record.failure!r}")
-    boxed = [(record, record.box) for record in records if record.box is not None]
-    if not boxed:
-        return
+    single = [r for r in records if len(r.answered) == len(r.true_boxes) == 1]
     with np.errstate(all="ignore"):  # of boxes whose areas are no floats: their IoU is then no number, and fits none
-        overlaps = iou_array([box for _, box in boxed], [record.truth for record, _ in boxed])
-    for (record, _), overlap in zip(boxed, overlaps.tolist(), strict=True):
+        overlaps = iou_array([r.answered[0] for r in single], [r.true_boxes[0] for r in single]).tolist()
+        several = [r for r in records if (r.box is not None or r.is_none) and not len(r.answered) == len(r.true_boxes) == 1]
+        overlaps += [bottleneck_iou(pairwise_iou(r.answered, r.true_boxes)) for r in several]
+    for record, overlap in zip([*single, *several], overlaps, strict=True):
         if not abs(record.iou - overlap) <= _ROUNDING:
             raise _damaged(file, record, f"has an IoU of {record.iou:g}, and its boxes one of {overlap:g}")
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from egm.errors import DataError
-from egm.types import HIT_IOU, Failure
+from egm.record_rules import ERROR as ERROR
+from egm.record_rules import BOX_RULE, HEADER_RULES, RECORD_RULES, check_values, refuse_number, show
+from egm.types import HIT_IOU, Expect
 
-ERROR: Final = "error"
-"""`Record.failure` where the engine, the picture or the phrase gave an error in place of an answer."""
 _FORMAT: Final = 1
 _LATER: Final = re.compile(r"engine\.(tensors|configuration|server)|datasets\..*\.questions", re.DOTALL)
 """What journals from before lack, and cannot differ in."""
@@ -21,139 +20,10 @@ _BEFORE: Final[Mapping[str, Any]] = {"settings.stop": []}
 """What was so in journals from before that do not say it."""
 
 
-class _Rule(NamedTuple):
-    """What a value of a line must be, tested and said; of some types every value is, which saves most of the time."""
-
-    holds: Callable[[Any], bool]
-    says: str
-    always: frozenset[type] = frozenset()
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    # By comparison, which takes integers of any length, and which NaN never passes.
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_count(value: Any, low: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MOST
-
-
-def _is_box(value: Any) -> bool:
-    if not (isinstance(value, list | tuple) and len(value) == 4):
-        return False
-    x1, y1, x2, y2 = value
-    if not type(x1) is type(y1) is type(x2) is type(y2) is float and not all(
-        _is_number(number, -_FINITE, _FINITE) for number in value
-    ):
-        return False
-    return bool(-_FINITE <= x1 < x2 <= _FINITE and -_FINITE <= y1 < y2 <= _FINITE)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and _is_count(value[0], 1) and _is_count(value[1], 1)
-
-
-def _is_object(value: Any) -> bool:
-    """Whether it is a JSON object of a depth that all else can walk through."""
-    if value == {}:
-        return True
-    level = [value]
-    for _ in range(_DEPTH):
-        if not level:
-            break
-        level = [
-            part
-            for each in level
-            if isinstance(each, dict | list | tuple)
-            for part in (each.values() if isinstance(each, dict) else each)
-        ]
-    return isinstance(value, dict) and not level
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
-
-
-def _are_datasets(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(facts, dict)
-        and _is_count(facts.get("n"))
-        and all(_is_text(facts.get(name, "")) for name in ("digest", "questions"))
-        and _is_choice(facts.get("choice"))
-        for facts in value.values()
-    )
-
-
-def _is_shard(value: Any) -> bool:
-    known = isinstance(value, dict) and value.keys() == {"number", "count", "of"}
-    return known and _is_count(value["count"], 1) and _is_count(value["number"], 1) and _are_datasets(value["of"])
-
-
-def _is_choice(value: Any) -> bool:
-    counts = isinstance(value, dict) and value.keys() == {"pictures", "whole", "seed"} and value.values()
-    return value is None or (bool(counts) and all(map(_is_count, counts or ())))
-
-
-def _or_null(rule: _Rule) -> _Rule:
-    always = rule.always | {type(None)}
-    return _Rule(lambda value: value is None or rule.holds(value), f"{rule.says}, or null", always)
-
-
-_MOST: Final = 10**15
-_FINITE: Final = sys.float_info.max
-_DEPTH: Final = 40
-_FAILURES: Final = (*map(str, Failure), ERROR)
-_TEXT = _Rule(_is_text, "text", frozenset({str}))
-_BOOLEAN = _Rule(lambda value: isinstance(value, bool), "true or false", frozenset({bool}))
-_SHARE = _Rule(lambda value: _is_number(value, 0, 1), "a number from 0 to 1")
-_SECONDS = _Rule(lambda value: _is_number(value, 0, _MOST), "a number of seconds, at least 0")
-_TOKENS = _or_null(_Rule(_is_count, "a whole number of at least 0"))
-_ONE_OR_MORE = _Rule(lambda value: _is_count(value, 1), "a whole number of at least 1")
-_BOX = _Rule(_is_box, "four finite numbers x1, y1, x2, y2 with x2 > x1 and y2 > y1")
-_LOGPROB = _or_null(_Rule(lambda value: _is_number(value, -_FINITE, _FINITE), "a finite number"))
-_OBJECT = _Rule(_is_object, f"an object of at most {_DEPTH} levels")
-_RECORD: Final[Mapping[str, _Rule]] = {
-    **dict.fromkeys(("id", "image", "phrase", "split", "text"), _TEXT),
-    "truth": _BOX,
-    "size": _or_null(_Rule(_is_size, "width and height in whole pixels")),
-    "amodal": _BOOLEAN,
-    "box": _or_null(_BOX),
-    "failure": _or_null(_Rule(lambda value: value in _FAILURES, f"one of {', '.join(_FAILURES)}")),
-    "error": _or_null(_TEXT),
-    "iou": _SHARE,
-    "finish_reason": _or_null(_TEXT),
-    **dict.fromkeys(("prompt_tokens", "reasoning_tokens", "completion_tokens"), _TOKENS),
-    "seconds": _SECONDS,
-    "first_token_seconds": _or_null(_SECONDS),
-    "queue_seconds": _SECONDS,
-    "votes": _ONE_OR_MORE,
-    "confidence": _or_null(_SHARE),
-    **dict.fromkeys(("logprob", "answer_logprob"), _LOGPROB),
-    "cold": _BOOLEAN,
-    "meta": _OBJECT,
-}
-_HEADER: Final[Mapping[str, _Rule]] = {
-    **dict.fromkeys(("model", "images", "started"), _TEXT),
-    "codec": _Rule(lambda value: _is_object(value) and _is_text(value.get("name")), "an object with a name"),
-    **dict.fromkeys(("settings", "engine"), _OBJECT),
-    **dict.fromkeys(("prompt", "versions"), _Rule(_are_texts, "an object of texts")),
-    "datasets": _Rule(_are_datasets, "an object with n, a whole number, for each split"),
-    "concurrency": _ONE_OR_MORE,
-    "shard": _or_null(_Rule(_is_shard, "an object of number, count and, with n for each split, of")),
-    "command": _Rule(lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of texts"),
-}
-
-
-def _check(values: Mapping[str, Any], rules: Mapping[str, _Rule]) -> None:
-    """Refuse a value that is not what its rule says; keys without a rule are left to what takes the values."""
-    for name, value in values.items():
-        rule = rules.get(name)
-        if rule is not None and type(value) not in rule.always and not rule.holds(value):
-            raise DataError(f"its {name} is {_show(value)}, not {rule.says}")
+Corners: TypeAlias = tuple[float, float, float, float]
+"""A box in pixels, `x1, y1, x2, y2`."""
+_MANY: Final[Mapping[str, Any]] = {"expect": "one", "truths": None, "boxes": None, "confidences": None}
+"""What a line leaves out where it is so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +35,15 @@ class Record:
         image: Which picture, as a stable text (a path relative to the image root, or the id of a made one): samples of
             one image share it, and intervals are clustered by it.
         phrase: What was asked.
-        truth: The true box in pixels, `x1, y1, x2, y2`.
+        truth: The true box in pixels, `x1, y1, x2, y2`; None where there is not exactly one.
         size: Width and height of the upright image in pixels, if known.
         amodal: Whether the whole object was asked for.
         split: Name of the dataset's split, such as `refcoco/val`.
         text: All that the model wrote.
-        box: The box that answers in pixels, or None.
-        failure: Why there is no box (see `egm.types.Failure`), "error" if the engine failed, or None.
+        box: The box that answers in pixels, or None; of several the first.
+        failure: Why there is no answer (see `egm.types.Failure`), "error" if the engine failed, or None.
         error: What the engine said, where it failed.
-        iou: IoU with the truth; 0 without a box.
+        iou: IoU with the truth, see `egm.types.Score`; 0 without a box, unless nothing matches and that is the answer.
         finish_reason: "stop", "length", "repeated" or "stop_string"; None after an error.
         prompt_tokens: Tokens read, image tokens included; None where the engine does not count them.
         reasoning_tokens: Tokens before the last `</think>`, where known.
@@ -188,17 +58,21 @@ class Record:
         answer_logprob: The same of what stands after the reasoning.
         cold: Whether it was the first question about its picture in this run.
         meta: The sample's own facts, such as `kind` and `complexity`.
+        expect: How many boxes were asked for.
+        truths: The true boxes where there is not exactly one, else None: none if nothing matches.
+        boxes: All boxes of the answer, where all were asked for.
+        confidences: Of each box that answers (`answered`), where known.
     """
 
     id: str
     image: str
     phrase: str
-    truth: tuple[float, float, float, float]
+    truth: Corners | None
     size: tuple[int, int] | None = None
     amodal: bool = False
     split: str = ""
     text: str = ""
-    box: tuple[float, float, float, float] | None = None
+    box: Corners | None = None
     failure: str | None = None
     error: str | None = None
     iou: float = 0.0
@@ -216,6 +90,10 @@ class Record:
     answer_logprob: float | None = None
     cold: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    expect: Expect = "one"
+    truths: tuple[Corners, ...] | None = None
+    boxes: tuple[Corners, ...] | None = None
+    confidences: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Count the answer's tokens."""
@@ -225,7 +103,11 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""
-        return {name: getattr(self, name) for name in self.__slots__}  # `asdict` copies everything, which takes longer
+        row = {name: getattr(self, name) for name in self.__slots__}  # `asdict` copies everything, which takes longer
+        for name, usual in _MANY.items():  # as journals of one box have always been
+            if row[name] == usual:
+                del row[name]
+        return row
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Record:
@@ -236,14 +118,19 @@ class Record:
         """
         values = dict(row)
         values.pop("answer_tokens", None)  # follows from the others, and older journals have none
-        _check(values, _RECORD)
-        for name in ("truth", "box", "size"):
+        check_values(values, RECORD_RULES)
+        for name in ("truth", "box", "size", "confidences"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
+        for name in ("truths", "boxes"):
+            if values.get(name) is not None:
+                values[name] = tuple(map(tuple, values[name]))
         try:
-            return cls(**values)
+            record = cls(**values)
         except TypeError as error:
             raise DataError(f"not a line of a journal ({error}): it may come from another version") from None
+        record._check_numbers()
+        return record
 
     def check(self) -> None:
         """Refuse values that could not be read back.
@@ -251,7 +138,39 @@ class Record:
         Raises:
             DataError: If there is one.
         """
-        _check(self.to_dict(), _RECORD)
+        check_values(self.to_dict(), RECORD_RULES)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers of boxes that contradict each other."""
+        if self.truth is None and self.truths is None:
+            check_values({"truth": None}, {"truth": BOX_RULE})
+        if (self.truth is None) == (self.truths is None) or len(self.truths or ()) == 1:
+            raise DataError("it says its true boxes twice: one is its truth, none or several are its truths")
+        refuse_number(self.expect, len(self.true_boxes))
+        if self.boxes is not None and (
+            self.expect != "all" or self.boxes[:1] != (() if self.box is None else (self.box,))
+        ):
+            raise DataError("its boxes are not those of an answer that begins with its box")
+        if self.confidences is not None and len(self.confidences) != len(self.answered):
+            raise DataError(f"it has {len(self.confidences)} confidences of {len(self.answered)} boxes")
+
+    @property
+    def true_boxes(self) -> tuple[Corners, ...]:
+        """The true boxes, however many there are."""
+        return (self.truths or ()) if self.truth is None else (self.truth,)
+
+    @property
+    def answered(self) -> tuple[Corners, ...]:
+        """The boxes that count, see `egm.types.Grounding.answered`."""
+        if self.boxes is not None:
+            return self.boxes
+        return () if self.box is None else (self.box,)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the answer is that nothing matches."""
+        return self.expect != "one" and self.box is None and self.failure is None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -320,7 +239,7 @@ class Header:
             raise DataError("its first line is not the header of a journal that this version reads")
         if values.get("codec") == {"name": "qwen3_vl", "thinking_prefilled": False}:  # written before it had a name
             values["codec"] = {"name": "qwen3_vl_instruct"}
-        _check(values, _HEADER)
+        check_values(values, HEADER_RULES)
         try:
             return cls(**{**values, "command": tuple(values["command"])})
         except (KeyError, TypeError) as error:
@@ -356,7 +275,7 @@ def list_differences(
     """
     mine, theirs = _flat(mine), _flat(theirs)
     return [
-        f"{name} is {_show(mine.get(name))}, was {_show(theirs.get(name))}"
+        f"{name} is {show(mine.get(name))}, was {show(theirs.get(name))}"
         for name in sorted(mine.keys() | theirs.keys())
         if mine.get(name) != theirs.get(name)
         and not (name not in theirs and may_lack is not None and may_lack.fullmatch(name))
@@ -368,11 +287,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
-
-
-def _show(value: Any) -> str:
-    try:
-        text = json.dumps(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, or lists in lists without end
-        return f"a {type(value).__name__} that is too large to show"
-    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -27,8 +26,6 @@ from egm.assignment import match_boxes
 from egm.boxes import pairwise_iou
 from egm.stats import THRESHOLDS, FloatArray
 from egm.types import HIT_IOU
-
-Corners: TypeAlias = Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class SetScore:
         return self.matched[THRESHOLDS.index(threshold)] / count if count else 0.0
 
 
-def score_set(answered: Sequence[Corners], true: Sequence[Corners]) -> SetScore:
+def score_set(answered: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> SetScore:
     """Score the boxes of one answer against the true ones.
 
     Args:
@@ -78,14 +75,14 @@ def score_set(answered: Sequence[Corners], true: Sequence[Corners]) -> SetScore:
         >>> score_set([(0, 0, 10, 10), (0, 0, 10, 10)], [(0, 0, 10, 9)]).f1()
         0.6666666666666666
     """
-    ious = _ious(answered, true)
+    ious = pairwise_iou(answered, true)
     return SetScore(len(answered), len(true), tuple(len(match_boxes(ious, level)) for level in THRESHOLDS))
 
 
 def average_precision(
-    answers: Sequence[Sequence[Corners]],
+    answers: Sequence[Sequence[Sequence[float]]],
     confidences: Sequence[Sequence[float]],
-    truths: Sequence[Sequence[Corners]],
+    truths: Sequence[Sequence[Sequence[float]]],
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> tuple[float, ...] | None:
     """Average precision at each of some IoUs, as COCO defines it; their mean is COCO's AP.
@@ -107,15 +104,11 @@ def average_precision(
     for boxes, sure, true in zip(answers, confidences, truths, strict=True):
         order = np.argsort(-np.asarray(sure, dtype=np.float64), kind="stable")
         scores += [sure[place] for place in order]
-        ious = _ious(boxes, true)[order]
+        ious = pairwise_iou(boxes, true)[order]
         for found, level in zip(right, thresholds, strict=True):
             found += _taken(ious, level)
     ranked = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     return tuple(_area(np.asarray(found, dtype=bool)[ranked], total) for found in right)
-
-
-def _ious(answered: Sequence[Corners], true: Sequence[Corners]) -> FloatArray:
-    return pairwise_iou(answered, true).reshape(len(answered), len(true))
 
 
 def _taken(ious: FloatArray, level: float) -> list[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from egm.boxes import Box
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # neither numpy nor Pillow, so that codecs load in a moment
 
 Message: TypeAlias = dict[str, Any]
 """One chat message in the transformers form: `{"role": ..., "content": [{"type": "image"}, {"type": "text", ...}]}`."""
+
+Expect: TypeAlias = Literal["one", "any", "all"]
+"""How many boxes are asked for: the one that there is, the one that there may be, or all that there are, if any."""
+EXPECTS: Final[tuple[Expect, ...]] = get_args(Expect)
 
 HIT_IOU: Final = 0.5
 """The IoU from which on a box counts as right: Acc@0.5."""
@@ -58,7 +62,7 @@ class Failure(StrEnum):
     MALFORMED = "malformed"
     """Something stands where a box should, but it is not four numbers."""
     REFUSED = "refused"
-    """The answer says in words that there is no such thing, or declines."""
+    """The answer declines; or it says that there is no such thing, where one box is expected."""
     OUT_OF_RANGE = "out_of_range"
     """Four numbers, but outside the declared convention."""
     DEGENERATE = "degenerate"
@@ -73,11 +77,13 @@ class Sample:
         id: Unique within its dataset.
         image: The picture, or where it is.
         phrase: What to find.
-        box: The true box in pixels, if known. An amodal box may leave the frame.
+        box: The true box in pixels, if known, where there is exactly one. An amodal box may leave the frame.
         size: Width and height of the upright image in pixels, if known.
         amodal: Whether the box of the whole object is asked for, hidden parts too.
         rationale: Reasoning that leads to the box, if known.
         meta: Anything else worth keeping, JSON-ready, such as `kind` and `complexity`.
+        expect: How many boxes are asked for.
+        boxes: The true boxes, where there is not exactly one: none if nothing matches; `box` is then None.
     """
 
     id: str
@@ -88,6 +94,18 @@ class Sample:
     amodal: bool = False
     rationale: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    expect: Expect = "one"
+    boxes: tuple[Box, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Hold the invariant, so that the truth is said once."""
+        if self.boxes is not None and (self.box is not None or len(self.boxes) == 1):
+            raise ValueError("a Sample holds one true box as box, and none or several as boxes")
+
+    @property
+    def truths(self) -> tuple[Box, ...] | None:
+        """The true boxes, however many there are; None where they are not known."""
+        return self.boxes if self.box is None else (self.box,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +148,29 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class LabelledBox:
-    """A box that the text gives, with the label beside it, if any."""
+    """A box that the text gives.
+
+    Attributes:
+        box: In pixels.
+        label: The label beside it, if any.
+        confidence: Where any number of boxes is asked for: the share of the votes that give it too, or, of one answer,
+            the probability of the answer's tokens (their geometric mean), where the engine tells; else None.
+    """
 
     box: Box
     label: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
     """A phrase grounded: the box, or the reason why there is none.
 
+    With `expect` "any" or "all", that nothing matches is an answer too: `is_none`, with neither box nor failure.
+
     Attributes:
-        box: The box that answers, in pixels of the upright original image, or None.
-        failure: Why there is no box; None exactly when there is one.
+        box: The box that answers, in pixels of the upright original image, or None; of several the first.
+        failure: Why there is no answer; None where there is one.
         reasoning: What stood before the last `</think>`.
         text: The whole text of the model.
         boxes: Every valid box in the answer, in order, with its label.
@@ -158,6 +186,7 @@ class Grounding:
         answer_logprob: The same of what stands after the reasoning.
         tail_cut: Whether the text was ended behind the box on purpose (`cut_tail`): what it lacks is no fault of the
             model's.
+        expect: How many boxes were asked for.
         image: The upright RGB picture, for `draw`.
     """
 
@@ -176,18 +205,31 @@ class Grounding:
     logprob: float | None = None
     answer_logprob: float | None = None
     tail_cut: bool = False
+    expect: Expect = "one"
     image: Image | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Hold the invariant, so that no failure can leave the denominator."""
-        if (self.box is None) == (self.failure is None):
+        if (self.box is None) == (self.failure is None) and not (self.box is None and self.expect != "one"):
             raise ValueError("a Grounding holds either a box or the failure that explains why there is none")
 
-    def draw(self, *, truth: Box | None = None) -> Image:
+    @property
+    def is_none(self) -> bool:
+        """Whether the answer is that nothing matches."""
+        return self.box is None and self.failure is None
+
+    @property
+    def answered(self) -> tuple[Box, ...]:
+        """The boxes that count: all of the answer where all were asked for, else the first."""
+        if self.expect == "all":
+            return tuple(item.box for item in self.boxes)
+        return () if self.box is None else (self.box,)
+
+    def draw(self, *, truth: Box | Sequence[Box] | None = None) -> Image:
         """Return a copy of the picture with the box drawn on it, or the caption saying that there is none.
 
         Args:
-            truth: The true box, drawn beside the answer if given.
+            truth: The true box, or several, drawn beside the answer if given.
 
         Raises:
             ImageError: If this grounding holds no picture.
@@ -201,15 +243,26 @@ class Grounding:
         if self.failure is not None:
             why = "" if self.failure is Failure.NO_BOX else f", {str(self.failure).replace('_', ' ')}"
             caption = f"{caption} (no box{why})"
-        return draw_boxes(self.image, box=self.box, truth=truth, caption=caption)
+        elif self.is_none:
+            caption = f"{caption} (nothing matches)"
+        return draw_boxes(self.image, box=self.answered, truth=truth, caption=caption)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, without the picture."""
+        several = self.expect != "one"
         return {
             "phrase": self.phrase,
+            **({"expect": self.expect} if several else {}),
             "box": None if self.box is None else [round(value, 2) for value in self.box],
             "failure": None if self.failure is None else str(self.failure),
-            "boxes": [{"box": [round(value, 2) for value in item.box], "label": item.label} for item in self.boxes],
+            "boxes": [
+                {
+                    "box": [round(value, 2) for value in item.box],
+                    "label": item.label,
+                    **({"confidence": _rounded(item.confidence)} if several else {}),
+                }
+                for item in self.boxes
+            ],
             "reasoning": self.reasoning,
             "text": self.text,
             "repairs": list(self.repairs),
@@ -217,7 +270,7 @@ class Grounding:
             "tokens": self.tokens,
             "seconds": round(self.seconds, 4),
             "votes": self.votes,
-            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "confidence": _rounded(self.confidence),
             "logprob": self.logprob,
             "answer_logprob": self.answer_logprob,
             "tail_cut": self.tail_cut,
@@ -229,8 +282,10 @@ class Score:
     """A prediction against the truth.
 
     Attributes:
-        iou: Intersection over union; 0 where there was no box.
-        failure: Why there was no box, if there was none.
+        iou: Intersection over union; 0 where there was no box. Of any number of boxes it is the greatest IoU at which
+            all answered and all true ones pair off (`egm.assignment.bottleneck_iou`): 0 if they are not as many, and 1
+            where nothing matches and that is the answer.
+        failure: Why there was no answer, if there was none.
     """
 
     iou: float
@@ -239,6 +294,10 @@ class Score:
     def hit(self, threshold: float = HIT_IOU, *, strict: bool = False) -> bool:
         """Tell whether the box counts as right: `iou >= threshold`, or `iou > threshold` if strict."""
         return self.iou > threshold if strict else self.iou >= threshold
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def mean_if_any(values: Sequence[float]) -> float | None:

@@ -56,13 +56,15 @@ def readable(text: str) -> str:
     return lines if len(text) <= _MOST_TEXT else f"{lines}… ({len(text) - _MOST_TEXT:,} more characters)"
 
 
-def overlay_url(picture: Image, *, boxes: Sequence[Sequence[float]] = (), truth: Sequence[float] | None = None) -> str:
+def overlay_url(
+    picture: Image, *, boxes: Sequence[Sequence[float]] = (), truths: Sequence[Sequence[float]] = ()
+) -> str:
     """Draw boxes on a picture, and return it as a `data:` URL.
 
     Args:
         picture: Upright picture; a large one is shown smaller.
         boxes: The model's, each as `x1, y1, x2, y2` in pixels of `picture`.
-        truth: The true box, likewise.
+        truths: The true ones, likewise.
     """
     scale = min(1.0, _LONG_SIDE / max(picture.size))
     if scale < 1:
@@ -71,7 +73,7 @@ def overlay_url(picture: Image, *, boxes: Sequence[Sequence[float]] = (), truth:
     def scaled(corners: Sequence[float]) -> Box:
         return Box(*(scale * corner for corner in corners))
 
-    drawn = draw_boxes(picture, box=[*map(scaled, boxes)], truth=None if truth is None else scaled(truth))
+    drawn = draw_boxes(picture, box=[*map(scaled, boxes)], truth=[*map(scaled, truths)])
     stream = io.BytesIO()
     drawn.save(stream, "WEBP", quality=_QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

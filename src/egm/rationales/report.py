@@ -209,7 +209,7 @@ def _overlay(row: DecidedTry, images: Path | None) -> str:
     is_marked = row.colour in COLOURS
     if row.colour is not None and is_marked:
         picture = draw_mark(picture, Box(*row.truth), row.colour)
-    return overlay_url(picture, boxes=[] if row.box is None else [row.box], truth=None if is_marked else row.truth)
+    return overlay_url(picture, boxes=[] if row.box is None else [row.box], truths=[] if is_marked else [row.truth])
 
 
 def _picture(row: DecidedTry, images: Path | None) -> Image | None:

@@ -131,8 +131,7 @@ def _overlay(record: Record, run: Run, images: Path | None) -> str:
             f"the picture of {record.id!r}, {record.image!r}, is {picture.width} x {picture.height}, and the run's "
             f"was {record.size[0]} x {record.size[1]}: give the folder of the pictures that were asked about (--images)"
         )
-    boxes = [] if record.box is None else [record.box]
-    return overlay_url(picture, boxes=boxes, truth=record.truth)
+    return overlay_url(picture, boxes=record.answered, truths=record.true_boxes)
 
 
 def _picture(record: Record, run: Run, images: Path | None) -> Image:

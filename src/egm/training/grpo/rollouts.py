@@ -66,6 +66,7 @@ class RolloutWriter:
                 "size": sizes[number],
                 "phrase": sample.phrase,
                 "truth": list(sample.box or ()),
+                **({} if sample.boxes is None else {"truths": [list(box) for box in sample.boxes]}),
             }
             lines += [
                 json.dumps(asked | _answer(texts[i], grades, i, float(advantages[i])))
@@ -97,6 +98,7 @@ def _answer(text: str, grades: Grades, index: int, advantage: float) -> dict[str
     return {
         "text": text,
         "box": None if grounding.box is None else list(grounding.box),
+        **({"boxes": [list(box) for box in grounding.answered]} if grounding.expect == "all" else {}),
         "failure": None if grounding.failure is None else str(grounding.failure),
         "iou": grades.scores[index].iou,
         "reward": float(grades.totals[index]),
@@ -150,5 +152,8 @@ def _overlay(group: Sequence[dict[str, Any]], pictures: Path) -> str | None:
         x1, y1, x2, y2 = corners
         return across * x1, down * y1, across * x2, down * y2
 
-    boxes = dict.fromkeys(shrunk(rollout["box"]) for rollout in group if rollout["box"])
-    return overlay_url(picture, boxes=list(boxes), truth=shrunk(first["truth"]))
+    boxes = dict.fromkeys(
+        shrunk(box) for rollout in group for box in rollout.get("boxes") or ([rollout["box"]] if rollout["box"] else [])
+    )
+    truths = first.get("truths", [first["truth"]])
+    return overlay_url(picture, boxes=list(boxes), truths=[*map(shrunk, truths)])
