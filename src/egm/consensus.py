@@ -4,6 +4,10 @@
 largest cluster is the box that most boxes agree with, and those boxes (ties: the greatest sum of IoUs, then the smaller
 coordinates). The next one is found in the same way among the rest.
 
+*None and many.* Where not exactly one box is expected, an answer is all of its boxes, and "nothing matches" is one
+without any. Two of them agree if all their boxes pair off at that IoU (`egm.assignment.bottleneck_iou`, which then
+stands for the IoU of two boxes).
+
 *Consensus.* The medoid of the largest cluster: its member with the greatest sum of IoUs with the members. It is one of
 the answers, never an average. Where no answer holds a box, there is no consensus. The order of the answers changes
 nothing.
@@ -27,8 +31,9 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Final
+from typing import Final, TypeAlias
 
+from egm.assignment import bottleneck_iou
 from egm.boxes import Box, pairwise_iou
 from egm.types import HIT_IOU, Failure
 
@@ -59,11 +64,15 @@ class Consensus:
         return self.size / self.votes
 
 
-def consensus(answers: Sequence[Box | Failure]) -> Consensus:
+Answer: TypeAlias = Box | tuple[Box, ...] | Failure
+"""The box, or the boxes where not exactly one is expected, or why there is no answer."""
+
+
+def consensus(answers: Sequence[Answer]) -> Consensus:
     """Majority vote over boxes: find what answers agree on.
 
     Args:
-        answers: The box of each, or why it has none; at least one.
+        answers: The box of each, or its boxes, or why it has none; at least one.
 
     Example:
         >>> consensus([Box(0, 0, 10, 10), Failure.NO_BOX, Box(0, 0, 10, 9), Box(50, 50, 60, 60), Box(0, 0, 10, 8)])
@@ -72,12 +81,12 @@ def consensus(answers: Sequence[Box | Failure]) -> Consensus:
     failures = [answer for answer in answers if isinstance(answer, Failure)]
     # In the order of their coordinates, so that neither ties nor rounding depend on the order of the answers.
     boxes = sorted(
-        ((tuple(answer), number) for number, answer in enumerate(answers) if isinstance(answer, Box)),
+        (_corners(answer), number) for number, answer in enumerate(answers) if not isinstance(answer, Failure)
     )
     if not boxes:
         frequent = max(sorted(set(failures)), key=Counter(failures).__getitem__)
         return Consensus(answers.index(frequent), 0, len(failures), len(answers))
-    ious = pairwise_iou([box for box, _ in boxes], [box for box, _ in boxes]).tolist()
+    ious = _overlaps([box for box, _ in boxes])
     leaders = _largest(ious, range(len(boxes)))
     others = _largest(ious, [place for place in range(len(boxes)) if place not in leaders])
     medoid = max(leaders, key=lambda place: sum(ious[place][member] for member in leaders))
@@ -97,7 +106,7 @@ def leader_confidence(size: int, rival: int) -> float:
     return float(sum(comb(throws, heads) for heads in range(size + 1)) / 2**throws)
 
 
-def poll(votes: int, stop_confidence: float | None = None) -> Generator[int, Sequence[Box | Failure], Consensus]:
+def poll(votes: int, stop_confidence: float | None = None) -> Generator[int, Sequence[Answer], Consensus]:
     """Adaptive self-consistency: say how many more answers to sample, until there are enough.
 
     Args:
@@ -110,7 +119,7 @@ def poll(votes: int, stop_confidence: float | None = None) -> Generator[int, Seq
     Returns:
         What they agree on.
     """
-    answers: list[Box | Failure] = []
+    answers: list[Answer] = []
     agreed = Consensus(0, 0, 0, 0)
     while not answers or not _settled(agreed.size, agreed.rival, len(answers), votes, stop_confidence):
         more = 1
@@ -125,6 +134,18 @@ def _settled(size: int, rival: int, sampled: int, votes: int, stop_confidence: f
     if sampled == votes or stop_confidence is None:
         return sampled == votes
     return size > rival + (votes - sampled) or leader_confidence(size, rival) >= stop_confidence
+
+
+def _corners(answer: Box | tuple[Box, ...]) -> tuple[tuple[float, ...], ...]:
+    return (answer.corners,) if isinstance(answer, Box) else tuple(box.corners for box in answer)
+
+
+def _overlaps(answers: Sequence[tuple[tuple[float, ...], ...]]) -> list[list[float]]:
+    if all(len(boxes) == 1 for boxes in answers):
+        single = [boxes[0] for boxes in answers]
+        overlaps: list[list[float]] = pairwise_iou(single, single).tolist()
+        return overlaps
+    return [[bottleneck_iou(pairwise_iou(a, b)) if len(a) == len(b) else 0.0 for b in answers] for a in answers]
 
 
 def _largest(ious: Sequence[Sequence[float]], places: Sequence[int]) -> list[int]:

@@ -14,6 +14,11 @@
 5. `loose`: an IoU of at least 0.2: the right object, badly outlined.
 6. `other`.
 
+*None and many.* Where nothing matches, boxes are a `false_alarm`; where something does, the answer that nothing does is
+a `false_rejection`. Of several boxes, paired off at IoU 0.5, all true ones are found and others besides (`extra`), all
+answered ones are true and others are missing (`missing`), or neither (`mixed`). One box against one goes by the rules
+above.
+
 Rules 2 and 3 can only find what is known: without the size of the picture nothing is mirrored, and an object that
 nobody annotated counts as `other`.
 
@@ -35,6 +40,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from egm.assignment import match_boxes
 from egm.boxes import Box, iou, iou_array, pairwise_iou
 from egm.codecs.registry import codec_without_thinking
 from egm.journal import ERROR, Record
@@ -98,6 +104,11 @@ class Miss(StrEnum):
     WHOLE = "whole"
     LOOSE = "loose"
     OTHER = "other"
+    FALSE_ALARM = "false_alarm"
+    FALSE_REJECTION = "false_rejection"
+    EXTRA = "extra"
+    MISSING = "missing"
+    MIXED = "mixed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +169,7 @@ def phrase_facts(phrase: str) -> PhraseFacts:
 
 def classify_miss(
     box: Box | None,
-    truth: Box,
+    truth: Box | None,
     *,
     phrase: str = "",
     size: tuple[int, int] | None = None,
@@ -169,13 +180,13 @@ def classify_miss(
 
     Args:
         box: What was answered, in pixels, or None.
-        truth: What was meant, in pixels.
+        truth: What was meant, in pixels; None only where there is no box either.
         phrase: What was asked.
         size: Width and height of the picture in pixels, if known.
         category: What kind of object was meant, if known.
         others: Annotated objects of the same picture; the true one may be among them.
     """
-    if box is None:
+    if box is None or truth is None:
         return Miss.NO_BOX
     overlap = iou(box, truth)
     if overlap >= HIT_IOU:
@@ -193,6 +204,22 @@ def classify_miss(
         if shared >= _NESTED * truth.area:
             return Miss.WHOLE
     return Miss.LOOSE if overlap >= _LOOSE_FROM else Miss.OTHER
+
+
+def classify_set_miss(answered: Sequence[Box], true: Sequence[Box]) -> Miss:
+    """Name a miss of an answer with any number of boxes, which are not one against one; the module says the rules.
+
+    Args:
+        answered: The boxes; none says that nothing matches.
+        true: The true boxes; none if nothing matches.
+    """
+    if not true:
+        return Miss.FALSE_ALARM
+    if not answered:
+        return Miss.FALSE_REJECTION
+    ious = pairwise_iou([box.corners for box in answered], [box.corners for box in true])
+    matched = len(match_boxes(ious, HIT_IOU))
+    return Miss.EXTRA if matched == len(true) else Miss.MISSING if matched == len(answered) else Miss.MIXED
 
 
 def _other_object(box: Box, truth: Box, others: Sequence[Neighbour]) -> Neighbour | None:
@@ -282,19 +309,27 @@ def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
 
 def _scale_note(records: Sequence[Record]) -> str | None:
     """Say that boxes look as if they, or the true ones, were not in pixels; told, and never acted on."""
+    known = [(record, record.truth) for record in records if record.truth is not None]
+    records = [record for record, _ in known]
     boxed = [(record, record.box) for record in records if record.box is not None]
-    if small := [record for record in records if max(record.truth) <= 1]:
+    if small := [record for record, truth in known if max(truth) <= 1]:
         return (
             f"{len(small):,} of {len(records):,} true boxes lie within 0 to 1 ({printable(small[0].id)}): they look "
             "like shares of the picture's sides, and are read as pixels"
         )
     if 2 * sum(max(box) <= 1 for _, box in boxed) > len(boxed):
         return _other_scale(boxed[0][0], "most boxes lie within 0 to 1: they look like shares of the picture's sides")
-    sized = [(record, box, record.size) for record, box in boxed if record.size is not None]
+    sized = [
+        (record, truth, record.box, record.size)
+        for record, truth in known
+        if record.box is not None and record.size is not None
+    ]
     if sized:
-        scaled = [(x1 * w / 1000, y1 * h / 1000, x2 * w / 1000, y2 * h / 1000) for _, (x1, y1, x2, y2), (w, h) in sized]
-        fit = int((iou_array(scaled, [record.truth for record, _, _ in sized]) >= HIT_IOU).sum())
-        hits = sum(record.hit() for record, _, _ in sized)
+        scaled = [
+            (x1 * w / 1000, y1 * h / 1000, x2 * w / 1000, y2 * h / 1000) for *_, (x1, y1, x2, y2), (w, h) in sized
+        ]
+        fit = int((iou_array(scaled, [truth for _, truth, *_ in sized]) >= HIT_IOU).sum())
+        hits = sum(record.hit() for record, *_ in sized)
         if 2 * fit > len(sized) and 2 * hits < fit:
             what = f"{hits:,} of {len(sized):,} boxes are hits, and {fit:,} would be if they were on the 0-1000 scale"
             return _other_scale(sized[0][0], what)

@@ -21,7 +21,7 @@ from egm.images import ImageSource, load_image
 from egm.questions import MAX_PHRASE as MAX_PHRASE
 from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question
 from egm.questions import check_phrase as check_phrase
-from egm.types import Completion, Grounding
+from egm.types import Completion, Expect, Grounding, Sample
 from egm.voting import GroundedCompletion as GroundedCompletion
 from egm.voting import run_rounds, vote
 
@@ -194,13 +194,26 @@ class Grounder:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False) -> Grounding:
+    def check_expect(self, expect: Expect) -> None:
+        """Refuse to ask for a number of boxes that cannot be asked for.
+
+        Raises:
+            EgmError: If the codec cannot (`Codec.check_expect`), or the tail behind the first box is cut and all boxes
+                are asked for.
+        """
+        self.codec.check_expect(expect)
+        if expect == "all" and self.settings.stop:
+            raise EgmError("an answer whose tail is cut ends behind its first box: leave cut_tail (--cut-tail) out")
+
+    def ground(self, image: ImageSource, phrase: str, *, amodal: bool = False, expect: Expect = "one") -> Grounding:
         """Find what a phrase describes in an image.
 
         Args:
             image: A path, the bytes of a file, or a PIL image; see `load_image`.
             phrase: What to find, at most `MAX_PHRASE` characters.
             amodal: Ask for the box of the whole object, its hidden part too.
+            expect: How many boxes to ask for: "one"; "any" for one, or none if nothing matches (`Grounding.is_none`);
+                "all" for as many as there are (`Grounding.boxes`), which may be none.
 
         Returns:
             The box in pixels of the upright image, or why there is none; with the picture, for `draw`.
@@ -209,9 +222,11 @@ class Grounder:
             ImageError: If the image cannot be used.
             PhraseError: If the phrase is empty or too long.
             BackendError: If the engine fails.
+            EgmError: As `check_expect` raises.
         """
         stripped = check_phrase(phrase)
-        return self._answer([LoadedQuestion(0, load_image(image), stripped, amodal, image)])[0].grounding
+        self.check_expect(expect)
+        return self._answer([LoadedQuestion(0, load_image(image), stripped, amodal, image, expect)])[0].grounding
 
     def ground_many(self, items: Iterable[Item], *, progress: bool = True) -> list[Grounding]:
         """Ground many phrases, in batches.
@@ -301,7 +316,7 @@ class Grounder:
             for index, item in islice(numbered, window):
                 order.append(index)
                 try:
-                    questions.append(load_question(index, item, cache))
+                    questions.append(self._load(index, item, cache))
                 except EgmError as error:
                     results[index] = error
                 if cache.pixels > _WINDOW_PIXELS:
@@ -324,7 +339,7 @@ class Grounder:
             nonlocal cache
             cache = cache.unless_over(_WINDOW_PIXELS // 4)
             try:
-                question = load_question(*item, cache)
+                question = self._load(*item, cache)
             except EgmError as error:
                 return error
             return question, backend.submit_rounds(self._rounds(question), self.settings)
@@ -335,6 +350,11 @@ class Grounder:
 
         for result in in_order(map(start, numbered), may_start):
             yield result if isinstance(result, EgmError) else result[1]
+
+    def _load(self, index: int, item: Item | EgmError, cache: ImageCache) -> LoadedQuestion:
+        if isinstance(item, Sample) and item.expect != "one":
+            self.check_expect(item.expect)
+        return load_question(index, item, cache)
 
     def _answer_alone(self, questions: Sequence[LoadedQuestion]) -> Sequence[GroundedCompletion | EgmError]:
         try:
@@ -353,9 +373,9 @@ class Grounder:
 
     def request(self, question: LoadedQuestion) -> Request:
         """Write what the backend is asked about a question."""
-        messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt)
+        messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt, **question.expected)
         bounded = self.settings.thinking_budget is not None
-        cut = partial(self.codec.answer_prefill, phrase=question.phrase) if bounded else None
+        cut = partial(self.codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
         facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
         ends = partial(self.codec.ends_before_tail, **facts) if self.settings.stop else None
         return self.backend.make_request(
@@ -363,25 +383,10 @@ class Grounder:
         )
 
     def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:
-        grounding = self.codec.parse(
-            reply.text,
-            size=question.image.size,
-            finish_reason=reply.finish_reason,
-            amodal=question.amodal,
-            seen_size=reply.seen_size,
-            phrase=question.phrase,
-        )
+        grounding = question.read(reply, self.codec)
         if reply.reasoning_tokens is None and (count := self.backend.count_tokens(grounding.reasoning)) is not None:
             written = count if reply.completion_tokens is None else reply.completion_tokens
             reply = replace(reply, reasoning_tokens=min(count, written))
-        grounding = replace(
-            grounding,
-            tokens=reply.completion_tokens,
-            seconds=reply.seconds,
-            logprob=reply.logprob,
-            answer_logprob=reply.answer_logprob,
-            image=question.image,
-        )
         return GroundedCompletion(grounding, reply)
 
 

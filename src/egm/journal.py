@@ -21,8 +21,8 @@ from egm.assignment import bottleneck_iou
 from egm.boxes import iou_array, pairwise_iou
 from egm.errors import DataError
 from egm.records import ERROR as ERROR
-from egm.records import Header as Header
 from egm.records import Corners
+from egm.records import Header as Header
 from egm.records import Record as Record
 from egm.types import Expect
 
@@ -209,7 +209,9 @@ def _check_overlaps(file: Path, records: Sequence[Record]) -> None:
     single = [r for r in records if len(r.answered) == len(r.true_boxes) == 1]
     with np.errstate(all="ignore"):  # of boxes whose areas are no floats: their IoU is then no number, and fits none
         overlaps = iou_array([r.answered[0] for r in single], [r.true_boxes[0] for r in single]).tolist()
-        several = [r for r in records if (r.box is not None or r.is_none) and not len(r.answered) == len(r.true_boxes) == 1]
+        several = [
+            r for r in records if (r.box is not None or r.is_none) and not len(r.answered) == len(r.true_boxes) == 1
+        ]
         overlaps += [bottleneck_iou(pairwise_iou(r.answered, r.true_boxes)) for r in several]
     for record, overlap in zip([*single, *several], overlaps, strict=True):
         if not abs(record.iou - overlap) <= _ROUNDING:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from egm.codecs import neutralise
+from egm.codecs import Codec, neutralise
 from egm.datasets.check import is_outside
 from egm.errors import EgmError, ImageError, PhraseError
 from egm.images import ImageSource, check_picture_size, load_image, picture_key
-from egm.types import Sample
+from egm.types import Completion, Expect, Grounding, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +51,7 @@ class LoadedQuestion:
         phrase: What to find, checked.
         amodal: Whether the whole object is asked for.
         source: What the picture was loaded from.
+        expect: How many boxes are asked for.
     """
 
     index: int
@@ -57,6 +59,37 @@ class LoadedQuestion:
     phrase: str
     amodal: bool
     source: ImageSource
+    expect: Expect = "one"
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What a codec is told of `expect`: of one box nothing, so that codecs which know no more stay as they are."""
+        return {} if self.expect == "one" else {"expect": self.expect}
+
+    def read(self, reply: Completion, codec: Codec) -> Grounding:
+        """Read a reply, with what it cost and the picture, and how sure each box is where that is told."""
+        grounding = codec.parse(
+            reply.text,
+            size=self.image.size,
+            finish_reason=reply.finish_reason,
+            amodal=self.amodal,
+            seen_size=reply.seen_size,
+            phrase=self.phrase,
+            **self.expected,
+        )
+        boxes = grounding.boxes
+        if self.expect != "one" and reply.answer_logprob is not None:
+            sure = math.exp(min(0.0, reply.answer_logprob))
+            boxes = tuple(replace(each, confidence=sure) for each in boxes)
+        return replace(
+            grounding,
+            boxes=boxes,
+            tokens=reply.completion_tokens,
+            seconds=reply.seconds,
+            logprob=reply.logprob,
+            answer_logprob=reply.answer_logprob,
+            image=self.image,
+        )
 
 
 class ImageCache:
@@ -81,14 +114,14 @@ class ImageCache:
         return self if self.pixels <= max_pixels else ImageCache()
 
 
-def _parts(item: Item | EgmError) -> tuple[ImageSource, str, bool]:
+def _parts(item: Item | EgmError) -> tuple[ImageSource, str, bool, Expect]:
     if isinstance(item, EgmError):
         raise item
     if isinstance(item, Sample):
-        return item.image, check_phrase(item.phrase), item.amodal
+        return item.image, check_phrase(item.phrase), item.amodal, item.expect
     if not isinstance(item, tuple) or len(item) != 2:
         raise EgmError(f"a question must be a Sample or a pair of image and phrase, not {type(item).__name__}")
-    return item[0], check_phrase(item[1]), False
+    return item[0], check_phrase(item[1]), False, "one"
 
 
 def load_question(index: int, item: Item | EgmError, cache: ImageCache) -> LoadedQuestion:
@@ -100,10 +133,10 @@ def load_question(index: int, item: Item | EgmError, cache: ImageCache) -> Loade
         EgmError: If the item, its phrase or its picture cannot be used, or the picture is not the one that the sample
             is about.
     """
-    source, phrase, amodal = _parts(item)
+    source, phrase, amodal, expect = _parts(item)
     image = cache.load(source)
     _check_frame(item, image.size)
-    return LoadedQuestion(index, image, phrase, amodal, source)
+    return LoadedQuestion(index, image, phrase, amodal, source, expect)
 
 
 def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
@@ -117,8 +150,8 @@ def _check_frame(item: Item | EgmError, size: tuple[int, int]) -> None:
         return
     check_picture_size(item.size, size)
     beside = item.amodal or item.size is not None
-    if item.box is not None and is_outside(item.box, size, amodal=beside):
-        corners = ", ".join(f"{value:g}" for value in item.box)
+    if (box := next((box for box in item.truths or () if is_outside(box, size, amodal=beside)), None)) is not None:
+        corners = ", ".join(f"{value:g}" for value in box)
         raise ImageError(
             f"the true box {corners} lies outside the picture of {size[0]} x {size[1]}: is it another one, or the box "
             "on another scale?"

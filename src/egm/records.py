@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
 from egm.errors import DataError
-from egm.record_rules import ERROR as ERROR
 from egm.record_rules import BOX_RULE, HEADER_RULES, RECORD_RULES, check_values, refuse_number, show
-from egm.types import HIT_IOU, Expect
+from egm.record_rules import ERROR as ERROR
+from egm.types import HIT_IOU, Expect, Grounding, Sample
 
 _FORMAT: Final = 1
 _LATER: Final = re.compile(r"engine\.(tensors|configuration|server)|datasets\..*\.questions", re.DOTALL)
@@ -180,6 +180,30 @@ class Record:
     def hit(self) -> bool:
         """Tell whether the box counts as right, as `egm.types.Score.hit` does."""
         return self.iou >= HIT_IOU
+
+
+def question_facts(sample: Sample) -> dict[str, Any]:
+    """What a record says of a sample whose truth is known: its id, phrase, true boxes, and how it is asked."""
+    return {
+        "id": sample.id,
+        "phrase": sample.phrase,
+        "truth": None if sample.box is None else sample.box.corners,
+        "amodal": sample.amodal,
+        "expect": sample.expect,
+        "truths": None if sample.boxes is None else tuple(box.corners for box in sample.boxes),
+    }
+
+
+def answer_facts(grounding: Grounding) -> dict[str, Any]:
+    """What a record says of the boxes of an answer."""
+    answered = grounding.answered
+    sure = [each.confidence for each in grounding.boxes[: len(answered)]]
+    known = [share for share in sure if share is not None]
+    return {
+        "box": None if grounding.box is None else grounding.box.corners,
+        "boxes": tuple(box.corners for box in answered) if grounding.expect == "all" and answered else None,
+        "confidences": tuple(known) if answered and len(known) == len(answered) else None,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from egm.backends.base import GenerationSettings, Request
 from egm.backends.remote import Rounds
-from egm.consensus import Consensus, poll
-from egm.types import Completion, Grounding, sum_if_all
+from egm.boxes import pairwise_iou
+from egm.consensus import AGREEMENT_IOU, Answer, Consensus, poll
+from egm.types import Completion, Grounding, LabelledBox, sum_if_all
 
 R = TypeVar("R")
 
@@ -57,7 +58,7 @@ def vote(
         latest = [read(reply) for reply in replies]
         answers += latest
         try:
-            more = ballot.send([answer.grounding.box or answer.grounding.failure for answer in latest])  # type: ignore[misc]
+            more = ballot.send([_answer_of(answer.grounding) for answer in latest])
         except StopIteration as end:
             consensus: Consensus = end.value
             break
@@ -95,6 +96,25 @@ def run_rounds(rounds: Sequence[Rounds[R]], generate: Callable[[list[Request]], 
     return [results[number] for number in range(len(rounds))]
 
 
+def _answer_of(grounding: Grounding) -> Answer:
+    if grounding.failure is not None:
+        return grounding.failure
+    return grounding.box if grounding.expect == "one" and grounding.box is not None else grounding.answered
+
+
+def _with_confidences(boxes: tuple[LabelledBox, ...], answers: Sequence[GroundedCompletion]) -> tuple[LabelledBox, ...]:
+    """The boxes, each with the share of the votes that give it."""
+    if not boxes:
+        return boxes
+    corners = [each.box.corners for each in boxes]
+    counts = [0] * len(boxes)
+    for answer in answers:
+        given = [box.corners for box in answer.grounding.answered]
+        near = pairwise_iou(corners, given).max(axis=1, initial=0.0) >= AGREEMENT_IOU
+        counts = [count + int(found) for count, found in zip(counts, near, strict=True)]
+    return tuple(replace(each, confidence=count / len(answers)) for each, count in zip(boxes, counts, strict=True))
+
+
 def _merge(
     answers: Sequence[GroundedCompletion], consensus: Consensus, *, seconds: float, queue_seconds: float
 ) -> GroundedCompletion:
@@ -110,8 +130,10 @@ def _merge(
         first_token_seconds=min(firsts) if firsts else None,
         queue_seconds=queue_seconds,
     )
+    boxes = chosen.grounding.boxes
     grounding = replace(
         chosen.grounding,
+        boxes=boxes if chosen.grounding.expect == "one" else _with_confidences(boxes, answers),
         tokens=completion.completion_tokens,
         seconds=seconds,
         votes=len(answers),

@@ -6,17 +6,20 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from egm.boxes import Box
 from egm.codecs import targets
 from egm.codecs.parsing import reading
 from egm.codecs.parsing.loose import ends_inside_box
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.parsing.strict import close_tail, read_json
 from egm.codecs.prompts import user_turn
-from egm.types import STOP_STRING
+from egm.errors import EgmError, nearest
+from egm.types import EXPECTS, STOP_STRING
 
 if TYPE_CHECKING:
-    from egm.boxes import Box
-    from egm.types import Grounding, Message
+    from collections.abc import Sequence
+
+    from egm.types import Expect, Grounding, Message
 
 
 _LONGEST = 10**9  # pixels of a side
@@ -38,6 +41,8 @@ class Codec(ABC):
         speaks_pixels: Whether coordinates are pixels of the image as the model saw it, not a relative scale.
         tail_stops: Stop strings that stand right behind the box of an answer, where one box is asked for: what comes
             from there on (the label, closing brackets) changes no box. None where the box ends the answer.
+        none_word: What the family answers where nothing matches, in words for the prompt; empty where it has no such
+            answer.
     """
 
     __slots__ = ()
@@ -49,6 +54,7 @@ class Codec(ABC):
     tags_first: ClassVar[bool] = False
     speaks_pixels: ClassVar[bool] = False
     tail_stops: ClassVar[tuple[str, ...]] = ()
+    none_word: ClassVar[str] = ""
 
     @abstractmethod
     def opening(self, phrase: str) -> str:
@@ -63,6 +69,38 @@ class Codec(ABC):
             numbers: `x1, y1, x2, y2` on the family's scale.
         """
 
+    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+        """Write a whole answer of any number of boxes, none included; of one it is `answer`.
+
+        Args:
+            phrase: What was asked.
+            boxes: Of each box the numbers on the family's scale.
+
+        Raises:
+            EgmError: If the family has no such form, as here, unless a subclass says one.
+        """
+        if len(boxes) == 1:
+            return self.answer(phrase, boxes[0])
+        what = "several boxes" if boxes else "'nothing matches'"
+        raise EgmError(f"codec {self.name!r} has no answer for {what}: ask for one box (expect='one')")
+
+    def check_expect(self, expect: Expect) -> None:
+        """Refuse to ask for what the family cannot answer.
+
+        Raises:
+            EgmError: If there is no such `expect`; it is "any" and the family has no answer for "nothing matches"; or
+                it is "all" and the family has none with several boxes.
+        """
+        if expect not in EXPECTS:
+            raise EgmError(f"unknown expect {expect!r}: {nearest(str(expect), EXPECTS)}")
+        if expect == "any" and not self.none_word:
+            raise EgmError(
+                f"codec {self.name!r} has no answer for 'nothing matches': ask for one box, or for all (expect='all'), "
+                "where its words are read"
+            )
+        if expect == "all":
+            self.answers("anything", [(0, 0, 1, 1)] * 2)
+
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:  # noqa: ARG002
         """Say what coordinates mean; 0-1000 unless a family says otherwise.
 
@@ -72,27 +110,33 @@ class Codec(ABC):
         """
         return Scale()
 
-    def messages(self, phrase: str, *, amodal: bool = False, prompt: str | None = None) -> list[Message]:
-        """Ask for the box of a phrase.
+    def messages(
+        self, phrase: str, *, amodal: bool = False, prompt: str | None = None, expect: Expect = "one"
+    ) -> list[Message]:
+        """Ask for the box of a phrase, or for all boxes that it fits.
 
         Args:
             phrase: What to find. Control tokens in it become words, see `neutralise`.
             amodal: Ask for the box of the whole object, its hidden part too.
             prompt: One of `prompts`; None takes the first.
+            expect: How many boxes are asked for.
 
         Returns:
             One user turn, `[{"type": "image"}, {"type": "text", "text": ...}]`.
 
         Raises:
-            EgmError: If the prompt style is unknown.
+            EgmError: If the prompt style is unknown, or as `check_expect` raises.
         """
         style = self.prompts[0] if prompt is None else prompt
-        return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first)
+        if expect != "one":
+            self.check_expect(expect)
+        asked: dict[str, Any] = {"expect": expect, "none_word": self.none_word}
+        return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first, **asked)
 
     def target(
         self,
         phrase: str,
-        box: Box,
+        box: Box | Sequence[Box],
         *,
         size: tuple[int, int],
         rationale: str | None = None,
@@ -105,16 +149,23 @@ class Codec(ABC):
 
         Args:
             phrase: What was asked.
-            box: The true box in pixels. One that leaves the frame leaves the scale, which only amodal reading accepts.
+            box: The true box in pixels; or all of them, none where nothing matches. One that leaves the frame leaves
+                the scale, which only amodal reading accepts.
             size: Width and height of the image in pixels.
             rationale: Reasoning to put before the answer, if any. A `</think>` inside it becomes a word.
             seen_size: Width and height of the image as the model will see it; only codecs that speak pixels use it.
+
+        Raises:
+            EgmError: If the family has no answer with so many boxes (`answers`).
         """
-        numbers = targets.whole_numbers(box, size, self.scale(size, seen_size).span)
-        answer = self.answer(phrase, numbers)
+        span = self.scale(size, seen_size).span
+        boxes = [box] if isinstance(box, Box) else box
+        answer = self.answers(phrase, [targets.whole_numbers(each, size, span) for each in boxes])
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
-    def turn(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
+    def turn(
+        self, phrase: str, box: Box | Sequence[Box], *, size: tuple[int, int], rationale: str | None = None
+    ) -> str:
         """Write the assistant's whole turn, as other tools' files of conversations hold it.
 
         It is the training target, and before it what the generation prompt opens. Arguments as of `target`.
@@ -122,18 +173,20 @@ class Codec(ABC):
         opening = targets.THINK_OPENING if self.thinking_prefilled else ""
         return opening + self.target(phrase, box, size=size, rationale=rationale)
 
-    def answer_prefill(self, text: str, phrase: str) -> str:
+    def answer_prefill(self, text: str, phrase: str, *, expect: Expect = "one") -> str:
         """Write the assistant prefill that ends reasoning which has lasted long enough (a thinking budget).
 
         Args:
             text: Everything generated so far.
             phrase: What was asked.
+            expect: How many boxes were asked for.
 
         Returns:
-            What closes the reasoning and begins the answer, as `target` writes it, up to the first coordinate; nothing
-            if the text holds no reasoning that is still open.
+            What closes the reasoning and begins the answer, as `target` writes it, up to the first coordinate, where
+            one box is expected; nothing if the text holds no reasoning that is still open.
         """
-        return targets.close_reasoning(text, self.opening(phrase), thinking_prefilled=self.thinking_prefilled)
+        opening = self.opening(phrase) if expect == "one" else ""  # else it would rule out that nothing matches
+        return targets.close_reasoning(text, opening, thinking_prefilled=self.thinking_prefilled)
 
     def restore_tags(self, text: str) -> str:
         """Write back the tags of an answer from which a decoder has stripped them as special tokens.
@@ -185,6 +238,7 @@ class Codec(ABC):
         amodal: bool = False,
         seen_size: tuple[int, int] | None = None,
         phrase: str = "",
+        expect: Expect = "one",
     ) -> Grounding:
         """Read the box from a model's text, or the reason why there is none; `egm.codecs.parsing` states the rules.
 
@@ -198,6 +252,7 @@ class Codec(ABC):
             amodal: Whether the box may leave the frame by up to one frame on each side.
             seen_size: Width and height of the image as the model saw it; only codecs that speak pixels use it.
             phrase: What was asked, to be carried along.
+            expect: How many boxes were asked for.
         """
         seen_size = None if seen_size is None else _possible(seen_size)
         return reading.read(
@@ -209,6 +264,7 @@ class Codec(ABC):
             finish_reason=finish_reason,
             amodal=amodal,
             phrase=phrase,
+            expect=expect,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +38,12 @@ class InternVL(Codec):
     def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
         """Write a whole answer; see `Codec.answer`."""
         return f"{self.opening(phrase)}{', '.join(map(str, numbers))}]]</box>"
+
+    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+        """Write an answer of one or several boxes; for "nothing matches" the family has none; see `Codec.answers`."""
+        if not boxes:
+            return super(InternVL, self).answers(phrase, boxes)
+        return f"{self.opening(phrase)[:-1]}{', '.join(str(list(numbers)) for numbers in boxes)}]</box>"
 
     def restore_tags(self, text: str) -> str:
         """Write back what stripping took from an answer that holds one box and nothing else; see `Codec.restore_tags`.

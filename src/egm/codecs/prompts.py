@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from egm.errors import EgmError, nearest
 
 if TYPE_CHECKING:
-    from egm.types import Message
+    from egm.types import Expect, Message
 
 PROMPTS = ("qwen3", "grounding")
 """Known styles: that of Qwen3-VL's training, and that of the model card."""
@@ -32,8 +32,10 @@ def neutralise(text: str) -> str:
     return _CONTROL_TOKEN.sub("< ", _UNPRINTABLE.sub(" ", text))
 
 
-def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) -> list[Message]:
-    """Build the user turn that asks for a box, in a known prompt style.
+def user_turn(
+    phrase: str, *, style: str, amodal: bool, tagged: bool = False, expect: Expect = "one", none_word: str = ""
+) -> list[Message]:
+    """Build the user turn that asks for a box, or for all, in a known prompt style.
 
     A full stop at the end of the phrase is dropped, since the wordings bring their own punctuation.
 
@@ -42,6 +44,8 @@ def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) ->
         style: One of `PROMPTS`.
         amodal: Ask for the whole object, its hidden part too.
         tagged: Set the phrase in `<ref>` tags, in the `grounding` style.
+        expect: How many boxes are asked for.
+        none_word: What to answer where nothing matches, which the wording says unless one box is expected.
 
     Raises:
         EgmError: If the style is unknown.
@@ -49,11 +53,20 @@ def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) ->
     words = neutralise(phrase).strip()
     words = words.rstrip(". ") or words
     if style == "qwen3":
-        text = f"Locate {words}{' amodally' if amodal else ''}, output its bbox coordinates using JSON format."
+        how = " amodally" if amodal else ""
+        text = (
+            f'Locate every object that matches the description "{words}" in the image{how}. Report bbox coordinates in '
+            "JSON format."
+            if expect == "all"
+            else f"Locate {words}{how}, output its bbox coordinates using JSON format."
+        )
     elif style == "grounding":
         asked = "amodal bounding box" if amodal else "bounding box"
         named = f"<ref>{words}</ref>" if tagged else words + ("" if words.endswith(("!", "?", ".")) else ".")
-        text = f"Please provide the {asked} coordinate of the region this sentence describes: {named}"
+        which = f"{asked} coordinates of all regions" if expect == "all" else f"{asked} coordinate of the region"
+        text = f"Please provide the {which} this sentence describes: {named}"
     else:
         raise EgmError(f"unknown prompt style {style!r}: {nearest(style, PROMPTS)}")
+    if expect != "one" and none_word:
+        text += f" If nothing in the image matches, answer {none_word}."
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

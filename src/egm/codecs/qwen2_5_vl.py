@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,7 @@ class Qwen25VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     speaks_pixels: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    none_word: ClassVar[str] = "[]"
 
     def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write how an answer begins; see `Codec.opening`."""
@@ -47,6 +49,10 @@ class Qwen25VL(Codec):
     def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
         """Write a whole answer; see `Codec.answer`."""
         return targets.json_answer(phrase, numbers)
+
+    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+        """Write an answer of any number of boxes; see `Codec.answers`."""
+        return targets.json_answers(phrase, boxes)
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:
         """Say what coordinates mean: pixels of the image as the model saw it; see `Codec.scale`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ class Qwen3VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
     thinking_prefilled: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    none_word: ClassVar[str] = "[]"
 
     def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write how an answer begins; see `Codec.opening`."""
@@ -34,6 +36,10 @@ class Qwen3VL(Codec):
     def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
         """Write a whole answer; see `Codec.answer`."""
         return targets.json_answer(phrase, numbers)
+
+    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+        """Write an answer of any number of boxes; see `Codec.answers`."""
+        return targets.json_answers(phrase, boxes)
 
 
 @register_codec

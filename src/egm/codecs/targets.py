@@ -10,6 +10,8 @@ from egm.codecs.parsing.reading import split_reasoning
 from egm.codecs.prompts import neutralise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from egm.boxes import Box
 
 JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
@@ -41,6 +43,15 @@ def json_answer(phrase: str, numbers: tuple[int, int, int, int]) -> str:
     """Write the fenced JSON of the Qwen-VL family; the label is escaped, so that any phrase gives valid JSON."""
     label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
     return f'{JSON_OPENING}{str(list(numbers))[1:]}, "label": {label}}}\n]\n```'
+
+
+def json_answers(phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+    """Write the same of any number of boxes: an object each, or an empty list."""
+    if not boxes:
+        return "```json\n[]\n```"
+    label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
+    lines = ",\n".join(f'\t{{"bbox_2d": {list(numbers)}, "label": {label}}}' for numbers in boxes)
+    return f"```json\n[\n{lines}\n]\n```"
 
 
 def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bool) -> str:

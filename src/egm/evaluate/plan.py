@@ -21,6 +21,8 @@ from egm.evaluate.shards import Pictured
 from egm.grounder import Grounder
 from egm.images import picture_key
 from egm.journal import Header, question_line, questions_digest
+from egm.record_rules import refuse_number
+from egm.records import question_facts
 from egm.types import Sample
 
 P = TypeVar("P", bound=Pictured)
@@ -87,8 +89,12 @@ def plan_samples(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[PlannedSa
     names: dict[object, str] = {path: Path(os.path.relpath(full, root)).as_posix() for path, full in absolute.items()}
     planned = []
     for split, sample, source in listed:
-        if sample.box is None:
+        if sample.truths is None:
             raise DataError(f"{split}: sample {sample.id!r} has no true box, so no answer can be scored")
+        try:
+            refuse_number(sample.expect, len(sample.truths))
+        except DataError as error:
+            raise DataError(f"{split}: sample {sample.id!r} cannot be scored: {error}") from None
         if source is not None:
             name = str(sample.image)
         else:  # a picture in memory goes by the first sample about it
@@ -134,6 +140,9 @@ def make_header(
         name: str(codec.messages("PHRASE", amodal=amodal, prompt=style)[0]["content"][-1]["text"])
         for name, amodal in (("modal", False), ("amodal", True))
     }
+    for expect in dict.fromkeys(item.sample.expect for item in planned if item.sample.expect != "one"):
+        grounder.check_expect(expect)
+        wordings[expect] = str(codec.messages("PHRASE", prompt=style, expect=expect)[0]["content"][-1]["text"])
     return Header(
         model=grounder.backend.model,
         codec=codec.to_dict(),
@@ -162,10 +171,8 @@ def dataset_digests(
     rows: dict[str, list[bytes]] = {}
     for item in planned:
         sample = item.sample
-        assert sample.box is not None
-        rows.setdefault(item.split, []).append(
-            question_line(sample.id, sample.phrase, item.image, sample.box.corners, amodal=sample.amodal)
-        )
+        facts = question_facts(sample)
+        rows.setdefault(item.split, []).append(question_line(facts.pop("id"), image=item.image, **facts))
     return {
         split: {
             "n": len(asked),

@@ -27,6 +27,7 @@ from egm.evaluate.totals import totals
 from egm.files import write_text
 from egm.grounder import GroundedCompletion, Grounder
 from egm.journal import ERROR, Header, Journal, Record, read_whole_run
+from egm.records import answer_facts, question_facts
 from egm.scoring import score
 from egm.types import Sample
 
@@ -158,12 +159,12 @@ def block_size(header: Header) -> int:
 
 def _check_asked(path: Path, record: Record, sample: Sample | None) -> None:
     """Refuse a record of a sample that the run does not have, though its header is that of the run."""
-    if sample is None or sample.box is None:
+    facts = None if sample is None else question_facts(sample)
+    if facts is None:
         how = "is none of the samples that are evaluated"
-    elif (record.phrase, record.truth) != (sample.phrase, sample.box.corners):
-        how = (
-            f"is {sample.phrase!r} at {sample.box.corners} in the dataset and {record.phrase!r} at {record.truth} here"
-        )
+    elif any(getattr(record, name) != facts[name] for name in ("phrase", "truth", "truths", "expect")):
+        there, here = facts["truth"] or facts["truths"], record.truth or record.truths
+        how = f"is {facts['phrase']!r} at {there} in the dataset and {record.phrase!r} at {here} here"
     else:
         return
     raise DataError(
@@ -173,14 +174,11 @@ def _check_asked(path: Path, record: Record, sample: Sample | None) -> None:
 
 def _record(item: PlannedSample, answer: GroundedCompletion | EgmError, *, cold: bool) -> Record:
     sample = item.sample
-    assert sample.box is not None
+    assert sample.truths is not None
     facts: dict[str, Any] = {
-        "id": sample.id,
+        **question_facts(sample),
         "image": item.image,
-        "phrase": sample.phrase,
-        "truth": sample.box.corners,
         "size": sample.size,
-        "amodal": sample.amodal,
         "split": item.split,
         "cold": cold,
         "meta": dict(sample.meta),
@@ -193,9 +191,9 @@ def _record(item: PlannedSample, answer: GroundedCompletion | EgmError, *, cold:
     record = Record(
         **facts,
         text=reply.text,
-        box=None if grounding.box is None else grounding.box.corners,
+        **answer_facts(grounding),
         failure=None if grounding.failure is None else str(grounding.failure),
-        iou=score(grounding, sample.box).iou,
+        iou=score(grounding, sample.truths).iou,
         finish_reason=reply.finish_reason,
         prompt_tokens=reply.prompt_tokens,
         reasoning_tokens=reply.reasoning_tokens,

@@ -74,10 +74,10 @@ def compare(
     if not pairs:
         raise DataError("the two files share no item: compare answers to the same samples")
     for first, second in pairs:
-        if first.phrase != second.phrase or not np.allclose(first.truth, second.truth, atol=0.01):
+        if first.phrase != second.phrase or not same_truth(first, second):
             raise DataError(
-                f"{first.id!r} is {first.phrase!r} at {first.truth} in the first file and {second.phrase!r} at "
-                f"{second.truth} in the second: they are not about the same dataset"
+                f"{first.id!r} is {first.phrase!r} at {_place(first)} in the first file and {second.phrase!r} at "
+                f"{_place(second)} in the second: they are not about the same dataset"
             )
     left, right = [first for first, _ in pairs], [second for _, second in pairs]
     clusters = cluster_numbers(left)
@@ -96,6 +96,15 @@ def compare(
         missed_by_a=_misses(left, hits[1], neighbours),
         missed_by_b=_misses(right, hits[0], neighbours),
     )
+
+
+def same_truth(a: Record, b: Record) -> bool:
+    """Whether two records have the same true boxes, but for rounding."""
+    return len(a.true_boxes) == len(b.true_boxes) and bool(np.allclose(a.true_boxes, b.true_boxes, atol=0.01))
+
+
+def _place(record: Record) -> object:
+    return record.true_boxes if record.truth is None else record.truth
 
 
 def _misses(

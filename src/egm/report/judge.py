@@ -148,7 +148,9 @@ def judge_misses(
     images: str | Path | None = None,
     neighbours: Mapping[str, Sequence[Neighbour]] | None = None,
 ) -> Judgement:
-    """Let a judge class every miss (IoU below 0.5) by chat requests (LLM as a judge).
+    """Let a judge class every miss (IoU below 0.5) of one true box by chat requests (LLM as a judge).
+
+    Misses of none and of many boxes are no question to it, for the rule that names them leaves no doubt.
 
     Args:
         records: One a sample; hits are not asked about.
@@ -159,7 +161,7 @@ def judge_misses(
         neighbours: For the classes by rule, as `interval_summary` takes them.
     """
     kinds = misses_of(records, neighbours)
-    misses = [(record, kind) for record, kind in zip(records, kinds, strict=True) if kind is not None]
+    misses = [(record, kind) for record, kind in zip(records, kinds, strict=True) if kind in _CLASSES]
     with_picture: dict[int, bool] = {}
 
     def requests() -> Iterator[Request]:  # lazily, for no more pictures should be open than are under way
@@ -196,7 +198,7 @@ def judge_request(record: Record, picture: Image | None = None) -> Request:
     """The chat request about one miss, with the picture if there is one."""
     case = {
         "phrase": _quotable(record.phrase)[:_MOST_PHRASE],
-        "true_box": _numbers(record.truth),
+        "true_box": None if record.truth is None else _numbers(record.truth),
         "answered_box": None if record.box is None else _numbers(record.box),
         "width_and_height": record.size,
         "end_of_what_the_model_wrote": _quotable(record.text[-_MOST_TEXT:]),

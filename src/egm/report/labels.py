@@ -15,6 +15,11 @@ MISS_TITLES: Final[dict[Miss, str]] = {
     Miss.WHOLE: "the whole for a part",
     Miss.LOOSE: "the right object, loosely",
     Miss.OTHER: "other",
+    Miss.FALSE_ALARM: "a box, where nothing matches",
+    Miss.FALSE_REJECTION: '"nothing matches", where something does',
+    Miss.EXTRA: "all boxes, and others besides",
+    Miss.MISSING: "some of the boxes",
+    Miss.MIXED: "some of the boxes, and others besides",
 }
 """The kinds of misses."""
 

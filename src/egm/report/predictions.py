@@ -14,11 +14,13 @@ from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
 from egm.journal import Record, is_journal, read_header, read_whole_run, refuse_shard
+from egm.record_rules import refuse_number
+from egm.records import Corners, answer_facts, question_facts
 from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
-from egm.types import Grounding, Sample
+from egm.types import Grounding, LabelledBox, Sample
 
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
 _BOUNDLESS = (1_000_000, 1_000_000)
@@ -96,13 +98,24 @@ def _difference(record: Record, sample: Sample) -> str | None:
         return "another phrase"
     if names_picture(sample) and image_key(image_of(sample)) != image_key(record.image):
         return "another picture"
-    if sample.box is not None and max(abs(a - b) for a, b in zip(sample.box, record.truth, strict=True)) > _ROUNDING:
+    if sample.truths is not None and not _same_boxes(sample.truths, record.true_boxes):
         return "another true box"
     if sample.size is not None and record.size not in (None, sample.size):
         return "another size of its picture"
+    if sample.expect != record.expect:
+        return f"expect={sample.expect}"
     if sample.amodal != record.amodal:
         return "the whole object asked for" if sample.amodal else "the visible part asked for"
     return None
+
+
+def _same_boxes(boxes: Sequence[Box], others: Sequence[Corners]) -> bool:
+    """Whether boxes are the same in the same order, but for rounding."""
+    return len(boxes) == len(others) and all(
+        abs(a - b) <= _ROUNDING
+        for box, other in zip(boxes, others, strict=True)
+        for a, b in zip(box, other, strict=True)
+    )
 
 
 def asked_of(path: str | Path, samples: Samples | None = None) -> dict[str, int]:
@@ -125,14 +138,14 @@ def neighbours_in(samples: Samples) -> dict[str, list[Neighbour]]:
     """The annotated objects of each picture of a dataset, by the records' `image`."""
     by_image: dict[str, dict[Box, Neighbour]] = defaultdict(dict)
     for _, sample in samples:
-        if sample.box is not None:
-            by_image[image_of(sample)].setdefault(sample.box, Neighbour(sample.box, category_of(sample.meta)))
+        for box in sample.truths or ():
+            by_image[image_of(sample)].setdefault(box, Neighbour(box, category_of(sample.meta)))
     return {image: list(objects.values()) for image, objects in by_image.items()}
 
 
 def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading | None) -> Record:
-    truth = sample.box
-    if truth is None:
+    truths = sample.truths
+    if truths is None:
         raise DataError(f"{prediction.where}: sample {sample.id!r} has no true box to score against")
     if sample.size is not None and prediction.size not in (None, sample.size):
         raise DataError(
@@ -140,27 +153,30 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
             "are in other pixels"
         )
     grounding = _ground(prediction, sample, reading)
-    result = score(grounding, truth)
+    result = score(grounding, truths)
+    try:
+        refuse_number(sample.expect, len(truths))
+    except DataError as error:
+        raise DataError(f"{prediction.where}: sample {sample.id!r} cannot be scored: {error}") from None
     return Record(
-        id=sample.id,
+        **question_facts(sample),
         image=image_of(sample),
-        phrase=sample.phrase,
-        truth=truth.corners,
         size=sample.size or prediction.size,
-        amodal=sample.amodal,
         split=split,
         text=prediction.text or "",
-        box=None if grounding.box is None else grounding.box.corners,
         failure=None if result.failure is None else str(result.failure),
         iou=result.iou,
         finish_reason=prediction.finish_reason,
         meta=sample.meta,
+        **answer_facts(grounding),
     )
 
 
 def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:
     if prediction.text is None or (prediction.gives_box and reading is None):
-        return Grounding(box=prediction.box, failure=None if prediction.box else prediction.failure)
+        given = () if prediction.box is None else (LabelledBox(prediction.box),)
+        failure = None if prediction.box else prediction.failure
+        return Grounding(box=prediction.box, failure=failure, boxes=given, expect=sample.expect)
     if reading is None:
         raise DataError(
             f"{prediction.where} holds text: say how to read it with --codec ({', '.join(codec_names())}), and with "
@@ -180,6 +196,7 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
         amodal=sample.amodal,
         seen_size=size if original else None,
         phrase=sample.phrase,
+        **({} if sample.expect == "one" else {"expect": sample.expect}),
     )
 
 

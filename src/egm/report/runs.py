@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -184,8 +185,10 @@ def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
 
 
 def _same(record: Record, other: Record) -> bool:
-    corners = zip(record.truth, other.truth, strict=True)
-    return record.phrase == other.phrase and all(abs(mine - theirs) <= 0.01 for mine, theirs in corners)
+    mine, theirs = (tuple(chain(*of.true_boxes)) for of in (record, other))
+    if (record.phrase, record.expect, len(mine)) != (other.phrase, other.expect, len(theirs)):
+        return False
+    return all(abs(a - b) <= 0.01 for a, b in zip(mine, theirs, strict=True))
 
 
 def _named(run: Run, place: Path, models: Counter[str]) -> Run:

@@ -12,8 +12,9 @@ import numpy as np
 from egm import stats
 from egm.boxes import Box
 from egm.errors import DataError
-from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, phrase_facts
+from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, classify_set_miss, phrase_facts
 from egm.journal import Record
+from egm.report.set_summary import SetSummary, summarise_sets
 from egm.stats import Estimate, FloatArray, IntArray
 
 METRICS: Final[dict[str, str]] = {
@@ -68,6 +69,7 @@ class Summary:
         misses: How many misses of each kind of `egm.failures.Miss`.
         no_box: How many rows had no box, by reason.
         complexity: How misses and complex phrases go together.
+        sets: Figures of the records that may have no box or several, if there are any.
     """
 
     rows: int
@@ -80,10 +82,12 @@ class Summary:
     misses: dict[str, int]
     no_box: dict[str, int]
     complexity: Complexity
+    sets: SetSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
-        return asdict(self)
+        row = asdict(self)
+        return row if self.sets is not None else {key: value for key, value in row.items() if key != "sets"}
 
 
 def interval_summary(
@@ -128,16 +132,21 @@ def interval_summary(
         splits={name: estimates(np.flatnonzero(strata == number)) for number, name in enumerate(names)},
         groups=_groups(records, facts, columns["acc@0.5"], clusters),
         misses={str(kind): count for kind in Miss if (count := kinds.count(kind))},
-        no_box=dict(Counter(record.failure or "no_box" for record in records if record.box is None).most_common()),
+        no_box=dict(Counter(r.failure or "no_box" for r in records if r.box is None and not r.is_none).most_common()),
         complexity=_complexity(facts, columns["acc@0.5"], clusters),
+        sets=summarise_sets(records, clusters),
     )
 
 
 def values_of(records: Sequence[Record]) -> dict[str, FloatArray]:
-    """One column for each of `METRICS`, a value in [0, 1] for each record."""
-    ious = np.array([record.iou if record.box is not None else 0.0 for record in records])
+    """One column for each of `METRICS`, a value in [0, 1] for each record.
+
+    Where there is not one true box, the centre is right if the answer is a hit.
+    """
+    ious = np.array([record.iou if record.box is not None or record.is_none else 0.0 for record in records])
     boxes = np.array([record.box or _NO_BOX for record in records])
-    truths = np.array([record.truth for record in records])
+    truths = np.array([record.truth or _NO_BOX for record in records])
+    single = np.array([record.truth is not None for record in records])
     return {
         "acc@0.5": stats.hits(ious),
         "acc>0.5": stats.hits(ious, strict=True),
@@ -145,7 +154,7 @@ def values_of(records: Sequence[Record]) -> dict[str, FloatArray]:
         "acc@0.9": stats.hits(ious, 0.9),
         "macc@0.5:0.95": stats.mean_hits(ious),
         "mean_iou": ious,
-        "centre": stats.centre_hits(boxes, truths),
+        "centre": np.where(single, stats.centre_hits(boxes, truths), stats.hits(ious)),
     }
 
 
@@ -165,19 +174,23 @@ def misses_of(
 ) -> list[Miss | None]:
     """Name the kind of each miss, None for hits; arguments as in `interval_summary`."""
     objects: dict[str, Sequence[Neighbour]] = {**neighbours_of(records), **(neighbours or {})}
-    return [
-        classify_miss(
-            None if record.box is None else Box(*record.box),
-            Box(*record.truth),
-            phrase=record.phrase,
-            size=record.size,
-            category=category_of(record.meta),
-            others=objects.get(record.image, ()) if record.image else (),
-        )
-        if record.box is None or not record.hit()
-        else None
-        for record in records
-    ]
+    return [_miss_of(record, objects.get(record.image, ()) if record.image else ()) for record in records]
+
+
+def _miss_of(record: Record, others: Sequence[Neighbour]) -> Miss | None:
+    if record.hit() and (record.box is not None or record.is_none):
+        return None
+    answered, true = ([Box(*corners) for corners in boxes] for boxes in (record.answered, record.true_boxes))
+    if (answered or record.is_none) and not len(answered) == len(true) == 1:
+        return classify_set_miss(answered, true)
+    return classify_miss(
+        answered[0] if answered else None,
+        true[0] if true else None,
+        phrase=record.phrase,
+        size=record.size,
+        category=category_of(record.meta),
+        others=others,
+    )
 
 
 def neighbours_of(records: Sequence[Record]) -> dict[str, list[Neighbour]]:
@@ -186,7 +199,8 @@ def neighbours_of(records: Sequence[Record]) -> dict[str, list[Neighbour]]:
     for record in records:
         if record.image:
             objects = by_image.setdefault(record.image, {})
-            objects.setdefault(record.truth, Neighbour(Box(*record.truth), category_of(record.meta)))
+            for truth in record.true_boxes:
+                objects.setdefault(truth, Neighbour(Box(*truth), category_of(record.meta)))
     return {image: list(objects.values()) for image, objects in by_image.items()}
 
 
@@ -218,7 +232,7 @@ def _groups(
         "words": [_bin(fact.words, (1, 2, 3, 5, 8)) for fact in facts],
         "relations": [_bin(fact.relations, (0, 1, 2)) for fact in facts],
         "complexity": [_bin(fact.count, (0, 1, 2, 3)) for fact in facts],
-        "size": [_size(record.truth) for record in records],
+        "size": [None if record.truth is None else _size(record.truth) for record in records],
         "share": [_share(record) for record in records],
         "category": [category_of(record.meta) for record in records],
         "kind": [None if record.meta.get("kind") is None else str(record.meta["kind"]) for record in records],
@@ -257,7 +271,7 @@ def _size(truth: tuple[float, float, float, float]) -> str:
 
 def _share(record: Record) -> str | None:
     """How much of the picture the true box covers, where the size is known: RefCOCO's objects are nearly all large."""
-    if record.size is None:
+    if record.size is None or record.truth is None:
         return None
     share = Box(*record.truth).area / (record.size[0] * record.size[1])
     return _SHARES[int(np.searchsorted((0.05, 0.1, 0.2, 0.4), share, side="right"))]

@@ -8,7 +8,8 @@ from egm.failures import COMPLEX_AT, Miss
 from egm.report.compare import Comparison
 from egm.report.grid import Cell, Grid, Line
 from egm.report.judge import Judgement
-from egm.report.labels import MISS_TITLES, intervals_note
+from egm.report.labels import MISS_TITLES, intervals_note, percent
+from egm.report.set_summary import SET_METRICS, SetSummary
 from egm.report.summary import METRICS, Estimates, Summary
 from egm.stats import Estimate, McNemar
 from egm.terminal import printable
@@ -42,6 +43,7 @@ def summary_grids(summary: Summary, asked: Mapping[str, int] | None = None) -> l
     complexity = summary.complexity
     return [
         _metrics(summary, asked or {}),
+        *([] if summary.sets is None else [_sets(summary.sets)]),
         *(_group(_GROUPS.get(name, name), rows) for name, rows in summary.groups.items()),
         Grid("misses", ("", "rows", "share"), (("", tuple(kinds)),)),
         _shares(
@@ -151,6 +153,20 @@ def _metrics(summary: Summary, asked: Mapping[str, int]) -> Grid:
         (("", tuple(_estimates(name, *facts) for name, facts in lines.items())),),
         (intervals_note(summary.images),),
     )
+
+
+def _sets(sets: SetSummary) -> Grid:
+    lines = [
+        Line(title, (Cell(str(sets.estimates[key].rows)), Cell.percent(sets.estimates[key])))
+        for key, title in SET_METRICS.items()
+        if key in sets.estimates
+    ]
+    if sets.average_precision is not None:
+        titles = ("AP@0.5", "AP@0.5:0.95")
+        lines += [Line.of(name, "", percent(value)) for name, value in zip(titles, sets.average_precision, strict=True)]
+    note = f"of {sets.rows} questions {sets.none} match nothing, {sets.several} several things"
+    untold = () if sets.average_precision is not None else ("no average precision: not every box has a confidence",)
+    return Grid("none and many, %", ("", "rows", "%"), (("", tuple(lines)),), (note, *untold))
 
 
 def _estimates(name: str, estimates: Mapping[str, Estimate], asked: int) -> Line:

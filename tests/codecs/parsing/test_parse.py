@@ -343,6 +343,8 @@ def test_the_repairs_are_a_small_list() -> None:
         "corner_pairs",
         "bare_list",
         "passed_over",
+        "in_words",
+        "too_many",
     ]
 
 

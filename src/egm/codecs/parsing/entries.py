@@ -43,6 +43,10 @@ class Repair(StrEnum):
     """Four numbers stood in brackets without a key or tags."""
     PASSED_OVER = "passed_over"
     """Four numbers under another family's key, such as `box_2d`, were passed over: their order is another."""
+    IN_WORDS = "in_words"
+    """That nothing matches was said in words, where an empty list is the form."""
+    TOO_MANY = "too_many"
+    """The boxes past the first `egm.codecs.parsing.reading.MAX_BOXES` were passed over."""
 
 
 _NO_REPAIRS: frozenset[Repair] = frozenset()

@@ -29,6 +29,9 @@
    is complete counts. Where there is none, `truncated` is called `repeated`.
 10. *Ended before its tail* (`stop_string`, see `Codec.tail_stops`): what such an answer leaves open is closed before it
    is read, where that makes strict JSON of it. That is no repair, for the model did not write it so.
+11. *None and many*: where not exactly one box is expected, the answers of rule 7 that say that nothing matches are no
+   failures; those that decline stay `refused`. Where all boxes are asked for, the valid ones are read, up to the first
+   `MAX_BOXES`.
 """
 
 from __future__ import annotations
@@ -36,21 +39,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from egm.boxes import Box
 from egm.codecs.parsing.decoys import answer_of, quoted_words, without_echo
 from egm.codecs.parsing.entries import Entry, Repair
 from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
-from egm.codecs.parsing.refusals import begins_empty, declines_before, refuses
+from egm.codecs.parsing.refusals import begins_empty, declines_before, denies, refuses
 from egm.codecs.parsing.strict import close_tail, is_strict, read_json, says_nothing
 from egm.errors import BoxError
-from egm.types import STOP_STRING, Failure, Grounding, LabelledBox, usual_finish_reason
+from egm.types import STOP_STRING, Expect, Failure, Grounding, LabelledBox, usual_finish_reason
 
 # What stands for ASCII where a model writes Chinese, or a typesetter's text: never digits.
 _PUNCTUATION = str.maketrans(
     "，：；（）［］｛｝【】“”„‟＂‘’\u00a0\u2002\u2003\u2005\u2009\u202f\u3000\ufeff", ',:;()[]{}[]"""""\'\'        '
 )
 _PUNCTUATED = re.compile(f"[{''.join(map(chr, _PUNCTUATION))}]")
+MAX_BOXES: Final = 1000
+"""Most boxes of an answer, where all are asked for."""
 _NOWHERE = ((0.0,) * 4, (-1.0,) * 4)
 """What models write that must give four numbers and find nothing."""
 _FIRST_LIST = re.compile(r"[\[(]\s{0,8}+[-+.0-9]")
@@ -121,6 +127,7 @@ def read(
     finish_reason: str,
     amodal: bool,
     phrase: str,
+    expect: Expect = "one",
 ) -> Grounding:
     """Read a text by the rules of this module.
 
@@ -134,6 +141,7 @@ def read(
             "stop_string" if it was ended before its tail.
         amodal: Whether the box may leave the frame.
         phrase: What was asked, to be carried along.
+        expect: How many boxes were asked for.
     """
     cut_off = usual_finish_reason(finish_reason) in ("length", "repeated")
     tail_cut = finish_reason == STOP_STRING
@@ -150,18 +158,22 @@ def read(
     else:
         answer = (close_tail(answer) if tail_cut else None) or answer
         answer = answer if is_strict(answer) else answer_of(answer)
-        for entry in find_entries(answer, tags_first=tags_first, phrase=phrase):
-            placed = (
-                Failure.REFUSED
-                if entry.absent or entry.numbers in _NOWHERE
-                else scale.to_pixels(entry.numbers, size, amodal=amodal)
-            )
+        entries = find_entries(answer, tags_first=tags_first, phrase=phrase)
+        for entry in entries:
+            placed = Failure.REFUSED if _is_absent(entry) else scale.to_pixels(entry.numbers, size, amodal=amodal)
             if isinstance(placed, Box):
+                if len(boxes) == MAX_BOXES and expect == "all":
+                    repairs.add(Repair.TOO_MANY)
+                    break
                 boxes.append(LabelledBox(placed, entry.label))
                 repairs |= entry.repairs
             else:
                 failure = failure or placed
         box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, cut_off=cut_off))
+        if failure is Failure.REFUSED and expect != "one":
+            in_words = not entries and not begins_empty(answer) and not says_nothing(answer)
+            if all(map(_is_absent, entries)) and (not in_words or denies(answer)):
+                failure, repairs = None, {Repair.IN_WORDS} if in_words else set()
     if failure is Failure.TRUNCATED and finish_reason == "repeated":
         failure = Failure.REPEATED
     return Grounding(
@@ -174,6 +186,7 @@ def read(
         phrase=phrase,
         size=size,
         tail_cut=tail_cut,
+        expect=expect,
     )
 
 
@@ -223,6 +236,10 @@ def _find(answer: str, tags_first: bool, phrase: str) -> tuple[list[Entry], bool
         outside = without_echo(read_brackets(answer, words=words)[1], echo)
         bare = outside if _any_numbers(outside) else bare
     return bare, False
+
+
+def _is_absent(entry: Entry) -> bool:
+    return entry.absent or entry.numbers in _NOWHERE
 
 
 def _any_numbers(entries: Sequence[Entry]) -> bool:
