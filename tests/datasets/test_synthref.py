@@ -21,8 +21,10 @@ from egm.datasets.synthetic.programs import (
     Ordinal,
     Program,
     Side,
+    Step,
     Without,
     execute,
+    select,
 )
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, SceneObject, make_scene
@@ -34,11 +36,17 @@ DIGESTS = {
     "train": "e3ad7e7e56d19ba4",
     "train-complex": "959ff650082ea709",
     "train-reworded": "6a64c472e4b9dce4",
+    "train-any": "c5b029b39496103f",
     "val": "3bcea19586a4ec2f",
     "test-simple": "2b9538edefea50e1",
     "test-complex": "d43a349a2ea07b34",
     "test-amodal": "17baec14d55eb0cb",
+    "test-none": "0e863f40dd74f7c8",
+    "test-all": "894fd49751cec358",
 }
+
+
+KNOWN = {*raster.SHAPES, *raster.COLORS, *raster.FILLS, "small", "large"}
 
 
 def samples(split: str, scenes: int) -> list[Sample]:
@@ -50,6 +58,7 @@ def digest(split: str) -> str:
     for sample in samples(split, 300 if split == "train-reworded" else 6):  # it has the most wordings
         state.update(np.asarray(sample.image).tobytes())
         row = [sample.id, sample.phrase, list(sample.box or ()), sample.size, sample.amodal, sample.rationale]
+        row += [] if sample.expect == "one" else [sample.expect, *(list(box) for box in sample.boxes or ())]
         state.update(json.dumps([*row, dict(sample.meta)]).encode())
     return state.hexdigest()[:16]
 
@@ -114,7 +123,11 @@ def test_frames_vary_and_need_no_resizing() -> None:
     assert any(w > 1.5 * h for w, h in sizes) and any(h > 1.5 * w for w, h in sizes)  # noqa: PT018
 
 
-@pytest.mark.parametrize("split", SPLITS)
+ONE = [name for name, spec in SPLITS.items() if spec.many is None]
+MANY = [name for name in SPLITS if name not in ONE]
+
+
+@pytest.mark.parametrize("split", ONE)
 def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
     found = samples(split, 60)
     assert len(found) > 100
@@ -122,6 +135,7 @@ def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
     weights = SPLITS[split].complexity
     for sample in found:
         assert sample.box is not None and sample.size is not None and sample.rationale  # noqa: PT018
+        assert sample.expect == "one"
         assert weights[sample.meta["complexity"]] > 0
         if not sample.amodal:
             assert sample.box == sample.box.clip(sample.size)
@@ -149,6 +163,8 @@ def test_the_words_of_held_out_wordings_all_occur_in_training() -> None:
     known = words(list(corpus(1500)))
     asked = [s.phrase for split in ("test-simple", "test-complex", "test-amodal") for s in samples(split, 100)]
     assert words(asked) <= known
+    known |= words([s.phrase for s in samples("train-any", 300)])
+    assert words([s.phrase for split in ("test-none", "test-all") for s in samples(split, 100)]) <= known
 
 
 def test_the_rationale_ends_with_the_box() -> None:
@@ -186,10 +202,89 @@ def test_without_boxes_a_rationale_says_the_same_of_the_same_objects() -> None:
         assert (sample.id, sample.phrase, sample.box, sample.rationale) == (boxed.id, boxed.phrase, boxed.box, told)
 
 
+@pytest.mark.parametrize("split", MANY)
+def test_questions_of_none_and_many_are_as_the_split_says(split: str) -> None:
+    found = samples(split, 120)
+    spec = SPLITS[split]
+    assert spec.many is not None
+    assert len({sample.id for sample in found}) == len(found) > 400
+    counts = [0, 0, 0]
+    for sample in found:
+        truths = sample.truths
+        assert truths is not None and sample.size is not None and sample.rationale  # noqa: PT018
+        counts[min(len(truths), 2)] += 1
+        assert len(set(truths)) == len(truths) == sample.meta["matches"]
+        assert all(box == box.clip(sample.size) for box in truths)
+        assert sample.expect == "all" if len(truths) > 1 else sample.expect in spec.expects
+        told = re.findall(r"\((\d+),(\d+),(\d+),(\d+)\)", sample.rationale.rpartition("So ")[2])
+        assert [tuple(map(int, numbers)) for numbers in told] == [box.to_1000(sample.size) for box in truths]
+        assert ("wrong" in sample.meta) == sample.rationale.endswith("So there is none.") == (not truths)
+    for count, weight in zip(counts, spec.many, strict=True):
+        assert abs(count / len(found) - weight) < 0.08
+    assert any(sample.meta["new_words"] for sample in found) == (split not in TRAINING)
+    wrong = {sample.meta["wrong"] for sample in found if not sample.truths}
+    assert wrong == {"attribute", "relation"}
+
+
+@pytest.mark.parametrize("split", MANY)
+def test_what_a_phrase_of_attributes_names_is_what_it_fits(split: str) -> None:
+    """By the words of the phrase alone, whatever program they came from."""
+    source, looked_at = SynthRef(split), 0
+    for index in range(150):
+        scene = source.scene(index)
+        for sample in source.samples(index):
+            if sample.meta["complexity"] == 0:
+                said = [
+                    word.removesuffix("es") if word == "crosses" else word.rstrip("s") if word != "cross" else word
+                    for word in sample.phrase.split()
+                ]
+                said = [word for word in said if word in KNOWN]
+                fits = [o for o in scene.objects if set(said) <= {o.shape, o.color, o.size, o.fill}]
+                assert said
+                assert {Box(*item.visible) for item in fits} == set(sample.truths or ())
+                looked_at += 1
+    assert looked_at > 50
+
+
+def test_how_a_phrase_asks_does_not_tell_how_many_there_are() -> None:
+    starts = {1: set(), 2: set(), 0: set()}
+    for sample in samples("test-all", 300):
+        starts[min(len(sample.truths or ()), 2)].add(
+            " ".join(sample.phrase.split()[:2]) if "all" in sample.phrase else sample.phrase.split()[0]
+        )
+    assert {"the", "every", "all of", "all the"} <= starts[0] & starts[1] & starts[2]
+
+
+def test_training_names_no_held_out_combination_that_is_never_there() -> None:
+    for sample in samples("train-any", 300):
+        words = sample.phrase.replace("crosses", "cross").split()
+        for color, shape in HELD_OUT:
+            assert (color, shape) not in itertools.pairwise(word.removesuffix("s") for word in words)
+            assert (color, shape) not in itertools.pairwise(words)
+
+
+def test_a_selection_is_what_a_person_would_point_at() -> None:
+    def found(*steps: Step, attributes: tuple[tuple[str, str], ...] = CIRCLE) -> tuple[int, ...]:
+        return select(Program(attributes, steps), BY_HAND).found
+
+    assert found() == (0, 1, 2)
+    assert found(attributes=(("shape", "cross"),)) == ()
+    assert found(Side("left", STAR)) == (0, 1)
+    assert found(Side("right", STAR)) == (2,)
+    assert found(Side("left", STAR), Without("color", "red")) == (1,)
+    assert found(Without("color", "green")) == (0, 1, 2)
+    assert found(Without("color", "green"), attributes=SQUARE) == ()
+    assert found(Ordinal(3, "left"), attributes=SQUARE) == ()  # there are two
+    assert found(Extreme("largest"), attributes=(("shape", "cross"),)) == ()
+    for steps in ((Side("above", STAR),), (Side("left", Program(CIRCLE)),), (Extreme("lowest"), Extreme("largest"))):
+        with pytest.raises(Ambiguous):  # level with the star; which circle; one of one
+            found(*steps)
+
+
 def test_unknown_splits_and_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="choose one of candidates, inventory, unboxed"):
         SynthRef("val", rationale="short")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="choose one of train, train-complex, train-reworded, val"):
+    with pytest.raises(DataError, match="choose one of train, train-complex, train-reworded, train-any, val"):
         SynthRef("testA")
     with pytest.raises(DataError, match="1 to 500"):
         SynthRef("val", scenes=501)

@@ -18,7 +18,7 @@ def amodal(traced: Traced, rng: Rng) -> str:
         traced: The question with its execution. Where it asks only for what can be seen, that box ends the text.
         rng: Chooses among the wordings.
     """
-    scene, i = traced.scene, traced.trace.referent
+    scene, i = traced.scene, traced.proof.referent
     item = scene.objects[i]
     seen, whole = _box(scene, item.visible), _box(scene, item.whole)
     parts = [official(traced, rng), f"What is seen of it is {seen}.", *_hiding(scene, i)]

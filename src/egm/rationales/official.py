@@ -41,7 +41,7 @@ def official(traced: Traced, rng: Rng) -> str:
         traced: The question with its execution.
         rng: Chooses among the wordings.
     """
-    return _Teller(traced.scene, rng).tell(traced.trace)
+    return _Teller(traced.scene, rng).tell(traced.proof)
 
 
 def place(scene: Scene, item: SceneObject) -> str:

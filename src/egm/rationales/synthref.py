@@ -55,7 +55,7 @@ def tell(traced: Traced, style: str = "official", attempt: int = 0) -> str:
     """Word a question whose execution is known; see `explain_sample`."""
     sample = traced.sample
     if style in BOXED_STYLES:
-        return write_rationale(traced.trace, traced.scene, amodal=sample.amodal, style=style)  # type: ignore[arg-type]
+        return write_rationale(traced.proof, traced.scene, amodal=sample.amodal, style=style)  # type: ignore[arg-type]
     rng = Rng(f"{sample.id}/{style}/{attempt}")
     return (official if style == "official" else amodal)(traced, rng)
 

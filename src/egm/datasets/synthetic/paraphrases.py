@@ -266,6 +266,12 @@ PLAIN: Choice = (
         "this {n}",
     ),
 )
+ALL: Choice = (
+    ("the {ns}", "all {ns}", "every {n}", "all the {ns}"),
+    ("all of the {ns}", "every one of the {ns}"),
+    ("each {n}", "each of the {ns}", "any {n}"),
+)
+"""All that fit, however many: none, one or several."""
 # One of several that filters leave.
 OF_EXTREME: Choice = (
     ("of {them}, the {it} one",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 
 from egm.datasets.synthetic.paraphrases import (
+    ALL,
     BETWEEN,
     EXTREME,
     FARTHEST,
@@ -56,6 +57,17 @@ def word(program: Program, rng: Rng, wording: Wording = "usual") -> str:
         wording: Whose wordings to use.
     """
     return _Writer(rng, wording).phrase(program)
+
+
+def word_all(program: Program, rng: Rng, wording: Wording = "usual") -> str:
+    """Put a program of filters into words that ask for all that it fits, and do not tell how many these are.
+
+    Args:
+        program: The program; it chooses none of several.
+        rng: Chooses among the paraphrases.
+        wording: Whose wordings to use.
+    """
+    return _Writer(rng, wording).all_of(program)
 
 
 def noun(attributes: tuple[tuple[str, str], ...], *, plural: bool = False) -> str:
@@ -123,6 +135,18 @@ class _Writer:
         if not filters:
             return self.chosen(last, one, many, inner=inner)
         return self.chosen_among(last, one, many, clauses, inner=inner)
+
+    def all_of(self, program: Program) -> str:
+        form = self.pick(ALL)
+        text = form.format(n=noun(program.attributes), ns=noun(program.attributes, plural=True))
+        clauses = [
+            (self.clause(step), any(anchor.steps for anchor in anchors(step)))
+            for step in program.steps
+            if isinstance(step, (Side, Between, Without))
+        ]
+        if "{ns}" in form:
+            clauses = [(_plural(clause), nested) for clause, nested in clauses]
+        return f"{text} {_join(clauses)}" if clauses else text
 
     def clause(self, step: Side | Between | Without) -> str:
         if isinstance(step, Side):

@@ -67,7 +67,7 @@ def _build(rng: Rng, scene: Scene, target: int, budget: int, outer: frozenset[in
         return _plain(rng, scene, target)
     own = rng.weighted(_OWN_STEPS[budget])
     spare = budget - own
-    attributes = _some_attributes(rng, scene.objects[target], boldness=1.0 if own == 1 else 0.6)
+    attributes = some_attributes(rng, scene.objects[target], boldness=1.0 if own == 1 else 0.6)
     found = matching(scene, attributes)
     if not 2 <= len(found) <= _MAX_CANDIDATES:
         return None
@@ -97,7 +97,7 @@ def _true_step(
     last: bool,
 ) -> Event | None:
     """Find a step that keeps the target, drops something, and leaves only the target if it is the last one."""
-    for step, referents in _proposals(rng, scene, target, name, budget, found, outer):
+    for step, referents in propose_steps(rng, scene, target, name, budget, found, outer):
         try:
             event = apply(step, found, referents, scene)
         except Ambiguous:
@@ -107,7 +107,7 @@ def _true_step(
     return None
 
 
-def _proposals(
+def propose_steps(
     rng: Rng, scene: Scene, target: int, name: str, budget: int, found: tuple[int, ...], outer: frozenset[int]
 ) -> Iterator[tuple[Step, tuple[int, ...]]]:
     """Yield steps of one sort in random order, each with the referents of its anchors."""
@@ -147,13 +147,13 @@ def _proposals(
 def _plain(rng: Rng, scene: Scene, target: int) -> Program | None:
     """Describe an object by attributes alone, if any do."""
     for _ in range(3):
-        attributes = _some_attributes(rng, scene.objects[target], boldness=1.0)
+        attributes = some_attributes(rng, scene.objects[target], boldness=1.0)
         if matching_bits(scene, attributes) == 1 << target:
             return Program(attributes)
     return None
 
 
-def _some_attributes(rng: Rng, item: SceneObject, *, boldness: float) -> tuple[tuple[str, str], ...]:
+def some_attributes(rng: Rng, item: SceneObject, *, boldness: float) -> tuple[tuple[str, str], ...]:
     """Choose which attributes to say, in the order in which English says them."""
     random, result = rng.random, []
     if item.size != "medium" and random() < 0.25 * boldness:

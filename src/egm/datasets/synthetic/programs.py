@@ -147,6 +147,49 @@ class Trace:
     anchors: tuple[Trace, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An execution that may fit nothing or several.
+
+    Attributes:
+        program: What was executed.
+        found: What it fits, from left to right.
+        events: What each step did, up to the first that left nothing.
+        anchors: Traces of the anchors.
+    """
+
+    program: Program
+    found: tuple[int, ...]
+    events: tuple[Event, ...]
+    anchors: tuple[Trace, ...]
+
+
+def select(program: Program, scene: Scene) -> Selection:
+    """Run a program that may fit nothing or several.
+
+    Raises:
+        Ambiguous: If an anchor is not exactly one object, a comparison is too close to call, or one is to be chosen
+            where only one is left.
+    """
+    found = matching(scene, program.attributes)
+    events = [Event(step=None, before=tuple(range(len(scene.objects))), after=_by_x(scene, found))]
+    inner: list[Trace] = []
+    for step in program.steps:
+        traces = [execute(anchor, scene) for anchor in anchors(step)]
+        inner += traces
+        if not found:
+            continue
+        if isinstance(step, Ordinal) and step.n > len(found):
+            event = Event(step, _ordered(scene, found, step.side), ())
+        elif len(found) < 2 and isinstance(step, (Extreme, Ordinal, Distance)):
+            raise Ambiguous
+        else:
+            event = apply(step, found, tuple(trace.referent for trace in traces), scene)
+        events.append(event)
+        found = event.after
+    return Selection(program, _by_x(scene, found), tuple(events), tuple(inner))
+
+
 def execute(program: Program, scene: Scene) -> Trace:
     """Run a program.
 

@@ -17,6 +17,7 @@ from egm.datasets.synthetic.programs import (
     Event,
     Extreme,
     Ordinal,
+    Selection,
     Side,
     Trace,
     Without,
@@ -42,6 +43,11 @@ def write_rationale(trace: Trace, scene: Scene, *, amodal: bool = False, style: 
         style: How to refer to objects.
     """
     return _Teller(scene, style).rationale(trace, amodal=amodal)
+
+
+def write_selection(selection: Selection, scene: Scene, *, style: Style = "candidates") -> str:
+    """Word an execution that may fit nothing or several; arguments as of `write_rationale`."""
+    return _Teller(scene, style).selection(selection)
 
 
 class _Teller:
@@ -72,15 +78,34 @@ class _Teller:
             text += f" In full {_box(self.scene, self.scene.objects[trace.referent].whole)}."
         return text
 
+    def selection(self, selection: Selection) -> str:
+        found = selection.found
+        named = ", ".join(self.choices[i] for i in found)
+        end = f"So {'it is' if len(found) == 1 else 'they are'} {named}." if found else "So there is none."
+        return f"{self.inventory}{self.tell_selection(selection)} {end}"
+
+    def tell_selection(self, selection: Selection) -> str:
+        attributes, first = selection.program.attributes, selection.events[0].after
+        if not first:
+            return f"There is no {noun(attributes)}."
+        if not selection.program.steps:
+            places = ", ".join(self.names[i] for i in first)
+            kind = f"The only {noun(attributes)} is" if len(first) == 1 else f"The {noun(attributes, plural=True)} are"
+            return f"{kind} {self.at}{places}."
+        return self.steps(selection)
+
     def tell(self, trace: Trace) -> str:
+        if not trace.program.steps:
+            return f"The only {noun(trace.program.attributes)} is {self.at}{self.names[trace.referent]}."
+        return self.steps(trace)
+
+    def steps(self, trace: Trace | Selection) -> str:
         parts = []
         for inner in trace.anchors:
             if inner.program.steps:
                 parts += [self.tell(inner), f"So this one is {self.at}{self.names[inner.referent]}."]
             else:
                 parts.append(f"The {noun(inner.program.attributes)} is {self.at}{self.names[inner.referent]}.")
-        if not trace.program.steps:
-            return f"The only {noun(trace.program.attributes)} is {self.at}{self.names[trace.referent]}."
         events = list(trace.events[1:])
         filters = [event for event in events if isinstance(event.step, (Side, Between, Without))]
         many = noun(trace.program.attributes, plural=True)

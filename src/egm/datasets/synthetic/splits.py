@@ -1,22 +1,23 @@
-"""SynthRef's splits: three unbounded training sets and four frozen ones."""
+"""SynthRef's splits: four unbounded training sets and six frozen ones."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from egm.boxes import Box
 from egm.datasets.synthetic.paraphrases import Wording
-from egm.datasets.synthetic.phrasing import word
+from egm.datasets.synthetic.phrasing import word, word_all
 from egm.datasets.synthetic.program_sampling import sample_program
-from egm.datasets.synthetic.programs import Trace
-from egm.datasets.synthetic.rationale import STYLES, Style, write_rationale
+from egm.datasets.synthetic.programs import Selection, Trace
+from egm.datasets.synthetic.rationale import STYLES, Style, write_rationale, write_selection
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
+from egm.datasets.synthetic.selection_sampling import is_wrong_attribute, sample_nothing, sample_selection
 from egm.errors import DataError
-from egm.types import Sample
+from egm.types import Expect, Sample
 
 VERSION = 1
 """Raised whenever the same seed gives other bytes. It is part of every seed and every id."""
@@ -36,6 +37,8 @@ class SplitSpec:
         held_out: Share of scenes and of wordings that training never sees.
         other_words: Share of wordings that neither `train` nor the tests have.
         occluded: Whether only objects that are partly hidden are asked for.
+        many: Weights of questions that nothing, one object and several objects match; None asks for one object.
+        expects: What is expected by those of nothing and of one, drawn evenly; several are all asked for.
     """
 
     scenes: int | None
@@ -45,6 +48,8 @@ class SplitSpec:
     other_words: float = 0.0
     occluded: bool = False
     samples: int | None = None
+    many: tuple[float, float, float] | None = None
+    expects: tuple[Expect, ...] = ("one",)
 
 
 _MIXED = (0.15, 0.4, 0.3, 0.15)
@@ -52,10 +57,29 @@ SPLITS: dict[str, SplitSpec] = {
     "train": SplitSpec(scenes=None, complexity=_MIXED, amodal=0.25),
     "train-complex": SplitSpec(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
     "train-reworded": SplitSpec(scenes=None, complexity=(0.1, 0.35, 0.35, 0.2), amodal=0.3, other_words=0.6),
+    "train-any": SplitSpec(scenes=None, complexity=_MIXED, amodal=0.0, many=(0.3, 0.35, 0.35), expects=("any", "all")),
     "val": SplitSpec(scenes=500, samples=1_983, complexity=_MIXED, amodal=0.25),
     "test-simple": SplitSpec(scenes=750, samples=2_960, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
     "test-complex": SplitSpec(scenes=750, samples=2_797, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
     "test-amodal": SplitSpec(scenes=750, samples=2_176, complexity=_MIXED, amodal=1.0, held_out=0.5, occluded=True),
+    "test-none": SplitSpec(
+        scenes=750,
+        samples=2_980,
+        complexity=(0.25, 0.4, 0.25, 0.1),
+        amodal=0.0,
+        held_out=0.5,
+        many=(0.5, 0.5, 0.0),
+        expects=("any",),
+    ),
+    "test-all": SplitSpec(
+        scenes=750,
+        samples=2_976,
+        complexity=(0.35, 0.45, 0.2, 0.0),
+        amodal=0.0,
+        held_out=0.5,
+        many=(0.15, 0.25, 0.6),
+        expects=("all",),
+    ),
 }
 TRAINING = tuple(name for name, split in SPLITS.items() if split.scenes is None)
 _HIDDEN = 92  # percent seen below which an object counts as partly hidden
@@ -72,15 +96,31 @@ class Traced:
     """
 
     sample: Sample
-    trace: Trace
+    trace: Trace | Selection
     scene: Scene
+
+    @property
+    def proof(self) -> Trace:
+        """The execution of a question with one answer.
+
+        Raises:
+            DataError: If it asks for all that there are, or nothing matches.
+        """
+        if isinstance(self.trace, Selection):
+            raise DataError(
+                f"sample {self.sample.id} may have no box or several, of which only SynthRef's own rationales speak: "
+                "explain a split of one box, such as train"
+            )
+        return self.trace
 
 
 class SynthRef:
     """Questions about synthetic scenes, up to four a scene; the same arguments give the same bytes everywhere.
 
     Args:
-        split: "train", "train-complex", "train-reworded", "val", "test-simple", "test-complex" or "test-amodal".
+        split: "train", "train-complex", "train-reworded", "train-any", "val", "test-simple", "test-complex",
+            "test-amodal", "test-none" or "test-all". Of "train-any", "test-none" and "test-all" some phrases fit
+            nothing, and of the first and the last some fit several (`Sample.expect`, `Sample.boxes`).
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
         scenes: How many scenes, for a training split or a part of another. Default: all; training splits have no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
@@ -149,6 +189,8 @@ class SynthRef:
 
     def _question(self, rng: Rng, scene: Scene, name: str, image: Any) -> Traced | None:
         spec = self.spec
+        if spec.many is not None:
+            return self._question_of_many(rng, scene, name, image, spec.many)
         amodal = rng.chance(spec.amodal)
         hidden = [i for i, item in enumerate(scene.objects) if item.seen < _HIDDEN]
         rare = [i for i, item in enumerate(scene.objects) if (item.color, item.shape) in HELD_OUT]
@@ -166,10 +208,62 @@ class SynthRef:
                 return Traced(self._sample(rng, scene, trace, name, image, amodal=amodal), trace, scene)
         return None
 
-    def _sample(self, rng: Rng, scene: Scene, trace: Trace, name: str, image: Any, *, amodal: bool) -> Sample:
+    def _question_of_many(
+        self, rng: Rng, scene: Scene, name: str, image: Any, many: tuple[float, float, float]
+    ) -> Traced | None:
+        spec = self.spec
+        wanted = rng.weighted(tuple(enumerate(many)))
+        expect: Expect = "all" if wanted > 1 else rng.choice(spec.expects)
+        held_out = spec.held_out > 0
+        trace: Trace | Selection | None
+        for _ in range(6):
+            complexity = rng.weighted(tuple(enumerate(spec.complexity)))
+            if expect == "all":
+                trace = sample_selection(rng, scene, min(complexity, 2), wanted, held_out=held_out)
+            elif wanted:
+                trace = sample_program(rng, scene, rng.below(len(scene.objects)), complexity)
+            else:
+                target = rng.below(len(scene.objects))
+                trace = sample_nothing(rng, scene, target, complexity, held_out=held_out)
+            if trace is not None:
+                return Traced(self._sample_of_many(rng, scene, trace, name, image, expect), trace, scene)
+        return None
+
+    def _sample_of_many(
+        self, rng: Rng, scene: Scene, trace: Trace | Selection, name: str, image: Any, expect: Expect
+    ) -> Sample:
+        if isinstance(trace, Trace):
+            sample = self._sample(rng, scene, trace, name, image, amodal=False)
+            return replace(sample, expect=expect, meta={**sample.meta, "matches": 1})
+        wording = self._wording(rng)
+        phrase = (word_all if expect == "all" else word)(trace.program, rng, wording)
+        items = [scene.objects[i] for i in trace.found]
+        boxes = tuple(Box(*item.visible) for item in items)
+        return Sample(
+            id=name,
+            image=image,
+            phrase=phrase,
+            box=boxes[0] if len(boxes) == 1 else None,
+            boxes=None if len(boxes) == 1 else boxes,
+            size=scene.size,
+            expect=expect,
+            rationale=write_selection(trace, scene, style=self.style),
+            meta={
+                "kind": trace.program.kind,
+                "complexity": trace.program.complexity,
+                "matches": len(boxes),
+                **({} if boxes else {"wrong": "attribute" if is_wrong_attribute(trace) else "relation"}),
+                "new_words": wording != "usual",
+                "new_look": any((item.color, item.shape) in HELD_OUT for item in items),
+            },
+        )
+
+    def _wording(self, rng: Rng) -> Wording:
         wording: Wording = "held_out" if rng.chance(self.spec.held_out) else "usual"
-        if self.spec.other_words and rng.chance(self.spec.other_words):
-            wording = "other"
+        return "other" if self.spec.other_words and rng.chance(self.spec.other_words) else wording
+
+    def _sample(self, rng: Rng, scene: Scene, trace: Trace, name: str, image: Any, *, amodal: bool) -> Sample:
+        wording = self._wording(rng)
         item = scene.objects[trace.referent]
         return Sample(
             id=name,
