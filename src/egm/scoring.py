@@ -36,7 +36,7 @@ def score_all(groundings: Sequence[Grounding], truths: Sequence[Truth]) -> list[
         groundings: What a model answered.
         truths: The truth of each.
     """
-    pairs = [_single(g, t) for g, t in zip(groundings, truths, strict=True)]
+    pairs = [_single(g.answered, t) for g, t in zip(groundings, truths, strict=True)]
     single = [pair for pair in pairs if pair is not None]
     overlaps = iter(iou_array([a for a, _ in single], [b for _, b in single]).tolist() if single else ())
     return [
@@ -50,7 +50,8 @@ def overlaps_of(groundings: Sequence[Grounding], truths: Sequence[Truth]) -> tup
 
     Of any number of boxes, answered and true ones are assigned so that the sum of their IoUs is the greatest; both are
     then the mean over the pairs, where each box that is left over counts as a pair of IoU 0 and GIoU -1. "Nothing
-    matches" gets 1 where that is so, else 0 and -1, as a failure does.
+    matches" gets 1 where that is so, else 0 and -1, as a failure does. Unless one box is expected, every box that an
+    answer gives counts: where one may be, evaluation takes the first, but to list more is not to earn as much.
 
     Args:
         groundings: What a model answered.
@@ -61,7 +62,8 @@ def overlaps_of(groundings: Sequence[Grounding], truths: Sequence[Truth]) -> tup
     """
     import numpy as np
 
-    pairs = [_single(g, t) for g, t in zip(groundings, truths, strict=True)]
+    given = [g.answered if g.expect == "one" else tuple(each.box for each in g.boxes) for g in groundings]
+    pairs = [_single(boxes, t) for boxes, t in zip(given, truths, strict=True)]
     ious, gious = np.zeros(len(pairs)), np.full(len(pairs), -1.0)
     boxed = [number for number, pair in enumerate(pairs) if pair is not None]
     if boxed:
@@ -70,7 +72,7 @@ def overlaps_of(groundings: Sequence[Grounding], truths: Sequence[Truth]) -> tup
         gious[boxed] = giou_array([a for a, _ in both], [b for _, b in both])
     for number, (grounding, truth) in enumerate(zip(groundings, truths, strict=True)):
         if pairs[number] is None and grounding.failure is None:
-            ious[number], gious[number] = _mean_overlaps(grounding.answered, _listed(truth))
+            ious[number], gious[number] = _mean_overlaps(given[number], _listed(truth))
     return ious, gious
 
 
@@ -78,9 +80,9 @@ def _listed(truth: Truth) -> Sequence[Box]:
     return [truth] if isinstance(truth, Box) else truth
 
 
-def _single(grounding: Grounding, truth: Truth) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _single(answered: Sequence[Box], truth: Truth) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """One box against one true box, whose IoU is all that counts; None of anything else."""
-    answered, true = grounding.answered, _listed(truth)
+    true = _listed(truth)
     return (answered[0].corners, true[0].corners) if len(answered) == len(true) == 1 else None
 
 

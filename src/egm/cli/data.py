@@ -26,7 +26,11 @@ app.command("convert")(convert)
 @app.command("synthetic")
 def synthetic(
     split: Annotated[
-        str, typer.Option(help="train, train-complex, train-reworded, val, test-simple, test-complex or test-amodal.")
+        str,
+        typer.Option(
+            help="train, train-complex, train-reworded, train-any, val, test-simple, test-complex, test-amodal, "
+            "test-none or test-all."
+        ),
     ] = "val",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("egm-out/synthref"),
     scenes: Annotated[
@@ -40,8 +44,9 @@ def synthetic(
 ) -> None:
     """Write SynthRef: pictures under images/ and SPLIT.jsonl, a line a question.
 
-    A line holds `id`, `image` (relative to the file), `sent`, `bbox` (x1, y1, x2, y2 in pixels), `height`, `width`,
-    `amodal`, `rationale` and what kind of question it is. The same arguments give the same lines on every machine.
+    A line holds `id`, `image` (relative to the file), `sent`, `bbox` (x1, y1, x2, y2 in pixels; of train-any, test-none
+    and test-all `bboxes`, a list, where there is not exactly one, and `expect`), `height`, `width`, `amodal`,
+    `rationale` and what kind of question it is. The same arguments give the same lines on every machine.
     """
     from rich.console import Console
     from rich.progress import track

@@ -95,6 +95,7 @@ def eval_command(
     concurrency: Annotated[
         int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
     ] = None,
+    expect: options.Expect = None,
     max_errors: Annotated[
         float, typer.Option(help="Share of samples that may end in an error before the run ends.")
     ] = 0.05,
@@ -123,6 +124,7 @@ def eval_command(
     from egm.evaluate.suites import open_suite
 
     share = None if shard is None else Shard.parse(shard)
+    wanted = options.check_expect(expect)
     if server and script is not None:
         raise EgmError("--server and --script are two sources of answers: give one")
     if serve is not None and script is not None:
@@ -169,8 +171,8 @@ def eval_command(
         names += [] if share is None else [f"shard-{share.number}-of-{share.count}"]
         folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
         try:
-            retried: dict[str, Any] = {"max_errors": max_errors, "retry_errors": retry_errors}
-            result = evaluate(splits, grounder, folder, engine=engine, shard=share, progress=True, **retried)
+            kept: dict[str, Any] = {"max_errors": max_errors, "retry_errors": retry_errors, "expect": wanted}
+            result = evaluate(splits, grounder, folder, engine=engine, shard=share, progress=True, **kept)
         except KeyboardInterrupt:
             print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None

@@ -46,6 +46,7 @@ def ground(
     aim: options.Aim = None,
     codec: options.Codec = None,
     amodal: Annotated[bool, typer.Option("--amodal", help="Ask for whole objects, hidden parts too.")] = False,
+    expect: options.Expect = None,
     draw: Annotated[
         Path | None,
         typer.Option(metavar="OUT.png", help="Draw the boxes; for a folder of images, the folder to draw into."),
@@ -62,8 +63,8 @@ def ground(
     """Find what phrases describe in an image: boxes in pixels, `x1 y1 x2 y2`.
 
     Without --model, egm-tiny is asked, or the server's only model.
-    Exit code 0 if every answer has a box, 1 if one has none, 2 if the input is bad. A bad image in a folder is
-    reported, and the others go on.
+    Exit code 0 if every answer has a box, or may say that nothing matches (--expect any or all) and does, 1 if one
+    has none, 2 if the input is bad. A bad image in a folder is reported, and the others go on.
     """
     from egm.codecs import DEFAULT_CODEC
     from egm.draw import side_by_side
@@ -72,6 +73,7 @@ def ground(
     from egm.types import Sample
 
     refuse_two_servers(serve, aim, server)
+    wanted = options.check_expect(expect) or "one"
     asked = [check_phrase(phrase) for phrase in phrases]
     paths = _images(image)
     if os.path.isdir(image):  # noqa: PTH112 - it may be too long for a Path to look at
@@ -94,11 +96,14 @@ def ground(
         else:
             grounder = Grounder.load(model or "egm-tiny", codec=codec, device=device, dtype=dtype, **asking)
         stack.enter_context(grounder)
+        grounder.check_expect(wanted)
         line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
         if line is not None:
             print(line, file=sys.stderr)
         results = grounder.ground_each(
-            Sample(id=phrase, image=path, phrase=phrase, amodal=amodal) for path in paths for phrase in asked
+            Sample(id=phrase, image=path, phrase=phrase, amodal=amodal, expect=wanted)
+            for path in paths
+            for phrase in asked
         )
         for path, answers in _by_image(paths, results, len(asked)):
             error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
@@ -107,7 +112,7 @@ def ground(
                 code = 2
                 continue
             groundings = [answer for answer in answers if not isinstance(answer, EgmError)]
-            if any(grounding.box is None for grounding in groundings):
+            if any(grounding.failure is not None for grounding in groundings):
                 code = max(code, 1)
             if as_json:
                 for grounding in groundings:
@@ -155,8 +160,13 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         cost = f"({grounding.seconds:.2f} s{written})"
         if grounding.confidence is not None:
             cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"
-        if grounding.box is not None:
-            print("  box", *(f"{value:.1f}" for value in grounding.box), "", cost)
+        if grounding.is_none:
+            print(f"  nothing matches  {cost}")
+        elif grounding.failure is None:
+            for box, labelled in zip(grounding.answered, grounding.boxes, strict=False):
+                sure = "" if labelled.confidence is None else f"{labelled.confidence:.0%} "
+                print("  box", *(f"{value:.1f}" for value in box), "", f"{sure}{cost}")
+                cost = ""
         else:
             print(f"  no box: {_WHY[str(grounding.failure)]}  {cost}")
     sys.stdout.flush()

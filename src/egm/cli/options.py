@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 
 import typer
 
+from egm import types
 from egm.codecs import DEFAULT_CODEC, codec_names
 from egm.codecs.prompts import PROMPTS
-from egm.errors import EgmError
+from egm.errors import EgmError, nearest
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     Settings: TypeAlias = GenerationSettings
 else:
     Settings = Any  # commands are looked at as the command line is built, before any backend is loaded
+
+
+def check_expect(expect: str | None) -> types.Expect | None:
+    """Refuse what `--expect` does not know.
+
+    Raises:
+        EgmError: If it is none of one, any and all.
+    """
+    if expect is not None and expect not in types.EXPECTS:
+        raise EgmError(f"unknown --expect {expect!r}: {nearest(expect, types.EXPECTS)}")
+    return expect
+
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -105,6 +118,10 @@ MaxTokens = Annotated[
         show_default=False,
     ),
 ]
+EXPECT_HELP = (
+    "How many boxes to ask for: one; any, one or the answer that nothing matches; or all, of which there may be none."
+)
+Expect = Annotated[str | None, typer.Option(metavar="ONE|ANY|ALL", help=EXPECT_HELP, show_default=False)]
 CutTail = Annotated[
     bool,
     typer.Option("--cut-tail", help="End each answer behind its box, before the label: the same box for fewer tokens."),

@@ -37,6 +37,7 @@ def score_command(
         str,
         typer.Option(help="With a codec of pixels: those of the picture as the model saw it (seen), or original."),
     ] = "seen",
+    expect: options.Expect = None,
     allow_partial: options.AllowPartial = False,
     as_json: options.AsJson = False,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
@@ -73,9 +74,15 @@ def score_command(
     reading = _reading(codec, pixels_of)
     if reading is not None and all(path.exists() and is_journal(path) for path in predictions):
         raise EgmError("a journal's answers are read already, by the codec that it names: leave --codec out")
+    wanted = options.check_expect(expect)
+    if wanted is not None and any(path.exists() and is_journal(path) for path in predictions):
+        raise EgmError("a journal says how many boxes were asked for: leave --expect out")
     samples = _samples(data, data_root, allow_partial) if data else None
     neighbours = neighbours_in(samples) if samples is not None else None
-    files = [read_records(path, samples=samples, reading=reading, partial=allow_partial) for path in predictions]
+    files = [
+        read_records(path, samples=samples, reading=reading, partial=allow_partial, expect=wanted)
+        for path in predictions
+    ]
     asked = [asked_of(path, samples) for path in predictions]
     summaries = [interval_summary(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
     comparison = compare(*files, neighbours=neighbours, draws=draws, seed=seed) if len(files) == 2 else None

@@ -86,10 +86,11 @@ def is_file(source: object) -> bool:
 
 def _outside(samples: Iterable[Sample]) -> Iterable[Finding]:
     for sample in samples:
-        box, size = sample.box, sample.size
-        if box is not None and size is not None and is_outside(box, size, amodal=sample.amodal):
-            corners = ", ".join(f"{value:g}" for value in box)
-            yield Finding("box outside", sample.id, f"{corners} in {size[0]} x {size[1]}")
+        size = sample.size
+        for box in sample.truths or ():
+            if size is not None and is_outside(box, size, amodal=sample.amodal):
+                corners = ", ".join(f"{value:g}" for value in box)
+                yield Finding("box outside", sample.id, f"{corners} in {size[0]} x {size[1]}")
 
 
 def is_outside(box: Box, size: tuple[int, int], *, amodal: bool = False) -> bool:
@@ -108,7 +109,13 @@ def is_outside(box: Box, size: tuple[int, int], *, amodal: bool = False) -> bool
 def _duplicates(samples: Iterable[Sample]) -> Iterable[Finding]:
     first: dict[object, str] = {}
     for sample in samples:
-        key = (str(sample.image), " ".join(sample.phrase.casefold().split()), sample.box, sample.amodal)
+        key = (
+            str(sample.image),
+            " ".join(sample.phrase.casefold().split()),
+            sample.truths,
+            sample.amodal,
+            sample.expect,
+        )
         if first.setdefault(key, sample.id) != sample.id:
             yield Finding("duplicate", sample.id, f"same image, words and box as {first[key]}")
 

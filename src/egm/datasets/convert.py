@@ -177,12 +177,17 @@ def row_of(sample: Sample, name: str, *, always_amodal: bool = False) -> dict[st
         always_amodal: Say `amodal` of samples too that are not.
 
     Returns:
-        `id`, `image`, `sent`, and where known `bbox` (x1, y1, x2, y2 in pixels), `height`, `width`, `amodal`,
-        `rationale` and the sample's own facts; JSON-ready.
+        `id`, `image`, `sent`, and where known `bbox` (x1, y1, x2, y2 in pixels; `bboxes`, a list, where there is not
+        exactly one), `expect` unless it is one, `height`, `width`, `amodal`, `rationale` and the sample's own facts;
+        JSON-ready.
     """
     row: dict[str, Any] = {"id": sample.id, "image": name, "sent": sample.phrase}
     if sample.box is not None:
         row["bbox"] = [_number(value) for value in sample.box]
+    if sample.boxes is not None:
+        row["bboxes"] = [[_number(value) for value in box] for box in sample.boxes]
+    if sample.expect != "one":
+        row["expect"] = sample.expect
     if sample.size is not None:
         row |= {"height": sample.size[1], "width": sample.size[0]}
     if sample.amodal or always_amodal:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from egm.images import picture_key
 from egm.journal import Header, question_line, questions_digest
 from egm.record_rules import refuse_number
 from egm.records import question_facts
-from egm.types import Sample
+from egm.types import Expect, Sample
 
 P = TypeVar("P", bound=Pictured)
 _SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
@@ -60,7 +60,7 @@ class PlannedSample:
         if self.source is None:
             return self.sample
         try:
-            return self.source[0][self.source[1]]
+            return replace(self.source[0][self.source[1]], expect=self.sample.expect)
         except EgmError as error:
             return error
 
@@ -70,8 +70,13 @@ def seed_index_of(split: str, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{split}\n{identity}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def plan_samples(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[PlannedSample], str]:
-    """List the samples of a run, and name their pictures; also the folder that the names are relative to."""
+def plan_samples(
+    splits: Mapping[str, Iterable[Sample]], expect: Expect | None = None
+) -> tuple[list[PlannedSample], str]:
+    """List the samples of a run, and name their pictures; also the folder that the names are relative to.
+
+    Where `expect` is given, it takes the place of the samples' own.
+    """
     listed: list[tuple[str, Sample, tuple[Dataset, int] | None]] = []
     for split, samples in splits.items():
         if isinstance(samples, Dataset) and not samples.names_files:
@@ -88,7 +93,8 @@ def plan_samples(splits: Mapping[str, Iterable[Sample]]) -> tuple[list[PlannedSa
     root = os.path.commonpath([str(Path(path).parent) for path in absolute.values()]) if absolute else ""
     names: dict[object, str] = {path: Path(os.path.relpath(full, root)).as_posix() for path, full in absolute.items()}
     planned = []
-    for split, sample, source in listed:
+    for split, given, source in listed:
+        sample = given if expect is None or given.expect == expect else replace(given, expect=expect)
         if sample.truths is None:
             raise DataError(f"{split}: sample {sample.id!r} has no true box, so no answer can be scored")
         try:

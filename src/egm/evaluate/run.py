@@ -29,7 +29,7 @@ from egm.grounder import GroundedCompletion, Grounder
 from egm.journal import ERROR, Header, Journal, Record, read_whole_run
 from egm.records import answer_facts, question_facts
 from egm.scoring import score
-from egm.types import Sample
+from egm.types import Expect, Sample
 
 MAX_ERRORS = 0.05
 """Share of samples that may end in an error, unless another is given."""
@@ -76,6 +76,7 @@ def evaluate(
     retry_errors: bool = False,
     engine: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
+    expect: Expect | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate a model on samples: ask, score what it answers, and keep all of it in a resumable journal.
@@ -94,18 +95,20 @@ def evaluate(
         retry_errors: Ask the samples again that ended in an error before.
         engine: What else decides the answers or their latency, such as device or server, to be kept and compared.
         shard: Ask only the samples of this shard, for `egm.evaluate.merge.merge_runs` to put beside the others.
+        expect: How many boxes to ask for, of all samples; None leaves that to each (`Sample.expect`).
         progress: Whether to show progress on standard error: a bar, or lines where that is no terminal.
 
     Returns:
         The run, read back from its journal.
 
     Raises:
-        DataError: If a sample has no true box, two share an id, there are none, or the folder holds another run.
+        DataError: If a sample has no true box where one is expected, or several where not all are, two share an id,
+            there are none, or the folder holds another run.
         EgmError: If `max_errors` is no share.
     """
     check_max_errors(max_errors)
     splits = samples if isinstance(samples, Mapping) else {name: samples}
-    planned, images = plan_samples(splits)
+    planned, images = plan_samples(splits, expect)
     choices, share = choices_of(splits), None
     if shard is not None:
         share = {"number": shard.number, "count": shard.count, "of": dataset_digests(planned, choices)}

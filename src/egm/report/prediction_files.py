@@ -7,7 +7,8 @@
 - Rows `{id}` or `{image, phrase}`, with `text` or `box`: anybody's. `box` is `x1, y1, x2, y2` in pixels of the original
   image, or null where there is none; one that encloses no area, such as 0, 0, 0, 0, is a miss. Of a row with both, the
   text is read where a codec is declared, and else the box is taken. `truth` (likewise), `width`, `height` and
-  `finish_reason` are optional.
+  `finish_reason` are optional. Where not exactly one box is expected, `boxes` lists any number of boxes in the place of
+  `box`, and `confidences` says from 0 to 1 how sure each is; an empty list, or `box` null, says that nothing matches.
 
 A row gives one answer: several that differ, such as those of lmms-eval's repeats, are refused.
 
@@ -29,7 +30,7 @@ from egm.datasets.fields import identity, is_coordinate, pixels, xyxy
 from egm.datasets.inputs import JsonError, bounded_lines, load_json, open_regular, read_whole
 from egm.errors import DataError
 from egm.extras import need
-from egm.types import Failure, usual_finish_reason
+from egm.types import Failure, LabelledBox, usual_finish_reason
 
 MAX_ROWS = 1_000_000
 """Most predictions in one file: all of them are held together."""
@@ -50,7 +51,7 @@ class Prediction:
         phrase: What was asked, if given.
         text: What the model wrote; None where the row gives only a box.
         gives_box: Whether the row says which box it means, or that there is none.
-        box: The box that it gives, in pixels of the original image.
+        boxes: The boxes that it gives, in pixels of the original image.
         failure: Why there is none, where the row gives no text either.
         truth: The true box in pixels, if the row carries it.
         size: Width and height of the original image, if the row carries it.
@@ -63,7 +64,7 @@ class Prediction:
     phrase: str | None = None
     text: str | None = None
     gives_box: bool = False
-    box: Box | None = None
+    boxes: tuple[LabelledBox, ...] = ()
     failure: Failure = Failure.NO_BOX
     truth: Box | None = None
     size: tuple[int, int] | None = None
@@ -190,7 +191,9 @@ def _prediction(row: _Row, where: str) -> Prediction:
             truth=_box(row.get("bbox"), "bbox", where),
             size=_size(row, where),
         )
-    if "text" not in row and "box" not in row:
+    if "boxes" in row and "box" in row:
+        raise DataError(f"{where} has box and boxes: keep one of them")
+    if not {"text", "box", "boxes"} & row.keys():
         raise DataError(f"{where} has neither text nor box: `egm score --help` names the formats")
     empty = _encloses_nothing(row.get("box"))
     text = _answer(row.get("text"), where)
@@ -199,9 +202,9 @@ def _prediction(row: _Row, where: str) -> Prediction:
         id=_id(row, where),
         image=_image(row, "image"),
         phrase=_text_or_none(row, "phrase") or _text_or_none(row, "sent"),
-        text=text if text.strip() or "box" not in row else None,
-        gives_box="box" in row,
-        box=None if empty else _box(row.get("box"), "box", where),
+        text=text if text.strip() or not {"box", "boxes"} & row.keys() else None,
+        gives_box="box" in row or "boxes" in row,
+        boxes=() if empty else _boxes(row, where),
         failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
         truth=_box(row.get("truth"), "truth", where),
         size=_size(row, where),
@@ -247,6 +250,24 @@ def _box(numbers: Any, key: str, where: str) -> Box | None:
         return xyxy(numbers, key)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _boxes(row: _Row, where: str) -> tuple[LabelledBox, ...]:
+    """The boxes of a row, each with its confidence if the row says it."""
+    if "boxes" not in row:
+        box = _box(row.get("box"), "box", where)
+        return () if box is None else (LabelledBox(box),)
+    listed, sure = row["boxes"], row.get("confidences")
+    if not isinstance(listed, list):
+        raise DataError(f"{where}: boxes must be a list of boxes, none if nothing matches")
+    found = [_box(numbers, "boxes", where) for numbers in listed]
+    if sure is None:
+        sure = [None] * len(found)
+    elif not isinstance(sure, list) or not all(is_coordinate(share) and 0 <= share <= 1 for share in sure):
+        raise DataError(f"{where}: confidences must be numbers from 0 to 1")
+    if None in found or len(sure) != len(found):
+        raise DataError(f"{where}: boxes must hold boxes alone, and confidences one number for each")
+    return tuple(LabelledBox(box, None, share) for box, share in zip(found, sure, strict=True) if box is not None)
 
 
 def _encloses_nothing(numbers: Any) -> bool:

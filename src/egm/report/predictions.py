@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from egm.report.matching import Samples, box_key, image_key, image_of, match, na
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
-from egm.types import Grounding, LabelledBox, Sample
+from egm.types import Expect, Failure, Grounding, Sample
 
 # Where the size is not known, pixels of the original can be read all the same, but nothing lies out of range.
 _BOUNDLESS = (1_000_000, 1_000_000)
@@ -42,7 +42,12 @@ class Reading:
 
 
 def read_records(
-    path: str | Path, *, samples: Samples | None = None, reading: Reading | None = None, partial: bool = False
+    path: str | Path,
+    *,
+    samples: Samples | None = None,
+    reading: Reading | None = None,
+    partial: bool = False,
+    expect: Expect | None = None,
 ) -> list[Record]:
     """Read a journal, or score a file of predictions.
 
@@ -52,6 +57,7 @@ def read_records(
         samples: What was asked, each with the name of its split. Without it, rows must carry their truth.
         reading: How texts are read; rows with boxes need none.
         partial: Accept predictions for some of the samples only, and journals of runs that have not ended.
+        expect: How many boxes were asked for, where the samples do not say; a journal's records do.
 
     Raises:
         DataError: If the file or a row of it cannot be used; the message names file and row.
@@ -66,7 +72,7 @@ def read_records(
     if samples is not None and not partial:
         _check_whole(path, len(predictions), len(samples))
     return [
-        _record(prediction, split, sample, reading)
+        _record(prediction, split, sample if expect is None else replace(sample, expect=expect), reading)
         for prediction, (split, sample) in zip(predictions, answered, strict=True)
     ]
 
@@ -174,9 +180,12 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
 
 def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:
     if prediction.text is None or (prediction.gives_box and reading is None):
-        given = () if prediction.box is None else (LabelledBox(prediction.box),)
-        failure = None if prediction.box else prediction.failure
-        return Grounding(box=prediction.box, failure=failure, boxes=given, expect=sample.expect)
+        several = sample.expect != "one"
+        boxes = prediction.boxes if several else prediction.boxes[:1]
+        says_none = several and not boxes and prediction.gives_box and prediction.failure is Failure.NO_BOX
+        box = boxes[0].box if boxes else None
+        failure = None if box is not None or says_none else prediction.failure
+        return Grounding(box=box, failure=failure, boxes=boxes, expect=sample.expect)
     if reading is None:
         raise DataError(
             f"{prediction.where} holds text: say how to read it with --codec ({', '.join(codec_names())}), and with "

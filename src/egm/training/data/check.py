@@ -131,7 +131,7 @@ def check_boxes(rows: Rows) -> None:
             total += 1
             if isinstance(sample, EgmError):
                 broken.add(f"{place}: {sample}")
-            elif sample.box is None:
+            elif sample.truths is None:
                 no_box.add(place)
         _refuse(dataset, total, (broken, no_box))
 
@@ -190,11 +190,14 @@ class _Checks:
         if isinstance(sample, EgmError):
             self._broken.add(f"{place}: {sample}")
             return
-        if sample.box is None:
+        if sample.truths is None:
             self._no_box.add(place)
             return
-        if sample.size is not None and is_outside(sample.box, sample.size, amodal=sample.amodal):
-            box = sample.box.to_1000(sample.size) if self._scale == "0-1000" else sample.box
+        outside = next(
+            (box for box in sample.truths if sample.size and is_outside(box, sample.size, amodal=sample.amodal)), None
+        )
+        if sample.size is not None and outside is not None:
+            box = outside.to_1000(sample.size) if self._scale == "0-1000" else outside
             corners = ", ".join(f"{value:g}" for value in box)
             self._outside.add(f"{place}: {corners} in {sample.size[0]} x {sample.size[1]} pixels")
         if self._thinking and not sample.rationale:

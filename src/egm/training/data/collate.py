@@ -129,7 +129,8 @@ class Collator:
         return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _prompt(self, sample: Sample, grid: Grid) -> str:
-        messages = self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt)
+        asked: dict[str, Any] = {} if sample.expect == "one" else {"expect": sample.expect}
+        messages = self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt, **asked)
         before, after = self._template(sample.amodal)
         question = next(part["text"] for part in messages[0]["content"] if part["type"] == "text")
         text: str = before.replace(self.image_token, self.family.placeholders(self.processor, grid)) + question + after
@@ -154,11 +155,12 @@ class Collator:
         return before, after
 
     def _target(self, sample: Sample, grid: Grid) -> str:
-        if sample.box is None:
+        truth = sample.boxes if sample.box is None else sample.box
+        if truth is None:
             raise DataError(f"sample {sample.id} has no box: training needs one in every row")
         if self.thinking and not sample.rationale:
             raise DataError(f"sample {sample.id} has no rationale: add one, or set data.thinking to false")
         size = sample.size or load_image(sample.image).size
         rationale = sample.rationale if self.thinking else None
         seen_size = self.family.seen_size(self.processor, grid)
-        return self.codec.target(sample.phrase, sample.box, size=size, rationale=rationale, seen_size=seen_size)
+        return self.codec.target(sample.phrase, truth, size=size, rationale=rationale, seen_size=seen_size)

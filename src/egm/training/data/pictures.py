@@ -38,7 +38,7 @@ def load_pictures(samples: Sequence[Sample]) -> tuple[list[Image], list[int]]:
         size = images[numbers[key]].size
         if sample.size is not None and tuple(sample.size) != size:
             raise DataError(f"sample {sample.id} says its image is {sample.size}, but it is {size} pixels")
-        if sample.box is not None and is_outside(sample.box, size, amodal=sample.amodal):
+        if any(is_outside(box, size, amodal=sample.amodal) for box in sample.truths or ()):
             raise DataError(f"sample {sample.id} has its box outside its image of {size} pixels")
         pictures.append(numbers[key])
     return images, pictures

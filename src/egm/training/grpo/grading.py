@@ -37,7 +37,8 @@ def grade(
     samples = [prompts.samples[row] for row in rows]
     grades = reward.grade(
         texts,
-        truths=[sample.box for sample in samples if sample.box is not None],
+        truths=[sample.box if sample.box is not None else sample.boxes or () for sample in samples],
+        expects=[sample.expect for sample in samples],
         sizes=[prompts.sizes[prompts.pictures[row]] for row in rows],
         amodal=[sample.amodal for sample in samples],
         tokens=[len(ids) for ids in completion_ids],

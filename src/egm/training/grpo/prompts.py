@@ -76,12 +76,17 @@ class PromptCollator:
                 long.
             ImageError: If a picture cannot be read.
         """
-        if bare := next((sample for sample in samples if sample.box is None), None):
+        if bare := next((sample for sample in samples if sample.truths is None), None):
             raise DataError(f"sample {bare.id} has no box: a reward needs one in every row")
         images, pictures = load_pictures(samples)
         texts = [
             self.processor.apply_chat_template(
-                self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt),
+                self.codec.messages(
+                    sample.phrase,
+                    amodal=sample.amodal,
+                    prompt=self.prompt,
+                    **({} if sample.expect == "one" else {"expect": sample.expect}),
+                ),
                 tokenize=False,
                 add_generation_prompt=True,
             )

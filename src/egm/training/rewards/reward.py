@@ -12,6 +12,9 @@ reward:
   repetition: {run: 7, penalty: 0.3}
 ```
 
+Where not exactly one box is expected, the overlap is that of all answered with all true boxes (`scoring.overlaps_of`):
+listing more than there are, fewer, or one twice earns less, and so does "nothing matches" where something does.
+
 Texts are read by the codec and scored by `scoring.score_all`, in float pixels of the original image, whose size comes
 with the sample; so the share of hits here is the Acc@0.5 of `egm eval` on the same texts.
 
@@ -30,17 +33,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from egm.boxes import Box, giou_array
+from egm.boxes import Box
 from egm.codecs import Codec
 from egm.datasets.fields import short
 from egm.errors import DataError
-from egm.scoring import score_all
+from egm.scoring import Truth, overlaps_of, score_all
 from egm.training.recipe import Section
-from egm.types import Grounding, Score
+from egm.types import Expect, Grounding, Score
 
 FloatArray: TypeAlias = NDArray[np.float64]
 _MODIFIERS = ("format_gate", "overlong", "repetition")
-_NOWHERE = (0.0, 0.0, 0.0, 0.0)  # no box: its IoU is 0 and its GIoU -1
 
 
 class TermSection(Section):
@@ -140,7 +142,8 @@ class FormatGate(Section):
 
     Others add a reward for the form (DeepSeek-R1, arXiv 2501.12948), which a text with a wrong box earns as well. In
     form is a text that holds exactly one box, read without any repair. Only what is above 0 is multiplied, so that
-    breaking the form never makes a penalty smaller.
+    breaking the form never makes a penalty smaller. Where not exactly one box is expected, any number of boxes is in
+    form, or at most one; "nothing matches" is, but not in words.
     """
 
     factor: float = Field(default=0.5, ge=0, le=1)
@@ -150,7 +153,8 @@ class FormatGate(Section):
 
     def passes(self, grounding: Grounding) -> bool:
         """Tell whether a text is in form."""
-        in_form = grounding.box is not None and not grounding.repairs and len(grounding.boxes) == 1
+        fits = grounding.expect == "all" or len(grounding.boxes) == (0 if grounding.is_none else 1)
+        in_form = grounding.failure is None and not grounding.repairs and fits
         return in_form and (bool(grounding.reasoning) or not self.reasoning)
 
 
@@ -262,11 +266,12 @@ class Reward:
         completions: Sequence[Any],
         completion_ids: Sequence[Collection[int]] | None = None,
         *,
-        truth: Sequence[Sequence[float]],
+        truth: Sequence[Sequence[Any]],
         size: Sequence[tuple[int, int]],
         amodal: Sequence[bool] | None = None,
         seen_size: Sequence[tuple[int, int] | None] | None = None,
         phrase: Sequence[str] | None = None,
+        expect: Sequence[Expect] | None = None,
         **columns: Any,  # noqa: ARG002
     ) -> list[float]:
         """Return the rewards of a batch, as TRL's trainers call it.
@@ -275,11 +280,12 @@ class Reward:
             prompts: Not looked at.
             completions: Texts, or lists that hold one assistant message.
             completion_ids: Their tokens, for the overlong penalty.
-            truth: True boxes in pixels, `x1, y1, x2, y2`.
+            truth: True boxes in pixels, `x1, y1, x2, y2`; where not exactly one is expected, a list of these each.
             size: Width and height of each upright image in pixels.
             amodal: Whether each box may leave the frame.
             seen_size: Sizes as the model saw them, for codecs that speak pixels.
             phrase: What was asked; its words and numbers said again are no answer.
+            expect: How many boxes were asked for; "one" by default.
             **columns: Whatever else a dataset has, not looked at.
 
         Raises:
@@ -287,11 +293,12 @@ class Reward:
         """
         grades = self.grade(
             [_text(completion) for completion in completions],
-            truths=[Box(*corners) for corners in truth],
+            truths=[_truth(corners) for corners in truth],
             sizes=size,
             amodal=amodal,
             seen_sizes=seen_size,
             phrases=phrase,
+            expects=expect,
             tokens=None if completion_ids is None else [len(ids) for ids in completion_ids],
         )
         totals: list[float] = grades.totals.tolist()
@@ -301,25 +308,27 @@ class Reward:
         self,
         texts: Sequence[str],
         *,
-        truths: Sequence[Box],
+        truths: Sequence[Truth],
         sizes: Sequence[tuple[int, int]],
         amodal: Sequence[bool] | None = None,
         seen_sizes: Sequence[tuple[int, int] | None] | None = None,
         tokens: Sequence[int] | None = None,
         finish_reasons: Sequence[str] | None = None,
         phrases: Sequence[str] | None = None,
+        expects: Sequence[Expect] | None = None,
     ) -> Grades:
         """Read, score and reward some texts.
 
         Args:
             texts: Completions, reasoning included.
-            truths: True boxes in pixels of the upright original images.
+            truths: True boxes in pixels of the upright original images, one each or all of each.
             sizes: Width and height of these images.
             amodal: Whether each box may leave the frame; no by default.
             seen_sizes: Sizes as the model saw them; only codecs that speak pixels ask.
             tokens: Lengths in tokens; only the overlong penalty asks.
             finish_reasons: "length" where the token limit cut a text off; it only names failures.
             phrases: What was asked, without which an echo of its numbers is read as a box, as evaluation does not.
+            expects: How many boxes were asked for; one by default.
 
         Raises:
             DataError: If the overlong penalty needs lengths and none came.
@@ -332,15 +341,12 @@ class Reward:
                 amodal=bool(amodal[i]) if amodal else False,
                 seen_size=seen_sizes[i] if seen_sizes else None,
                 phrase=phrases[i].strip() if phrases else "",
+                **({} if expects is None or expects[i] == "one" else {"expect": expects[i]}),
             )
             for i, text in enumerate(texts)
         ]
         scores = score_all(groundings, truths)
-        iou = np.array([score.iou for score in scores])
-        giou = giou_array(
-            [_NOWHERE if grounding.box is None else tuple(grounding.box) for grounding in groundings],
-            [tuple(truth) for truth in truths],
-        )
+        iou, giou = overlaps_of(groundings, truths)
         parts: dict[str, FloatArray] = {}
         for term in self.section.terms:
             earlier = parts.get(term.kind, 0.0)
@@ -371,6 +377,12 @@ class Reward:
             parts["repetition"] = section.repetition.values(texts)
             totals = totals + parts["repetition"]
         return totals
+
+
+def _truth(corners: Sequence[Any]) -> Truth:
+    """A true box, or all of a list of them."""
+    several = not corners or isinstance(corners[0], Sequence)
+    return [Box(*each) for each in corners] if several else Box(*corners)
 
 
 def _text(completion: Any) -> str:
