@@ -196,7 +196,7 @@ def _other_convention(prompts: Prompts, texts: Sequence[str], grades: Grades, co
 
 
 def _unreadable(grades: Grades, texts: Sequence[str]) -> str | None:
-    bad = [i for i, grounding in enumerate(grades.groundings) if grounding.box is None]
+    bad = [i for i, grounding in enumerate(grades.groundings) if grounding.failure is not None]
     if len(bad) * 2 < len(texts):
         return None
     why = grades.groundings[bad[0]].failure

@@ -267,7 +267,7 @@ def held_out_samples(section: GreedySection | None) -> list[Sample]:
     if section is None:
         return []
     samples = list(open_dataset(section.data, images=section.images, first=section.samples))
-    if bare := next((sample for sample in samples if sample.box is None), None):
+    if bare := next((sample for sample in samples if sample.truths is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
     return samples
 

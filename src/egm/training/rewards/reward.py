@@ -12,8 +12,7 @@ reward:
   repetition: {run: 7, penalty: 0.3}
 ```
 
-Where not exactly one box is expected, the overlap is that of all answered with all true boxes (`scoring.overlaps_of`):
-listing more than there are, fewer, or one twice earns less, and so does "nothing matches" where something does.
+Unless one box is expected, all answered boxes are held against all true ones (`scoring.overlaps_of`): none is free.
 
 Texts are read by the codec and scored by `scoring.score_all`, in float pixels of the original image, whose size comes
 with the sample; so the share of hits here is the Acc@0.5 of `egm eval` on the same texts.
@@ -142,8 +141,8 @@ class FormatGate(Section):
 
     Others add a reward for the form (DeepSeek-R1, arXiv 2501.12948), which a text with a wrong box earns as well. In
     form is a text that holds exactly one box, read without any repair. Only what is above 0 is multiplied, so that
-    breaking the form never makes a penalty smaller. Where not exactly one box is expected, any number of boxes is in
-    form, or at most one; "nothing matches" is, but not in words.
+    breaking the form never makes a penalty smaller. "Nothing matches" is in form, but not in words, where it may be
+    said, and so is any number of boxes where all are asked for.
     """
 
     factor: float = Field(default=0.5, ge=0, le=1)
@@ -154,8 +153,8 @@ class FormatGate(Section):
     def passes(self, grounding: Grounding) -> bool:
         """Tell whether a text is in form."""
         fits = grounding.expect == "all" or len(grounding.boxes) == (0 if grounding.is_none else 1)
-        in_form = grounding.failure is None and not grounding.repairs and fits
-        return in_form and (bool(grounding.reasoning) or not self.reasoning)
+        fits = fits and grounding.failure is None and not grounding.repairs
+        return fits and (bool(grounding.reasoning) or not self.reasoning)
 
 
 class Overlong(Section):
@@ -301,8 +300,7 @@ class Reward:
             expects=expect,
             tokens=None if completion_ids is None else [len(ids) for ids in completion_ids],
         )
-        totals: list[float] = grades.totals.tolist()
-        return totals
+        return [float(total) for total in grades.totals]
 
     def grade(
         self,
@@ -380,9 +378,7 @@ class Reward:
 
 
 def _truth(corners: Sequence[Any]) -> Truth:
-    """A true box, or all of a list of them."""
-    several = not corners or isinstance(corners[0], Sequence)
-    return [Box(*each) for each in corners] if several else Box(*corners)
+    return [Box(*each) for each in corners] if not corners or isinstance(corners[0], Sequence) else Box(*corners)
 
 
 def _text(completion: Any) -> str:

@@ -48,7 +48,7 @@ def choose_held_out(rows: Rows, section: EvalSection, *, thinking: bool, prompt:
             f"sample {bare.id} of eval.data {section.data} has no rationale to take the loss of: set eval.samples to "
             "0, and eval.greedy to how many are to be answered"
         )
-    if bare := next((sample for sample in samples if sample.box is None), None):
+    if bare := next((sample for sample in samples if sample.truths is None), None):
         raise DataError(f"sample {bare.id} of eval.data {section.data} has no box: held-out samples need one")
     return HeldOut(losses, greedy, prompt, section.max_new_tokens)
 
@@ -78,7 +78,7 @@ def answer_greedily(
     for sample, grounding in zip(samples, grounder.ground_each(samples), strict=True):
         if isinstance(grounding, EgmError):
             raise grounding
-        assert sample.box is not None  # checked by `choose_held_out`
-        result = score(grounding, sample.box)
+        assert sample.truths is not None  # checked by `choose_held_out`
+        result = score(grounding, sample.truths)
         hits, total = hits + result.hit(), total + result.iou
     return hits, total
