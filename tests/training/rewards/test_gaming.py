@@ -39,10 +39,10 @@ Policy = Callable[[Question, random.Random], Sequence[Box]]
 
 
 def questions() -> list[Question]:
-    source = SynthRef("train-any", scenes=120)
+    source = SynthRef("train-any", scenes=40)
     return [
         Question(traced.sample, [Box(*item.visible) for item in traced.scene.objects])
-        for index in range(120)
+        for index in range(40)
         for traced in source.traced(index)
     ]
 
