@@ -24,6 +24,7 @@ import numpy as np
 
 from egm.assignment import match_boxes
 from egm.boxes import pairwise_iou
+from egm.records import Record
 from egm.stats import THRESHOLDS, FloatArray
 from egm.types import HIT_IOU
 
@@ -77,6 +78,13 @@ def score_set(answered: Sequence[Sequence[float]], true: Sequence[Sequence[float
     """
     ious = pairwise_iou(answered, true)
     return SetScore(len(answered), len(true), tuple(len(match_boxes(ious, level)) for level in THRESHOLDS))
+
+
+def score_record(record: Record) -> SetScore:
+    """Score the boxes of a record; a failure matches nothing, and is no answer "nothing matches"."""
+    found = score_set(record.answered, record.true_boxes)
+    # As if it had answered with a box that is none of the true ones.
+    return SetScore(1, found.true, found.matched) if record.failure is not None else found
 
 
 def average_precision(

@@ -132,9 +132,9 @@ def test_prompts_say_what_is_expected(family: str, style: str) -> None:
     assert ("every object" in every or "all regions" in every) and "the cup" in every  # noqa: PT018
     assert ("answer []" in every) == bool(codec.none_word)
     if codec.none_word:
-        assert asked(codec, prompt=style, expect="any").removesuffix(" If nothing in the image matches, answer [].") == (
-            asked(codec, prompt=style)
-        )
+        assert asked(codec, prompt=style, expect="any").removesuffix(
+            " If nothing in the image matches, answer []."
+        ) == (asked(codec, prompt=style))
 
 
 def test_what_a_family_cannot_answer_is_not_asked() -> None:

@@ -85,6 +85,13 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         out.print(times)
     if rate := whole["latency"]["tokens_per_second"]:
         out.print(f"{rate:.1f} tokens a second in one request")
+    if sets := whole.get("sets"):
+        parts = [("F1@0.5", "f1"), ("rejection accuracy", "n_acc"), ("false alarms", "false_alarms")]
+        parts += [("false rejections", "false_rejections")]
+        shown = ", ".join(f"{title} {100 * sets[key]:.2f}" for title, key in parts if sets[key] is not None)
+        out.print(
+            f"none and many, of {sets['n']} ({sets['none']} match nothing): {shown}", soft_wrap=True, markup=False
+        )
     for title, counts in (("no box", whole["failures"]), ("errors", whole["errors"])):
         if counts:
             kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from egm.journal import ERROR, Record
+from egm.set_scores import score_record
 from egm.types import mean_if_any
 
 
@@ -16,7 +17,7 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
     Returns:
         `n`; `accuracy` (Acc@0.5) and `mean_iou`, both with failures as 0; `failures` and, apart, `errors` counted by
         kind; `truncated`, how many answers the token limit cut; `tokens`, means an answer; `latency`, see
-        `latency_totals`.
+        `latency_totals`; and `sets`, see `set_totals`, where not exactly one box is expected.
     """
     answered = [record for record in records if record.failure != ERROR]
     kinds = Counter(record.failure for record in answered if record.failure is not None)
@@ -35,6 +36,26 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
             "completion": mean_if_any([r.completion_tokens for r in answered if r.completion_tokens is not None]),
         },
         "latency": latency_totals(records),
+        **({"sets": set_totals(several)} if (several := [r for r in records if r.expect != "one"]) else {}),
+    }
+
+
+def set_totals(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the numbers of records that do not expect exactly one box, JSON-ready; `egm.set_scores` defines them.
+
+    Returns:
+        `n`; `none`, how many of them nothing matches; `f1`, the mean at IoU 0.5; `n_acc` and `false_alarms` of those
+        that nothing matches, and `false_rejections` of the others, or None where there are none of these.
+    """
+    empty = [record for record in records if not record.true_boxes]
+    others = [record for record in records if record.true_boxes]
+    return {
+        "n": len(records),
+        "none": len(empty),
+        "f1": mean_if_any([score_record(record).f1() for record in records]),
+        "n_acc": mean_if_any([float(record.is_none) for record in empty]),
+        "false_alarms": mean_if_any([float(bool(record.answered)) for record in empty]),
+        "false_rejections": mean_if_any([float(record.is_none) for record in others]),
     }
 
 

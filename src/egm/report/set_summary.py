@@ -10,7 +10,7 @@ import numpy as np
 
 from egm import stats
 from egm.journal import Record
-from egm.set_scores import SetScore, average_precision, score_set
+from egm.set_scores import average_precision, score_record
 from egm.stats import THRESHOLDS, Estimate, FloatArray, IntArray
 
 SET_METRICS: Final[dict[str, str]] = {
@@ -70,15 +70,8 @@ def summarise_sets(records: Sequence[Record], clusters: IntArray) -> SetSummary 
     return SetSummary(len(kept), int(empty.sum()), several, estimates, _average_precision(kept))
 
 
-def score_of(record: Record) -> SetScore:
-    """The boxes of a record against the true ones; a failure matches nothing, and is no answer "nothing matches"."""
-    found = score_set(record.answered, record.true_boxes)
-    # As if it had answered with a box that is none of the true ones.
-    return SetScore(1, found.true, found.matched) if record.failure is not None else found
-
-
 def _columns(records: Sequence[Record]) -> dict[str, FloatArray]:
-    scores = [score_of(record) for record in records]
+    scores = [score_record(record) for record in records]
     return {
         "f1@0.5": np.array([score.f1() for score in scores]),
         "f1@0.5:0.95": np.array([score.mean_f1() for score in scores]),
