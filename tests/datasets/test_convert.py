@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from egm.boxes import Box
 from egm.codecs import get_codec
-from egm.datasets import Dataset, open_dataset, row_of, write_dataset
+from egm.datasets import Dataset, flip_sample, open_dataset, row_of, write_dataset
 from egm.datasets.convert import ENDINGS, save_pictures
 from egm.datasets.indexed import open_indexed
 from egm.errors import DataError, ImageError
@@ -194,3 +194,20 @@ def test_names_inside_a_file_cannot_leave_the_folder_of_its_pictures(tmp_path: P
     with pytest.raises(DataError, match="lies outside"):
         save_pictures(open_dataset(tmp_path / "val.parquet"), tmp_path / "out")
     assert not (tmp_path / "evil.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "ms-swift", "coco"])
+def test_none_and_many_are_written_as_jsonl_alone(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    boxes = (Box(0, 0, 10, 10), Box(20, 0, 30, 10))
+    facts = {"image": tmp_path / "a.png", "phrase": "left cups", "size": (40, 20), "expect": "all"}
+    samples = [Sample("1", boxes=boxes, **facts), Sample("2", boxes=(), **facts), Sample("3", box=boxes[0], **facts)]  # type: ignore[arg-type]
+    dataset = Dataset("x", samples, root=tmp_path)
+    write_dataset(dataset, tmp_path / "x.jsonl", "jsonl")
+    read = list(open_dataset(tmp_path / "x.jsonl"))
+    assert [(s.truths, s.expect) for s in read] == [(s.truths, "all") for s in samples]
+    mirrored = [flip_sample(sample) for sample in samples]
+    assert [s.truths for s in mirrored] == [(Box(30, 0, 40, 10), Box(10, 0, 20, 10)), (), (Box(30, 0, 40, 10),)]
+    for sample in samples:
+        with pytest.raises(DataError, match="expects all, and a row of this format one box: write jsonl"):
+            write_dataset(Dataset("x", [sample], root=tmp_path), tmp_path / "out", kind)

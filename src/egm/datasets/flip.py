@@ -109,12 +109,13 @@ class Flipped(Dataset):
 
 
 def _flip_words(sample: Sample, width: int | None) -> Sample:
-    box = sample.box
+    box, boxes = sample.box, sample.boxes
     return dataclasses.replace(
         sample,
         id=sample.id.removesuffix(_SUFFIX) if sample.id.endswith(_SUFFIX) else sample.id + _SUFFIX,
         phrase=flip_phrase(sample.phrase),
         box=None if box is None or width is None else box.mirrored(width),
+        boxes=None if boxes is None or width is None else tuple(each.mirrored(width) for each in boxes),
         rationale=None,
         meta={**sample.meta, "flipped": not sample.meta.get("flipped", False)},
     )

@@ -82,11 +82,22 @@ def box_and_size(sample: Sample) -> tuple[Box, tuple[int, int]]:
     """Return the true box and the size of a sample's picture.
 
     Raises:
-        DataError: If it lacks one of them.
+        DataError: If it lacks one of them, or does not expect exactly one box, which the format cannot say.
     """
+    refuse_many(sample)
     if sample.box is None or sample.size is None:
         raise DataError(f"{sample.id} has no {'box' if sample.box is None else 'size'}, which this format needs")
     return sample.box, sample.size
+
+
+def refuse_many(sample: Sample) -> None:
+    """Refuse a sample that does not expect exactly one box.
+
+    Raises:
+        DataError: If it does not.
+    """
+    if sample.expect != "one":
+        raise DataError(f"{sample.id} expects {sample.expect}, and a row of this format one box: write jsonl")
 
 
 def _picture(sample: Sample, *, embed: bool) -> tuple[dict[str, Any], tuple[int, int]]:
@@ -131,6 +142,7 @@ def _row(
         check_picture_size(sample.size, found)
     except ImageError as error:
         raise ImageError(f"{sample.id}: {error}") from None
+    refuse_many(sample)
     if sample.box is None:
         raise DataError(f"{sample.id} has no box, which this format needs")
     box, (width, height) = [float(value) for value in sample.box], found

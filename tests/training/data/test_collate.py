@@ -13,7 +13,7 @@ from PIL import Image
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
-from egm.errors import DataError
+from egm.errors import DataError, EgmError
 from egm.images import load_image
 from egm.models import build_config, build_processor, get_preset
 from egm.models.families.qwen_vl import expand_pixels
@@ -118,3 +118,32 @@ def test_each_picture_is_loaded_and_cut_once_however_many_phrases_it_has(
 def test_a_sample_that_cannot_be_taught_is_named(processor: Any, sample: Sample, says: str) -> None:
     with pytest.raises(DataError, match=says):
         collator(processor, max_length=256).collate([sample])
+
+
+def test_none_and_many_are_asked_and_taught(processor: Any) -> None:
+    rows = SynthRefRows(20, 0, split="train-any")
+    samples = [sample for row in range(6) for sample in rows[row]]
+    assert {min(len(sample.truths or ()), 2) for sample in samples} == {0, 1, 2}
+    codec = get_codec("qwen3_vl")
+    batch = Collator(rows, processor, codec, CONFIG).collate(samples)
+    for i, sample in enumerate(samples):
+        assert sample.size is not None
+        ids, labels = batch["input_ids"][i], batch["labels"][i]
+        told = processor.tokenizer.decode(labels[labels != IGNORED])
+        read = codec.parse(told.removesuffix("<|im_end|>"), size=sample.size, expect=sample.expect)
+        assert read.repairs == ()
+        assert [box.to_1000(sample.size) for box in read.answered] == [
+            box.to_1000(sample.size) for box in sample.truths or ()
+        ]
+        assert read.reasoning == sample.rationale
+        asked = processor.tokenizer.decode(ids)
+        question = codec.messages(sample.phrase, expect=sample.expect)[0]["content"][-1]["text"]
+        assert f"{question}<|im_end|>" in asked
+
+
+def test_what_a_family_cannot_answer_is_not_taught(processor: Any) -> None:
+    rows = SynthRefRows(20, 0, split="train-any")
+    [nothing, *_] = [sample for row in range(9) for sample in rows[row] if not sample.truths]
+    subject = Collator(rows, processor, get_codec("internvl"), CONFIG)
+    with pytest.raises(EgmError, match="codec 'internvl' has no answer for 'nothing matches'"):
+        subject.collate([nothing])

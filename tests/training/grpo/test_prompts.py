@@ -166,3 +166,20 @@ def test_rows_without_samples_are_passed_over() -> None:
     assert [table[number] for number in range(8)] == ["a", "b", "c", "c", "c", "c", "a", "b"]
     with pytest.raises(DataError, match="not one sample"):
         SampleTable(Listed([[], []]))[1]
+
+
+def test_none_and_many_are_asked_for_and_rewarded(tiny: tuple[Any, Any]) -> None:
+    from egm.training.grpo.grading import grade
+    from egm.training.rewards.reward import Reward, RewardSection
+
+    samples = [sample for row in range(4) for sample in SynthRefRows(9, 0, split="train-any")[row]]
+    tokenizer = tiny[1].tokenizer
+    prompts = PromptCollator(tiny[1], CODEC, None)(samples)
+    for ids, sample in zip(prompts.ids, samples, strict=True):
+        question = CODEC.messages(sample.phrase, expect=sample.expect)[0]["content"][-1]["text"]
+        assert question in tokenizer.decode(ids)
+    answers = [CODEC.target(s.phrase, s.truths or (), size=s.size or (1, 1), rationale="So.") for s in samples]
+    completions = [tokenizer(text)["input_ids"] for text in answers]
+    _, grades = grade(Reward(RewardSection(), CODEC), prompts, range(len(samples)), completions, tokenizer, [])
+    assert (grades.totals > 0.9).all()
+    assert grades.accuracy() == 1
