@@ -216,6 +216,7 @@ def test_a_report_knows_all_three(tmp_path: Path) -> None:
     assert summary.sets is not None
     assert (summary.sets.rows, summary.sets.none, summary.sets.several) == (7, 3, 2)
     values = {key: estimate.value for key, estimate in summary.sets.estimates.items()}
+    assert values["acc_one"] == 0.5
     assert values["n_acc"] == values["false_alarms"] == pytest.approx(1 / 3)
     assert values["precision@0.5"] == pytest.approx((1 + 0 + 1 + 0 + 0 + 1 + 1) / 7)
     assert values["recall@0.5"] == pytest.approx((1 + 0 + 1 + 0 + 0 + 1 + 0.5) / 7)

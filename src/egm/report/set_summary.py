@@ -18,6 +18,7 @@ SET_METRICS: Final[dict[str, str]] = {
     "f1@0.5:0.95": "mean F1@0.5:0.95",
     "precision@0.5": "precision@0.5",
     "recall@0.5": "recall@0.5",
+    "acc_one": "Acc@0.5 where there is one box",
     "n_acc": "rejection accuracy (N-acc)",
     "false_alarms": "false alarms",
     "false_rejections": "false rejections",
@@ -59,9 +60,12 @@ def summarise_sets(records: Sequence[Record], clusters: IntArray) -> SetSummary 
     own = clusters[rows]
     empty = np.array([not record.true_boxes for record in kept])
     rejected = np.array([float(record.is_none) for record in kept])
+    single = np.array([len(record.true_boxes) == 1 for record in kept])
+    hits = stats.hits([record.iou for record in kept])
     alarmed = np.array([float(bool(record.answered)) for record in kept])
     estimates = {
         **{key: stats.cluster_mean(values, own) for key, values in _columns(kept).items()},
+        **_mean_of("acc_one", hits, single, own),
         **_mean_of("n_acc", rejected, empty, own),
         **_mean_of("false_alarms", alarmed, empty, own),
         **_mean_of("false_rejections", rejected, ~empty, own),
