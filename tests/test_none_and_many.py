@@ -15,7 +15,7 @@ from egm.codecs import get_codec
 from egm.consensus import Consensus, consensus
 from egm.errors import DataError, EgmError
 from egm.evaluate import evaluate
-from egm.failures import Miss, classify_set_miss
+from egm.failures import Miss, classify_set_miss, run_notes
 from egm.grounder import Grounder
 from egm.journal import Record, read_whole_run
 from egm.report import compare, interval_summary
@@ -287,6 +287,18 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError) as error:
             run(tmp_path, [sample])
         assert said in str(error.value)
+
+
+def test_a_family_without_a_word_for_none_is_named(tmp_path: Path) -> None:
+    said = get_codec("internvl").target("x", [A, B], size=(100, 100))
+    subject = Grounder(ScriptedBackend({"both things": said, "none thing": "There is none."}), get_codec("internvl"))
+    asked = [SAMPLES[5], replace(SAMPLES[2], expect="all")]
+    evaluate(asked, subject, tmp_path, progress=False)
+    records = read_whole_run(tmp_path)[1]
+    assert [record.hit() for record in records] == [True, True]
+    [note] = run_notes(records, "internvl")
+    assert note == "codec internvl has no answer for 'nothing matches': where all boxes were asked for, words say it"
+    assert run_notes(records, "qwen3_vl_instruct") == []
 
 
 def test_expect_may_be_given_for_all(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from egm.grounder import Grounder
     from egm.images import load_image
     from egm.scoring import score
+    from egm.set_scores import SetScore, score_set
     from egm.types import Completion, Failure, Grounding, LabelledBox, Sample, Score
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "RequestError",
     "Sample",
     "Score",
+    "SetScore",
     "__version__",
     "example_picture",
     "get_codec",
@@ -70,6 +72,7 @@ __all__ = [
     "load_image",
     "register_codec",
     "score",
+    "score_set",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -94,6 +97,7 @@ __getattr__, __dir__ = lazy_names(
         "grounder": ("Grounder",),
         "images": ("load_image",),
         "scoring": ("score",),
+        "set_scores": ("SetScore", "score_set"),
         "types": ("Completion", "Failure", "Grounding", "LabelledBox", "Sample", "Score"),
     },
 )

@@ -42,7 +42,7 @@ import numpy as np
 
 from egm.assignment import match_boxes
 from egm.boxes import Box, iou, iou_array, pairwise_iou
-from egm.codecs.registry import codec_without_thinking
+from egm.codecs.registry import codec_without_thinking, says_none
 from egm.journal import ERROR, Record
 from egm.terminal import printable
 from egm.types import HIT_IOU
@@ -303,6 +303,8 @@ def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
             f"none of the {len(ended):,} answers holds the </think> that codec {codec} expects: if the model does not "
             f"think first, --codec {instead} asks and reads it; if it does, the server hides its reasoning"
         )
+    if codec is not None and not says_none(codec) and any(record.expect != "one" for record in kept):
+        notes.append(f"codec {codec} has no answer for 'nothing matches': where all boxes were asked for, words say it")
     cause, scale = usual_cause(answers), _scale_note(kept)
     return [*notes, *([cause[1]] if cause else []), *([scale] if scale else [])]
 

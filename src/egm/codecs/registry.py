@@ -102,6 +102,11 @@ def codec_without_thinking(name: str) -> str | None:
     return next((other.name for other in others), None)
 
 
+def says_none(name: str) -> bool:
+    """Tell whether a family has an answer of its own for "nothing matches"; of an unknown one that is taken for so."""
+    return name not in _CODECS or bool(_CODECS[name].none_word)
+
+
 def check_family(model_type: str, name: str) -> None:
     """Refuse a model whose family no codec knows.
 
