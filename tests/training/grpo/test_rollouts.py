@@ -130,3 +130,29 @@ def test_the_small_picture_of_a_long_one_can_be_read_again(tmp_path: Path) -> No
     grades = Reward(RewardSection(), CODEC).grade(texts, truths=[Box(100, 2, 300, 18)], sizes=[size])
     RolloutWriter(tmp_path / "rollouts", keep=1, process=0).write(1, [sample], [size], texts, grades, [0.0])
     assert "<img" in write_page(tmp_path / "rollouts", tmp_path / "page.html").read_text()
+
+
+def test_none_and_many_are_kept_and_shown(tmp_path: Path) -> None:
+    shown = Image.new("RGB", SIZE, "white")
+    samples = [
+        Sample("both", shown, "they", size=SIZE, expect="all", boxes=(TRUTH, FAR)),
+        Sample("nothing", shown, "none", size=SIZE, expect="any", boxes=()),
+    ]
+    answers = [[TRUTH, FAR], [FAR], [], [NEAR]]
+    texts = [CODEC.target("it", boxes, size=SIZE) for boxes in answers]
+    truths, expects = [samples[0].boxes or ()] * 2 + [()] * 2, ["all", "all", "any", "any"]
+    reward = Reward(RewardSection(terms=[IoU()]), CODEC)
+    grades = reward.grade(texts, truths=truths, sizes=[SIZE] * 4, expects=expects)  # type: ignore[arg-type]
+    folder = tmp_path / "rollouts"
+    RolloutWriter(folder, keep=2, process=0).write(3, samples, [SIZE] * 2, texts, grades, [1.0, -1.0] * 2)
+    both, half, nothing, alarm = read_rollouts(folder)
+    assert [each["reward"] for each in (both, half, nothing, alarm)] == pytest.approx([1, 0.5, 1, 0], abs=0.02)
+    assert (both["truth"], both["truths"]) == ([], [list(TRUTH), list(FAR)])
+    assert [len(each.get("boxes", ())) for each in (both, half, nothing, alarm)] == [2, 1, 0, 0]
+    assert (nothing["truths"], nothing["box"], nothing["failure"]) == ([], None, None)
+    page = Page(write_page(folder, tmp_path / "page.html").read_text())
+    pictures = [dict(attributes)["src"] for name, attributes in page.elements if name == "img"]
+    decoded = [Image.open(io.BytesIO(base64.b64decode(str(src).partition(",")[2]))).convert("RGB") for src in pictures]
+    assert len(decoded) == 2
+    assert (np.abs(np.asarray(decoded[0], dtype=int) - TRUTH_COLOUR).max(axis=2) < 50).any()
+    assert not (np.abs(np.asarray(decoded[1], dtype=int) - TRUTH_COLOUR).max(axis=2) < 50).any()
