@@ -74,7 +74,9 @@ def test_figures_by_hand() -> None:
     loose = score_set([(0, 0, 10, 7)], [A])  # an IoU of 0.7
     assert loose.f1(0.7) == 1
     assert loose.f1(0.75) == 0
-    assert loose.mean_f1() == pytest.approx(0.5)
+    assert loose.mean_f1() == loose.mean_precision() == loose.mean_recall() == pytest.approx(0.5)
+    assert score_set([A, C], [A]).mean_precision() == pytest.approx(0.5)
+    assert score_set([A], [A, C, B]).mean_recall() == pytest.approx(1 / 3)
     # Greedy pairing takes the box that fits both, and leaves the other without one.
     first, second = (0, 0, 100, 10), (50, 0, 150, 10)
     assert score_set([(10, 0, 120, 10), (0, 0, 90, 10)], [first, second]).f1() == 1

@@ -55,6 +55,14 @@ class SetScore:
         """Harmonic mean of precision and recall, at one of `THRESHOLDS`."""
         return self._share(threshold, (self.answered + self.true) / 2)
 
+    def mean_precision(self) -> float:
+        """Precision, as the mean over `THRESHOLDS`."""
+        return sum(map(self.precision, THRESHOLDS)) / len(THRESHOLDS)
+
+    def mean_recall(self) -> float:
+        """Recall, as the mean over `THRESHOLDS`."""
+        return sum(map(self.recall, THRESHOLDS)) / len(THRESHOLDS)
+
     def mean_f1(self) -> float:
         """F1, as the mean over `THRESHOLDS`."""
         return sum(map(self.f1, THRESHOLDS)) / len(THRESHOLDS)

@@ -95,6 +95,23 @@ def test_synthref_is_evaluated_scored_and_shown(egm: Egm, tmp_path: Path, split:
     assert page.count("asked for</span>") == len(samples)
 
 
+def test_one_box_may_be_asked_for_as_if_there_might_be_none(egm: Egm, tmp_path: Path) -> None:
+    assert egm("data", "synthetic", "--split", "test-simple", "--scenes", 3, "--out", "data").code == 0
+    count = len((tmp_path / "data/test-simple.jsonl").read_text().splitlines())
+    (tmp_path / "script.txt").write_text("\n".join(["</think> []"] * count))
+    ask = ("eval", "data/test-simple.jsonl", "--script", "script.txt")
+    assert egm(*ask, "--out", "usual").code == 0
+    outcome = egm(*ask, "--out", "run", "--expect", "any")
+    assert (outcome.code, "false rejections 100.00" in outcome.out) == (0, True)
+    assert "no box: refused" not in outcome.out
+    assert "no box: refused" in egm("score", "usual", "--data", "data/test-simple.jsonl").out
+    score = egm("score", "run", "--data", "data/test-simple.jsonl")
+    assert (score.code, score.err) == (0, "")
+    assert '"nothing matches", where something does' in score.out
+    compared = egm("score", "usual", "run")
+    assert (compared.code, "items compared" in compared.out) == (0, True)
+
+
 def test_rows_of_none_and_many_go_out_and_come_back(egm: Egm, tmp_path: Path) -> None:
     assert egm("data", "synthetic", "--split", "test-all", "--scenes", 5, "--out", "data").code == 0
     read = open_dataset(tmp_path / "data/test-all.jsonl")

@@ -18,6 +18,8 @@ SET_METRICS: Final[dict[str, str]] = {
     "f1@0.5:0.95": "mean F1@0.5:0.95",
     "precision@0.5": "precision@0.5",
     "recall@0.5": "recall@0.5",
+    "precision@0.5:0.95": "mean precision@0.5:0.95",
+    "recall@0.5:0.95": "mean recall@0.5:0.95",
     "acc_one": "Acc@0.5 where there is one box",
     "n_acc": "rejection accuracy (N-acc)",
     "false_alarms": "false alarms",
@@ -81,6 +83,8 @@ def _columns(records: Sequence[Record]) -> dict[str, FloatArray]:
         "f1@0.5:0.95": np.array([score.mean_f1() for score in scores]),
         "precision@0.5": np.array([score.precision() for score in scores]),
         "recall@0.5": np.array([score.recall() for score in scores]),
+        "precision@0.5:0.95": np.array([score.mean_precision() for score in scores]),
+        "recall@0.5:0.95": np.array([score.mean_recall() for score in scores]),
     }
 
 
