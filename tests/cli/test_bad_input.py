@@ -156,7 +156,10 @@ def test_usage(egm: Egm, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--split", "dev"], "SynthRef has no split 'dev': choose one of train, train-complex, train-reworded, train-any, val"),
+        (
+            ["--split", "dev"],
+            "SynthRef has no split 'dev': choose one of train, train-complex, train-reworded, train-any, val",
+        ),
         (["--split", "train"], "say how many scenes, such as --scenes 1000"),
         (["--scenes", "0"], "cannot give 0 scenes"),
         (["--scenes", "501"], "cannot give 501 scenes"),

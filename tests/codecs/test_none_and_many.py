@@ -130,8 +130,8 @@ def test_prompts_say_what_is_expected(family: str, style: str) -> None:
     assert asked(codec, prompt=style, expect="one") == asked(codec, prompt=style)
     every = asked(codec, prompt=style, expect="all")
     assert ("every object" in every or "all regions" in every) and "the cup" in every  # noqa: PT018
-    assert ("answer []" in every) == bool(codec.none_word)
-    if codec.none_word:
+    assert ("answer []" in every) == bool(codec.none)
+    if codec.none:
         assert asked(codec, prompt=style, expect="any").removesuffix(
             " If nothing in the image matches, answer []."
         ) == (asked(codec, prompt=style))

@@ -41,8 +41,7 @@ class Codec(ABC):
         speaks_pixels: Whether coordinates are pixels of the image as the model saw it, not a relative scale.
         tail_stops: Stop strings that stand right behind the box of an answer, where one box is asked for: what comes
             from there on (the label, closing brackets) changes no box. None where the box ends the answer.
-        none_word: What the family answers where nothing matches, in words for the prompt; empty where it has no such
-            answer.
+        none: What the family writes where there is no such thing; None where it has no word of its own for that.
     """
 
     __slots__ = ()
@@ -54,7 +53,7 @@ class Codec(ABC):
     tags_first: ClassVar[bool] = False
     speaks_pixels: ClassVar[bool] = False
     tail_stops: ClassVar[tuple[str, ...]] = ()
-    none_word: ClassVar[str] = ""
+    none: ClassVar[str | None] = None
 
     @abstractmethod
     def opening(self, phrase: str) -> str:
@@ -93,7 +92,7 @@ class Codec(ABC):
         """
         if expect not in EXPECTS:
             raise EgmError(f"unknown expect {expect!r}: {nearest(str(expect), EXPECTS)}")
-        if expect == "any" and not self.none_word:
+        if expect == "any" and not self.none:
             raise EgmError(
                 f"codec {self.name!r} has no answer for 'nothing matches': ask for one box, or for all (expect='all'), "
                 "where its words are read"
@@ -130,7 +129,7 @@ class Codec(ABC):
         style = self.prompts[0] if prompt is None else prompt
         if expect != "one":
             self.check_expect(expect)
-        asked: dict[str, Any] = {"expect": expect, "none_word": self.none_word}
+        asked: dict[str, Any] = {"expect": expect, "none": self.none}
         return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first, **asked)
 
     def target(

@@ -33,7 +33,7 @@ def neutralise(text: str) -> str:
 
 
 def user_turn(
-    phrase: str, *, style: str, amodal: bool, tagged: bool = False, expect: Expect = "one", none_word: str = ""
+    phrase: str, *, style: str, amodal: bool, tagged: bool = False, expect: Expect = "one", none: str | None = None
 ) -> list[Message]:
     """Build the user turn that asks for a box, or for all, in a known prompt style.
 
@@ -45,7 +45,7 @@ def user_turn(
         amodal: Ask for the whole object, its hidden part too.
         tagged: Set the phrase in `<ref>` tags, in the `grounding` style.
         expect: How many boxes are asked for.
-        none_word: What to answer where nothing matches, which the wording says unless one box is expected.
+        none: What to answer where nothing matches, which the wording says unless one box is expected.
 
     Raises:
         EgmError: If the style is unknown.
@@ -67,6 +67,6 @@ def user_turn(
         text = f"Please provide the {which} this sentence describes: {named}"
     else:
         raise EgmError(f"unknown prompt style {style!r}: {nearest(style, PROMPTS)}")
-    if expect != "one" and none_word:
-        text += f" If nothing in the image matches, answer {none_word}."
+    if expect != "one" and none is not None:
+        text += f" If nothing in the image matches, answer {none}."
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

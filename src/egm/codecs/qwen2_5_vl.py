@@ -40,7 +40,7 @@ class Qwen25VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     speaks_pixels: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
-    none_word: ClassVar[str] = "[]"
+    none: ClassVar[str | None] = "[]"
 
     def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write how an answer begins; see `Codec.opening`."""

@@ -27,7 +27,7 @@ class Qwen3VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
     thinking_prefilled: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
-    none_word: ClassVar[str] = "[]"
+    none: ClassVar[str | None] = "[]"
 
     def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write how an answer begins; see `Codec.opening`."""

@@ -104,7 +104,7 @@ def codec_without_thinking(name: str) -> str | None:
 
 def says_none(name: str) -> bool:
     """Tell whether a family has an answer of its own for "nothing matches"; of an unknown one that is taken for so."""
-    return name not in _CODECS or bool(_CODECS[name].none_word)
+    return name not in _CODECS or _CODECS[name].none is not None
 
 
 def check_family(model_type: str, name: str) -> None:
