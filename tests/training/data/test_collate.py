@@ -17,7 +17,7 @@ from egm.errors import DataError, EgmError
 from egm.images import load_image
 from egm.models import build_config, build_processor, get_preset
 from egm.models.families.qwen_vl import expand_pixels
-from egm.training.data import SynthRefRows, open_rows
+from egm.training.data import MixedRows, SynthRefRows, open_rows
 from egm.training.data.collate import IGNORED, Collator
 from egm.types import Sample
 
@@ -142,8 +142,9 @@ def test_none_and_many_are_asked_and_taught(processor: Any) -> None:
 
 
 def test_what_a_family_cannot_answer_is_not_taught(processor: Any) -> None:
-    rows = SynthRefRows(20, 0, split="train-any")
-    [nothing, *_] = [sample for row in range(9) for sample in rows[row] if not sample.truths]
-    subject = Collator(rows, processor, get_codec("internvl"), CONFIG)
-    with pytest.raises(EgmError, match="codec 'internvl' has no answer for 'nothing matches'"):
-        subject.collate([nothing])
+    rows, codec, said = SynthRefRows(20, 0, split="train-any"), get_codec("internvl"), "no answer for 'nothing matches'"
+    with pytest.raises(EgmError, match=said):  # before a step is taken
+        Collator(MixedRows([SynthRefRows(20, 0), rows], [1, 1]), processor, codec, CONFIG)
+    nothing = next(sample for row in range(9) for sample in rows[row] if not sample.truths)
+    with pytest.raises(EgmError, match=said):
+        Collator(SynthRefRows(20, 0), processor, codec, CONFIG).length(nothing)

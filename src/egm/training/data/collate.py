@@ -18,7 +18,7 @@ from egm.errors import DataError, ModelError
 from egm.images import load_image
 from egm.models.families import Grid, trained_family
 from egm.training.data.pictures import load_pictures
-from egm.training.data.rows import Rows
+from egm.training.data.rows import MixedRows, Rows, SynthRefRows
 from egm.types import Sample
 
 IGNORED = -100
@@ -41,6 +41,7 @@ class Collator:
 
     Raises:
         ModelError: If the model is of a family that is not trained.
+        EgmError: If the codec has no answer for what a split of SynthRef asks.
     """
 
     def __init__(
@@ -60,6 +61,9 @@ class Collator:
         self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
         self.fast, self.masks = fast, masks
         self.tokenizer, self.family = processor.tokenizer, trained_family(config)
+        for part in rows.parts if isinstance(rows, MixedRows) else (rows,):
+            for expect in part.expects if isinstance(part, SynthRefRows) else ():
+                codec.check_expect(expect)
         self.image_token: str = processor.image_token
         self.pad_id: int = self.tokenizer.pad_token_id
         self.end = self.family.end(processor)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from egm.datasets.dataset import SampleSource
 from egm.datasets.indexed import IndexedDataset
 from egm.datasets.synthetic import Style, SynthRef
-from egm.types import Sample
+from egm.types import Expect, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,9 @@ class SynthRefRows:
     ) -> None:
         self._source = SynthRef(split, seed=seed, rationale=rationale, phrases=phrases)
         self._scenes, self.samples_per_row = scenes, phrases
+        spec = self._source.spec
+        self.expects: tuple[Expect, ...] = spec.expects if spec.many is None else (*spec.expects, "all")
+        """How many boxes its samples expect, each of them."""
 
     def __len__(self) -> int:
         return self._scenes
