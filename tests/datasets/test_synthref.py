@@ -234,11 +234,8 @@ def test_what_a_phrase_of_attributes_names_is_what_it_fits(split: str) -> None:
         scene = source.scene(index)
         for sample in source.samples(index):
             if sample.meta["complexity"] == 0:
-                said = [
-                    word.removesuffix("es") if word == "crosses" else word.rstrip("s") if word != "cross" else word
-                    for word in sample.phrase.split()
-                ]
-                said = [word for word in said if word in KNOWN]
+                words = sample.phrase.replace("crosses", "cross").split()
+                said = [one for word in words for one in (word, word.removesuffix("s")) if one in KNOWN]
                 fits = [o for o in scene.objects if set(said) <= {o.shape, o.color, o.size, o.fill}]
                 assert said
                 assert {Box(*item.visible) for item in fits} == set(sample.truths or ())
@@ -247,11 +244,10 @@ def test_what_a_phrase_of_attributes_names_is_what_it_fits(split: str) -> None:
 
 
 def test_how_a_phrase_asks_does_not_tell_how_many_there_are() -> None:
-    starts = {1: set(), 2: set(), 0: set()}
+    starts: dict[int, set[str]] = {0: set(), 1: set(), 2: set()}
     for sample in samples("test-all", 300):
-        starts[min(len(sample.truths or ()), 2)].add(
-            " ".join(sample.phrase.split()[:2]) if "all" in sample.phrase else sample.phrase.split()[0]
-        )
+        words = sample.phrase.split()
+        starts[min(len(sample.truths or ()), 2)].add(" ".join(words[:2] if words[0] == "all" else words[:1]))
     assert {"the", "every", "all of", "all the"} <= starts[0] & starts[1] & starts[2]
 
 
