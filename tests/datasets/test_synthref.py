@@ -222,8 +222,7 @@ def test_questions_of_none_and_many_are_as_the_split_says(split: str) -> None:
     for count, weight in zip(counts, spec.many, strict=True):
         assert abs(count / len(found) - weight) < 0.08
     assert any(sample.meta["new_words"] for sample in found) == (split not in TRAINING)
-    wrong = {sample.meta["wrong"] for sample in found if not sample.truths}
-    assert wrong == {"attribute", "relation"}
+    assert {sample.meta["wrong"] for sample in found if not sample.truths} == {"attribute", "relation"}
 
 
 @pytest.mark.parametrize("split", MANY)
