@@ -31,3 +31,8 @@ def test_a_line_of_the_chart_does_not_fold_back() -> None:
     line = runpy.run_path(str(SCRIPT))["line"]
     rows = [{"name": name, "tokens": n} for name, n in (("budget 8", 120), ("votes 1", 9), ("budget 16", 111))]
     assert [row["name"] for row in line(rows, "budget")] == ["budget 16", "budget 8"]
+
+
+def test_every_benchmark_finds_what_it_imports() -> None:
+    for script in sorted(SCRIPT.parent.glob("*.py")):
+        runpy.run_path(str(script), run_name="imported")
