@@ -74,8 +74,8 @@ def _open_json(
 ) -> Dataset:
     try:
         text = read_whole(path)
-        content = load_json(text)
-        if says_halves(text) and isinstance(content, dict):
+        content, may_hold_halves = load_json(text), says_halves(text)
+        if may_hold_halves and isinstance(content, dict):
             refuse_halves(content)
     except FileNotFoundError:
         raise DataError(f"no dataset at {path}: check the path") from None
@@ -90,7 +90,7 @@ def _open_json(
         raise DataError(f"{path} holds one object with {list_keys(content)}, which is no known format: {KNOWN}")
     if not isinstance(content, list):
         raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
-    rows = (_row(row, may_hold_halves=says_halves(text)) for row in content)
+    rows = (_row(row, may_hold_halves=may_hold_halves) for row in content)
     named = ((f"row {number}", row) for number, row in enumerate(rows, 1))
     return _open_rows(named, path, name, images, malformed, codec)
 
