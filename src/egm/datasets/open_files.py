@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from egm.collector import paused_collector
 from egm.datasets import coco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
@@ -19,6 +20,7 @@ from egm.datasets.unc import read_unc
 from egm.errors import DataError
 
 
+@paused_collector()
 def open_files(
     paths: Sequence[Path],
     *,
