@@ -79,6 +79,20 @@ def test_what_a_server_charges_for_replies_that_are_no_answers_counts_against_th
     assert [call.lost for call in calls(read_ledger("run")[1], failed=True)] == [(700, 300)]
 
 
+def test_tries_that_bring_no_answer_do_not_lead_beyond_the_budget(egm: Egm) -> None:
+    usage = {"prompt_tokens": 700, "completion_tokens": 300}
+    script = {phrase(0): [say(good(0), usage=usage)], phrase(1): [say("", usage=usage)]}
+    with FaultyServer(script) as server:
+        command = make(room(2), server, "--json", "--budget")
+        ended = egm(*command, "3500tokens")
+        assert (ended.code, len(server.asked)) == (1, 3)  # the third try might take more than is left
+        cost = json.loads(ended.out)["cost"]
+        assert cost["prompt"] + cost["completion"] == 3000
+        assert "after 2 tries" in str(calls(read_ledger("run")[1], failed=True)[0].error)
+        assert egm(*command, "3500tokens").code == 0
+        assert len(server.asked) == 3
+
+
 def test_a_dry_run_prints_a_whole_request_and_the_estimate_and_asks_nothing(egm: Egm) -> None:
     Path("prices.yaml").write_text("currency: usd\nmodels:\n  tiny: {input: 1, output: 4}\n")
     with FaultyServer({}) as server:
