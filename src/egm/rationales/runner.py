@@ -63,7 +63,7 @@ class Runner:
     """What a run holds in memory: where each sample stands, and the calls under way.
 
     Args:
-        planned: The samples.
+        planned: The samples, each by its number in the dataset.
         teacher: Who explains.
         blind: The blind check, if there is one.
         filters: Those of the run.
@@ -82,7 +82,7 @@ class Runner:
 
     def __init__(
         self,
-        planned: Sequence[PlannedSample],
+        planned: Mapping[int, PlannedSample],
         teacher: Teacher,
         blind: BlindCheck | None,
         filters: Sequence[Filter],
@@ -94,7 +94,7 @@ class Runner:
         concurrency: int,
         go_on: bool,
     ) -> None:
-        self._states = [_State(number, item) for number, item in enumerate(planned)]
+        self._states = [_State(number, item) for number, item in planned.items()]
         self._teacher, self._blind, self._filters = teacher, blind, filters
         self._pictures = [each for each in filters if isinstance(each, EvaluationPicture)]
         self._style, self._tries, self._codec, self._spending = style, tries, codec, spending
