@@ -172,6 +172,16 @@ def test_what_does_not_belong_together_is_refused(whole: Path, shards: list[Path
         merge_rationales(shards, out)
 
 
+def test_a_header_that_does_not_say_which_shard_it_is_is_refused(shards: list[Path], tmp_path: Path) -> None:
+    header, *rest = (shards[0] / JOURNAL_NAME).read_bytes().splitlines(keepends=True)
+    for number in (0, "1", None):
+        row = json.loads(header)
+        row["identity"]["shard"]["number"] = number
+        (tmp_path / JOURNAL_NAME).write_bytes(json.dumps(row).encode() + b"\n" + b"".join(rest))
+        with pytest.raises(DataError, match="does not say which shard it is: restore the file"):
+            merge_rationales([tmp_path, *shards[1:]], tmp_path / "all")
+
+
 def test_a_shard_that_is_not_finished_is_named(shards: list[Path], tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     header, *rest = (shards[0] / JOURNAL_NAME).read_bytes().splitlines(keepends=True)

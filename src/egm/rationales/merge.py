@@ -130,8 +130,11 @@ def _read(paths: Sequence[str | os.PathLike[str]]) -> list[_Part]:
     parts: list[_Part] = []
     for place in map(Path, paths):
         part = _Part(place, *read_ledger(place))
-        if "shard" not in part.header["identity"]:
+        shard = part.header["identity"].get("shard")
+        if shard is None:
             raise DataError(f"{str(place)!r} is no shard, but a run of its own: merge runs that --shard made")
+        if not _is_shard(shard):
+            raise DataError(f"{str(place)!r} does not say which shard it is: restore the file")
         if parts:
             mine, theirs = ({**_anywhere(each.whole()), "shards": each.shard["count"]} for each in (part, parts[0]))
             if differences := list_differences(mine, theirs):
@@ -147,6 +150,11 @@ def _read(paths: Sequence[str | os.PathLike[str]]) -> list[_Part]:
         if one.shard["number"] == other.shard["number"]:
             raise DataError(f"{one} and {other} are the same shard: give each shard once")
     return parts
+
+
+def _is_shard(value: Any) -> bool:
+    known = isinstance(value, dict) and value.keys() == {"number", "count", "of"} and isinstance(value["of"], dict)
+    return known and all(type(value[name]) is int and value[name] > 0 for name in ("number", "count"))
 
 
 def _anywhere(identity: Mapping[str, Any]) -> dict[str, Any]:
