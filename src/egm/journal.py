@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from egm.append_only import AppendOnly, read_objects, refuse_no_file
 from egm.boxes import iou_array
+from egm.collector import paused_collector
 from egm.errors import DataError
 from egm.records import ERROR as ERROR
 from egm.records import Header as Header
@@ -68,6 +70,7 @@ class Journal(AppendOnly):
         self.write_row(record.to_dict())
 
 
+@paused_collector()
 def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     """Read a journal; a torn last line is left out.
 
@@ -164,7 +167,10 @@ def question_line(
     identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], *, amodal: bool
 ) -> bytes:
     """Write down what a sample asks, for digests."""
-    return json.dumps((identity, phrase, image, truth, amodal)).encode()
+    # As `json.dumps` writes a list of them, in a third of its time.
+    words = ", ".join(map(_quoted, (identity, phrase, image)))
+    corners = ", ".join([float.__repr__(x) if isinstance(x, float) else int.__repr__(x) for x in truth])
+    return f"[{words}, [{corners}], {'true' if amodal else 'false'}]".encode()
 
 
 def questions_digest(lines: Iterable[bytes]) -> str:
