@@ -3,7 +3,7 @@
     uv run python benchmarks/shards.py --data ../shared/data/refcoco
     uv run python benchmarks/shards.py --shards 64
 
-The eight splits of RefCOCO, RefCOCO+ and RefCOCOg, with grey pictures of the sizes that the rows say, answered by a
+The eight splits of RefCOCO, RefCOCO+ and RefCOCOg, with JPEGs of the sizes that the rows say, answered by a
 script: in one run, then in shards, which are merged. That is measured twice: in one process, which opens the splits
 once, and by commands, a process each, as on several machines: `egm eval --suite refcoco`, with `--shard 1/8` and so on,
 and `egm eval merge`. Processor time is told of the run, of all shards and of the merge; of commands it is all that
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from egm.codecs import get_codec
@@ -52,7 +54,8 @@ def write_rows(folder: Path) -> None:
 
 
 def write_pictures(splits: Mapping[str, Dataset], folder: Path) -> None:
-    """Grey pictures of the sizes that the rows say."""
+    """JPEGs of the sizes that the rows say, with about as many bytes as COCO's have."""
+    pixels = np.random.default_rng(0)
     by_size: dict[object, Path] = {}
     for sample in (sample for data in splits.values() for sample in data.annotations()):
         assert sample.size is not None
@@ -60,7 +63,9 @@ def write_pictures(splits: Mapping[str, Dataset], folder: Path) -> None:
         if path.exists():
             continue
         if sample.size not in by_size or by_size[sample.size].stat().st_nlink > 500:
-            Image.new("RGB", sample.size, "grey").save(path)
+            width, height = sample.size
+            blotches = pixels.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+            Image.fromarray(blotches).resize(sample.size, Image.Resampling.BICUBIC).save(path, "JPEG", quality=80)
             by_size[sample.size] = path
         else:
             path.hardlink_to(by_size[sample.size])
@@ -69,9 +74,9 @@ def write_pictures(splits: Mapping[str, Dataset], folder: Path) -> None:
 def command(arguments: Sequence[str]) -> float:
     """Run a command; seconds of processor time that it took."""
     before = os.times()
-    ended = os.waitpid(os.posix_spawn(sys.executable, [sys.executable, "-m", "egm.cli", *arguments], os.environ), 0)[1]
-    if os.waitstatus_to_exitcode(ended):
-        sys.exit(f"egm {' '.join(arguments)} failed")
+    done = subprocess.run([sys.executable, "-m", "egm.cli", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"egm {' '.join(arguments)}: {done.stderr.strip()}")
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -131,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apart = folder / "apart"
         words = ["eval", "--suite", "refcoco", "--script", str(script), "--data-root", str(data)]
         words += ["--images", str(pictures), *([] if options.data else ["--allow-partial"]), "--json", "--out"]
-        sys.stdout.flush()
         os.environ["PYTHONWARNINGS"] = "ignore"
         whole = command([*words, str(apart / "whole")])
         each = [command([*words, str(apart / f"{n}"), "--shard", f"{n}/{options.shards}"]) for n in numbers]
