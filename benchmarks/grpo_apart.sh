@@ -41,7 +41,7 @@ fi
 
 if [ "$engine" = vllm-server ]; then
   # dev mode has the routes for weights; log-probabilities are those of what was sampled from, as TRL asks for them
-  VLLM_SERVER_DEV_MODE=1 CUDA_VISIBLE_DEVICES=${SERVER_GPU:-1} setsid "${VLLM:-vllm}" serve "$model" --port "$port" \
+  VLLM_SERVER_DEV_MODE=1 CUDA_VISIBLE_DEVICES=${SERVER_GPU:-1} setsid ${VLLM:-vllm} serve "$model" --port "$port" \
     --max-model-len 1024 --gpu-memory-utilization 0.5 --logprobs-mode processed_logprobs --max-logprobs -1 \
     --weight-transfer-config '{"backend": "nccl"}' >"$out/server.txt" 2>&1 &
   server=$!

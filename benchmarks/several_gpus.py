@@ -159,6 +159,7 @@ def command(job: Job, recipe: Path, run: Path) -> list[str]:
     """Word a run as a command line."""
     words = ["-m", "egm.cli", "grpo" if job.task == "grpo" else "sft", str(recipe), "--out", str(run)]
     words += ["--resume"] if job.written_by else []
+    words += ["--set", "run.save_every=1000000"] if job.way == "one" else []  # nothing goes on from it
     words += ["--skip-preflight"] if job.task == "grpo" else []
     if job.way == "one":
         return [sys.executable, *words]
@@ -236,7 +237,7 @@ def figures(run: Path, job: Job, options: argparse.Namespace) -> dict[str, Any]:
 def keep_middle(job: Job, run: Path, options: argparse.Namespace) -> None:
     """Leave of a run what a kill after its middle checkpoint would: what another number of processes goes on from."""
     middle, kept = run / "checkpoints" / f"checkpoint-{options.half}", run.with_name(f"{run.name}-middle")
-    if job.way not in ("one",) and job.task != "grpo" and middle.is_dir():
+    if job.way != "one" and job.task != "grpo" and middle.is_dir():
         shutil.rmtree(kept, ignore_errors=True)
         (kept / "checkpoints").mkdir(parents=True)
         middle.rename(kept / "checkpoints" / middle.name)
@@ -259,6 +260,7 @@ def measure(job: Job, options: argparse.Namespace, limit: float) -> dict[str, An
         middle.rename(run)
     began = time.perf_counter()
     ended, peaks = carry_out(command(job, recipe, run), job, said, limit)
+    ended = ended.replace(f"{folder}/", "")
     found: dict[str, Any] = {"ended": ended, "seconds": round(time.perf_counter() - began, 1)}
     found["peak_gib"] = [round(peak, 1) for peak in peaks.values()]
     if (run / "log.jsonl").exists():
@@ -272,13 +274,14 @@ def measure(job: Job, options: argparse.Namespace, limit: float) -> dict[str, An
 
 def table(rows: list[dict[str, Any]]) -> str:
     """All rows, with losses beside one GPU's of the same steps."""
-    lines = ["| task | way | processes | samples/s | peak GiB a GPU | loss or reward by step | furthest from one GPU |"]
+    lines = ["| task | way | processes | samples/s | peak GiB a GPU | loss or reward by step | losses apart |"]
     lines += ["|---|---|---|---|---|---|---|"]
     alone = {row["task"]: row.get("steps", {}) for row in rows if row["way"] == "one"}
     for row in rows:
         steps, other = row.get("steps", {}), alone.get(row["task"], {})
         apart = [abs(value - other[step]) for step, value in steps.items() if step in other]
-        far = f"{max(apart):.4f}" if apart and row["way"] != "one" else ""
+        same = row["way"] != "one" and row["task"] != "grpo"  # whose processes draw otherwise
+        far = f"{max(apart):.4f}" if apart and same else ""
         shown = f"{next(iter(steps))}: " + ", ".join(f"{value:.4f}" for value in steps.values()) if steps else ""
         peaks = ", ".join(f"{peak:.1f}" for peak in row.get("peak_gib", ()))
         cells = (row["task"], row["way"], row["shown"], row.get("samples_per_second", ""), peaks)
