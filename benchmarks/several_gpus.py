@@ -224,6 +224,8 @@ def figures(run: Path, job: Job, options: argparse.Namespace) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     key = "reward" if job.task == "grpo" else "loss"
     lines = [line for line in lines if key in line]
+    if not lines:
+        return {}
     first = options.half if job.written_by else 0
     timed = [line for line in lines if line["step"] > first + options.warmup] or lines[-1:]
     if job.task == "grpo":
@@ -237,7 +239,7 @@ def figures(run: Path, job: Job, options: argparse.Namespace) -> dict[str, Any]:
 def keep_middle(job: Job, run: Path, options: argparse.Namespace) -> None:
     """Leave of a run what a kill after its middle checkpoint would: what another number of processes goes on from."""
     middle, kept = run / "checkpoints" / f"checkpoint-{options.half}", run.with_name(f"{run.name}-middle")
-    if job.way != "one" and job.task != "grpo" and middle.is_dir():
+    if job.way != "one" and job.task != "grpo" and not job.written_by and middle.is_dir():
         shutil.rmtree(kept, ignore_errors=True)
         (kept / "checkpoints").mkdir(parents=True)
         middle.rename(kept / "checkpoints" / middle.name)
@@ -246,7 +248,7 @@ def keep_middle(job: Job, run: Path, options: argparse.Namespace) -> None:
     shutil.rmtree(run)  # weights of many gigabytes
 
 
-def measure(job: Job, options: argparse.Namespace, limit: float) -> dict[str, Any]:
+def measure(job: Job, options: argparse.Namespace, limit: float, failed: set[str]) -> dict[str, Any]:
     """Do a run, and read what it left."""
     folder: Path = options.out / "runs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +256,10 @@ def measure(job: Job, options: argparse.Namespace, limit: float) -> dict[str, An
     write_text(recipe, json.dumps(make_recipe(job.task, options)))  # JSON is YAML
     shutil.rmtree(run, ignore_errors=True)
     if job.written_by:
-        middle = folder / f"{Job(job.task, job.way, job.written_by).name}-middle"
+        before = Job(job.task, job.way, job.written_by)
+        middle = folder / f"{before.name}-middle"
+        if not middle.is_dir() and before.name not in failed:  # another machine has it
+            measure(before, options, limit, failed)
         if not middle.is_dir():
             return {"ended": "there is no checkpoint to go on from"}
         middle.rename(run)
@@ -328,7 +333,8 @@ def main() -> None:
         if deadline - time.monotonic() < options.limit:
             print(f"no time is left for {job.name}: call again", file=sys.stderr)
             break
-        row = asdict(job) | {"name": job.name, "shown": job.shown} | measure(job, options, options.limit)
+        failed = {row["name"] for row in rows if row["ended"]}
+        row = asdict(job) | {"name": job.name, "shown": job.shown} | measure(job, options, options.limit, failed)
         row["where"] = f"{gpu_name() or cpu_name()}, {package_versions('torch', 'transformers', 'accelerate')}"
         rows.append(json.loads(json.dumps(row)))
         write_text(file, "".join(json.dumps(line) + "\n" for line in rows))
