@@ -16,7 +16,10 @@ from egm.training.recipe import Section, dump_recipe, load_recipe
 from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, damage, is_whole, processes_of, sharded_by
 from egm.training.shared.processes import is_first, process_count, sharding
 
-_FREE = {"optim.accumulation", "optim.recompute", "run.workers", "run.log_every", "run.save_every", "run.report_to"}
+_FREE = {
+    *("optim.accumulation", "optim.recompute", "rollout.rows"),
+    *("run.workers", "run.log_every", "run.save_every", "run.report_to"),
+}
 """What may differ when a run goes on: it changes nothing of what is learnt, but for the order of sums."""
 
 _log = logging.getLogger(__name__)
