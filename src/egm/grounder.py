@@ -108,7 +108,8 @@ class Grounder:
             codec: How the model is asked and read, a codec or its name; by default what its configuration and its chat
                 template call for.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16", "float16" or "fp8"; see
+                `TransformersBackend.load`.
             settings: How text is generated; by default greedily, and of egm-tiny at most 640 tokens, which is room
                 enough for what it knows.
             prompt: The codec's prompt style; None takes its default.

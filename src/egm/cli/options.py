@@ -95,7 +95,11 @@ Device = Annotated[
     str, typer.Option(help="For a model in this process, or one that it serves: auto, cpu, cuda or cuda:N.")
 ]
 Dtype = Annotated[
-    str, typer.Option(help="For a model in this process, or one that it serves: auto, float32, bfloat16 or float16.")
+    str,
+    typer.Option(
+        help="For a model in this process, or one that it serves: auto, float32, bfloat16 or float16; in this process "
+        "on a GPU also fp8, of the weights that tokens are decoded with."
+    ),
 ]
 MaxTokens = Annotated[
     int | None,
