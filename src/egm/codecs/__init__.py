@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from egm.codecs.base import Codec
+from egm.codecs.fitting import Fit, Fitting, fit_answers
 from egm.codecs.internvl import InternVL
 from egm.codecs.keyed import Gemini, Moondream
 from egm.codecs.parsing.entries import Repair
+from egm.codecs.parsing.forms import Form, Keyed, Tagged, Tokens
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.prompts import neutralise
 from egm.codecs.qwen2_5_vl import Qwen25VL
@@ -29,10 +31,14 @@ __all__ = [
     "GLMV",
     "Codec",
     "DeepSeekVL2",
+    "Fit",
+    "Fitting",
     "Florence2",
+    "Form",
     "Gemini",
     "GroundAnything",
     "InternVL",
+    "Keyed",
     "Kosmos2",
     "LocateAnything",
     "Moondream",
@@ -46,9 +52,12 @@ __all__ = [
     "RexOmni",
     "Scale",
     "SeedVL",
+    "Tagged",
+    "Tokens",
     "check_family",
     "codec_for",
     "codec_names",
+    "fit_answers",
     "get_codec",
     "neutralise",
     "register_codec",

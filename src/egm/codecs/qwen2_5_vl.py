@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from egm.codecs import targets
 from egm.codecs.base import Codec
+from egm.codecs.parsing.forms import BOX_START_TAGS, Form
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.registry import register_codec
 from egm.codecs.resize import smart_resize
@@ -39,6 +40,7 @@ class Qwen25VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     speaks_pixels: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    other_forms: ClassVar[tuple[Form, ...]] = (BOX_START_TAGS,)  # fine-tuned ones write these, in pixels too
     none: ClassVar[str | None] = "[]"
     proven: ClassVar[bool] = True
 

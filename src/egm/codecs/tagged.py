@@ -59,6 +59,7 @@ class GLMV(Codec):
     prompts: ClassVar[tuple[str, ...]] = ("glm_v", "qwen3")
     form: ClassVar[Form] = Tagged(("<|begin_of_box|>", "<|end_of_box|>"), None, "[[{},{},{},{}]]", holds_json=True)
     other_forms: ClassVar[tuple[Form, ...]] = (Keyed(),)
+    proven: ClassVar[bool] = True
 
 
 @register_codec
@@ -71,6 +72,7 @@ class DeepSeekVL2(Codec):
     form: ClassVar[Form] = Tagged(("<|det|>", "<|/det|>"), ("<|ref|>", "<|/ref|>"))
     plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = _THOUSAND
+    proven: ClassVar[bool] = True
 
 
 @register_codec

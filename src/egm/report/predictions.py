@@ -69,6 +69,30 @@ def read_records(
     ]
 
 
+def answers_in(path: str | Path, *, samples: Samples | None = None) -> list[tuple[str, tuple[int, int]]]:
+    """Read the texts of a file of predictions or a journal, without what is true.
+
+    Args:
+        path: As of `read_records`.
+        samples: What was asked, for the sizes of pictures; without it they come from the rows.
+
+    Returns:
+        Each text with the size of its picture; where that is not known, a size that no pixel passes.
+
+    Raises:
+        DataError: If the file cannot be read, or a row holds no text.
+    """
+    path = Path(path)
+    if is_journal(path):
+        return [(record.text, record.size or _BOUNDLESS) for record in read_whole_run(path)[1]]
+    predictions = read_predictions(path)
+    sizes = [None] * len(predictions) if samples is None else [one.size for _, one in match(predictions, samples)]
+    for prediction in predictions:
+        if prediction.text is None:
+            raise DataError(f"{prediction.where} holds no text, and a box alone has no form: leave --codec ask out")
+    return [(row.text or "", size or row.size or _BOUNDLESS) for row, size in zip(predictions, sizes, strict=True)]
+
+
 def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list[Record]:
     header, records = read_whole_run(path)
     expected = sum(facts["n"] for facts in header.datasets.values())

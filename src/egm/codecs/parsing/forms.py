@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from egm.codecs.parsing.entries import Entry, Repair, read_numbers
-from egm.codecs.parsing.loose import read_brackets
+from egm.codecs.parsing.loose import read_brackets, read_corners
 from egm.codecs.parsing.strict import BOX_KEYS, coordinates, load_list, names_none, read_json
 
 _USUAL_IN_TAGS = frozenset([Repair.BARE_LIST, Repair.NESTED_LIST])  # tags name what is in them, so no repair is noted
@@ -98,8 +98,9 @@ class Keyed(Form):
 
     def find(self, answer: str) -> list[Entry]:
         """Find boxes in strict JSON, or after the key in what is none; see `Form.find`."""
-        strict = read_json(answer, self.keys, self.corners)
-        return read_brackets(answer, keys=self.keys)[0] if strict is None else strict
+        if (strict := read_json(answer, self.keys, self.corners)) is not None:
+            return strict
+        return read_corners(answer, self.corners) if self.corners else read_brackets(answer, keys=self.keys)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,14 @@ def read_brackets(
     return [entry.repaired(Repair.PASSED_OVER) for entry in keyed] if passed_over else keyed, bare
 
 
+def read_corners(text: str, corners: tuple[str, ...]) -> list[Entry]:
+    """Read every object of four keys, in their order, in text that is no strict JSON."""
+    sides = r"\s{0,8}+,\s{0,8}+".join(
+        rf"""["']{key}["']\s{{0,8}}+:\s{{0,8}}+([-+.0-9eE]{{1,32}}+)""" for key in corners
+    )
+    return [read_numbers(",".join(match.groups())).repaired(Repair.BROKEN_JSON) for match in re.finditer(sides, text)]
+
+
 def _key_before(text: str, start: int, keys: tuple[str, ...]) -> tuple[str | None, bool]:
     """Find the key before a bracket, and tell whether the list is nested.
 

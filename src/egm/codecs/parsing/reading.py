@@ -44,7 +44,7 @@ from egm.boxes import Box
 from egm.codecs.parsing.decoys import answer_of, quoted_words, without_echo
 from egm.codecs.parsing.entries import Entry, Repair
 from egm.codecs.parsing.forms import Forms
-from egm.codecs.parsing.loose import read_brackets
+from egm.codecs.parsing.loose import read_brackets, read_corners
 from egm.codecs.parsing.refusals import begins_empty, declines_before, refuses
 from egm.codecs.parsing.strict import close_tail, is_strict, read_json, says_nothing
 from egm.errors import BoxError
@@ -235,6 +235,7 @@ def _find(answer: str, forms: Forms, phrase: str) -> tuple[list[Entry], bool]:
     # Without a box key in the text no bracket can have one: then tags come before brackets, which are read only once.
     has_key = any(key in answer for key in keys)
     keyed, bare = read_brackets(answer, keys=keys) if has_key else ([], None)
+    keyed = keyed or (read_corners(answer, corners) if corners else [])
     if keyed := without_echo(keyed, echo):
         return keyed, _any_numbers(keyed)
     for form in forms.others:
