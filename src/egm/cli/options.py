@@ -56,8 +56,8 @@ Codec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"How a model is asked and read, such as {DEFAULT_CODEC}; egm codecs lists all. By default what its checkpoint calls for; "
-        f"one that is asked without its checkpoint at hand is taken for {DEFAULT_CODEC}.",
+        help=f"How a model is asked and read, such as {DEFAULT_CODEC}; egm codecs lists all. By default "
+        f"what its checkpoint calls for; one that is asked without its checkpoint at hand is taken for {DEFAULT_CODEC}.",
         show_default=False,
     ),
 ]
