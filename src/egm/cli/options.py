@@ -57,7 +57,8 @@ Codec = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"How a model is asked and read, such as {DEFAULT_CODEC}; egm codecs lists all. By default "
-        f"what its checkpoint calls for; one that is asked without its checkpoint at hand is taken for {DEFAULT_CODEC}.",
+        "what its checkpoint calls for; one that is asked without its checkpoint at hand is taken for "
+        f"{DEFAULT_CODEC}.",
         show_default=False,
     ),
 ]
