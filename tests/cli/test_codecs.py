@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from egm.boxes import Box
 from egm.codecs import codec_names, fit_answers, get_codec
+from egm.journal import read_journal
 
+from ..backends.faulty_server import FaultyServer, say
 from .conftest import Egm
 
 SIZE = (640, 480)
@@ -71,6 +74,18 @@ def test_ask_needs_texts(egm: Egm, tmp_path: Path) -> None:
     file = tmp_path / "boxes.jsonl"
     file.write_text(json.dumps({"image": "a.jpg", "phrase": "it", "box": [1, 2, 3, 4]}) + "\n", encoding="utf-8")
     assert "holds no text, and a box alone has no form" in egm("score", str(file), "--codec", "ask").err
+
+
+@pytest.mark.parametrize("name", ["gemini", "glm_v", "florence2", "moondream"])
+def test_eval_works_for_hosted_families(egm: Egm, tmp_path: Path, name: str) -> None:
+    Image.new("RGB", SIZE).save(tmp_path / "a.jpg")
+    row = {"image": "a.jpg", "sent": "the cup", "bbox": [64, 96, 192, 192], "width": 640, "height": 480}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with FaultyServer({"": [say(target(name))]}) as server:
+        told = egm("eval", "data.jsonl", "--images", tmp_path, "--server", server.url, "--codec", name, "--out", "run")
+    assert told.code == 0, told.err
+    _, (record,) = read_journal(tmp_path / "run")
+    assert (record.failure, record.iou > 0.75) == (None, True)
 
 
 @pytest.mark.parametrize("name", codec_names())

@@ -84,6 +84,30 @@ def test_a_target_in_another_familys_form_is_the_same_box_or_none(codec: Codec) 
             assert max(map(abs, _apart(got, box))) < 1.5, (codec.name, reader.name)
 
 
+STRIPPED = {
+    "rex_omni": (
+        "robot-shape light<128><95><218><259>,<771><96><876><254>, lamp<1><2><30><40>",
+        "robot-shape light",
+        3,
+    ),
+    "locate_anything": ("person<365><526><380><590><381><526><396>", "person", 0),
+    "deepseek_vl2": ("The giraffe at the back.[[580, 270, 999, 900]]", None, 1),
+    "qwen_vl": ("击掌(536,509),(588,602)", None, 1),
+    "glm_v": ("It is at [[97,595,179,988]].", None, 1),
+}
+
+
+@pytest.mark.parametrize("name", STRIPPED)
+def test_tags_that_a_server_has_stripped(name: str) -> None:
+    text, label, count = STRIPPED[name]
+    grounding = get_codec(name).parse(text, size=SIZE)
+    assert len(grounding.boxes) == count
+    if count:
+        assert (grounding.boxes[0].label, "bare_list" in grounding.repairs) == (label, True)
+    else:
+        assert grounding.failure is Failure.MALFORMED
+
+
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 def test_the_word_for_none_is_a_refusal(codec: Codec) -> None:
     before = "</think>" if codec.thinking_prefilled else ""

@@ -29,7 +29,6 @@ class QwenVL(Codec):
     name: ClassVar[str] = "qwen_vl"
     prompts: ClassVar[tuple[str, ...]] = ("qwen_vl", "grounding")
     form: ClassVar[Form] = Tagged(("<box>", "</box>"), ("<ref>", "</ref>"), "({},{}),({},{})")
-    plain_lists: ClassVar[bool] = False
     proven: ClassVar[bool] = True
 
 
@@ -70,7 +69,6 @@ class DeepSeekVL2(Codec):
     name: ClassVar[str] = "deepseek_vl2"
     prompts: ClassVar[tuple[str, ...]] = ("deepseek_vl2",)
     form: ClassVar[Form] = Tagged(("<|det|>", "<|/det|>"), ("<|ref|>", "<|/ref|>"))
-    plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = _THOUSAND
     proven: ClassVar[bool] = True
 

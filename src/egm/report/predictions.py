@@ -188,7 +188,7 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
     if reading is None:
         raise DataError(
             f"{prediction.where} holds text: say how to read it with --codec (egm codecs lists them, and --codec ask "
-            "tells which can be meant), and with --pixels-of original where its boxes are pixels of the picture as it was"
+            "tells which can be meant), and with --pixels-of original where boxes are pixels of the picture as it was"
         )
     original = reading.codec.speaks_pixels and reading.pixels_of == "original"
     size = sample.size or prediction.size or (_BOUNDLESS if original else None)

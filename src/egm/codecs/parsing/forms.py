@@ -21,6 +21,7 @@ _MARK = re.compile(
 )
 COORDINATE = re.compile(r"<([0-9]{1,6})>")
 _BROKENCOORDINATE = re.compile(r"<[0-9]{0,6}\Z")
+_ROW = re.compile(r"(?:<[0-9]{1,6}>){2,}+")
 _HALF_PAIR = re.compile(r"[\s+-]*+[0-9][\s0-9.,+-]*+\Z")
 PATCH = re.compile(r"<patch_index_([0-9]{1,6})>")
 _PATCHES = 32  # a side of Kosmos-2's grid
@@ -141,7 +142,9 @@ class Tagged(Form):
 
     def find(self, answer: str) -> list[Entry]:
         """Find what stands between the tags; see `Form.find`."""
-        return list(self._find(answer)) if self.box[0] in answer else []
+        if self.box[0] in answer:
+            return list(self._find(answer))
+        return _stripped(answer) if self.tokens is COORDINATE and not _MARK.search(answer) else []
 
     def is_cut(self, answer: str) -> bool:
         """Tell whether the last box is open; see `Form.is_cut`."""
@@ -320,6 +323,18 @@ def _runs(content: str, token: re.Pattern[str], between: str, *, closed: bool) -
         if not closed and number == len(parts) - 1 and len(numbers) != 4:
             break
         found.append(Entry(None if words else tuple(numbers) or None))
+    return found
+
+
+def _stripped(answer: str) -> list[Entry]:
+    """Read tokens whose tags a decoder has stripped: a row of them is a box, the words before it are its label."""
+    found: list[Entry] = []
+    end, label = 0, None
+    for row in _ROW.finditer(answer):
+        words = answer[end : row.start()].strip(" ,\n")
+        end, label = row.end(), words or label
+        numbers = tuple(float(number) for number in COORDINATE.findall(row.group()))
+        found.append(Entry(numbers, label, frozenset([Repair.BARE_LIST])))
     return found
 
 
