@@ -186,6 +186,14 @@ ANSWERS: dict[str, list[Answer]] = {
             "github.com/deepseek-ai/DeepSeek-VL2/issues/96 (nines shortened)",
         ),
     ],
+    "seed_vl": [
+        Answer(
+            "<bbox>175 98 791 476</bbox>",
+            [(175, 98, 791, 476)],
+            None,
+            "volcengine.com/docs/82379, visual grounding: the answer of its first example",
+        ),
+    ],
     "rex_omni": [
         Answer(_object("sofa", "<643><453><999><977>"), [(644, 453, 1000, 978)], "sofa", _REX),
         Answer(
