@@ -122,6 +122,20 @@ def test_whatever_is_put_together_no_token_is_left(text: str) -> None:
             "<ref>the man</ref>",
         ),
         ("internvl", {"prompt": "qwen3"}, "Locate the man, output its bbox coordinates using JSON format."),
+        ("paligemma", {}, "detect the man"),
+        ("florence2", {}, "<CAPTION_TO_PHRASE_GROUNDING>the man"),
+        ("kosmos2", {}, "<grounding><phrase> the man</phrase>"),
+        ("deepseek_vl2", {}, "<|ref|>the man<|/ref|>."),
+        ("rex_omni", {}, "Detect the man."),
+        ("locate_anything", {}, "Locate a single instance that matches the following description: the man."),
+        ("glm_v", {}, "Help me to locate the man in the image and give me its bounding boxes."),
+        ("qwen_vl", {"amodal": True}, "<ref>the man amodally</ref>"),
+        (
+            "qwen2_vl",
+            {},
+            "Please provide the bounding box coordinate of the region this sentence describes: "
+            "<|object_ref_start|>the man<|object_ref_end|>",
+        ),
     ],
 )
 @pytest.mark.parametrize("phrase", ["the man", " the man. ", "the man..."])

@@ -173,12 +173,7 @@ def read(
     else:
         answer = (close_tail(answer) if tail_cut else None) or answer
         answer = answer if is_strict(answer) else answer_of(answer)
-        for entry in find_entries(answer, forms, phrase=phrase):
-            placed = (
-                Failure.REFUSED
-                if entry.absent or entry.numbers in _NOWHERE
-                else scale.to_pixels(entry.numbers, size, amodal=amodal)
-            )
+        for entry, placed in place_entries(answer, forms, scale, size=size, amodal=amodal, phrase=phrase):
             if isinstance(placed, Box):
                 boxes.append(LabelledBox(placed, entry.label))
                 repairs |= entry.repairs
@@ -198,6 +193,30 @@ def read(
         size=size,
         tail_cut=tail_cut,
     )
+
+
+def place_entries(
+    answer: str, forms: Forms, scale: Scale, *, size: tuple[int, int], amodal: bool = False, phrase: str = ""
+) -> list[tuple[Entry, Box | Failure]]:
+    """Read all boxes of an answer in order, and say of each that is none why; "no such thing" is `refused`.
+
+    Args:
+        answer: What a model answered, reasoning and wrappers taken off.
+        forms: What the family writes, and what else it is read in.
+        scale: What the numbers mean.
+        size: Width and height of the upright original image in pixels.
+        amodal: Whether boxes may leave the frame.
+        phrase: What was asked, whose own numbers are no answer.
+    """
+    return [
+        (
+            entry,
+            Failure.REFUSED
+            if entry.absent or entry.numbers in _NOWHERE
+            else scale.to_pixels(entry.numbers, size, amodal=amodal),
+        )
+        for entry in find_entries(answer, forms, phrase=phrase)
+    ]
 
 
 def find_entries(answer: str, forms: Forms, *, phrase: str = "") -> list[Entry]:
