@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from egm.codecs import targets
 from egm.codecs.parsing import reading
-from egm.codecs.parsing.loose import ends_inside_box
+from egm.codecs.parsing.forms import Form, Forms, Keyed, Tagged
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.parsing.strict import close_tail, read_json
-from egm.codecs.prompts import user_turn
+from egm.codecs.prompts import neutralise, user_turn
+from egm.errors import BoxError, EgmError, nearest
 from egm.types import STOP_STRING
 
 if TYPE_CHECKING:
@@ -22,19 +22,26 @@ if TYPE_CHECKING:
 _LONGEST = 10**9  # pixels of a side
 
 
-class Codec(ABC):
+class Codec:
     """One model family's convention; a family is a subclass that `register_codec` knows.
 
     Coordinates leave and enter a codec as pixels of the upright original image; the scale a model speaks stays inside.
-    A subclass says how an answer is written (`opening`, `answer`) and what its numbers mean (`scale`, 0-1000 unless it
-    says otherwise); asking, training targets and reading follow from these.
+    A subclass is data: how an answer is written (`form`), what its numbers mean (`units`), how it is asked for
+    (`prompts`); asking, training targets and reading follow from these. What is no data overrides `scale`, `opening`
+    and `answer`.
 
     Attributes:
         name: The name that `get_codec` knows.
         model_types: What `config.json` calls the family's checkpoints (`model_type`), if they are known by it.
         prompts: Known prompt styles; the first is the default.
         thinking_prefilled: Whether the chat template opens `<think>` itself, so that a text begins with reasoning.
-        tags_first: Whether `<ref>` and `<box>` tags, not JSON, are the family's own form.
+        form: How an answer is written.
+        other_forms: Forms of other families that are read too, as a repair, since their numbers mean the same.
+        plain_lists: Whether numbers in plain brackets are read too. They say neither scale nor order, so this is for
+            families whose checkpoints are known to write them.
+        units: What coordinates mean, where that does not depend on the picture.
+        none: What the family writes where there is no such thing; None where it has no word of its own for that.
+        proven: Whether real answers of its checkpoints, from public sources, stand in the tests.
         speaks_pixels: Whether coordinates are pixels of the image as the model saw it, not a relative scale.
         tail_stops: Stop strings that stand right behind the box of an answer, where one box is asked for: what comes
             from there on (the label, closing brackets) changes no box. None where the box ends the answer.
@@ -46,31 +53,36 @@ class Codec(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     prompts: ClassVar[tuple[str, ...]] = ("qwen3", "grounding")
     thinking_prefilled: ClassVar[bool] = False
-    tags_first: ClassVar[bool] = False
+    form: ClassVar[Form] = Keyed()
+    other_forms: ClassVar[tuple[Form, ...]] = ()
+    plain_lists: ClassVar[bool] = True
+    units: ClassVar[Scale] = Scale()
+    none: ClassVar[str | None] = None
+    proven: ClassVar[bool] = False
     speaks_pixels: ClassVar[bool] = False
     tail_stops: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
     def opening(self, phrase: str) -> str:
         """Write how an answer begins, up to the first coordinate."""
+        return self.form.opening(neutralise(phrase).strip())
 
-    @abstractmethod
-    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
+    def answer(self, phrase: str, numbers: tuple[float, float, float, float]) -> str:
         """Write a whole answer; it begins with `opening`.
 
         Args:
             phrase: What was asked.
-            numbers: `x1, y1, x2, y2` on the family's scale.
+            numbers: On the family's scale, and in its order.
         """
+        return self.form.write(neutralise(phrase).strip(), numbers)
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:  # noqa: ARG002
-        """Say what coordinates mean; 0-1000 unless a family says otherwise.
+        """Say what coordinates mean: `units`, unless a family says otherwise.
 
         Args:
             size: Width and height of the upright original image in pixels.
             seen_size: Width and height of the image as the model saw it, where known.
         """
-        return Scale()
+        return self.units
 
     def messages(self, phrase: str, *, amodal: bool = False, prompt: str | None = None) -> list[Message]:
         """Ask for the box of a phrase.
@@ -84,10 +96,13 @@ class Codec(ABC):
             One user turn, `[{"type": "image"}, {"type": "text", "text": ...}]`.
 
         Raises:
-            EgmError: If the prompt style is unknown.
+            EgmError: If the family has no such prompt style.
         """
         style = self.prompts[0] if prompt is None else prompt
-        return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first)
+        if style not in self.prompts:
+            raise EgmError(f"unknown prompt style {style!r}: {nearest(style, self.prompts)}")
+        tags = self.form.label if isinstance(self.form, Tagged) else None
+        return user_turn(phrase, style=style, amodal=amodal, tags=tags)
 
     def target(
         self,
@@ -109,9 +124,16 @@ class Codec(ABC):
             size: Width and height of the image in pixels.
             rationale: Reasoning to put before the answer, if any. A `</think>` inside it becomes a word.
             seen_size: Width and height of the image as the model will see it; only codecs that speak pixels use it.
+
+        Raises:
+            BoxError: If the family writes location tokens, and the box leaves the frame, beyond which there are none.
         """
-        numbers = targets.whole_numbers(box, size, self.scale(size, seen_size).span)
-        answer = self.answer(phrase, numbers)
+        if self.form.bounded and not (box.x1 >= 0 and box.y1 >= 0 and box.x2 <= size[0] and box.y2 <= size[1]):
+            raise BoxError(
+                f"{tuple(box)} leaves the frame, where codec {self.name!r} has no tokens: take another codec"
+            )
+        scale = self.scale(size, seen_size)
+        answer = self.answer(phrase, scale.ordered(targets.whole_numbers(box, size, scale)))
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
     def turn(self, phrase: str, box: Box, *, size: tuple[int, int], rationale: str | None = None) -> str:
@@ -172,7 +194,7 @@ class Codec(ABC):
         if answer is None:
             return False
         if close_tail(answer) is None:
-            return None if read_json(answer) is not None or not ends_inside_box(answer) else False
+            return None if read_json(answer) is not None or not self._forms().ends_inside_box(answer) else False
         options: dict[str, Any] = {"amodal": amodal, "seen_size": seen_size, "phrase": phrase}
         return self.parse(text, size=size, finish_reason=STOP_STRING, **options).box is not None
 
@@ -203,13 +225,16 @@ class Codec(ABC):
         return reading.read(
             text,
             scale=self.scale(_possible(size), seen_size),
-            tags_first=self.tags_first,
+            forms=self._forms(),
             thinking_prefilled=self.thinking_prefilled,
             size=size,
             finish_reason=finish_reason,
             amodal=amodal,
             phrase=phrase,
         )
+
+    def _forms(self) -> Forms:
+        return Forms(self.form, self.other_forms, self.plain_lists)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what tells this codec from others, JSON-ready, as journals keep it: its name and its options."""

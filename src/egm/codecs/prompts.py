@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from egm.errors import EgmError, nearest
 
 if TYPE_CHECKING:
     from egm.types import Message
 
-PROMPTS = ("qwen3", "grounding")
-"""Known styles: that of Qwen3-VL's training, and that of the model card."""
+WORDINGS: Final = {
+    "qwen3": "Locate {phrase}{amodally}, output its bbox coordinates using JSON format.",
+    "grounding": (
+        "Please provide the {amodal}bounding box coordinate of the region this sentence describes: {sentence}"
+    ),
+    "qwen_vl": "<ref>{phrase}{amodally}</ref>",
+    "glm_v": "Help me to locate {phrase}{amodally} in the image and give me its bounding boxes.",
+    "gemini": (
+        "Detect {phrase}{amodally}. The box_2d should be [ymin, xmin, ymax, xmax] normalized to 0-1000. "
+        "Answer as a JSON list of objects with box_2d and label."
+    ),
+    "paligemma": "detect {phrase}{amodally}",
+    "florence2": "<CAPTION_TO_PHRASE_GROUNDING>{phrase}{amodally}",
+    "kosmos2": "<grounding><phrase> {phrase}{amodally}</phrase>",
+    "deepseek_vl2": "<|ref|>{phrase}{amodally}<|/ref|>.",
+    "seed_vl": "Locate {phrase}{amodally}, output its bounding box as <bbox>x1 y1 x2 y2</bbox>.",
+    "rex_omni": "Detect {phrase}{amodally}.",
+    "locate_anything": "Locate a single instance that matches the following description: {phrase}{amodally}.",
+    "ground_anything": "Locate the target referred to by the following description: {phrase}{amodally}.",
+    "moondream": "detect: {phrase}{amodally}",
+}
+"""How a box is asked for, by style: that of Qwen3-VL's training, that of the model card, and families' own."""
+
+PROMPTS = tuple(WORDINGS)
+"""Known styles."""
 
 # What the tokenizers of the families here hold as added tokens: `<|im_end|>`, `<｜end▁of▁sentence｜>`, `<think>`,
 # `</tool_call>`, `<IMG_CONTEXT>`, `<s>`. One possessive run after each "<" keeps the search linear.
@@ -32,7 +55,7 @@ def neutralise(text: str) -> str:
     return _CONTROL_TOKEN.sub("< ", _UNPRINTABLE.sub(" ", text))
 
 
-def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) -> list[Message]:
+def user_turn(phrase: str, *, style: str, amodal: bool, tags: tuple[str, str] | None = None) -> list[Message]:
     """Build the user turn that asks for a box, in a known prompt style.
 
     A full stop at the end of the phrase is dropped, since the wordings bring their own punctuation.
@@ -41,19 +64,20 @@ def user_turn(phrase: str, *, style: str, amodal: bool, tagged: bool = False) ->
         phrase: What to find.
         style: One of `PROMPTS`.
         amodal: Ask for the whole object, its hidden part too.
-        tagged: Set the phrase in `<ref>` tags, in the `grounding` style.
+        tags: What the family sets a phrase in; the style `grounding` does too.
 
     Raises:
         EgmError: If the style is unknown.
     """
     words = neutralise(phrase).strip()
     words = words.rstrip(". ") or words
-    if style == "qwen3":
-        text = f"Locate {words}{' amodally' if amodal else ''}, output its bbox coordinates using JSON format."
-    elif style == "grounding":
-        asked = "amodal bounding box" if amodal else "bounding box"
-        named = f"<ref>{words}</ref>" if tagged else words + ("" if words.endswith(("!", "?", ".")) else ".")
-        text = f"Please provide the {asked} coordinate of the region this sentence describes: {named}"
-    else:
+    if style not in WORDINGS:
         raise EgmError(f"unknown prompt style {style!r}: {nearest(style, PROMPTS)}")
+    plain = words + ("" if words.endswith(("!", "?", ".")) else ".")
+    text = WORDINGS[style].format(
+        phrase=words,
+        sentence=plain if tags is None else f"{tags[0]}{words}{tags[1]}",
+        amodal="amodal " if amodal else "",
+        amodally=" amodally" if amodal else "",
+    )
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: JSON with `bbox_2d` in pixels of the image as the model saw it, after its processor's resize."""
+"""Qwen2.5-VL, and MiMo-VL after it: JSON with `bbox_2d` in pixels of the image as the model saw it, resized."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from egm.codecs import targets
 from egm.codecs.base import Codec
+from egm.codecs.parsing.forms import BOX_START_TAGS, Form
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.registry import register_codec
 from egm.codecs.resize import smart_resize
@@ -39,14 +40,9 @@ class Qwen25VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     speaks_pixels: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
-
-    def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
-        """Write how an answer begins; see `Codec.opening`."""
-        return targets.JSON_OPENING
-
-    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
-        """Write a whole answer; see `Codec.answer`."""
-        return targets.json_answer(phrase, numbers)
+    other_forms: ClassVar[tuple[Form, ...]] = (BOX_START_TAGS,)  # fine-tuned ones write these, in pixels too
+    none: ClassVar[str | None] = "[]"
+    proven: ClassVar[bool] = True
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:
         """Say what coordinates mean: pixels of the image as the model saw it; see `Codec.scale`."""

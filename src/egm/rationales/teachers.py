@@ -157,7 +157,7 @@ class ModelTeacher(Teacher):
         if self._style.asks == "grounding":
             messages = self._codec.messages(row.phrase, amodal=row.amodal)
         else:
-            numbers = whole_numbers(row.box, sample.size, self._codec.scale(sample.size, None).span)
+            numbers = whole_numbers(row.box, sample.size, self._codec.scale(sample.size, None))
             question = self._style.question(row.phrase, str(list(numbers)), colour=colour, amodal=row.amodal)
             messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
         shown, source = (picture, sample.source) if colour is None else (draw_mark(picture, row.box, colour), None)
