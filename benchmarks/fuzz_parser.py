@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.codecs import Codec, codec_names, get_codec
+from egm.codecs import Codec, Scale, codec_names, get_codec
 from egm.codecs.parsing.reading import split_reasoning
 
 SIZE = (1000, 1000)  # on it every family's numbers are pixels
@@ -125,8 +125,8 @@ def fault_of(codec: Codec, text: str, phrase: str, finish_reason: str) -> str | 
         parse(text)
         if (seconds := time.process_time() - again) > SECONDS + SECONDS_A_CHARACTER * len(text):
             return f"takes {seconds:.2f} s for {len(text)} characters"
-    if grounding.box is None:
-        return None
+    if grounding.box is None or codec.form.bounded or codec.units != Scale():
+        return None  # of tokens and other scales the numbers are not the box's own
     answer = split_reasoning(text.removeprefix("\ufeff"), thinking_prefilled=codec.thinking_prefilled)[1] or ""
     # Escapes of JSON are letters, and so are numbers in them; what stands between digits is up to the family.
     numbers = [float(found) for found in NUMBER.findall(answer)]

@@ -37,7 +37,7 @@ from egm.codecs import get_codec
 from egm.datasets import Dataset as SampleDataset
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_config, build_processor, get_preset
-from egm.models.families import FAMILIES
+from egm.models.families import trained_family
 from egm.training.data import DatasetRows
 from egm.training.data.collate import IGNORED, Collator
 from egm.training.sft.recipe import SFTRecipe
@@ -141,10 +141,11 @@ class Clock(TrainerCallback):
 def flops(model: Any, batch: dict[str, Any], way: str) -> float:
     """FLOPs of the model on one batch, see above."""
     weights = {"vision_tower": 0, "projector": 0, "language_model": 0, "head": 0, "adapter": 0}
+    family = trained_family(model.config)
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 or ("embed" in name and "patch_embed" not in name):
             continue
-        part = next((part for part in ("vision_tower", "projector") if FAMILIES[0].has(name, part)), None)
+        part = next((part for part in ("vision_tower", "projector") if family.has(name, part)), None)
         part = part or ("adapter" if "lora_" in name else "head" if "lm_head" in name else "language_model")
         weights[part] += parameter.numel()
     patches, labels = len(batch["pixels"]), batch["labels"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -40,6 +41,20 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.dont_write_bytecode, sys.pycache_prefix = False, folder
         os.environ["PYTHONPYCACHEPREFIX"] = folder
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # -B sets none
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collections from here on: it stays, and is a million objects.
+
+    The library's trainer collects after every `train()`, which took longer than the steps of a tiny model.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let go of it at the end, when extension modules count what of theirs is left."""
+    gc.unfreeze()
 
 
 _HEAVY = (

@@ -31,3 +31,29 @@ def test_a_line_of_the_chart_does_not_fold_back() -> None:
     line = runpy.run_path(str(SCRIPT))["line"]
     rows = [{"name": name, "tokens": n} for name, n in (("budget 8", 120), ("votes 1", 9), ("budget 16", 111))]
     assert [row["name"] for row in line(rows, "budget")] == ["budget 16", "budget 8"]
+
+
+def test_every_benchmark_finds_what_it_imports() -> None:
+    for script in sorted(SCRIPT.parent.glob("*.py")):
+        runpy.run_path(str(script), run_name="imported")
+
+
+def test_a_failed_launch_is_told_by_the_error_and_not_by_the_launcher() -> None:
+    last_words = runpy.run_path(str(SCRIPT.with_name("several_gpus.py")))["last_words"]
+    launcher = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=====\negm.cli FAILED\n====="
+    assert last_words(f"step 1\nerror: it does not fit\n{launcher}") == "error: it does not fit"
+    assert last_words(f"[rank1]: ValueError: no\n{launcher}") == "ValueError: no"
+    assert last_words("Killed\n\n") == "Killed"
+
+
+def test_losses_are_held_against_one_gpu_at_the_same_steps() -> None:
+    table = runpy.run_path(str(SCRIPT.with_name("several_gpus.py")))["table"]
+    alone = {"task": "lora", "way": "one", "shown": "1", "ended": "", "steps": {"1": 3.0, "2": 2.0, "3": 1.0}}
+    resumed = {"task": "lora", "way": "fsdp2", "shown": "2 then 1", "ended": "", "steps": {"2": 2.0, "3": 1.25}}
+    failed = {"task": "whole", "way": "zero3", "shown": "2", "ended": "error: no"}
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table([alone, resumed, failed]).splitlines()]
+    assert [row[-2:] for row in rows[2:]] == [
+        ["1: 3.0000, 2.0000, 1.0000", ""],
+        ["2: 2.0000, 1.2500", "0.2500"],
+        ["error: no", ""],
+    ]

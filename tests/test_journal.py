@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egm.codecs import Codec, InternVL, Qwen3VL, Qwen3VLInstruct, Qwen25VL
 from egm.errors import DataError
-from egm.journal import Header, Journal, Record, read_journal
+from egm.journal import Header, Journal, Record, question_line, read_journal
 
 HEADER = Header(
     model="m",
@@ -32,6 +34,21 @@ def write(folder: Path, *records: Record, header: Header = HEADER) -> None:
     with Journal(folder, header) as journal:
         for item in records:
             journal.append(item)
+
+
+@given(
+    st.text(),
+    st.text(),
+    st.text(),
+    st.tuples(*[st.integers() | st.floats(allow_nan=False, allow_infinity=False)] * 4),
+    st.booleans(),
+)
+def test_a_question_is_digested_as_json_writes_it(
+    identity: str, phrase: str, image: str, truth: tuple[float, float, float, float], amodal: bool
+) -> None:
+    """So that journals from before still have the digests of their splits."""
+    line = question_line(identity, phrase, image, truth, amodal=amodal)
+    assert line == json.dumps((identity, phrase, image, truth, amodal)).encode()
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ EXTRAS: Final = {
     "torchvision": "torch",
     "transformers": "torch",
     "accelerate": "torch",
+    "triton": "torch",
     "datasets": "train",
     "datasketch": "rationales",
     "peft": "train",

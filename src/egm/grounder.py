@@ -40,8 +40,7 @@ class Grounder:
         codec: How its model family is asked, and how its text is read.
         settings: How text is generated; greedy by default.
         prompt: The codec's prompt style; None takes its default.
-        batch_size: Most requests to answer together in `ground_many`; the votes on one question stay together, however
-            many they are.
+        batch_size: Most requests to answer together in `ground_many`; the votes on one question stay together.
         owns_backend: Whether closing the grounder closes the backend. One that was given to it is left open, for
             whoever made it to close; those that `load` and `connect` opened are the grounder's own.
         cut_tail: End each answer behind its box, at the codec's stop strings (`Codec.tail_stops`): the same box for
@@ -108,7 +107,8 @@ class Grounder:
             codec: How the model is asked and read, a codec or its name; by default what its configuration and its chat
                 template call for.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16", "float16" or "fp8"; see
+                `TransformersBackend.load`.
             settings: How text is generated; by default greedily, and of egm-tiny at most 640 tokens, which is room
                 enough for what it knows.
             prompt: The codec's prompt style; None takes its default.

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ import numpy as np
 from egm.append_only import AppendOnly, read_objects, refuse_no_file
 from egm.assignment import bottleneck_iou
 from egm.boxes import iou_array, pairwise_iou
+from egm.collector import paused_collector
 from egm.errors import DataError
 from egm.records import ERROR as ERROR
 from egm.records import Corners
@@ -71,6 +73,7 @@ class Journal(AppendOnly):
         self.write_row(record.to_dict())
 
 
+@paused_collector()
 def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     """Read a journal; a torn last line is left out.
 
@@ -174,8 +177,12 @@ def question_line(
     truths: Sequence[Corners] | None = None,
 ) -> bytes:
     """Write down what a sample asks, for digests; of one that expects one box as it has always been."""
-    asked = (identity, phrase, image, truth, amodal)
-    return json.dumps(asked if expect == "one" else (*asked, expect, truths)).encode()
+    if expect != "one" or truth is None:
+        return json.dumps((identity, phrase, image, truth, amodal, expect, truths)).encode()
+    # As `json.dumps` writes a list of them, in a third of its time.
+    words = ", ".join(map(_quoted, (identity, phrase, image)))
+    corners = ", ".join([float.__repr__(x) if isinstance(x, float) else int.__repr__(x) for x in truth])
+    return f"[{words}, [{corners}], {'true' if amodal else 'false'}]".encode()
 
 
 def questions_digest(lines: Iterable[bytes]) -> str:

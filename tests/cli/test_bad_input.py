@@ -140,6 +140,8 @@ def test_bad_options_of_a_loaded_model(egm: Egm, tmp_path: Path, tiny_folder: Pa
     check(egm("ground", "a.png", "the cup", *ask, "--prompt", "best"), "unknown prompt style 'best'")
     check(egm("ground", "a.png", "the cup", *ask, "--device", "tpu"), "there is no device 'tpu': use auto, cpu")
     check(egm("ground", "a.png", "the cup", *ask, "--dtype", "int4"), "there is no dtype 'int4': use auto, float32")
+    fp8 = egm("ground", "a.png", "the cup", *ask, "--dtype", "fp8", "--device", "cpu")
+    check(fp8, "dtype fp8 is for a GPU: use auto or float32 on the CPU")
     check(egm("ground", "many", "the cup", *ask, "--draw", "a.png"), "which is a file: name a folder")
 
 

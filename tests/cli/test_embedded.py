@@ -22,7 +22,7 @@ from egm.datasets import Dataset, open_dataset
 from egm.datasets.synthetic import SynthRef
 from egm.evaluate.suites import choose_pictures
 from egm.grounder import Grounder
-from egm.types import Sample
+from egm.types import Grounding, Sample
 
 from .conftest import Egm
 
@@ -122,37 +122,42 @@ def test_its_limit_in_python() -> None:
     ["🍎👩‍👧", "الدائرة الحمراء", "</think> <|im_end|><|image_pad|>", "a" * 1000, "🍎" * 300, "the red\ncircle"],
 )
 def test_odd_phrases_are_answered(scene: Path, phrase: str) -> None:
-    result = Grounder.load("egm-tiny", settings=GenerationSettings(max_new_tokens=64)).ground(scene, phrase)
+    result = Grounder.load("egm-tiny", settings=GenerationSettings(max_new_tokens=16)).ground(scene, phrase)
     assert (result.box is None) != (result.failure is None)
 
 
 @pytest.mark.parametrize("size", [(1000, 50), (8, 8), (8, 1600), (2000, 1500)])
 def test_odd_sizes_are_answered(size: tuple[int, int]) -> None:
-    settings = GenerationSettings(max_new_tokens=64)
+    settings = GenerationSettings(max_new_tokens=16)
     result = Grounder.load("egm-tiny", settings=settings).ground(Image.new("RGB", size, "teal"), "the red circle")
     assert result.size == size
 
 
-def test_both_backends_answer_alike() -> None:
+@pytest.fixture(scope="module")
+def answered() -> list[tuple[Sample, Grounding]]:
+    """What it says of the first questions of its world."""
+    samples = list(SynthRef("val", scenes=3))[:10]
+    with Grounder.load() as grounder:
+        assert isinstance(grounder.backend, NumpyBackend)
+        return list(zip(samples, grounder.ground_many(samples, progress=False), strict=True))
+
+
+def test_both_backends_answer_alike(answered: list[tuple[Sample, Grounding]]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    samples = [sample for number in range(3) for sample in SynthRef("val").samples(number)][:8]
-    ours, theirs = Grounder.load(), Grounder.load("egm-tiny", fast=False, device="cpu")
-    assert isinstance(ours.backend, NumpyBackend)
-    pairs = [(a.ground_many(samples, progress=False)) for a in (ours, theirs)]
-    assert [result.text for result in pairs[0]] == [result.text for result in pairs[1]]
+    first = answered[:6]
+    theirs = Grounder.load("egm-tiny", fast=False, device="cpu").ground_many([s for s, _ in first], progress=False)
+    assert [ours.text for _, ours in first] == [result.text for result in theirs]
 
 
-def test_it_finds_what_chance_does_not() -> None:
-    samples = list(SynthRef("val", scenes=4))
-    results = Grounder.load().ground_many(samples, progress=False)
-    assert all(result.failure is None for result in results)
+def test_it_finds_what_chance_does_not(answered: list[tuple[Sample, Grounding]]) -> None:
+    assert all(result.failure is None for _, result in answered)
     hits = sum(
         result.box is not None and iou(result.box, sample.box) >= 0.5  # type: ignore[arg-type]
-        for result, sample in zip(results, samples, strict=True)
+        for sample, result in answered
     )
-    assert hits >= len(samples) * 0.75  # an object of the scene taken by chance hits about one time in six
+    assert hits >= len(answered) * 0.75  # an object of the scene taken by chance hits about one time in six
 
 
 def test_a_cold_process_needs_neither_torch_nor_transformers(scene: Path) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from egm.codecs import codec_names
-
 from .conftest import Egm
 
 COMMANDS = (
@@ -86,8 +84,8 @@ def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> Non
     assert len(set(found.values())) == 1
 
 
-def test_help_lists_the_codecs_of_the_registry() -> None:
+def test_help_says_where_the_codecs_are_listed() -> None:
     for command in commands():
         for parameter in command.params:
             if "--codec" in parameter.opts:
-                assert ", ".join(codec_names()) in parameter.help
+                assert "egm codecs lists all" in parameter.help

@@ -18,7 +18,7 @@ MODEL = ("--model", "no-such/model")
 COMMANDS = {
     "ground": ("ground", "shapes.png", "the star", *MODEL),
     "ground on a device": ("ground", "shapes.png", "the star", "--device", "cpu", "--dtype", "bfloat16"),
-    "eval": ("eval", "synthref/val", "--out", "run", *MODEL),
+    "eval": ("eval", "synthref/val", "--scenes", 1, "--out", "run", *MODEL),
     "bench": ("bench", "latency", *MODEL),
     "sft": ("sft", RECIPES / "egm-tiny.yaml"),
     "grpo": ("grpo", RECIPES / "egm-tiny-grpo.yaml"),

@@ -79,6 +79,20 @@ def test_what_a_server_charges_for_replies_that_are_no_answers_counts_against_th
     assert [call.lost for call in calls(read_ledger("run")[1], failed=True)] == [(700, 300)]
 
 
+def test_tries_that_bring_no_answer_do_not_lead_beyond_the_budget(egm: Egm) -> None:
+    usage = {"prompt_tokens": 700, "completion_tokens": 300}
+    script = {phrase(0): [say(good(0), usage=usage)], phrase(1): [say("", usage=usage)]}
+    with FaultyServer(script) as server:
+        command = make(room(2), server, "--json", "--budget")
+        ended = egm(*command, "3500tokens")
+        assert (ended.code, len(server.asked)) == (1, 3)  # the third try might take more than is left
+        cost = json.loads(ended.out)["cost"]
+        assert cost["prompt"] + cost["completion"] == 3000
+        assert "after 2 tries" in str(calls(read_ledger("run")[1], failed=True)[0].error)
+        assert egm(*command, "3500tokens").code == 0
+        assert len(server.asked) == 3
+
+
 def test_a_dry_run_prints_a_whole_request_and_the_estimate_and_asks_nothing(egm: Egm) -> None:
     Path("prices.yaml").write_text("currency: usd\nmodels:\n  tiny: {input: 1, output: 4}\n")
     with FaultyServer({}) as server:
@@ -265,6 +279,12 @@ def test_the_offline_teacher_goes_on_and_reports(egm: Egm) -> None:
         (("--style", "self"), "the offline teacher does not speak 'self'"),
         (("--server", "http://127.0.0.1:9"), "leave out --server and --serve"),
         (("--no-mark",), "leave out --no-mark"),
+        (("--seed", "0"), "leave out --seed"),
+        (("--temperature", "0"), "leave out --temperature"),
+        (("--concurrency", "2"), "leave out --concurrency"),
+        (("--device", "cpu"), "leave out --device and --dtype"),
+        (("--shard", "4/3"), "there is no shard 4 of 3"),
+        (("--shard", "1/3"), "1 pictures cannot be dealt out to 3 shards"),
         (("--corrupt", "1.5"), "the rates of all defects make 1.5"),
         (("--styles", "mine.yaml"), "--styles is for teachers that are asked in words"),
     ],
@@ -274,6 +294,41 @@ def test_what_the_offline_teacher_has_no_use_for(egm: Egm, options: tuple[str, .
     refused = egm(*command)
     assert (refused.code, said in refused.err) == (2, True)
     assert not Path("run").exists()
+
+
+def test_another_run_is_refused_before_a_picture_is_drawn(egm: Egm) -> None:
+    command = ("rationales", "synthref/train", "--teacher", "synthref", "--out", "run", "--limit")
+    assert egm(*command, 4).code == 0
+    before = sorted(Path("run").rglob("*"))
+    for words, said in (
+        ((*command, 8), "data.n is 8, was 4"),
+        ((*command, 4, "--tries", 2), "tries is 2, was 3"),
+        ((*command, 8, "--shard", "1/2"), "shard.count is 2, was null"),
+        (("rationales", "synthref/val", *command[2:], 4), 'data.name is "synthref/val", was "synthref/train"'),
+    ):
+        refused = egm(*words)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"'run' holds another run: {said}" in refused.err or f"; {said}" in refused.err
+        assert sorted(Path("run").rglob("*")) == before
+
+
+def test_shards_are_merged_and_gone_on_with_to_the_data_of_the_whole(egm: Egm) -> None:
+    command = ("rationales", "synthref/train", "--teacher", "synthref", "--limit", 40, "--corrupt", 0.3, "--out")
+    dry = egm(*command, "1", "--shard", "1/2", "--dry-run").out
+    assert dry == "20 samples, worded without a model: nothing is asked, and nothing paid\n"
+    for number in (1, 2):
+        assert egm(*command, number, "--shard", f"{number}/2").code == 0
+    merged = egm("rationales", "merge", "2", "1", "--out", "run", "--json")
+    assert (merged.code, merged.err) == (0, "")
+    numbers = json.loads(merged.out)
+    assert (numbers["samples"], numbers["remarks"]) == (40, [])
+    assert "shard 2 of 2 is missing" in egm("rationales", "merge", "1", "--out", "part").err
+    told = egm("rationales", "merge", "1", "--out", "part", "--allow-partial")
+    assert (told.code, "shard 2 of 2 is missing" in told.err) == (0, True)
+    assert told.out.startswith("kept ")
+    for folder in ("run", "whole"):
+        assert egm(*command, folder).code == 0
+    assert Path("run/train.jsonl").read_bytes() == Path("whole/train.jsonl").read_bytes()
 
 
 def test_the_offline_teacher_explains_a_part_of_what_has_no_end(egm: Egm) -> None:

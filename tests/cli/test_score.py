@@ -155,7 +155,7 @@ def test_the_size_may_stand_in_the_row(egm: Egm, tmp_path: Path) -> None:
     [
         ((), "carries no true box: name the dataset with --data"),
         (("--data", "data.jsonl"), "answers 1 of 3 samples: --allow-partial"),
-        (("--data", "data.jsonl", "--allow-partial"), "say how to read it with --codec (internvl, "),
+        (("--data", "data.jsonl", "--allow-partial"), "say how to read it with --codec (egm codecs lists them"),
         (("--codec", "qwen3"), "unknown codec 'qwen3'"),
         (("--codec", "qwen2_5_vl", "--pixels-of", "mine"), "must be seen or original"),
         (("--codec", "qwen3_vl", "--pixels-of", "original"), "needs --codec qwen2_5_vl"),

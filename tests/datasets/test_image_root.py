@@ -40,6 +40,18 @@ def test_a_part_of_a_name_may_be_too_long_for_the_system(tmp_path: Path) -> None
     path = ImageRoot(tmp_path)("x" * 300 + "\\a.png")
     with pytest.raises(ImageError, match="File name too long"):
         load_image(path)
+    assert ImageRoot(tmp_path)("x" * 300).name == "x" * 300
+
+
+def test_a_link_leads_nowhere_outside(tmp_path: Path) -> None:
+    root = tmp_path.resolve() / "root"
+    root.mkdir()
+    (root / "out.png").symlink_to("../b.png")
+    (root / "in.png").symlink_to("a.png")
+    for flat in (False, True):
+        assert ImageRoot(root, flat=flat)("in.png") == ImageRoot(root, flat=flat)("a.png") == root / "a.png"
+        with pytest.raises(DataError, match="lies outside"):
+            ImageRoot(root, flat=flat)("out.png")
 
 
 def test_names_written_on_windows_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

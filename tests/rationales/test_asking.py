@@ -148,6 +148,9 @@ def test_what_a_call_may_take_is_kept_free() -> None:
     spending.add("m", 500, 50)
     assert (spending.affords(50), spending.affords(51)) == (True, False)
     assert spending.most("m", (10, 7)) == (500, 7)  # at least as much as an earlier call has read
+    assert (spending.reserve(51), spending.reserve(50), spending.reserve(1)) == (False, True, False)
+    spending.release(50)
+    assert spending.reserve(1)
 
 
 def test_money_is_by_the_million_tokens_of_each_model(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ READINGS: list[tuple[int, Any, tuple[int, int], str, list[Numbers] | Failure, st
     # Right in pixels of a large image, and outside 0-1000.
     (33, PIXELS, (1092, 728), "stop", [(135, 114, 1016, 672)], None, ()),
     (33, INSTRUCT, THOUSAND, "stop", Failure.OUT_OF_RANGE, None, ()),
-    (34, INSTRUCT, THOUSAND, "stop", [(531, 516, 581, 596)], "击掌", ("other_form", "corner_pairs")),
+    (34, INSTRUCT, THOUSAND, "stop", [(531, 516, 581, 596)], "击掌", ("other_form",)),
     (35, INSTRUCT, THOUSAND, "length", Failure.TRUNCATED, None, ()),
     # The second corner lies above the first.
     (36, PIXELS, (2000, 1000), "stop", Failure.DEGENERATE, None, ()),
@@ -137,10 +137,10 @@ READINGS: list[tuple[int, Any, tuple[int, int], str, list[Numbers] | Failure, st
     (39, INTERNVL, THOUSAND, "stop", [(253, 231, 733, 787)], "XXX", ()),
     # The placeholder parroted: four of something, but not four numbers.
     (40, INTERNVL, THOUSAND, "stop", Failure.MALFORMED, None, ()),
-    # Meant as shares of the image by another family; here they are what the convention says, a tiny box.
-    (41, INSTRUCT, THOUSAND, "stop", [(0.28, 0.5, 0.52, 0.7)], None, ()),
-    # The first box is broken off after one number, the second is whole.
-    (42, INTERNVL, THOUSAND, "stop", [(220, 416, 417, 720)], None, ("bare_list",)),
+    # Meant as shares of the image by another family, and no box of thousandths.
+    (41, INSTRUCT, THOUSAND, "stop", Failure.OUT_OF_RANGE, None, ()),
+    # Another family's tags, whose numbers mean something else.
+    (42, INTERNVL, THOUSAND, "stop", Failure.MALFORMED, None, ()),
     # Five numbers, oddly nested: any four of them would be a guess.
     (43, INTERNVL, THOUSAND, "stop", Failure.MALFORMED, None, ()),
     (44, INTERNVL, THOUSAND, "stop", [(253, 231, 733, 787)], None, ("spaces",)),

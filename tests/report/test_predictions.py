@@ -123,7 +123,7 @@ def test_the_pixel_convention_is_declared(tmp_path: Path) -> None:
     assert seen.box == pytest.approx((64 * 640 / 644, 48 * 480 / 476, 320 * 640 / 644, 240 * 480 / 476))
     with pytest.raises(DataError, match=r"size of its picture is not known: give a dataset that says it \(--data\)"):
         read_records(path, reading=SEEN)
-    with pytest.raises(DataError, match=r"say how to read it with --codec \(internvl, "):
+    with pytest.raises(DataError, match=r"say how to read it with --codec \(egm codecs lists them"):
         read_records(path)
 
 

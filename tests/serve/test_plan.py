@@ -202,6 +202,7 @@ def test_what_cannot_be_started(install: Install, folder: Path, monkeypatch: pyt
     refused("is a file: give the folder it is in", model=folder / "config.json")
     refused("no quantization 'int3': give fp8", quantization="int3")
     refused("egm quantises no weights", quantization="fp8")
+    refused("transformers computes in no fp8: round its weights", engine="transformers", dtype="fp8")
     refused("transformers serves a model by its folder alone", engine="transformers", served_model_name="it")
     refused("leave --model-path out after --: the model is the argument", passed_on=["--model-path", "x"])
     refused("leave --api-key out after --: others", passed_on=["--api-key=secret"])

@@ -44,11 +44,11 @@ def can_decode(model: Any, requests: Sequence[Request]) -> bool:
     return plain and supports_batch_decoding(model)
 
 
-def backend_decoder(model: Any, *, stops: Sequence[int], banned: Sequence[int]) -> BatchDecoder:
+def backend_decoder(model: Any, stops: Sequence[int], banned: Sequence[int], *, fp8: bool) -> BatchDecoder:
     """Make the decoder of a model that takes as many rows as there is memory for."""
     from egm.models.decode.decoder import BatchDecoder
 
-    options: dict[str, Any] = {"dtype": None, "max_rows": None, "graphs": True, "stop_repeats": True}
+    options: dict[str, Any] = {"dtype": None, "max_rows": None, "graphs": True, "stop_repeats": True, "fp8": fp8}
     return BatchDecoder(model, stops=stops, pad=stops[0], banned=banned, **options)
 
 

@@ -20,7 +20,8 @@ def load_backend(
     Args:
         model: What `find_checkpoint` takes or returns.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+        dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16", "float16" or "fp8"; see
+                `TransformersBackend.load`.
         fast: Whether to use the fast paths: NumPy for egm-tiny, and EGM's own Qwen3-VL vision tower elsewhere. False
             runs what transformers has.
 

@@ -32,7 +32,7 @@ from egm.extras import CHECKPOINTS, need
 from egm.models.families import family_of, image_tokens
 from egm.types import Completion, Message
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
 
 
 class TransformersBackend(Backend):
@@ -42,12 +42,14 @@ class TransformersBackend(Backend):
         model: An `AutoModelForImageTextToText`, on its device, in evaluation mode.
         processor: Its processor.
         name: What to call it in messages and records.
+        fp8: Whether batched decoding rounds the layers' weights to fp8; see `BatchDecoder`.
     """
 
     thinking_budgets = True
     streams = True
 
-    def __init__(self, model: Any, processor: Any, *, name: str = "") -> None:
+    def __init__(self, model: Any, processor: Any, *, name: str = "", fp8: bool = False) -> None:
+        self._fp8 = fp8
         self.model = name or type(model).__name__
         self.module, self.processor = model, processor
         processor.tokenizer.padding_side = "left"
@@ -68,7 +70,9 @@ class TransformersBackend(Backend):
         Args:
             model: What `find_checkpoint` takes or returns.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+            dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16", "float16", or "fp8": bfloat16,
+                with the language model's layers rounded to fp8 for each token that is decoded, on a GPU. Where the
+                library's `generate` answers (several pictures, thinking budgets) it is bfloat16.
             fast: Whether to enable EGM's fast path on a model whose family has one.
 
         Raises:
@@ -87,7 +91,10 @@ class TransformersBackend(Backend):
             from egm.models.fast.enable import enable_fast_path
 
             enable_fast_path(module)
-        return cls(module, processor, name=checkpoint.name)
+        backend = cls(module, processor, name=checkpoint.name, fp8=dtype == "fp8")
+        if backend._fp8 and not can_decode(module, []):
+            raise ModelError(f"{checkpoint.name} is not decoded in fp8: only dense Qwen3-VL is; use bfloat16")
+        return backend
 
     def prompt(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> str:
         """Render chat turns with the checkpoint's own template; see `render_prompt`."""
@@ -152,7 +159,7 @@ class TransformersBackend(Backend):
 
     @cached_property
     def _decoder(self) -> Any:
-        return backend_decoder(self.module, stops=self._stops(), banned=image_tokens(self.module.config))
+        return backend_decoder(self.module, self._stops(), image_tokens(self.module.config), fp8=self._fp8)
 
     def _decoded(
         self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
@@ -297,6 +304,10 @@ def _dtype(name: str, device: Any) -> Any:
 
     if name not in DTYPES:
         raise ModelError(f"there is no dtype {name!r}: use {', '.join(DTYPES)}")
+    if name == "fp8":
+        if device.type == "cpu":
+            raise ModelError("dtype fp8 is for a GPU: use auto or float32 on the CPU")
+        return torch.bfloat16
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return getattr(torch, name)

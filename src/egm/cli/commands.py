@@ -10,6 +10,7 @@ import typer
 
 from egm._version import __version__
 from egm.cli.bench import app as bench
+from egm.cli.codecs import codecs_command
 from egm.cli.data import app as data
 from egm.cli.demo import demo
 from egm.cli.doctor import doctor
@@ -69,6 +70,7 @@ app.command("download")(download_command)
 app.command("serve")(serve_command)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
+app.command("codecs")(codecs_command)
 app.command("score")(score_command)
 app.command("report")(report)
 app.command("reproduce")(reproduce)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 import typer
 
 from egm import types
-from egm.codecs import DEFAULT_CODEC, codec_names
-from egm.codecs.prompts import PROMPTS
+from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError, nearest
 
 if TYPE_CHECKING:
@@ -70,8 +69,9 @@ Codec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"How a model is asked and read: {', '.join(codec_names())}. By default what its checkpoint calls for; "
-        f"one that is asked without its checkpoint at hand is taken for {DEFAULT_CODEC}.",
+        help=f"How a model is asked and read, such as {DEFAULT_CODEC}; egm codecs lists all. By default "
+        "what its checkpoint calls for; one that is asked without its checkpoint at hand is taken for "
+        f"{DEFAULT_CODEC}.",
         show_default=False,
     ),
 ]
@@ -96,19 +96,26 @@ FromCodec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"Of conversations whose rows do not say it: the convention of their boxes, {', '.join(codec_names())}.",
+        help=f"Of conversations whose rows do not say it: the convention of their boxes, such as {DEFAULT_CODEC}.",
         show_default=False,
     ),
 ]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Take splits that are not whole: of another size, or not all answered.")
 ]
-Prompt = Annotated[str | None, typer.Option(help=f"Prompt style: {' or '.join(PROMPTS)}.", show_default=False)]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Prompt style of the codec, such as qwen3; egm codecs --json lists all.", show_default=False),
+]
 Device = Annotated[
     str, typer.Option(help="For a model in this process, or one that it serves: auto, cpu, cuda or cuda:N.")
 ]
 Dtype = Annotated[
-    str, typer.Option(help="For a model in this process, or one that it serves: auto, float32, bfloat16 or float16.")
+    str,
+    typer.Option(
+        help="For a model in this process, or one that it serves: auto, float32, bfloat16 or float16; in this process "
+        "on a GPU also fp8, of the weights that tokens are decoded with."
+    ),
 ]
 MaxTokens = Annotated[
     int | None,

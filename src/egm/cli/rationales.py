@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,19 +11,18 @@ import typer
 
 from egm.cli import options
 from egm.cli.group import DefaultGroup
+from egm.cli.offline import SYNTHREF, count_samples, draw_samples, is_drawn, open_offline
 from egm.cli.printing import console, note, plain_table
+from egm.cli.rationales_merge import merge_rationales_command
 from egm.cli.teachers import BLIND_KEY, RunModels
 from egm.errors import EgmError
 from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
-    from egm.datasets import Dataset
-    from egm.rationales import BlindCheck, RationaleRun, Spending, SynthRefTeacher, Teacher
+    from egm.evaluate.shards import Shard
+    from egm.rationales import BlindCheck, RationaleRun, Spending, Teacher
     from egm.rationales.styles import TeacherStyle
-
-_SYNTHREF = "synthref"
-_MANY = 1000  # samples from which on drawing them is worth the start of processes
 
 app = typer.Typer(
     cls=DefaultGroup,
@@ -69,9 +66,24 @@ def make_command(
         bool, typer.Option("--no-mark", help="Draw no box on the picture, for teachers that read coordinates.")
     ] = False,
     tries: Annotated[int, typer.Option(min=1, help="Most tries a sample; then it is dropped.")] = 3,
-    temperature: Annotated[float, typer.Option(help="Of the teacher; 0 is greedy, and gives one try.")] = 0.7,
-    seed: Annotated[int, typer.Option(help="Another seed samples other answers.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Most calls under way at once.")] = 8,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Of the teacher, 0.7 by default; 0 is greedy, and gives one try.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Another seed than 0 samples other answers.", show_default=False)
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Most calls under way at once, 8 by default.", show_default=False)
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only share I of N of the pictures, with all samples of each; egm rationales merge joins all.",
+            show_default=False,
+        ),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="What the run may spend: 200000tokens, or 5usd with --prices.", show_default=False),
@@ -140,12 +152,15 @@ def make_command(
     filters, and with --blind to a second model that has to find the box. A sample has up to --tries tries, and is then
     dropped; nothing is patched. Each answer goes into OUT/journal.jsonl at once: however a run ended, the same command
     goes on with it and pays for nothing twice. At the end, and where the budget ends, OUT holds train.jsonl and
-    train.parquet for egm sft, the files of --format, and a data card. Exit code 0 if the run is through or its budget
+    train.parquet for egm sft, the files of --format, and a data card. A shard (--shard) is a run of its own, with its
+    own budget, until egm rationales merge joins all. Exit code 0 if the run is through or its budget
     spent, 1 if samples are left without an answer or nearly all of 50 answers were dropped, 2 if the input is bad.
     """
     from egm.datasets import open_dataset
+    from egm.evaluate.shards import Shard
     from egm.rationales import Spending, load_prices, make_rationales, read_budget
-    from egm.rationales.run import RunSettings, style_filters
+    from egm.rationales.ledger import refuse_another_run
+    from egm.rationales.run import RunSettings, run_identity, style_filters
     from egm.rationales.styles import read_strictly
     from egm.rationales.write import check_formats
 
@@ -161,11 +176,26 @@ def make_command(
         raise EgmError("--corrupt plants defects in what synthref says: leave it out for another teacher")
     chosen = None if filters is None else read_strictly(filters, "filters")
     options.refuse_no_folder(images)
-    offline = _offline(style, corrupt, server or serve, no_mark=no_mark) if wording is None else None
-    drawn = None if offline is None or dry_run else _draw(offline, dataset, limit, out, style, tries)
-    opened = drawn or open_dataset(
-        dataset, images=images, data=data_root, allow_partial=allow_partial, first=limit, codec=from_codec
+    share = None if shard is None else Shard.parse(shard)
+    has_check = blind is not None or blind_server is not None
+    useless = {
+        "--no-mark": no_mark,
+        "--server and --serve": server or serve,
+        "--temperature": temperature is not None,
+        "--seed": seed is not None,
+        "--concurrency": concurrency is not None and not has_check,
+        "--device and --dtype": (device, dtype) != ("auto", "auto") and not has_check,
+    }
+    offline = open_offline(style, corrupt, useless) if wording is None else None
+    drawn = offline is not None and not dry_run and is_drawn(dataset, limit)
+    opened = (
+        None
+        if drawn
+        else open_dataset(
+            dataset, images=images, data=data_root, allow_partial=allow_partial, first=limit, codec=from_codec
+        )
     )
+    concurrency = concurrency or 8
     if chosen is None:
         chosen = style_filters(style, wording, data=None if data_root is None else str(data_root))
     settings = RunSettings(style, wording, chosen, tries)
@@ -174,14 +204,19 @@ def make_command(
         if offline is not None:
             made = offline
         elif wording is not None:
-            generation = _generation(wording, temperature, seed, tries)
+            generation = _generation(wording, 0.7 if temperature is None else temperature, seed or 0, tries)
             made = models.teacher(teacher, wording, generation, mark=not no_mark)
         if dry_run:
-            _print_estimate(opened, made, wording, spending, tries, blind or blind_server)
+            assert opened is not None
+            _print_estimate(opened, made, wording, spending, tries, blind or blind_server, share)
             return
-        has_check = blind is not None or blind_server is not None
         check = models.blind(blind, blind_server, prefill=blind_prefill) if has_check else None
         _check_prices(spending, made, check)
+        if opened is None:
+            assert offline is not None
+            identity = run_identity(made, settings, codec=models.codec, blind=check, shard=share)
+            refuse_another_run(out, identity, {"name": dataset, "n": count_samples(dataset, limit)})
+            opened = draw_samples(offline, dataset, limit, out, style, tries, share)
         try:
             run = make_rationales(
                 opened,
@@ -194,11 +229,15 @@ def make_command(
                 spending=spending,
                 concurrency=concurrency,
                 go_on=go_on,
+                shard=share,
             )
         except KeyboardInterrupt:
             print(f"interrupted: {spaced(out)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
     _print_run(run, out, as_json)
+
+
+app.command("merge")(merge_rationales_command)
 
 
 @app.command("report")
@@ -240,7 +279,7 @@ def report_rationales(
 def _wording(teacher: str, style: str, styles: Path | None) -> TeacherStyle | None:
     from egm.rationales.styles import style_of
 
-    if teacher == _SYNTHREF:
+    if teacher == SYNTHREF:
         if styles is not None:
             raise EgmError("--styles is for teachers that are asked in words, and synthref is not: leave it out")
         return None
@@ -253,33 +292,6 @@ def _generation(wording: TeacherStyle, temperature: float, seed: int, tries: int
     if temperature == 0 and tries > 1:
         raise EgmError(f"{tries} tries at temperature 0 are one answer {tries} times: give --tries 1, or sample")
     return GenerationSettings(max_new_tokens=wording.max_tokens, temperature=temperature, seed=seed)
-
-
-def _offline(style: str, corrupt: float | None, server: str | None, *, no_mark: bool) -> SynthRefTeacher:
-    from egm.rationales import Corruption, SynthRefTeacher
-
-    for given, option in ((no_mark, "--no-mark"), (server is not None, "--server and --serve")):
-        if given:
-            raise EgmError(f"synthref is no model and looks at no picture: leave out {option}")
-    return SynthRefTeacher(style, None if corrupt is None else Corruption.evenly(corrupt))
-
-
-def _draw(
-    teacher: SynthRefTeacher, dataset: str, limit: int | None, out: Path, style: str, tries: int
-) -> Dataset | None:
-    """Make SynthRef's samples, what the offline teacher says of them and their pictures at once; None of other data."""
-    from egm.datasets.synthetic import SPLITS
-    from egm.rationales import draw_explained
-
-    name, _, split = dataset.partition("/")
-    if name != _SYNTHREF or split not in SPLITS or Path(dataset).exists():
-        return None
-    if limit is None and SPLITS[split].scenes is None:
-        return None  # which opening it refuses
-    workers = min(os.cpu_count() or 1, 8) if limit is None or limit >= _MANY else 1
-    drawn, teacher.told = draw_explained(split, limit, out, style, tries=tries, workers=workers)
-    gc.freeze()  # what stays for the whole run need not be gone through again and again
-    return drawn
 
 
 def _check_prices(spending: Spending, teacher: Teacher, blind: BlindCheck | None) -> None:
@@ -296,14 +308,19 @@ def _print_estimate(
     spending: Spending,
     tries: int,
     blind: str | None,
+    share: Shard | None,
 ) -> None:
     from egm.rationales.estimate import estimate_run
     from egm.rationales.teachers import ModelTeacher
 
     if not isinstance(teacher, ModelTeacher) or wording is None:
+        if share is not None:
+            from egm.evaluate.plan import plan_samples
+
+            opened = share.take(plan_samples({opened.name: opened})[0])
         print(f"{len(opened):,} samples, worded without a model: nothing is asked, and nothing paid")
         return
-    found = estimate_run(opened, teacher, wording, spending, tries=tries, blind=blind)
+    found = estimate_run(opened, teacher, wording, spending, tries=tries, blind=blind, shard=share)
     print("\n".join(map(spaced, found.request.splitlines())))
     for line in found.lines:
         print(printable(line))

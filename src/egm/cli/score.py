@@ -55,7 +55,8 @@ def score_command(
 
     Reads journals of `egm eval`, VLM-R1's logs, the official implementation's output, lmms-eval's samples, and rows
     (JSON list or lines, .gz too) with id, or image and phrase, and with text or box (pixels, x1 y1 x2 y2). Two files
-    are compared on the items that both answer. A judge's key is taken from OPENAI_API_KEY;
+    are compared on the items that both answer. --codec ask tells which conventions fit the answers, by their form
+    alone, and scores nothing. A judge's key is taken from OPENAI_API_KEY;
     it is shown the pictures if --images says where they lie.
     """
     import json
@@ -67,6 +68,9 @@ def score_command(
     from egm.report.predictions import asked_of, neighbours_in
     from egm.report.tables import comparison_grids, judgement_grids, summary_grids
 
+    if codec == "ask":
+        _ask(predictions, _samples(data, data_root, allow_partial) if data else None, as_json=as_json)
+        return
     if len(predictions) > 2:
         raise EgmError(f"give one file of predictions, or two to compare, not {len(predictions)}")
     if judge is None and (judge_model is not None or images is not None):
@@ -110,6 +114,36 @@ def score_command(
         out.print(terminal(*grids))
     if comparison is not None:
         out.print(terminal(*comparison_grids(comparison, ("A", "B"))))
+
+
+def _ask(paths: list[Path], samples: list[tuple[str, Sample]] | None, *, as_json: bool) -> None:
+    import json
+
+    from egm.cli.printing import plain_table
+    from egm.codecs import fit_answers
+    from egm.report.predictions import answers_in
+
+    found = [(path, fit_answers(answers_in(path, samples=samples))) for path in paths]
+    if as_json:
+        print(json.dumps([{"predictions": str(path), **fitting.to_dict()} for path, fitting in found], indent=2))
+        return
+    out = console()
+    for path, fitting in found:
+        table = plain_table("codec", "own form", "other form", "no box", "why", names=1)
+        for fit in fitting.fits:
+            why = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(fit.failures.items()))
+            table.add_row(fit.codec, str(fit.own), str(fit.repaired), str(fit.unread), why)
+        out.print(printable(f"{path}: {fitting.boxed} of {fitting.answers} answers hold a box"), markup=False)
+        out.print(table)
+        if len(fitting.fitting) == 1:
+            note(f"the form of every box is {fitting.fitting[0]}'s alone")
+        elif fitting.fitting:
+            note(
+                f"the text does not tell {', '.join(fitting.fitting)} apart: whoever made the file knows which it is, "
+                "and no score may choose"
+            )
+        elif fitting.boxed:
+            note("no convention fits all boxes in its own form: the file mixes several, or holds one that is not known")
 
 
 def _judge(

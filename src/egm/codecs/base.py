@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from egm.boxes import Box
 from egm.codecs import targets
 from egm.codecs.parsing import reading
-from egm.codecs.parsing.loose import ends_inside_box
+from egm.codecs.parsing.forms import Form, Forms, Keyed, Tagged
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.parsing.strict import close_tail, read_json
-from egm.codecs.prompts import user_turn
-from egm.errors import EgmError, nearest
+from egm.codecs.prompts import neutralise, user_turn
+from egm.errors import BoxError, EgmError, nearest
 from egm.types import EXPECTS, STOP_STRING
 
 if TYPE_CHECKING:
@@ -25,23 +24,29 @@ if TYPE_CHECKING:
 _LONGEST = 10**9  # pixels of a side
 
 
-class Codec(ABC):
+class Codec:
     """One model family's convention; a family is a subclass that `register_codec` knows.
 
     Coordinates leave and enter a codec as pixels of the upright original image; the scale a model speaks stays inside.
-    A subclass says how an answer is written (`opening`, `answer`) and what its numbers mean (`scale`, 0-1000 unless it
-    says otherwise); asking, training targets and reading follow from these.
+    A subclass is data: how an answer is written (`form`), what its numbers mean (`units`), how it is asked for
+    (`prompts`); asking, training targets and reading follow from these. What is no data overrides `scale`, `opening`
+    and `answer`.
 
     Attributes:
         name: The name that `get_codec` knows.
         model_types: What `config.json` calls the family's checkpoints (`model_type`), if they are known by it.
         prompts: Known prompt styles; the first is the default.
         thinking_prefilled: Whether the chat template opens `<think>` itself, so that a text begins with reasoning.
-        tags_first: Whether `<ref>` and `<box>` tags, not JSON, are the family's own form.
+        form: How an answer is written.
+        other_forms: Forms of other families that are read too, as a repair, since their numbers mean the same.
+        plain_lists: Whether numbers in plain brackets are read too. They say neither scale nor order, so this is for
+            families whose checkpoints are known to write them.
+        units: What coordinates mean, where that does not depend on the picture.
+        none: What the family writes where there is no such thing; None where it has no word of its own for that.
+        proven: Whether real answers of its checkpoints, from public sources, stand in the tests.
         speaks_pixels: Whether coordinates are pixels of the image as the model saw it, not a relative scale.
         tail_stops: Stop strings that stand right behind the box of an answer, where one box is asked for: what comes
             from there on (the label, closing brackets) changes no box. None where the box ends the answer.
-        none: What the family writes where there is no such thing; None where it has no word of its own for that.
     """
 
     __slots__ = ()
@@ -50,25 +55,29 @@ class Codec(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     prompts: ClassVar[tuple[str, ...]] = ("qwen3", "grounding")
     thinking_prefilled: ClassVar[bool] = False
-    tags_first: ClassVar[bool] = False
+    form: ClassVar[Form] = Keyed()
+    other_forms: ClassVar[tuple[Form, ...]] = ()
+    plain_lists: ClassVar[bool] = True
+    units: ClassVar[Scale] = Scale()
+    none: ClassVar[str | None] = None
+    proven: ClassVar[bool] = False
     speaks_pixels: ClassVar[bool] = False
     tail_stops: ClassVar[tuple[str, ...]] = ()
-    none: ClassVar[str | None] = None
 
-    @abstractmethod
     def opening(self, phrase: str) -> str:
         """Write how an answer begins, up to the first coordinate."""
+        return self.form.opening(neutralise(phrase).strip())
 
-    @abstractmethod
-    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
+    def answer(self, phrase: str, numbers: tuple[float, float, float, float]) -> str:
         """Write a whole answer; it begins with `opening`.
 
         Args:
             phrase: What was asked.
-            numbers: `x1, y1, x2, y2` on the family's scale.
+            numbers: On the family's scale, and in its order.
         """
+        return self.form.write(neutralise(phrase).strip(), numbers)
 
-    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
         """Write a whole answer of any number of boxes, none included; of one it is `answer`.
 
         Args:
@@ -101,13 +110,13 @@ class Codec(ABC):
             self.answers("anything", [(0, 0, 1, 1)] * 2)
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:  # noqa: ARG002
-        """Say what coordinates mean; 0-1000 unless a family says otherwise.
+        """Say what coordinates mean: `units`, unless a family says otherwise.
 
         Args:
             size: Width and height of the upright original image in pixels.
             seen_size: Width and height of the image as the model saw it, where known.
         """
-        return Scale()
+        return self.units
 
     def messages(
         self, phrase: str, *, amodal: bool = False, prompt: str | None = None, expect: Expect = "one"
@@ -124,13 +133,15 @@ class Codec(ABC):
             One user turn, `[{"type": "image"}, {"type": "text", "text": ...}]`.
 
         Raises:
-            EgmError: If the prompt style is unknown, or as `check_expect` raises.
+            EgmError: If the family has no such prompt style, or as `check_expect` raises.
         """
         style = self.prompts[0] if prompt is None else prompt
+        if style not in self.prompts:
+            raise EgmError(f"unknown prompt style {style!r}: {nearest(style, self.prompts)}")
         if expect != "one":
             self.check_expect(expect)
-        asked: dict[str, Any] = {"expect": expect, "none": self.none}
-        return user_turn(phrase, style=style, amodal=amodal, tagged=self.tags_first, **asked)
+        tags = self.form.label if isinstance(self.form, Tagged) else None
+        return user_turn(phrase, style=style, amodal=amodal, tags=tags, expect=expect, none=self.none)
 
     def target(
         self,
@@ -155,11 +166,18 @@ class Codec(ABC):
             seen_size: Width and height of the image as the model will see it; only codecs that speak pixels use it.
 
         Raises:
+            BoxError: If the family writes location tokens, and a box leaves the frame, beyond which there are none.
             EgmError: If the family has no answer with so many boxes (`answers`).
         """
-        span = self.scale(size, seen_size).span
+        scale = self.scale(size, seen_size)
         boxes = [box] if isinstance(box, Box) else box
-        answer = self.answers(phrase, [targets.whole_numbers(each, size, span) for each in boxes])
+        for each in boxes if self.form.bounded else ():
+            if not (each.x1 >= 0 and each.y1 >= 0 and each.x2 <= size[0] and each.y2 <= size[1]):
+                raise BoxError(
+                    f"{tuple(each)} leaves the frame, where codec {self.name!r} has no tokens: take another codec"
+                )
+        numbers = [scale.ordered(targets.whole_numbers(each, size, scale)) for each in boxes]
+        answer = self.answers(phrase, numbers)
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
     def turn(
@@ -224,7 +242,7 @@ class Codec(ABC):
         if answer is None:
             return False
         if close_tail(answer) is None:
-            return None if read_json(answer) is not None or not ends_inside_box(answer) else False
+            return None if read_json(answer) is not None or not self._forms().ends_inside_box(answer) else False
         options: dict[str, Any] = {"amodal": amodal, "seen_size": seen_size, "phrase": phrase}
         return self.parse(text, size=size, finish_reason=STOP_STRING, **options).box is not None
 
@@ -257,7 +275,7 @@ class Codec(ABC):
         return reading.read(
             text,
             scale=self.scale(_possible(size), seen_size),
-            tags_first=self.tags_first,
+            forms=self._forms(),
             thinking_prefilled=self.thinking_prefilled,
             size=size,
             finish_reason=finish_reason,
@@ -265,6 +283,9 @@ class Codec(ABC):
             phrase=phrase,
             expect=expect,
         )
+
+    def _forms(self) -> Forms:
+        return Forms(self.form, self.other_forms, self.plain_lists)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what tells this codec from others, JSON-ready, as journals keep it: its name and its options."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.codecs.base import Codec
-from egm.codecs.prompts import neutralise
+from egm.codecs.parsing.forms import BOX_START_TAGS, BOX_TAGS, Form, Keyed
 from egm.codecs.registry import register_codec
 
 _TAG = re.compile(r"</?(?:ref|box)>")
@@ -29,17 +29,10 @@ class InternVL(Codec):
     name: ClassVar[str] = "internvl"
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     prompts: ClassVar[tuple[str, ...]] = ("grounding", "qwen3")
-    tags_first: ClassVar[bool] = True
+    form: ClassVar[Form] = BOX_TAGS
+    other_forms: ClassVar[tuple[Form, ...]] = (Keyed(), BOX_START_TAGS)
 
-    def opening(self, phrase: str) -> str:
-        """Write how an answer begins; see `Codec.opening`."""
-        return f"<ref>{neutralise(phrase).strip()}</ref><box>[["
-
-    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
-        """Write a whole answer; see `Codec.answer`."""
-        return f"{self.opening(phrase)}{', '.join(map(str, numbers))}]]</box>"
-
-    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
         """Write an answer of one or several boxes; for "nothing matches" the family has none; see `Codec.answers`."""
         if not boxes:
             return super(InternVL, self).answers(phrase, boxes)

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from egm.errors import EgmError, nearest
 
 if TYPE_CHECKING:
     from egm.types import Expect, Message
 
-PROMPTS = ("qwen3", "grounding")
-"""Known styles: that of Qwen3-VL's training, and that of the model card."""
+WORDINGS: Final = {
+    "qwen3": "Locate {phrase}{amodally}, output its bbox coordinates using JSON format.",
+    "grounding": (
+        "Please provide the {amodal}bounding box coordinate of the region this sentence describes: {sentence}"
+    ),
+    "qwen_vl": "<ref>{phrase}{amodally}</ref>",
+    "glm_v": "Help me to locate {phrase}{amodally} in the image and give me its bounding boxes.",
+    "gemini": (
+        "Detect {phrase}{amodally}. The box_2d should be [ymin, xmin, ymax, xmax] normalized to 0-1000. "
+        "Answer as a JSON list of objects with box_2d and label."
+    ),
+    "paligemma": "detect {phrase}{amodally}",
+    "florence2": "<CAPTION_TO_PHRASE_GROUNDING>{phrase}{amodally}",
+    "kosmos2": "<grounding><phrase> {phrase}{amodally}</phrase>",
+    "deepseek_vl2": "<|ref|>{phrase}{amodally}<|/ref|>.",
+    "seed_vl": "Locate {phrase}{amodally}, output its bounding box as <bbox>x1 y1 x2 y2</bbox>.",
+    "rex_omni": "Detect {phrase}{amodally}.",
+    "locate_anything": "Locate a single instance that matches the following description: {phrase}{amodally}.",
+    "ground_anything": "Locate the target referred to by the following description: {phrase}{amodally}.",
+    "moondream": "detect: {phrase}{amodally}",
+}
+"""How a box is asked for, by style: that of Qwen3-VL's training, that of the model card, and families' own."""
+
+ALL_WORDINGS: Final = {
+    "qwen3": (
+        'Locate every object that matches the description "{phrase}" in the image{amodally}. Report bbox coordinates '
+        "in JSON format."
+    ),
+    "grounding": (
+        "Please provide the {amodal}bounding box coordinates of all regions this sentence describes: {sentence}"
+    ),
+}
+"""How all boxes are asked for, by the same styles."""
+
+PROMPTS = tuple(WORDINGS)
+"""Known styles."""
 
 # What the tokenizers of the families here hold as added tokens: `<|im_end|>`, `<｜end▁of▁sentence｜>`, `<think>`,
 # `</tool_call>`, `<IMG_CONTEXT>`, `<s>`. One possessive run after each "<" keeps the search linear.
@@ -33,7 +67,13 @@ def neutralise(text: str) -> str:
 
 
 def user_turn(
-    phrase: str, *, style: str, amodal: bool, tagged: bool = False, expect: Expect = "one", none: str | None = None
+    phrase: str,
+    *,
+    style: str,
+    amodal: bool,
+    tags: tuple[str, str] | None = None,
+    expect: Expect = "one",
+    none: str | None = None,
 ) -> list[Message]:
     """Build the user turn that asks for a box, or for all, in a known prompt style.
 
@@ -43,7 +83,7 @@ def user_turn(
         phrase: What to find.
         style: One of `PROMPTS`.
         amodal: Ask for the whole object, its hidden part too.
-        tagged: Set the phrase in `<ref>` tags, in the `grounding` style.
+        tags: What the family sets a phrase in; the style `grounding` does too.
         expect: How many boxes are asked for.
         none: What to answer where nothing matches, which the wording says unless one box is expected.
 
@@ -52,21 +92,16 @@ def user_turn(
     """
     words = neutralise(phrase).strip()
     words = words.rstrip(". ") or words
-    if style == "qwen3":
-        how = " amodally" if amodal else ""
-        text = (
-            f'Locate every object that matches the description "{words}" in the image{how}. Report bbox coordinates in '
-            "JSON format."
-            if expect == "all"
-            else f"Locate {words}{how}, output its bbox coordinates using JSON format."
-        )
-    elif style == "grounding":
-        asked = "amodal bounding box" if amodal else "bounding box"
-        named = f"<ref>{words}</ref>" if tagged else words + ("" if words.endswith(("!", "?", ".")) else ".")
-        which = f"{asked} coordinates of all regions" if expect == "all" else f"{asked} coordinate of the region"
-        text = f"Please provide the {which} this sentence describes: {named}"
-    else:
-        raise EgmError(f"unknown prompt style {style!r}: {nearest(style, PROMPTS)}")
+    wordings = ALL_WORDINGS if expect == "all" else WORDINGS
+    if style not in wordings:
+        raise EgmError(f"unknown prompt style {style!r}: {nearest(style, tuple(wordings))}")
+    plain = words + ("" if words.endswith(("!", "?", ".")) else ".")
+    text = wordings[style].format(
+        phrase=words,
+        sentence=plain if tags is None else f"{tags[0]}{words}{tags[1]}",
+        amodal="amodal " if amodal else "",
+        amodally=" amodally" if amodal else "",
+    )
     if expect != "one" and none is not None:
         text += f" If nothing in the image matches, answer {none}."
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

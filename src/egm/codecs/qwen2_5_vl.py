@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: JSON with `bbox_2d` in pixels of the image as the model saw it, after its processor's resize."""
+"""Qwen2.5-VL, and MiMo-VL after it: JSON with `bbox_2d` in pixels of the image as the model saw it, resized."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from egm.codecs import targets
 from egm.codecs.base import Codec
+from egm.codecs.parsing.forms import BOX_START_TAGS, Form
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.registry import register_codec
 from egm.codecs.resize import smart_resize
@@ -40,17 +41,11 @@ class Qwen25VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     speaks_pixels: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    other_forms: ClassVar[tuple[Form, ...]] = (BOX_START_TAGS,)  # fine-tuned ones write these, in pixels too
     none: ClassVar[str | None] = "[]"
+    proven: ClassVar[bool] = True
 
-    def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
-        """Write how an answer begins; see `Codec.opening`."""
-        return targets.JSON_OPENING
-
-    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
-        """Write a whole answer; see `Codec.answer`."""
-        return targets.json_answer(phrase, numbers)
-
-    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
         """Write an answer of any number of boxes; see `Codec.answers`."""
         return targets.json_answers(phrase, boxes)
 

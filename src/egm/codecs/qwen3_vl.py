@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from egm.codecs import targets
 from egm.codecs.base import Codec
+from egm.codecs.parsing.forms import BOX_START_TAGS, BOX_TAGS, Form
 from egm.codecs.registry import register_codec
 
 
@@ -27,17 +28,11 @@ class Qwen3VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
     thinking_prefilled: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    other_forms: ClassVar[tuple[Form, ...]] = (BOX_TAGS, BOX_START_TAGS)
     none: ClassVar[str | None] = "[]"
+    proven: ClassVar[bool] = True
 
-    def opening(self, phrase: str) -> str:  # noqa: ARG002 - the label comes after the box
-        """Write how an answer begins; see `Codec.opening`."""
-        return targets.JSON_OPENING
-
-    def answer(self, phrase: str, numbers: tuple[int, int, int, int]) -> str:
-        """Write a whole answer; see `Codec.answer`."""
-        return targets.json_answer(phrase, numbers)
-
-    def answers(self, phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
         """Write an answer of any number of boxes; see `Codec.answers`."""
         return targets.json_answers(phrase, boxes)
 

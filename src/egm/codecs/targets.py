@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Final
 
-from egm.codecs.parsing.reading import split_reasoning
+from egm.codecs.parsing.reading import Scale, split_reasoning
 from egm.codecs.prompts import neutralise
 
 if TYPE_CHECKING:
@@ -14,38 +14,39 @@ if TYPE_CHECKING:
 
     from egm.boxes import Box
 
-JSON_OPENING: Final = '```json\n[\n\t{"bbox_2d": ['
-"""How the Qwen-VL family's answer begins, up to the first coordinate."""
 JSON_TAIL_STOPS: Final = ('"label"',)
-"""What stands right behind its box. Never a code fence: that opens the answer too."""
+"""What stands right behind the box of the Qwen-VL family. Never a code fence: that opens the answer too."""
 
 THINK_OPENING: Final = "<think>\n"
 """How reasoning begins, where the chat template has not begun it."""
 
 
-def whole_numbers(box: Box, size: tuple[int, int], span: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Round a box to whole numbers on a model's scale, half up, no side shorter than one unit.
+def whole_numbers(box: Box, size: tuple[int, int], scale: Scale) -> tuple[float, float, float, float]:
+    """Round a box to the units of a model's scale, half up, no side shorter than one unit.
 
     Args:
         box: In pixels.
         size: Width and height of the image in pixels.
-        span: The numbers at the right and the bottom edge of the image.
+        scale: What its numbers mean.
+
+    Returns:
+        `x1, y1, x2, y2`, whatever order the family writes: integers, or floats where it writes decimals.
     """
+    parts = 10**scale.digits
+    span = (scale.span[0] * parts, scale.span[1] * parts)
+    half = 0.0 if scale.middle else 0.5
     x1, y1, x2, y2 = (
-        math.floor(value * units / side + 0.5) for value, units, side in zip(box, span * 2, size * 2, strict=True)
+        math.floor(value * units / side + half) for value, units, side in zip(box, span * 2, size * 2, strict=True)
     )
+    if scale.bins:
+        span = (span[0] - 1, span[1] - 1)
+        x1, y1, x2, y2 = min(x1, span[0]), min(y1, span[1]), min(x2, span[0]), min(y2, span[1])
     x1, x2 = _at_least_one_unit(x1, x2, span[0])
     y1, y2 = _at_least_one_unit(y1, y2, span[1])
-    return x1, y1, x2, y2
+    return (x1 / parts, y1 / parts, x2 / parts, y2 / parts) if parts > 1 else (x1, y1, x2, y2)
 
 
-def json_answer(phrase: str, numbers: tuple[int, int, int, int]) -> str:
-    """Write the fenced JSON of the Qwen-VL family; the label is escaped, so that any phrase gives valid JSON."""
-    label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
-    return f'{JSON_OPENING}{str(list(numbers))[1:]}, "label": {label}}}\n]\n```'
-
-
-def json_answers(phrase: str, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+def json_answers(phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
     """Write the same of any number of boxes: an object each, or an empty list."""
     if not boxes:
         return "```json\n[]\n```"

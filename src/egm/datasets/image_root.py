@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,12 @@ class ImageRoot:
                     "data.images of a recipe)"
                 )
             return path
+        plain = self.root / name
         try:
-            path = (self.root / name).resolve()
+            # What resolving would give, without a look at every folder on the way.
+            if plain.parent == self.root and plain.name == name != ".." and not os.path.islink(plain):  # noqa: PTH114
+                return plain  # also if it is too long a name, at which the method of a path raises
+            path = plain.resolve()
         except (OSError, RuntimeError) as error:  # links in a circle; RuntimeError before Python 3.13
             raise DataError(f"image {short(name)} cannot be followed: {error}") from None
         if not path.is_relative_to(self.root):

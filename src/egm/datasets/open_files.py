@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from egm.collector import paused_collector
 from egm.datasets import coco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
@@ -19,6 +20,7 @@ from egm.datasets.unc import read_unc
 from egm.errors import DataError
 
 
+@paused_collector()
 def open_files(
     paths: Sequence[Path],
     *,
@@ -74,8 +76,8 @@ def _open_json(
 ) -> Dataset:
     try:
         text = read_whole(path)
-        content = load_json(text)
-        if says_halves(text) and isinstance(content, dict):
+        content, may_hold_halves = load_json(text), says_halves(text)
+        if may_hold_halves and isinstance(content, dict):
             refuse_halves(content)
     except FileNotFoundError:
         raise DataError(f"no dataset at {path}: check the path") from None
@@ -90,7 +92,7 @@ def _open_json(
         raise DataError(f"{path} holds one object with {list_keys(content)}, which is no known format: {KNOWN}")
     if not isinstance(content, list):
         raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
-    rows = (_row(row, may_hold_halves=says_halves(text)) for row in content)
+    rows = (_row(row, may_hold_halves=may_hold_halves) for row in content)
     named = ((f"row {number}", row) for number, row in enumerate(rows, 1))
     return _open_rows(named, path, name, images, malformed, codec)
 

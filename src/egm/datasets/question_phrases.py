@@ -19,6 +19,7 @@ _WORDINGS = tuple(
         r"Locate (?:every instance|the object) that (?:belongs to the following categor(?:y|ies):|matches) "
         r"[\"'](.+)[\"']\. (?:Report|Output) (?:its|the)? ?bbox coordinates (?:using|in) JSON format.*",
         r'Locate every object that matches the description "(.+)" in the image\..*',
+        r".*<\|object_ref_start\|>(.+?)<\|object_ref_end\|>.*",
         r"Please provide the (?:amodal )?bounding box coordinates? of the region this sentence describes: (.+?)\.?",
     )
 )

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from egm.collector import paused_collector
 from egm.errors import DataError
 from egm.evaluate.plan import command_line, group_by_image, image_order
 from egm.evaluate.progress import RunningCounts, check_max_errors
@@ -49,6 +50,7 @@ class _Part:
         return _size(self.header.datasets) - len(self.records)
 
 
+@paused_collector()
 def merge_runs(
     paths: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],

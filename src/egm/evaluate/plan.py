@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from egm.collector import paused_collector
 from egm.datasets.dataset import Choice, Dataset
 from egm.environment import package_versions
 from egm.errors import DataError, EgmError
@@ -70,6 +71,7 @@ def seed_index_of(split: str, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{split}\n{identity}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
+@paused_collector()
 def plan_samples(
     splits: Mapping[str, Iterable[Sample]], expect: Expect | None = None
 ) -> tuple[list[PlannedSample], str]:

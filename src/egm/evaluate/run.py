@@ -112,7 +112,7 @@ def evaluate(
     choices, share = choices_of(splits), None
     if shard is not None:
         share = {"number": shard.number, "count": shard.count, "of": dataset_digests(planned, choices)}
-        planned = shard.take(planned)
+        planned = list(shard.take(planned).values())
     header = make_header(grounder, planned, images, engine or {}, choices, share)
     order = image_order(planned, block_size(header))
     folder = Path(folder)

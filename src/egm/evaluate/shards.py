@@ -71,14 +71,17 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def take(self, planned: Sequence[P]) -> list[P]:
+    def take(self, planned: Sequence[P]) -> dict[int, P]:
         """Keep the samples of this shard, of all that the whole run plans (`egm.evaluate.plan.plan_samples`).
+
+        Returns:
+            The samples in their order, by their number among all, counted from 0.
 
         Raises:
             DataError: If there are fewer pictures than shards.
         """
-        numbers = assign_shards([item.image for item in planned], self.count)
-        return [item for item, number in zip(planned, numbers, strict=True) if number == self.number]
+        shards = assign_shards([item.image for item in planned], self.count)
+        return {place: planned[place] for place, number in enumerate(shards) if number == self.number}
 
 
 def assign_shards(pictures: Sequence[str], count: int) -> list[int]:

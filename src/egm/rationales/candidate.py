@@ -63,8 +63,8 @@ class Candidate:
         return self.codec.scale(self.size, None).span
 
     @property
-    def numbers(self) -> tuple[int, int, int, int]:
+    def numbers(self) -> tuple[float, float, float, float]:
         """The true box as the codec writes it: `x1, y1, x2, y2` on its scale."""
         from egm.codecs.targets import whole_numbers
 
-        return whole_numbers(self.box, self.size, self.span)
+        return whole_numbers(self.box, self.size, self.codec.scale(self.size, None))

@@ -31,6 +31,7 @@ def data_card(run: RationaleRun, files: Mapping[str, str], pictures: str) -> str
         f"# Rationales for {_code(data['name'])}",
         f"Reasoning that leads from a phrase to its box, written by {_code(identity['teacher']['model'])} in the style "
         f"{_code(identity['style']['name'])}, with `egm rationales` {identity['egm']}.",
+        *_shard(identity),
         "## Counts",
         _table(("", "samples"), _counts(run)),
         "Tries that each filter spoke against; several may speak against one.",
@@ -58,6 +59,16 @@ def data_card(run: RationaleRun, files: Mapping[str, str], pictures: str) -> str
         _fenced(" ".join(about["command"])),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _shard(identity: Mapping[str, Any]) -> list[str]:
+    if (shard := identity.get("shard")) is None:
+        return []
+    whole = f"shard {shard['number']}/{shard['count']} of the pictures, of {shard['of']['n']:,} samples in all"
+    return [
+        f"This is {whole}. What is kept here was compared with nothing that other shards kept; `egm rationales merge` "
+        "does that."
+    ]
 
 
 def _counts(run: RationaleRun) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from egm.backends.openai.messages import body
 from egm.datasets.dataset import Dataset
 from egm.evaluate.plan import plan_samples
+from egm.evaluate.shards import Shard
 from egm.questions import ImageCache, load_question
 from egm.rationales.prices import Spending
 from egm.rationales.styles import TeacherStyle
@@ -38,7 +39,14 @@ class RunEstimate:
 
 
 def estimate_run(
-    dataset: Dataset, teacher: ModelTeacher, style: TeacherStyle, spending: Spending, *, tries: int, blind: str | None
+    dataset: Dataset,
+    teacher: ModelTeacher,
+    style: TeacherStyle,
+    spending: Spending,
+    *,
+    tries: int,
+    blind: str | None,
+    shard: Shard | None = None,
 ) -> RunEstimate:
     """Write one request, and estimate what all of them take; nothing is sent.
 
@@ -49,8 +57,10 @@ def estimate_run(
         spending: Budget and prices.
         tries: Most tries a sample.
         blind: The model of the blind check, if there is one.
+        shard: Estimate this shard alone.
     """
     planned, _ = plan_samples({dataset.name: dataset})
+    planned = planned if shard is None else list(shard.take(planned).values())
     cache, read, written = ImageCache(), [], 0
     first: dict[str, Any] | None = None
     for item in islice(planned, LOOKED_AT):

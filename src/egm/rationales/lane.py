@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 from egm.backends.base import Backend, GenerationSettings, Request
@@ -14,6 +16,8 @@ from egm.backends.remote import RemoteBackend
 from egm.errors import BackendError
 from egm.types import Completion
 
+OnLost: TypeAlias = Callable[[tuple[int, int]], bool]
+"""Told of the tokens of a try that brought no answer; whether another may be made."""
 _TURNS: WeakKeyDictionary[Backend, threading.Lock] = WeakKeyDictionary()
 
 
@@ -35,8 +39,14 @@ class Lane:
         self._lock, self._turn = threading.Lock(), _TURNS.setdefault(backend, threading.Lock())
         self._worker: ThreadPoolExecutor | None = None
 
-    def submit(self, request: Request) -> Future[Completion]:
-        """Queue a request; the future raises BackendError where the engine fails."""
+    def submit(self, request: Request, on_lost: OnLost | None = None) -> Future[Completion]:
+        """Queue a request; the future raises BackendError where the engine fails.
+
+        Args:
+            request: The request.
+            on_lost: See `egm.backends.base.Request`.
+        """
+        request = replace(request, on_lost=on_lost)
         if isinstance(self.backend, RemoteBackend):
             return self.backend.submit(request, self.settings)
         future: Future[Completion] = Future()

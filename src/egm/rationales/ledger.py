@@ -14,8 +14,10 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from egm.append_only import AppendOnly, read_objects, refuse_no_file
+from egm.codecs import Codec, get_codec
 from egm.errors import DataError
 from egm.journal import JOURNAL_NAME
+from egm.rationales.styles import TeacherStyle, checked
 from egm.records import list_differences
 
 _FORMAT: Final = 1
@@ -30,13 +32,18 @@ class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Call(_Line):
-    """A call to a model, and what came of it."""
-
+class _SampleLine(_Line):
     id: str
     """Id of the sample."""
     attempt: _Count
     """Which of the tries at it, counted from 0."""
+    number: _Count | None = None
+    """In a shard, the sample's number in the whole dataset, counted from 0."""
+
+
+class Call(_SampleLine):
+    """A call to a model, and what came of it."""
+
     asked: Literal["teacher", "blind"]
     """Who."""
     text: str = ""
@@ -65,13 +72,9 @@ class Call(_Line):
     """The true box in pixels."""
 
 
-class Decision(_Line):
+class Decision(_SampleLine):
     """What became of a try."""
 
-    id: str
-    """Id of the sample."""
-    attempt: _Count
-    """Which of the tries at it."""
     against: dict[str, str] = Field(default_factory=dict)
     """Why it was dropped, by the filter that says so; it was kept where none does."""
     box: _Corners | None = None
@@ -90,6 +93,7 @@ class Ledger(AppendOnly):
         folder: The run folder; made if there is none.
         identity: What the run is about; where the folder holds a journal already, it must be the same.
         about: What else is worth knowing of it, which may differ: versions, the command line, when it began.
+        numbers: Of a shard, each sample's number in the whole dataset by its id, which its lines say.
 
     Attributes:
         lines: What the file held.
@@ -99,8 +103,15 @@ class Ledger(AppendOnly):
         DataError: If the folder holds another run, a damaged journal, one that is being written, or no plain file.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        about: Mapping[str, Any],
+        numbers: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(folder / JOURNAL_NAME)
+        self._numbers = numbers
         try:
             self.header, self.lines = self._resume(dict(identity), dict(about))
         except BaseException:
@@ -109,21 +120,59 @@ class Ledger(AppendOnly):
 
     def _resume(self, identity: dict[str, Any], about: dict[str, Any]) -> tuple[dict[str, Any], list[Line]]:
         if self.is_new:
-            begun: dict[str, Any] = {"rationales": _FORMAT, "identity": identity, "about": about}
+            begun = header_row(identity, about)
             self.write_row(begun, sync=True)
             return begun, []
         header, lines = read_ledger(self.path)
-        if differences := list_differences(identity, header["identity"]):
-            raise DataError(
-                f"{str(self.path.parent)!r} holds another run: {'; '.join(differences)}: "
-                "repeat the same command, or choose another folder (--out)"
-            )
+        _refuse_another(self.path.parent, identity, header["identity"])
         return header, lines
 
     def append(self, line: Line) -> None:
         """Append one line; see `AppendOnly.write_row`."""
-        kind = "call" if isinstance(line, Call) else "decision"
-        self.write_row({kind: line.model_dump(mode="json", exclude_defaults=True)})
+        if self._numbers is not None:
+            line = line.model_copy(update={"number": self._numbers[line.id]})
+        self.write_row(line_row(line))
+
+
+def header_row(identity: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON object of the first line."""
+    return {"rationales": _FORMAT, "identity": identity, "about": about}
+
+
+def line_row(line: Line) -> dict[str, Any]:
+    """Return the JSON object of another line."""
+    kind = "call" if isinstance(line, Call) else "decision"
+    return {kind: line.model_dump(mode="json", exclude_defaults=True)}
+
+
+def refuse_another_run(folder: Path, identity: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run, as far as that can be told before the data are made.
+
+    Args:
+        folder: The run folder.
+        identity: What the run will be about, but for its data.
+        data: What is known of these, whole.
+
+    Raises:
+        DataError: If it does.
+    """
+    file = folder / JOURNAL_NAME
+    if not file.exists() or not file.stat().st_size:
+        return
+    there = dict(read_ledger(folder)[0]["identity"])
+    said, shard = there["data"], there.get("shard")
+    if shard is not None:
+        said, there["shard"] = shard["of"], {name: value for name, value in shard.items() if name != "of"}
+    there["data"] = {name: said.get(name) for name in data}
+    _refuse_another(folder, {**identity, "data": data}, there)
+
+
+def _refuse_another(folder: Path, identity: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    if differences := list_differences(identity, there):
+        raise DataError(
+            f"{str(folder)!r} holds another run: {'; '.join(differences)}: "
+            "repeat the same command, or choose another folder (--out)"
+        )
 
 
 def read_ledger(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Line]]:
@@ -175,3 +224,10 @@ def _line(row: dict[str, Any]) -> Line:
     except ValidationError as error:
         fault = error.errors()[0]
         raise DataError(f"its {kind} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+
+def convention(header: Mapping[str, Any]) -> tuple[TeacherStyle | None, Codec]:
+    """How a run asked, None where its teacher was not asked in words, and the family that is trained."""
+    said = header["about"].get("style")
+    style = None if said is None else checked(TeacherStyle, said, "the journal's style")
+    return style, get_codec(header["identity"]["codec"]["name"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -134,6 +135,7 @@ class Spending:
     uncounted: int = 0
     reserved: float = 0.0
     largest: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(init=False, repr=False, compare=False, default_factory=threading.Lock)
 
     @property
     def tokens(self) -> int:
@@ -161,6 +163,19 @@ class Spending:
     def affords(self, cost: float) -> bool:
         """Whether a call that may take so much keeps to the budget, whatever those under way take."""
         return self.budget is None or self.spent + self.reserved + cost <= self.budget.limit
+
+    def reserve(self, cost: float) -> bool:
+        """Keep so much free for a call under way, if that keeps to the budget; from any thread."""
+        with self._lock:
+            if not self.affords(cost):
+                return False
+            self.reserved += cost
+            return True
+
+    def release(self, cost: float) -> None:
+        """Keep it free no longer, once what the call took is counted."""
+        with self._lock:
+            self.reserved -= cost
 
     def most(self, model: str, estimate: tuple[int, int]) -> tuple[int, int]:
         """Tokens that a call may read and write at most: as estimated, or as many as others have read."""

@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.boxes import Box
-from egm.codecs import get_codec
 from egm.errors import DataError, ImageError
 from egm.images import load_image
 from egm.pages.page import overlay_url, readable, render
 from egm.rationales.blind import NAME, REASON
 from egm.rationales.filters import filter_reasons
-from egm.rationales.ledger import Call, read_ledger
+from egm.rationales.ledger import Call, convention, read_ledger
 from egm.rationales.mark import COLOURS, draw_mark
-from egm.rationales.styles import TeacherStyle, checked
 from egm.rationales.tally import FAILED
 from egm.rationales.teachers import rationale_of
 from egm.report.gallery import draw_evenly, drawn_again
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from egm.codecs import Codec
 
 PAGE_ROWS: Final = 200
 """Most tries on a page, unless another number is asked for."""
@@ -189,16 +185,10 @@ def rationale_page(report: RationaleReport, *, images: Path | None = None, rows:
 def _items(
     report: RationaleReport, shown: Sequence[DecidedTry], images: Path | None
 ) -> Iterator[tuple[DecidedTry, str, str, str]]:
-    style, codec = _convention(report.header)
+    style, codec = convention(report.header)
     for row in shown:
         rationale = rationale_of(row.text, style, codec)
         yield row, readable(rationale), readable(row.text), _overlay(row, images)
-
-
-def _convention(header: Mapping[str, Any]) -> tuple[TeacherStyle | None, Codec]:
-    said = header["about"].get("style")
-    style = None if said is None else checked(TeacherStyle, said, "the journal's style")
-    return style, get_codec(header["identity"]["codec"]["name"])
 
 
 def _overlay(row: DecidedTry, images: Path | None) -> str:

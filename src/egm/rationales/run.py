@@ -20,6 +20,7 @@ from egm.environment import package_versions
 from egm.errors import EgmError
 from egm.evaluate.plan import command_line, dataset_digests, plan_samples
 from egm.evaluate.progress import progress_bar
+from egm.evaluate.shards import Shard
 from egm.rationales.blind import BlindCheck
 from egm.rationales.candidate import Candidate
 from egm.rationales.filters import build_filters, default_recipe
@@ -81,6 +82,7 @@ def run_rationales(
     spending: Spending | None = None,
     concurrency: int = 8,
     go_on: bool = False,
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> RationaleRun:
     """Have a teacher explain the samples of a dataset, and keep what passes.
@@ -98,6 +100,7 @@ def run_rationales(
         spending: The budget and the prices; nothing may be spent in it yet.
         concurrency: Most calls under way at once, those of the blind check among them.
         go_on: Go on also where nearly all of the last answers were dropped.
+        shard: Explain only the samples of this shard, for `egm.rationales.merge` to put beside the others.
         progress: Whether to show progress on standard error.
 
     Returns:
@@ -110,19 +113,17 @@ def run_rationales(
     for name, value in (("concurrency", concurrency), ("tries", settings.tries)):
         if value < 1:
             raise EgmError(f"{name} {value} is out of range: give at least 1")
-    recipe = style_filters(settings.style, settings.wording) if settings.filters is None else settings.filters
-    planned, images = plan_samples({dataset.name: dataset})
+    listed, images = plan_samples({dataset.name: dataset})
+    planned, numbers = dict(enumerate(listed)), None
+    identity = run_identity(teacher, settings, codec=codec, blind=blind, shard=shard)
+    data = dataset_digests(listed)[dataset.name] | {"name": dataset.name}
+    if shard is not None:
+        planned = shard.take(listed)
+        numbers = {item.sample.id: number for number, item in planned.items()}
+        identity["shard"]["of"] = data
+        data = dataset_digests(planned.values())[dataset.name] | {"name": dataset.name}
+    identity["data"] = data
     versions = package_versions("numpy", "pillow", "openai", "torch", "transformers", "datasketch")
-    identity = {
-        "teacher": teacher.identity(),
-        "style": {"name": settings.style, "digest": "" if settings.wording is None else settings.wording.digest},
-        "codec": codec.to_dict(),
-        "filters": json.loads(json.dumps(recipe)),  # as the journal gives it back
-        "tries": settings.tries,
-        "blind": None if blind is None else blind.identity(),
-        "data": dataset_digests(planned)[dataset.name] | {"name": dataset.name},
-        "egm": versions["egm"],
-    }
     about = {
         "versions": versions,
         "images": images,
@@ -134,7 +135,7 @@ def run_rationales(
         planned,
         teacher,
         blind,
-        build_filters(recipe),
+        build_filters(identity["filters"]),
         style=settings.style,
         tries=settings.tries,
         codec=codec,
@@ -142,12 +143,29 @@ def run_rationales(
         concurrency=concurrency,
         go_on=go_on,
     )
-    with Ledger(Path(folder), identity, about) as ledger:
+    with Ledger(Path(folder), identity, about, numbers) as ledger:
         runner.take_up(ledger)
         with progress_bar(runner.tally, enabled=progress, task="explaining") as update:
             for _ in runner.run(ledger):
                 update()
     return RationaleRun(ledger.header, runner.kept, runner.tally, runner.stopped, runner.is_early, runner.notes)
+
+
+def run_identity(
+    teacher: Teacher, settings: RunSettings, *, codec: Codec, blind: BlindCheck | None, shard: Shard | None = None
+) -> dict[str, Any]:
+    """What tells a run from others, but for its data (`data`, and `shard.of`), JSON-ready; see `run_rationales`."""
+    recipe = style_filters(settings.style, settings.wording) if settings.filters is None else settings.filters
+    return {
+        "teacher": teacher.identity(),
+        "style": {"name": settings.style, "digest": "" if settings.wording is None else settings.wording.digest},
+        "codec": codec.to_dict(),
+        "filters": json.loads(json.dumps(recipe)),  # as the journal gives it back
+        "tries": settings.tries,
+        "blind": None if blind is None else blind.identity(),
+        "egm": package_versions()["egm"],
+        **({} if shard is None else {"shard": {"number": shard.number, "count": shard.count}}),
+    }
 
 
 def style_filters(style: str, wording: TeacherStyle | None, *, data: str | None = None) -> dict[str, dict[str, Any]]:

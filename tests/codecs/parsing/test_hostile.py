@@ -67,7 +67,8 @@ def test_repetition(unit: str, failure: Failure, length: int) -> None:
     text = unit * (length // len(unit))
     for codec in CODECS if length < 100_000 else CODECS[:1]:
         grounding = codec.parse(text, size=SIZE)
-        assert (grounding.failure, grounding.box) == (failure, None)
+        foreign = "<box>" in unit and codec.name == "qwen2_5_vl"
+        assert (grounding.failure, grounding.box) == (Failure.MALFORMED if foreign else failure, None)
 
 
 @pytest.mark.parametrize("length", [64 * 1024, 1024 * 1024], ids=["64kB", "1MB"])

@@ -59,7 +59,7 @@ READ = {
     "list with spaces": ("[1 2 30 40]", ["spaces", "bare_list"]),
     "parentheses": ("(1, 2, 30, 40)", ["bare_list"]),
     "corners": ("(1,2),(30,40)", ["corner_pairs", "bare_list"]),
-    "corners in tags": ("<|box_start|>(1,2),(30,40)<|box_end|>", ["other_form", "corner_pairs"]),
+    "corners in tags": ("<|box_start|>(1,2),(30,40)<|box_end|>", ["other_form"]),
     "wrong bracket": ("[1, 2, 30, 40)", ["wrong_bracket", "bare_list"]),
     "wrong bracket after a key": ('{"bbox_2d": [1, 2, 30, 40}', ["wrong_bracket", "broken_json"]),
     "full width": ("[1，2，30，40]", ["punctuation", "bare_list"]),
@@ -74,7 +74,7 @@ READ = {
 
 @pytest.mark.parametrize(("text", "repairs"), READ.values(), ids=READ)
 def test_read(text: str, repairs: list[str]) -> None:
-    for codec in (INSTRUCT, PIXELS):
+    for codec in (INSTRUCT,) if "<box>" in text else (INSTRUCT, PIXELS):
         grounding = codec.parse(text, size=SIZE, seen_size=SIZE)
         assert grounding.box == BOX
         assert grounding.boxes[0].box == BOX
@@ -165,8 +165,6 @@ NOT_READ = {
     "cut in the key": ('```json\n[\n\t{"bbo', Failure.TRUNCATED),
     "cut in a bare list": ("[1, 2, 30", Failure.TRUNCATED),
     "cut in corners": ("it(1,2", Failure.TRUNCATED),
-    "cut in tags": ("<ref>it</ref><box>[[1, 2, 3", Failure.TRUNCATED),
-    "cut in tags without brackets": ("<box>1 2 30 40", Failure.TRUNCATED),
     "first reason": ("[1, 2, 3] [5, 5, 5, 5]", Failure.MALFORMED),
 }
 
@@ -181,8 +179,29 @@ def test_not_read(codec: Any, text: str, failure: Failure) -> None:
     assert grounding.repairs == ()
 
 
+@pytest.mark.parametrize("text", ["<ref>it</ref><box>[[1, 2, 3", "<box>1 2 30 40"])
+def test_cut_in_tags(text: str) -> None:
+    for codec in (INSTRUCT, INTERNVL):
+        assert codec.parse(text, size=SIZE).failure is Failure.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<ref>it</ref><box>[[1, 2, 30, 40]]</box>",
+        "<box>[[1, 2, 30",
+        "<loc0001><loc0002><loc0003><loc0004> it",
+        "<|begin_of_box|>[[1,2,30,40]]<|end_of_box|>",
+        '<points x1="1" y1="2">it</points> [1, 2, 30, 40]',
+    ],
+)
+def test_numbers_of_another_scale_are_not_read(text: str) -> None:
+    grounding = PIXELS.parse(text, size=SIZE, seen_size=SIZE)
+    assert (grounding.failure, grounding.boxes) == (Failure.MALFORMED, ())
+
+
 def test_sides_that_round_to_nothing_are_degenerate() -> None:
-    assert INSTRUCT.parse("[0, 0, 5e-324, 1]", size=(1, 1)).failure is Failure.DEGENERATE
+    assert INSTRUCT.parse("[0, 0, 5e-324, 2]", size=(1, 1)).failure is Failure.DEGENERATE
 
 
 def test_what_is_asked_is_carried_along() -> None:
@@ -321,9 +340,11 @@ def test_range_in_pixels() -> None:
 
 
 def test_nothing_is_guessed_from_magnitudes() -> None:
-    small = "[0.1, 0.2, 0.3, 0.4]"
-    assert INSTRUCT.parse(small, size=SIZE).box == Box(0.1, 0.2, 0.3, 0.4)
-    assert PIXELS.parse(small, size=SIZE, seen_size=SIZE).box == Box(0.1, 0.2, 0.3, 0.4)
+    for shares in ("[0.1, 0.2, 0.3, 0.4]", '{"bbox_2d": [0, 0, 0.5, 1]}'):
+        for codec in (INSTRUCT, PIXELS, INTERNVL):
+            assert codec.parse(shares, size=SIZE, seen_size=SIZE).failure is Failure.OUT_OF_RANGE
+    assert INSTRUCT.parse("[0, 0, 1, 1]", size=SIZE).box == Box(0, 0, 1, 1)
+    assert INSTRUCT.parse("[0.1, 0.2, 1.3, 1.4]", size=SIZE).box == Box(0.1, 0.2, 1.3, 1.4)
     same = "[100, 100, 300, 300]"
     assert INSTRUCT.parse(same, size=(500, 500)).box == Box(50, 50, 150, 150)
     assert PIXELS.parse(same, size=(500, 500), seen_size=(500, 500)).box == Box(100, 100, 300, 300)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egm.boxes import Box
-from egm.codecs import codec_names, get_codec
+from egm.codecs import get_codec
 from egm.codecs.parsing.strict import close_tail
 from egm.datasets.synthetic import SynthRef
 from egm.types import STOP_STRING, Failure
@@ -85,7 +85,7 @@ def test_an_answer_that_stays_broken_is_read_as_ever() -> None:
 
 
 def test_only_families_whose_label_comes_after_the_box_have_a_tail() -> None:
-    for name in codec_names():
+    for name in ("qwen3_vl", "qwen3_vl_instruct", "qwen2_5_vl", "internvl"):
         codec = get_codec(name)
         answer = codec.answer("the cup", (1, 2, 30, 40))
         rest = answer.removeprefix(codec.opening("the cup")).removeprefix("1, 2, 30, 40")

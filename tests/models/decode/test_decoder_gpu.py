@@ -48,6 +48,17 @@ def make(model: Any, *, graphs: bool, max_rows: int | None = None, stops: Any = 
     return BatchDecoder(model, dtype=None, stops=stops, pad=0, banned=[12, 13], max_rows=max_rows, graphs=graphs)
 
 
+def test_kernels_compute_the_steps(model: Any, prompts: PromptBatch) -> None:
+    for rows in (1, 3, None):  # as vectors, and as a matrix
+        options: dict[str, Any] = {"dtype": None, "stops": [], "pad": 0, "banned": [12, 13], "graphs": True}
+        decoder, layers = (BatchDecoder(model, max_rows=rows, kernels=on, **options) for on in (True, False))
+        ours, theirs = (each.generate(prompts, range(6), 60, Sampler(0.0), logprobs=True) for each in (decoder, layers))
+        assert decoder._fused is not None
+        assert layers._fused is None
+        assert ours.ids == theirs.ids
+        assert [sum(row) for row in ours.logprobs] == pytest.approx([sum(row) for row in theirs.logprobs], abs=1e-2)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize("ahead", [1, 512])
 def test_graphs_write_what_eager_steps_write(

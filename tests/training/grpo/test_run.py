@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 
 
 @pytest.mark.parametrize("gpus", [0, 2])
-def test_any_launcher_will_do(tmp_path: Path, gpus: int) -> None:
+def test_any_launcher_will_do(tmp_path: Path, gpus: int, warm_start: dict[str, str]) -> None:
     if torch.cuda.device_count() < gpus:
         pytest.skip("needs two GPUs")
     path = tmp_path / "recipe.yaml"
@@ -252,7 +252,7 @@ def test_any_launcher_will_do(tmp_path: Path, gpus: int) -> None:
     command = [*launch, str(program), "grpo", str(path)]
     done = subprocess.run(
         [sys.executable, *command, "--skip-preflight", "--out", str(tmp_path / "run")],
-        env=os.environ | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""}),  # one GPU would not do for two
+        env=os.environ | ({} if gpus else warm_start | {"CUDA_VISIBLE_DEVICES": ""}),  # one GPU would not do for two
         capture_output=True,
         text=True,
     )

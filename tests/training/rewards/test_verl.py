@@ -110,7 +110,8 @@ def test_rows_say_how_their_answers_are_read(tmp_path: Path, codec: Codec) -> No
         assert sample.box is not None and sample.size is not None  # noqa: PT018
         answer = codec.target(sample.phrase, sample.box, size=sample.size)
         given = row["reward_model"]["ground_truth"], row["extra_info"]
-        assert compute_score(row["data_source"], answer, *given)["score"] >= 0.95
+        least = 0.9 if codec.name == "kosmos2" else 0.95  # its numbers are patches of a grid of 32
+        assert compute_score(row["data_source"], answer, *given)["score"] >= least
     assert [sample.box for sample in open_dataset(tmp_path / "set.parquet", images=tmp_path)] == boxes
 
 

@@ -21,6 +21,7 @@ from egm.training.recipe import Section, dump_recipe, load_recipe
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
 from egm.training.shared.checkpoints import checkpoints_in, damage, prune
+from egm.training.shared.processes import check_precision
 from egm.training.shared.run_folder import add_facts, check_free, has_checkpoint, last_checkpoint, start_run, trained
 
 WRITTEN = Path(__file__).parents[2] / "fixtures" / "written_by_955c9f8"
@@ -244,6 +245,54 @@ def test_another_number_of_processes_is_said(
     with caplog.at_level(logging.WARNING):
         last_checkpoint(recipe, folder)
     assert "was written by 1 processes, and now there are 2: dropout begins anew" in caplog.text
+
+
+SHARDING = {"fsdp": "ACCELERATE_USE_FSDP", "fsdp-full": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}
+
+
+@pytest.mark.parametrize("now", ["fsdp", "deepspeed", "shards"])
+@pytest.mark.parametrize("before", ["fsdp", "fsdp-full", "deepspeed", "shards"])
+def test_a_checkpoint_of_another_way_of_sharding_is_refused(
+    before: str, now: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = copied("sft", tmp_path)
+    last = folder / "checkpoints" / "checkpoint-7"
+    last.mkdir()
+    written_by(before, last)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if now in SHARDING:
+        monkeypatch.setenv(SHARDING[now], "true")
+    if SHARDING.get(before) == SHARDING.get(now):
+        assert last_checkpoint(recipe, folder) == last
+        return
+    with pytest.raises(RecipeError, match=rf"^{last} was written (under|without) \w+, and this launch is "):
+        last_checkpoint(recipe, folder)
+
+
+@pytest.mark.parametrize("layout", ["fsdp", "deepspeed"])
+def test_deepspeed_alone_needs_as_many_processes_as_before(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, folder = copied("sft", tmp_path)
+    last = folder / "checkpoints" / "checkpoint-7"
+    last.mkdir()
+    written_by(layout, last)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv(SHARDING[layout], "true")
+    if layout == "fsdp":
+        assert last_checkpoint(recipe, folder) == last
+        assert "was written by 2 processes, and now there are 4: dropout begins anew" in caplog.text
+        return
+    with pytest.raises(RecipeError, match=r"by 2 processes, and now there are 4: .* resume with --num_processes 2$"):
+        last_checkpoint(recipe, folder)
+
+
+def test_the_launcher_does_not_choose_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_precision(bf16=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    check_precision(bf16=True)
+    with pytest.raises(RecipeError, match=r"computes in bf16, and this run would not: launch with --mixed"):
+        check_precision(bf16=False)
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "model.safetensors"])

@@ -274,7 +274,11 @@ class OpenAIBackend(RemoteBackend):
                     if fault.about_stop and self._takes_stop is None and query.pop("stop", None):
                         continue
                     elsewhere = not self._alone and (fault.unreachable or fault.timed_out)
-                    if not fault.retry or elsewhere or attempt >= self._retry.retries:
+                    again = fault.retry and not elsewhere and attempt < self._retry.retries
+                    if again and any(fault.tokens) and request.on_lost is not None:
+                        again = request.on_lost(fault.tokens)
+                        fault = fault if again else replace(fault, retry=False)  # on no other server either
+                    if not again:
                         tries = f" after {attempt + 1} tries" if attempt else ""
                         said = f"{self.model!r} at {self.url} did not answer{tries}: {fault.text}"
                         failed = BackendError(said) if self._alone else ServerFaultError(said, fault)

@@ -14,6 +14,7 @@ _END_OF_TURN = (
     *("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<｜end▁of▁sentence｜>", "</s>"),
     *("<end_of_turn>", "<start_of_turn>", "<|return|>", "<|user|>", "<|observation|>"),
 )
+_BEGUN = re.compile(r"\s*+(?:</s>\s*+)?+<s>\s*+(?:<s>\s*+)*+")  # how a text of an encoder-decoder begins
 # A turn whose tokens the decoder stripped leaves its role on a line.
 _OTHER_TURN = re.compile(r"^[ \t]*+(?:user|system|tool)[ \t]*+$", re.MULTILINE)
 _TURN = re.compile(
@@ -59,6 +60,8 @@ def answer_of(text: str) -> str:
     Only its own turn counts; tool calls, thoughts in tags, comments, and lists that are struck out or denied go. Of
     `<answer>…</answer>` wrappers the last is read through, from its own opening: one that stands inside it is a word.
     """
+    if begun := _BEGUN.match(text):
+        text = text[begun.end() :]
     for token in _END_OF_TURN:
         text = text.partition(token)[0]
     text = _CALL.sub("\n", _without_blocks(_own_turn(text)))

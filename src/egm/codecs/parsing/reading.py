@@ -7,7 +7,9 @@
    last, if there are several); other turns, tool calls, thoughts in tags of their own, comments, and lists that are
    struck out or that "not" stands before are not answer.
 2. *Strict first*: the family's own form, exactly. Then the lenient repairs of `Repair`: lists after a box key in broken
-   JSON, the other form (tags or JSON), numbers in plain brackets. The first of these that finds anything decides.
+   JSON, other forms whose numbers mean the same, numbers in plain brackets (`Forms`). The first of these that finds
+   anything decides. A form that is none of these is another family's, whose numbers mean something else: it is
+   `malformed`, and so is what stands in brackets beside it.
    Where ASCII finds no box, full-width and typographic punctuation is read as ASCII's; digits never are.
    *Never answers*: outside the family's own form, the phrase's own numbers; in plain brackets, what stands in a quote
    among words where something else stands outside, and what follows words that say there is no such thing.
@@ -19,8 +21,9 @@
    the right and the bottom edge by a quarter of that side: models that speak pixels do so in earnest (in a real log of
    500 answers 13 boxes pass an edge by 28 pixels or more, up to 22 % of the side, and 7 of them are right at IoU 0.5).
    An amodal box may leave the frame by a whole frame on each side. Nothing is clipped.
-6. *No guessing*: numbers mean what the codec's convention says. `[0.28, 0.5, 0.52, 0.7]` on 0-1000 is a tiny box in the
-   corner, not a share of the image.
+6. *No guessing*: numbers mean what the codec's convention says. `[0.28, 0.5, 0.52, 0.7]` is not read as shares of the
+   image on 0-1000, nor as a speck in its corner: four numbers of which none is above 1 are `out_of_range` on a scale of
+   whole units, unless all are whole.
 7. *No box is an answer*: null, an empty list, "none", four zeros or four times -1 where a box should be, an empty list
    at the head whatever follows, and words that say there is no such thing, or decline, are `refused`.
 8. *Without anything box-like*: a list, object or box left open at the end is `truncated`; else `truncated` if the token
@@ -44,7 +47,8 @@ from typing import Final
 from egm.boxes import Box
 from egm.codecs.parsing.decoys import answer_of, quoted_words, without_echo
 from egm.codecs.parsing.entries import Entry, Repair
-from egm.codecs.parsing.loose import ends_inside_box, read_brackets, read_tags
+from egm.codecs.parsing.forms import Forms
+from egm.codecs.parsing.loose import read_brackets, read_corners
 from egm.codecs.parsing.refusals import begins_empty, declines_before, denies, refuses
 from egm.codecs.parsing.strict import close_tail, is_strict, read_json, says_nothing
 from egm.errors import BoxError
@@ -69,24 +73,43 @@ class Scale:
     Attributes:
         span: The numbers at the right and the bottom edge of the image.
         margin: How far a modal box may pass those edges, as a share of the span.
+        y_first: Whether `y1, x1, y2, x2` is the order.
+        bins: Whether numbers count bins, of which the last is one short of the span.
+        middle: Whether a bin stands for its middle, and not for its edge at the left or the top.
+        digits: Decimals that a target is written with.
     """
 
     span: tuple[int, int] = (1000, 1000)
     margin: float = 0.0
+    y_first: bool = False
+    bins: bool = False
+    middle: bool = False
+    digits: int = 0
+
+    def ordered(self, numbers: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Put `x1, y1, x2, y2` into the order in which they are written, or back."""
+        a, b, c, d = numbers
+        return (b, a, d, c) if self.y_first else numbers
 
     def to_pixels(self, numbers: Sequence[float] | None, size: tuple[int, int], *, amodal: bool) -> Box | Failure:
         """Turn four numbers into a box in pixels of an image of `size`, or say why they are none."""
         if numbers is None or len(numbers) != 4:
             return Failure.MALFORMED
         low, high = (-1.0, 2.0) if amodal else (0.0, 1.0 + self.margin)
-        x1, y1, x2, y2 = numbers
+        x1, y1, x2, y2 = self.ordered((numbers[0], numbers[1], numbers[2], numbers[3]))
         across, down = self.span
+        if self.digits == 0 and min(self.span) > 1 and max(numbers) <= 1 and _is_share(numbers):
+            return Failure.OUT_OF_RANGE
+        if self.bins and (max(x1, x2) > across - 1 or max(y1, y2) > down - 1):
+            return Failure.OUT_OF_RANGE
         if not (low * across <= min(x1, x2) and max(x1, x2) <= high * across):
             return Failure.OUT_OF_RANGE
         if not (low * down <= min(y1, y2) and max(y1, y2) <= high * down):
             return Failure.OUT_OF_RANGE
         if not (x2 > x1 and y2 > y1):
             return Failure.DEGENERATE
+        if self.middle:
+            x1, y1, x2, y2 = x1 + 0.5, y1 + 0.5, x2 + 0.5, y2 + 0.5
         width, height = size
         try:
             return Box(x1 * width / across, y1 * height / down, x2 * width / across, y2 * height / down)
@@ -121,7 +144,7 @@ def read(
     text: str,
     *,
     scale: Scale,
-    tags_first: bool = False,
+    forms: Forms,
     thinking_prefilled: bool = False,
     size: tuple[int, int],
     finish_reason: str,
@@ -134,7 +157,7 @@ def read(
     Args:
         text: Everything generated.
         scale: What the numbers mean.
-        tags_first: Whether tags, not JSON, are the family's own form.
+        forms: What the family writes, and what else it is read in.
         thinking_prefilled: Whether the chat template has opened `<think>` already.
         size: Width and height of the upright original image in pixels.
         finish_reason: "length" if the token limit cut the text off, "repeated" if it was stopped as it repeated itself,
@@ -158,9 +181,8 @@ def read(
     else:
         answer = (close_tail(answer) if tail_cut else None) or answer
         answer = answer if is_strict(answer) else answer_of(answer)
-        entries = find_entries(answer, tags_first=tags_first, phrase=phrase)
-        for entry in entries:
-            placed = Failure.REFUSED if _is_absent(entry) else scale.to_pixels(entry.numbers, size, amodal=amodal)
+        found = place_entries(answer, forms, scale, size=size, amodal=amodal, phrase=phrase)
+        for entry, placed in found:
             if isinstance(placed, Box):
                 if len(boxes) == MAX_BOXES and expect == "all":
                     repairs.add(Repair.TOO_MANY)
@@ -169,10 +191,10 @@ def read(
                 repairs |= entry.repairs
             else:
                 failure = failure or placed
-        box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, cut_off=cut_off))
+        box, failure = (boxes[0].box, None) if boxes else (None, failure or _why_none(answer, forms, cut_off=cut_off))
         if failure is Failure.REFUSED and expect != "one":
-            in_words = not entries and not begins_empty(answer) and not says_nothing(answer)
-            if all(map(_is_absent, entries)) and (not in_words or denies(answer)):
+            in_words = not found and not begins_empty(answer) and not says_nothing(answer)
+            if all(_is_absent(entry) for entry, _ in found) and (not in_words or denies(answer)):
                 failure, repairs = None, {Repair.IN_WORDS} if in_words else set()
     if failure is Failure.TRUNCATED and finish_reason == "repeated":
         failure = Failure.REPEATED
@@ -190,52 +212,92 @@ def read(
     )
 
 
-def find_entries(answer: str, *, tags_first: bool, phrase: str = "") -> list[Entry]:
-    """Find what stands where boxes should: the family's own form first, then the repairs in their order.
+def place_entries(
+    answer: str, forms: Forms, scale: Scale, *, size: tuple[int, int], amodal: bool = False, phrase: str = ""
+) -> list[tuple[Entry, Box | Failure]]:
+    """Read all boxes of an answer in order, and say of each that is none why; "no such thing" is `refused`.
 
     Args:
         answer: What a model answered, reasoning and wrappers taken off.
-        tags_first: Whether tags, not JSON, are the family's own form.
+        forms: What the family writes, and what else it is read in.
+        scale: What the numbers mean.
+        size: Width and height of the upright original image in pixels.
+        amodal: Whether boxes may leave the frame.
         phrase: What was asked, whose own numbers are no answer.
     """
-    entries, is_own = _find(answer, tags_first, phrase)
+    return [
+        (
+            entry,
+            Failure.REFUSED if _is_absent(entry) else scale.to_pixels(entry.numbers, size, amodal=amodal),
+        )
+        for entry in find_entries(answer, forms, phrase=phrase)
+    ]
+
+
+def find_entries(answer: str, forms: Forms, *, phrase: str = "") -> list[Entry]:
+    """Find what stands where boxes should, in order: the family's own form first, then the repairs in their order.
+
+    Args:
+        answer: What a model answered, reasoning and wrappers taken off.
+        forms: What the family writes, and what else it is read in.
+        phrase: What was asked, whose own numbers are no answer.
+    """
+    entries, is_own = _find(answer, forms, phrase)
     if is_own or not _PUNCTUATED.search(answer):
         return entries
-    other, is_own = _find(answer.translate(_PUNCTUATION), tags_first, phrase)
+    other, is_own = _find(answer.translate(_PUNCTUATION), forms, phrase)
     if is_own or (_any_numbers(other) and not _any_numbers(entries)):
         return [entry.repaired(Repair.PUNCTUATION) for entry in other]
     return entries
 
 
-def _find(answer: str, tags_first: bool, phrase: str) -> tuple[list[Entry], bool]:
+def _find(answer: str, forms: Forms, phrase: str) -> tuple[list[Entry], bool]:
     """Find entries, and tell whether they have a key or tags and four numbers, so that no other reading is better."""
-    if tags_first and (tagged := read_tags(answer)):
-        return tagged, _any_numbers(tagged)
-    strict = read_json(answer)
+    keyed_form = forms.keyed
+    is_keyed = forms.own is keyed_form
+    if not is_keyed and (entries := forms.own.find(answer)):
+        return entries, _any_numbers(entries)
+    keys, corners = (keyed_form.keys, keyed_form.corners) if keyed_form else ((), ())
+    strict = read_json(answer, keys, corners)
     if strict is not None:
-        # A list without a key is what InternVL's tags leave when a decoder strips them.
-        foreign = [
-            entry if Repair.BARE_LIST in entry.repairs else entry.repaired(Repair.OTHER_FORM) for entry in strict
-        ]
-        return foreign if tags_first else strict, True
+        # A list without a key is what tags leave when a decoder strips them.
+        strict = [_without_key(entry, lists=forms.lists) for entry in strict]
+        return strict if is_keyed else [_foreign(entry) for entry in strict], True
     if begins_empty(answer):
         return [], True
     echo = {entry.numbers for entries in read_brackets(phrase) for entry in entries if entry.numbers}
     # Without a box key in the text no bracket can have one: then tags come before brackets, which are read only once.
-    has_key = "bbox" in answer or "bounding_box" in answer
-    keyed, bare = read_brackets(answer) if has_key else ([], None)
+    has_key = any(key in answer for key in keys)
+    keyed, bare = read_brackets(answer, keys=keys) if has_key else ([], None)
+    keyed = keyed or (read_corners(answer, corners) if corners else [])
     if keyed := without_echo(keyed, echo):
         return keyed, _any_numbers(keyed)
-    if not tags_first and (tagged := read_tags(answer)):
-        return [entry.repaired(Repair.OTHER_FORM) for entry in tagged], _any_numbers(tagged)
+    for form in forms.others:
+        if form is not keyed_form and (entries := form.find(answer)):
+            return [entry.repaired(Repair.OTHER_FORM) for entry in entries], _any_numbers(entries)
+    if forms.holds_foreign(answer):
+        return [Entry(None)], False
     first = _FIRST_LIST.search(answer)
     if first is not None and declines_before(answer, first.start(), phrase):
         return [], False
-    bare = without_echo(read_brackets(answer)[1] if bare is None else bare, echo)
+    bare = without_echo(read_brackets(answer, keys=keys)[1] if bare is None else bare, echo)
     if words := quoted_words(answer):
-        outside = without_echo(read_brackets(answer, words=words)[1], echo)
+        outside = without_echo(read_brackets(answer, words=words, keys=keys)[1], echo)
         bare = outside if _any_numbers(outside) else bare
-    return bare, False
+    return [_without_key(entry, lists=forms.lists) for entry in bare], False
+
+
+def _without_key(entry: Entry, *, lists: bool) -> Entry:
+    """What numbers in plain brackets are to a family that never writes them so: no box, whatever they say."""
+    return entry if lists or Repair.BARE_LIST not in entry.repairs else Entry(None)
+
+
+def _foreign(entry: Entry) -> Entry:
+    return entry if Repair.BARE_LIST in entry.repairs else entry.repaired(Repair.OTHER_FORM)
+
+
+def _is_share(numbers: Sequence[float]) -> bool:
+    return any(number != int(number) for number in numbers)
 
 
 def _is_absent(entry: Entry) -> bool:
@@ -250,10 +312,10 @@ def _thought(text: str) -> str:
     return text.strip().removeprefix("<think>").strip()
 
 
-def _why_none(answer: str, *, cut_off: bool) -> Failure:
+def _why_none(answer: str, forms: Forms, *, cut_off: bool) -> Failure:
     if begins_empty(answer) or says_nothing(answer):
         return Failure.REFUSED
-    if ends_inside_box(answer):
+    if forms.ends_inside_box(answer):
         return Failure.TRUNCATED
     if refuses(answer):
         return Failure.REFUSED

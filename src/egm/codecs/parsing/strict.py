@@ -11,8 +11,8 @@ from typing import Any
 from egm.codecs.parsing.entries import Entry, Repair, read_number, read_numbers
 
 BOX_KEYS = ("bbox_2d", "bbox", "bounding_box")
-_FOREIGN_KEYS = frozenset(("box_2d", "box", "boundingBox", "bbox_normalized", "box_coordinates"))
-"""Keys of other families' boxes, which may mean other orders or scales: never read."""
+KNOWN_KEYS = frozenset((*BOX_KEYS, "box_2d", "box", "boundingBox", "bbox_normalized", "box_coordinates"))
+"""Keys of all families' boxes. Those that are not a family's own may mean other orders or scales: never read."""
 _THOUGHTS = frozenset(("analysis", "explanation", "rationale", "reasoning", "think", "thinking", "thought", "thoughts"))
 _OTHERS = frozenset(("discarded", "distractors", "excluded", "negatives", "rejected"))
 """Keys of what the answer is not."""
@@ -25,15 +25,20 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object as pairs, so that no repeated key is lost."""
 
 
-def read_json(answer: str) -> list[Entry] | None:
+def read_json(answer: str, keys: tuple[str, ...] = BOX_KEYS, corners: tuple[str, ...] = ()) -> list[Entry] | None:
     """Read every entry of a strict JSON answer.
+
+    Args:
+        answer: The answer.
+        keys: What the family calls a box, its own word first; the others count as a repair.
+        corners: The keys of an object that is a box by itself, such as `x_min`, in the order of its numbers.
 
     Returns:
         Entries in order; an empty list if the JSON holds none; None if the answer is not strict JSON.
     """
     value = _load(answer)
     if value is not _NOT_JSON:
-        return _entries(value)
+        return _entries(value, keys, corners)
     bodies = answer.split("```")
     if len(bodies) == 1:
         return None
@@ -42,7 +47,7 @@ def read_json(answer: str) -> list[Entry] | None:
     fenced = (_body(body) for body in bodies[1::2])
     values = [whole] if whole is not _NOT_JSON else [_load(body) for body in fenced if body.startswith(("[", "{", '"'))]
     strict = [value for value in values if value is not _NOT_JSON]
-    return [entry for value in strict for entry in _entries(value)] if strict else None
+    return [entry for value in strict for entry in _entries(value, keys, corners)] if strict else None
 
 
 def is_strict(answer: str) -> bool:
@@ -77,9 +82,14 @@ def says_nothing(answer: str) -> bool:
     return value is None or value == []
 
 
+def names_none(words: str) -> bool:
+    """Tell whether a word stands for no box: none, null, n/a and their like."""
+    return words.strip().rstrip(".").lower() in _NONE
+
+
 def coordinates(value: object) -> list[Entry]:
     """Read what stands after a box key: four numbers, lists of them one level deeper, or a word for no box."""
-    if value is None or value == [] or (isinstance(value, str) and value.strip().rstrip(".").lower() in _NONE):
+    if value is None or value == [] or (isinstance(value, str) and names_none(value)):
         return [Entry(None, absent=True)]
     plain = isinstance(value, list) and not isinstance(value, _Object)
     items: list[Any] = value if plain and isinstance(value, list) else []
@@ -128,7 +138,7 @@ def _body(fenced: str) -> str:
     return (stripped[4:] if stripped[:4].lower() == "json" else stripped).strip()
 
 
-def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
+def _entries(root: object, keys: tuple[str, ...], corners: tuple[str, ...], *, quoted: bool = False) -> list[Entry]:
     """Walk a JSON value in order, without recursion: how deep JSON may nest is the parser's affair, not the stack's."""
     found: list[Entry] = []
     foreign: list[
@@ -142,16 +152,18 @@ def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
             if _is_tool_call(value):
                 continue
             label = next((item for key, item in value if key == "label" and isinstance(item, str)), None)
+            if corners and (sides := [item for key in corners for name, item in value if name == key]):
+                found.append(_numbers(sides)._replace(label=label))
             for key, item in value:
-                if key in BOX_KEYS:
-                    repairs = () if key == BOX_KEYS[0] else (Repair.BBOX_KEY,)
+                if key in keys:
+                    repairs = () if key == keys[0] else (Repair.BBOX_KEY,)
                     found += [e.repaired(*repairs)._replace(label=label) for e in coordinates(item)]
-                elif key in _FOREIGN_KEYS and isinstance(item, list) and len(item) == 4:
+                elif key in KNOWN_KEYS and isinstance(item, list) and len(item) == 4:
                     passed_over = True
             stack += [
                 (item, True)
                 for key, item in reversed(value)
-                if key not in BOX_KEYS and isinstance(item, list) and key.lower() not in _THOUGHTS | _OTHERS
+                if key not in keys and isinstance(item, list) and key.lower() not in _THOUGHTS | _OTHERS
             ]
         elif isinstance(value, list):
             # Numbers and lists mixed, as in [245, [234, 543, 542, 244]], are one malformed entry.
@@ -162,14 +174,14 @@ def _entries(root: object, *, quoted: bool = False) -> list[Entry]:
             else:
                 stack += [(item, under_key) for item in reversed(value) if isinstance(item, list | str)]
         elif isinstance(value, str) and not quoted and not under_key and "[" in value:
-            found += _quoted(value)
+            found += _quoted(value, keys, corners)
     return [entry.repaired(Repair.PASSED_OVER) for entry in found] if passed_over and found else found or foreign
 
 
-def _quoted(text: str) -> Iterator[Entry]:
+def _quoted(text: str, keys: tuple[str, ...], corners: tuple[str, ...]) -> Iterator[Entry]:
     """Read JSON that stands in a JSON string: one level, never deeper."""
     value = _load(text)
-    entries = [] if value is _NOT_JSON else _entries(value, quoted=True)
+    entries = [] if value is _NOT_JSON else _entries(value, keys, corners, quoted=True)
     return (entry.repaired(Repair.QUOTED_JSON) for entry in entries)
 
 

@@ -147,7 +147,7 @@ def _box_of(codec: Codec, answer: str, size: tuple[int, int], *, amodal: bool) -
 
 def _exact(said: Box, read: Box, codec: Codec, size: tuple[int, int]) -> Box:
     """The box as `bbox` says it, which the answer can only round."""
-    span = codec.scale(size, None).span
-    if whole_numbers(said, size, span) != whole_numbers(read, size, span):
+    scale = codec.scale(size, None)
+    if whole_numbers(said, size, scale) != whole_numbers(read, size, scale):
         raise DataError(f"bbox {short(list(said))} is not the box of the answer, {short(list(read))}: keep one")
     return said

@@ -11,6 +11,7 @@ padded to, and V the vocabulary.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,7 +20,9 @@ import torch
 
 from egm.models.decode.base import Decoder
 from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
+from egm.models.decode.fused import FusedModel, why_not_fused
 from egm.models.decode.job import DecodedBatch, DecodeJob, End
+from egm.models.decode.kernels.operations import Operations
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
@@ -59,6 +62,11 @@ class BatchDecoder(Decoder):
             quarter of its memory.
         stop_repeats: Whether a completion that repeats itself ends there, as `ends_repeated` says; `pad` must then be
             one of `stops`. Rollouts do not: training learns from what the limit cuts off.
+        operations: What steps are computed with; None takes the library's layers. These serve, with a warning, where a
+            model is built otherwise, and where kernels cannot be had.
+        kernels: Whether steps on a GPU are computed by kernels (`kernels/triton_operations.py`), where no `operations`
+            are given.
+        fp8: Whether kernels read the layers' weights rounded to fp8; prompts are read with the weights as they are.
     """
 
     def __init__(
@@ -72,8 +80,16 @@ class BatchDecoder(Decoder):
         max_rows: int | None,
         graphs: bool,
         stop_repeats: bool = False,
+        operations: Operations | None = None,
+        kernels: bool = False,
+        fp8: bool = False,
     ) -> None:
         super().__init__(model, dtype=dtype, stops=stops, pad=pad, banned=banned)
+        self._operations, self._fp8 = operations, fp8
+        self._fused: FusedModel | None = None
+        self._tried: set[int] = set()  # numbers of rows that kernels are compiled for
+        taken = operations is not None or ((kernels or fp8) and self.device.type == "cuda")
+        self._stock = not taken  # whether the library's layers compute steps
         self._max_rows, self._stop_repeats = max_rows, stop_repeats
         self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
@@ -107,6 +123,7 @@ class BatchDecoder(Decoder):
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
         policy.eval()
+        self._take_weights(policy)
         clock, result = TokenClock(), DecodedBatch([], [], [])
         rows = self._max_rows or self._rows_that_fit(policy, prompts, max_new_tokens)
         with grouped_attention(policy), self._on_device():
@@ -130,6 +147,37 @@ class BatchDecoder(Decoder):
     def release_graphs(self) -> None:
         """Give back the memory that is kept for graphs."""
         self._states.clear()
+
+    def _take_weights(self, policy: Any) -> None:
+        """Let fused steps read the weights of now."""
+        if self._stock:
+            return
+        if self._fused is None:
+            reason = why_not_fused(policy)
+            if reason is not None:
+                self._go_stock(f"of this model {reason}")
+                return
+            try:
+                self._fused = FusedModel(policy, self._operations or _triton_operations(self.device), fp8=self._fp8)
+            except ImportError as error:
+                self._go_stock(str(error))
+        elif self._fused.refresh():
+            self._states.clear()  # their graphs read the weights where they were
+
+    def _fused_for(self, rows: int) -> FusedModel | None:
+        """Return what computes steps of so many rows, after trying one; None if the library's layers do."""
+        if self._fused is not None and rows not in self._tried:
+            try:
+                self._fused.try_step(rows)
+            except Exception as error:  # a compiler has many ways to fail
+                self._go_stock(f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}")
+            self._tried.add(rows)
+        return self._fused
+
+    def _go_stock(self, reason: str) -> None:
+        self._fused, self._stock = None, True
+        self._states.clear()
+        warnings.warn(f"decoding goes on by the library's layers, slower: {reason}", stacklevel=2)
 
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -213,6 +261,7 @@ class BatchDecoder(Decoder):
             pad=self._pad,
             logprobs=job.logprobs,
             stop_repeats=job.stop_repeats,
+            fused=self._fused_for(rows),
             graphs=rows * length <= most,  # recording pays where the graphs can be kept, and what they write to
         )
         if state.graphs:
@@ -260,6 +309,13 @@ def _worth_compacting(state: DecodeState, before: int, running: int) -> bool:
     if state.graphs:
         return state.rows > _LAUNCH_BOUND_ROWS and 2 * running <= state.rows
     return running <= _COMPACT_AT * before
+
+
+def _triton_operations(device: torch.device) -> Operations:
+    """Return the kernels for a GPU."""
+    from egm.models.decode.kernels.triton_operations import TritonOperations
+
+    return TritonOperations(pdl=torch.cuda.get_device_capability(device) >= (9, 0))
 
 
 def _length(tokens: int) -> int:

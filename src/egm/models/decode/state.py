@@ -2,7 +2,8 @@
 
 A replayed CUDA graph repeats kernels on the same addresses. So whatever changes from token to token (the last tokens,
 positions, mask, cursor) is a tensor that is written in place, and a number of the host (how much of the cache is looked
-at) is fixed in a graph: there is one graph for each value that it takes.
+at) is fixed in a graph: there is one graph for each value that it takes. Fused steps read that on the device, and one
+graph serves for all lengths.
 
 Columns are the same in all tensors of shape (B, length): the prompts, padded on the left, fill the first `prompt` ones,
 and the n-th new token of every row, counted from 0, stands in column `prompt + n`. The cursor is the column of the last
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from egm.models.decode.cache import StaticKVCache, additive_mask
+from egm.models.decode.fused import FusedModel
 from egm.models.decode.sampling import RepetitionCounter, Sampler
 
 PAD_MULTIPLE = 64
@@ -65,6 +67,7 @@ class DecodeState:
         logprobs: Whether to keep the log-probabilities of the tokens.
         stop_repeats: Whether a row that repeats itself ends.
         graphs: Whether to record steps as CUDA graphs and replay those.
+        fused: What computes steps in place of `core` and `head`; None if those do.
 
     Attributes:
         finished: Which rows have ended, shape (rows,).
@@ -86,7 +89,9 @@ class DecodeState:
         logprobs: bool,
         stop_repeats: bool,
         graphs: bool,
+        fused: FusedModel | None = None,
     ) -> None:
+        self._fused = fused
         self._core, self._head, self._sampler = core, head, sampler
         self._banned, self._pad = banned, pad
         self.rows, self.length, self.prompt, self.graphs = rows, length, 0, graphs
@@ -104,6 +109,8 @@ class DecodeState:
         self._uniforms = None if sampler.greedy else torch.zeros((rows, length), device=device)
         self._mask = torch.zeros((rows, 1, 1, length), dtype=dtype, device=device)  # for all heads and the one query
         self._cursor = torch.zeros(1, dtype=torch.long, device=device)
+        self._first = torch.zeros(rows, dtype=torch.long, device=device)  # the first column of each row that is seen
+        self._is_banned = torch.zeros_like(self._stops).index_fill_(0, banned, True)
         self._recorded: dict[int, Any] = {}  # by how much of the cache is looked at; None where recording failed
         self._pool: Any = None  # memory that the graphs of this state share, since one runs at a time
 
@@ -137,6 +144,7 @@ class DecodeState:
         self._mask[:, 0, 0, : self.prompt] = additive_mask(mask, self._mask.dtype)[index]
         self._cursor.fill_(self.prompt)
         self._positions.copy_(start[index])
+        self._first.copy_(mask.int().argmax(dim=1)[index])  # prompts are padded on the left
         self.finished.fill_(False)
         self.finished[len(which) :] = True
         self._clear_output()
@@ -165,6 +173,7 @@ class DecodeState:
         self._mask[..., :span] = other._mask[index, ..., :span]
         self._cursor.copy_(other._cursor)
         self._positions.copy_(other._positions[index])
+        self._first.copy_(other._first[index])
         self._tokens.copy_(other._tokens[index])
         self.finished.copy_(other.finished[index])
         self.finished[len(rows) :] = True
@@ -188,8 +197,9 @@ class DecodeState:
 
     def step(self, written: int, clock: TokenClock) -> None:
         """Read the last tokens, of rows of so many, and sample the next ones."""
-        # In buckets, so that few graphs serve for all lengths; what lies beyond the cursor is masked.
-        used = min(bucket_size(self.prompt + written, PAD_MULTIPLE, 8), self.length)
+        used = self.length
+        if self._fused is None:  # in buckets, so that few graphs serve for all lengths; beyond the cursor it is masked
+            used = min(bucket_size(self.prompt + written, PAD_MULTIPLE, 8), self.length)
         if self.graphs and used not in self._recorded:
             self._recorded[used] = self._record(used, clock)
         graph = self._recorded.get(used)
@@ -227,14 +237,9 @@ class DecodeState:
 
     def _sample(self, scores: torch.Tensor) -> None:
         """Sample tokens from logits (B, V), and note them at the cursor; rows that have ended go on with padding."""
-        scores = scores.float().index_fill(1, self._banned, -torch.inf)
-        # Columns are chosen by a tensor throughout: a number of the host would be fixed in the graph.
-        uniform = None if self._uniforms is None else self._uniforms.index_select(1, self._cursor)[:, 0]
-        sampled = self._sampler(scores, uniform)
-        if self._logprobs is not None:
-            # At temperature 1 and before top-k and top-p: what the model says of the token, not the sampler.
-            chosen = scores.gather(1, sampled[:, None]) - scores.logsumexp(1, keepdim=True)
-            self._logprobs.index_copy_(1, self._cursor, chosen)
+        sampled, logprobs = self._draw(scores)
+        if self._logprobs is not None and logprobs is not None:
+            self._logprobs.index_copy_(1, self._cursor, logprobs[:, None])
         self._tokens.copy_(torch.where(self.finished, self._pad, sampled))
         self.finished.logical_or_(self._stops[self._tokens])
         if self._repetition is not None:
@@ -243,20 +248,42 @@ class DecodeState:
             self.finished.logical_or_(self._repetition(before, self._tokens))
         self._output.index_copy_(1, self._cursor, self._tokens[:, None])
 
+    def _draw(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw tokens from logits (B, V), (B,), with their log-probabilities if these are kept, (B,)."""
+        if self._fused is not None and self._sampler.greedy:
+            return self._fused.operations.likeliest(scores, self._is_banned)
+        scores = scores.float().index_fill(1, self._banned, -torch.inf)
+        # Columns are chosen by a tensor throughout: a number of the host would be fixed in the graph.
+        uniform = None if self._uniforms is None else self._uniforms.index_select(1, self._cursor)[:, 0]
+        sampled = self._sampler(scores, uniform)
+        if self._logprobs is None:
+            return sampled, None
+        # At temperature 1 and before top-k and top-p: what the model says of the token, not the sampler.
+        return sampled, scores.gather(1, sampled[:, None])[:, 0] - scores.logsumexp(1)
+
     def _step(self, used: int) -> None:
         """Run the model on one token a row. This is what is recorded: nothing in it may make the host wait."""
         self.cache.used = used
         self._mask.index_fill_(3, self._cursor, 0.0)  # the tokens read now may be looked at from now on
+        if self._fused is None:
+            scores = self._scores()
+        else:
+            scores = self._fused.step(self._tokens, self._positions, self.cache, self._cursor, self._first)
+        self._cursor.add_(1)  # before sampling: the new tokens stand one column on
+        self._positions.add_(1)
+        self._sample(scores)
+
+    def _scores(self) -> torch.Tensor:
+        """Run the library's layers, (B, V)."""
         output = self._core.language_model(
             inputs_embeds=self._core.get_input_embeddings()(self._tokens[:, None]),
-            attention_mask=self._mask[..., :used],
+            attention_mask=self._mask[..., : self.cache.used],
             position_ids=self._positions[None, :, None].expand(3, -1, 1),  # (3, B, 1): text is at the same in all three
             past_key_values=self.cache,
             use_cache=True,
         )
-        self._cursor.add_(1)  # before sampling: the new tokens stand one column on
-        self._positions.add_(1)
-        self._sample(self._head(output.last_hidden_state[:, -1]))
+        scores: torch.Tensor = self._head(output.last_hidden_state[:, -1])
+        return scores
 
     def _record(self, used: int, clock: TokenClock) -> Any:
         """Record a step as a graph, and put back what that changed; None, with a warning, if it cannot be done."""

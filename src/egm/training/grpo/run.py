@@ -157,6 +157,7 @@ def make_trainer(
     from egm.training.grpo.trainer import GroundingGRPOTrainer
     from egm.training.shared.callbacks import LogFile, PeriodicEvaluation
     from egm.training.shared.model import make_codec, open_model
+    from egm.training.shared.processes import check_precision
     from egm.training.shared.run_folder import check_free
     from egm.training.shared.trainable import choose_parts
 
@@ -204,6 +205,7 @@ def make_trainer(
         processing_class=processor,
     )
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        check_precision(bf16=args.bf16)
         _refuse_sharded(recipe)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

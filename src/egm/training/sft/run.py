@@ -21,6 +21,7 @@ from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
 from egm.training.shared.model import checkpointing_name, has_fast_path, make_codec, open_model, save_trained
+from egm.training.shared.processes import check_precision, process_count, sharding
 from egm.training.shared.run_folder import add_facts, check_free, last_checkpoint, start_run
 
 if TYPE_CHECKING:
@@ -194,12 +195,13 @@ def make_trainer(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        _refuse_sharded(recipe)
+        _refuse_sharded(recipe, trainer)
     return trainer
 
 
-def _refuse_sharded(recipe: SFTRecipe) -> None:
-    """Refuse what needs whole weights, where each process has a shard of them."""
+def _refuse_sharded(recipe: SFTRecipe, trainer: GroundingTrainer) -> None:
+    """Refuse what needs whole weights, where each process has a shard of them, and another precision."""
+    check_precision(bf16=trainer.args.bf16)
     if recipe.optim.optimizer == "muon":  # AdamW steps each number by itself, and so does its rounding
         raise RecipeError(
             "optim.optimizer muon needs whole matrices on each process: set it to adamw under FSDP and DeepSpeed"
@@ -233,7 +235,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
 
 def _rows_per_pass(recipe: SFTRecipe, rows: Rows) -> int:
     """Return the rows of one pass on one process."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = process_count()
     unit = processes * recipe.optim.accumulation * rows.samples_per_row
     micro, rest = divmod(recipe.optim.batch_size, unit)
     if rest or not micro:
@@ -266,8 +268,9 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
     optim, run = recipe.optim, recipe.run
     on_gpu = torch.cuda.is_available()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")  # it takes no argument
-    # bfloat16 weights need no autocast, which would only slow the norms down; an adapter is float32.
-    autocast = optim.precision == "bf16" and (recipe.model.dtype == "float32" or recipe.model.lora is not None)
+    # bfloat16 weights need no autocast, which would only slow the norms down; an adapter is float32, and so are shards.
+    whole_bf16 = recipe.model.dtype == "bfloat16" and recipe.model.lora is None and sharding() is None
+    autocast = optim.precision == "bf16" and not whole_bf16
     return SFTConfig(
         output_dir=str(out / "checkpoints"),
         run_name=out.name,

@@ -21,6 +21,8 @@ STATE = "trainer_state.json"
 _KEPT = 2
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _BLOCKS, _BLOCK = 256, 4096  # how many are looked at, and the bytes of one
+_FSDP_FOLDERS = {"pytorch_model_fsdp_0", "optimizer_0"}  # of shards
+_FSDP_FILES = {"pytorch_model_fsdp.bin", "optimizer.bin"}  # of full weights
 _HEADER_LIMIT = 100_000_000  # safetensors' own
 
 
@@ -69,17 +71,25 @@ def damage(folder: Path) -> str | None:
     if fault := _state_damage(folder):
         return fault
     needed = _random_states(names)
-    if "latest" in names or any(name.startswith("global_step") for name in names):
+    written = sharded_by(folder)
+    if written == "DeepSpeed":
         return _first(folder, needed) or _deepspeed_damage(folder, len(needed))
-    sharded = {"pytorch_model_fsdp_0", "optimizer_0"}
-    if sharded & names:
+    if _FSDP_FOLDERS & names:
         processes = len(needed)
         return _first(folder, ["scheduler.pt", *needed]) or next(
-            filter(None, (_distributed_damage(folder, name, processes) for name in sorted(sharded))), None
+            filter(None, (_distributed_damage(folder, name, processes) for name in sorted(_FSDP_FOLDERS))), None
         )
-    if {"pytorch_model_fsdp.bin", "optimizer.bin"} & names:
+    if written == "FSDP":
         return _first(folder, ["pytorch_model_fsdp.bin", "optimizer.bin", "scheduler.pt", *needed])
     return _weights_damage(folder, names) or _first(folder, ["optimizer.pt", "scheduler.pt", *needed])
+
+
+def sharded_by(folder: Path) -> str | None:
+    """Return what sharded the weights of a checkpoint, "FSDP" or "DeepSpeed"; None where nothing did."""
+    names = _names(folder)
+    if "latest" in names or any(name.startswith("global_step") for name in names):
+        return "DeepSpeed"
+    return "FSDP" if (_FSDP_FOLDERS | _FSDP_FILES) & names else None
 
 
 def processes_of(folder: Path) -> int:

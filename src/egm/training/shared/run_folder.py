@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ from egm.environment import cpu_name, gpu_name, package_versions
 from egm.errors import RecipeError
 from egm.files import write_text
 from egm.training.recipe import Section, dump_recipe, load_recipe
-from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, damage, is_whole, processes_of
-from egm.training.shared.processes import is_first
+from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, damage, is_whole, processes_of, sharded_by
+from egm.training.shared.processes import is_first, process_count, sharding
 
-_FREE = {"optim.accumulation", "optim.recompute", "run.workers", "run.log_every", "run.save_every", "run.report_to"}
+_FREE = {
+    *("optim.accumulation", "optim.recompute", "rollout.rows"),
+    *("run.workers", "run.log_every", "run.save_every", "run.report_to"),
+}
 """What may differ when a run goes on: it changes nothing of what is learnt, but for the order of sums."""
 
 _log = logging.getLogger(__name__)
@@ -51,8 +53,8 @@ def last_checkpoint(recipe: Section, out: Path) -> Path:
     """Find the last whole checkpoint of a run; one that a kill cut off is passed over, which is said.
 
     Raises:
-        RecipeError: If there is none, it or `run.json` is damaged, or the folder belongs to another recipe or to data
-            that have changed since.
+        RecipeError: If there is none, it or `run.json` is damaged, this launch cannot load it, or the folder belongs to
+            another recipe or to data that have changed since.
     """
     recipe_path = out / "recipe.yaml"
     checkpoints = checkpoints_in(out)
@@ -71,6 +73,7 @@ def last_checkpoint(recipe: Section, out: Path) -> Path:
     last = whole[-1]
     if fault := damage(last):
         raise RecipeError(f"{last} {fault}: {advice(last)}")
+    _check_launch(last)
     known = _facts(out).get("sources")
     if isinstance(known, dict):  # runs of an earlier version did not say
         now_read = _sources(recipe)
@@ -81,9 +84,28 @@ def last_checkpoint(recipe: Section, out: Path) -> Path:
             )
     if checkpoints[-1] != last and is_first():
         _log.warning("%s has no %s that can be read: going on from %s", checkpoints[-1], STATE, last.name)
-    if (before_now := processes_of(last)) != (now := int(os.environ.get("WORLD_SIZE", "1"))) and is_first():
-        _log.warning("%s was written by %d processes, and now there are %d: dropout begins anew", last, before_now, now)
     return last
+
+
+def _check_launch(last: Path) -> None:
+    """Refuse a checkpoint whose layout this launch cannot load: FSDP deals its shards out anew, DeepSpeed does not."""
+    written, now = sharded_by(last), sharding()
+    if written != now:
+        ways = [f"under {name}" if name else "without sharding" for name in (written, now)]
+        raise RecipeError(
+            f"{last} was written {ways[0]}, and this launch is {ways[1]}: resume with the launcher and the file of "
+            "recipes/accelerate that the run was started with"
+        )
+    before, after = processes_of(last), process_count()
+    if before == after:
+        return
+    if written == "DeepSpeed":
+        raise RecipeError(
+            f"{last} was written by {before} processes, and now there are {after}: DeepSpeed does not deal its "
+            f"shards out anew, so resume with --num_processes {before}"
+        )
+    if is_first():
+        _log.warning("%s was written by %d processes, and now there are %d: dropout begins anew", last, before, after)
 
 
 def _sources(recipe: Section) -> dict[str, str]:
