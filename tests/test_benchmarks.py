@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "test_time_compute.py"
 
 
@@ -33,7 +35,8 @@ def test_a_line_of_the_chart_does_not_fold_back() -> None:
     assert [row["name"] for row in line(rows, "budget")] == ["budget 16", "budget 8"]
 
 
-def test_every_benchmark_finds_what_it_imports() -> None:
+def test_every_benchmark_finds_what_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as where a script is run
     for script in sorted(SCRIPT.parent.glob("*.py")):
         runpy.run_path(str(script), run_name="imported")
 
