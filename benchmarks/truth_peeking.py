@@ -1,7 +1,8 @@
 """How many points a harness adds that looks at the truth before it chooses how an answer is read.
 
-    uv run python benchmarks/truth_peeking.py
+    uv run python benchmarks/truth_peeking.py LOGS refcoco_val.json
 
+LOGS holds predictions as VLM-R1's evaluation writes them (`rec_results_*.json.gz`); refcoco_val.json is MiniGPT-4's.
 Real answers of Qwen2.5-VL-3B to RefCOCO (500 each: before training, and after two kinds of it), whose boxes are pixels
 of the original picture. Each log is scored as it is declared, under a wrong convention (0-1000), by the better of both
 readings of each answer, and by the best box of both, as harnesses do. Then the wrong convention is taken for the
@@ -10,9 +11,9 @@ declared one, to show what such a harness makes of a mistake.
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from egm.boxes import Box, iou
 from egm.codecs import get_codec
 from egm.types import HIT_IOU, Grounding
 
-LOGS = Path(__file__).parents[2] / "shared" / "data" / "model_outputs"
 READINGS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "declared": lambda right, _: right[0],
     "wrong": lambda _, wrong: wrong[0],
@@ -30,12 +30,13 @@ READINGS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
 }
 
 
-def main(logs: Path = LOGS) -> int:
+def main() -> None:
     """Print Acc@0.5 in percent and mean IoU of each reading."""
-    if not logs.is_dir():
-        print(f"no logs in {logs}", file=sys.stderr)
-        return 2
-    sizes = _sizes(logs.parent / "refcoco" / "refcoco_val.json")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logs", type=Path, help="folder of the predictions")
+    parser.add_argument("rows", type=Path, help="refcoco_val.json, for sizes of pictures")
+    options = parser.parse_args()
+    logs, sizes = options.logs, _sizes(options.rows)
     print(f"{'log':10} {'rows':>5}" + "".join(f"{name:>24}" for name in READINGS))
     for path in sorted(logs.glob("rec_results_*.json.gz")):
         rows = json.loads(gzip.decompress(path.read_bytes()))["results"]
@@ -46,7 +47,6 @@ def main(logs: Path = LOGS) -> int:
             hits = 100 * sum(value >= HIT_IOU for value in values) / len(values)
             cells += f"{f'{hits:.1f} %, IoU {sum(values) / len(values):.4f}':>24}"
         print(f"{path.name.removesuffix('.json.gz').rpartition('instruct_')[2]:10} {len(rows):5}{cells}")
-    return 0
 
 
 def _ious(row: dict[str, Any], sizes: Sequence[Any]) -> tuple[list[float], list[float]]:
@@ -75,4 +75,4 @@ def _size_of(truth: Sequence[float], sizes: Sequence[tuple[Sequence[float], tupl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
