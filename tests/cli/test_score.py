@@ -222,6 +222,24 @@ def test_a_codec_is_for_texts_and_not_for_journals_alone(egm: Egm, tmp_path: Pat
     assert first["pooled"]["mean_iou"]["value"] == second["pooled"]["mean_iou"]["value"]
 
 
+def test_pictures_that_were_in_memory_are_found_in_the_whole_split(egm: Egm, tmp_path: Path) -> None:
+    """A part of SynthRef is drawn in memory, and its journal names no files, as the whole split does."""
+    (tmp_path / "script.txt").write_text("</think> [0, 0, 500, 500]")
+    assert egm("eval", "synthref/val", "--scenes", 3, "--script", "script.txt", "--out", "run").code == 0
+    records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[1:]]
+    keys = ("id", "image", "phrase", "truth", "text")
+    rows = lines(tmp_path / "p.jsonl", [{key: record[key] for key in keys} for record in records])
+    journal, text = (
+        egm("score", path, "--data", "synthref/val", "--allow-partial", "--json", *options)
+        for path, options in (("run", ()), (rows, ("--codec", "qwen3_vl")))
+    )
+    assert (journal.code, journal.err, text.err) == (0, "", "")
+    first, second = (json.loads(each.out)["scores"][0] for each in (journal, text))
+    alone = json.loads(egm("score", "run", "--json").out)["scores"][0]
+    assert first["pooled"] == second["pooled"] == alone["pooled"]
+    assert first["misses"] == second["misses"] == alone["misses"]
+
+
 def test_a_judge_that_must_be_named_is_named_by_its_own_option(egm: Egm, data: Path, tmp_path: Path) -> None:
     with FaultyServer({}, models=("a", "b")) as server:
         path = answers(tmp_path / "p.jsonl", None, None, None)

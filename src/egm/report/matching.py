@@ -131,9 +131,15 @@ class _Matcher:
                     f"{short(self._samples[named[0]].phrase)}: is it another dataset?"
                 )
         if row.image is not None:
-            pictures = set(self._pictures_of(row, row.image))
             of_phrase = found
-            found = [n for n in found if self._images[n] in pictures or not names_picture(self._samples[n])]
+            pictures: set[str] | None = None
+            found = []
+            for number in of_phrase:
+                if names_picture(self._samples[number]) and not was_in_memory(row.image, self._splits[number]):
+                    pictures = set(self._pictures_of(row, row.image)) if pictures is None else pictures
+                    if self._images[number] not in pictures:
+                        continue
+                found.append(number)
             if not found:
                 raise DataError(
                     f"{row.where}: its image is {short(row.image)}, and that of {identity!r} is "
@@ -185,6 +191,11 @@ def _endings(image: str) -> Iterator[str]:
 def names_picture(sample: Sample) -> bool:
     """Tell whether a sample says the name of its picture; those in memory have none."""
     return isinstance(sample.image, str | Path) and bool(str(sample.image))
+
+
+def was_in_memory(image: str, split: str) -> bool:
+    """Tell whether a journal's name of a picture is not a file's: one in memory goes by split and first sample."""
+    return image.startswith(f"{split}:")
 
 
 def _same_truth(said: Box | None, truth: Box | None) -> bool:

@@ -16,7 +16,7 @@ from egm.failures import Neighbour
 from egm.journal import Record, is_journal, read_header, read_whole_run, refuse_shard
 from egm.record_rules import refuse_number
 from egm.records import Corners, answer_facts, question_facts
-from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key
+from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key, was_in_memory
 from egm.report.prediction_files import Prediction, read_predictions
 from egm.report.summary import category_of
 from egm.scoring import score
@@ -106,7 +106,7 @@ def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list
     expected = sum(facts["n"] for facts in header.datasets.values())
     if samples is not None:
         by_key = {(split, sample.id): sample for split, sample in samples}
-        for record in records:
+        for number, record in enumerate(records):
             sample = by_key.get(record.key)
             what = "no sample" if sample is None else _difference(record, sample)
             if what is not None:
@@ -114,6 +114,8 @@ def _read_journal(path: Path, samples: Samples | None, *, partial: bool) -> list
                     f"{path} is about other samples than --data, such as {record.id!r} of {record.split} ({what} "
                     "there): name all of its splits, or leave --data out, as a journal knows the truth"
                 )
+            if sample is not None and names_picture(sample) and (name := image_of(sample)) != record.image:
+                records[number] = replace(record, image=name)  # so that the dataset's other objects are found
         expected = len(samples)
     if not partial:
         if samples is None:
@@ -126,7 +128,8 @@ def _difference(record: Record, sample: Sample) -> str | None:
     """What a dataset says otherwise of a sample than a journal does."""
     if sample.phrase != record.phrase:
         return "another phrase"
-    if names_picture(sample) and image_key(image_of(sample)) != image_key(record.image):
+    named = names_picture(sample) and not was_in_memory(record.image, record.split)
+    if named and image_key(image_of(sample)) != image_key(record.image):
         return "another picture"
     if sample.truths is not None and not _same_boxes(sample.truths, record.true_boxes):
         return "another true box"
