@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,15 @@ def test_the_offline_teacher_goes_on_and_reports(egm: Egm) -> None:
     assert Path("run/report.html").stat().st_size > 10_000
     checked = egm("data", "check", "run/train.jsonl", "--images", "run")
     assert (checked.code, "no problems" in checked.out) == (0, True)
+
+
+def test_the_offline_teacher_explains_sample_by_sample(egm: Egm) -> None:
+    """So its shards, which are merged sample by sample, make the data of the whole run."""
+    command = ("rationales", "synthref/train", "--teacher", "synthref", "--limit", 30, "--out", "run", "--corrupt", 0.9)
+    assert egm(*command, "--go-on").code == 0
+    order = [line.id for line in read_ledger(Path("run"))[1]]
+    assert len(order) > 2 * 30
+    assert [name for name, _ in groupby(order)] == list(dict.fromkeys(order))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,11 @@ FromCodec = Annotated[
     ),
 ]
 AllowPartial = Annotated[
-    bool, typer.Option("--allow-partial", help="Take splits that are not whole: of another size, or not all answered.")
+    bool,
+    typer.Option(
+        "--allow-partial",
+        help="Take what is not whole: splits of another size or not all answered, some of the shards.",
+    ),
 ]
 Prompt = Annotated[
     str | None,

@@ -195,7 +195,7 @@ def make_command(
             dataset, images=images, data=data_root, allow_partial=allow_partial, first=limit, codec=from_codec
         )
     )
-    concurrency = concurrency or 8
+    concurrency = concurrency or (8 if offline is None or has_check else 1)  # one at a time, sample by sample
     if chosen is None:
         chosen = style_filters(style, wording, data=None if data_root is None else str(data_root))
     settings = RunSettings(style, wording, chosen, tries)
