@@ -24,14 +24,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from egm.datasets.synthetic import SPLITS
 from egm.environment import cpu_name, gpu_name, package_versions
+from egm.evaluate.suites import SUITES
 from egm.files import write_text
 from egm.journal import Record, read_whole_run
 from egm.stats import cluster_mean, codes, hits, paired_difference
 from egm.training.shared.run_folder import has_checkpoint, trained
 
-ASKED = [f"synthref/{name}" for name, spec in SPLITS.items() if spec.scenes]
+ASKED = SUITES["synthref"]
 STAGES = ("sft", "grpo")
 
 

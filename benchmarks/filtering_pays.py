@@ -20,14 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-from egm.datasets.synthetic import SPLITS
 from egm.environment import cpu_name, gpu_name, package_versions
+from egm.evaluate.suites import SUITES
 from egm.files import write_text
 from egm.journal import Record, read_journal
 from egm.stats import cluster_mean, codes, hits, paired_difference
 
 ARMS = ("clean", "corrupted", "filtered")
-ASKED = [name for name, spec in SPLITS.items() if not name.startswith("train") and spec.scenes]
+ASKED = [split.removeprefix("synthref/") for split in SUITES["synthref"]]
 
 
 def egm(*words: object, gpu: int | None = None) -> str:

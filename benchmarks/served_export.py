@@ -26,14 +26,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from egm.datasets.synthetic import SPLITS
 from egm.environment import cpu_name, gpu_name
 from egm.evaluate import ERROR
+from egm.evaluate.suites import SUITES
 from egm.journal import Record, read_journal
 from egm.serve import RunningServer, serve
 
 ENGINES = ("sglang", "vllm", "transformers", "egm")
-ASKED = [name for name, spec in SPLITS.items() if not name.startswith("train") and spec.scenes]
+ASKED = [split.removeprefix("synthref/") for split in SUITES["synthref"]]
 SHARES = {  # of one GPU's memory for each of several servers
     "sglang": ["--mem-fraction-static", "0.9", "--max-total-tokens", "60000", "--stream-interval", "8"],
     "vllm": ["--kv-cache-memory-bytes", "2000000000", "--gpu-memory-utilization", "0.2", "--stream-interval", "8"],

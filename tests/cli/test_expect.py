@@ -90,6 +90,7 @@ def test_synthref_is_evaluated_scored_and_shown(egm: Egm, tmp_path: Path, split:
     assert (refused.code, refused.err.startswith("error: a journal says how many boxes")) == (2, True)
     shown = egm("report", "run", "--gallery", "gallery.html")
     assert (shown.code, shown.err) == (0, "")
+    assert "rejection accuracy (N-acc)" in shown.out.partition("none and many, %")[2]
     page = (tmp_path / "gallery.html").read_text()
     assert page.count("<dt>truth</dt><dd>nothing matches") == page.count("<dt>box</dt><dd>nothing matches") == nothing
     assert page.count("asked for</span>") == len(samples)

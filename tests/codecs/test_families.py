@@ -52,11 +52,12 @@ def test_a_family_is_proven_by_three_real_answers() -> None:
         assert all(answer.source for answer in told)
 
 
-@pytest.mark.parametrize("reader", CODECS, ids=lambda codec: codec.name)
+@pytest.mark.parametrize("reader", [c for c in CODECS if not c.thinking_prefilled], ids=lambda codec: codec.name)
 def test_no_codec_makes_another_box_of_another_familys_answer(reader: Codec) -> None:
-    """A box that is the same is right whoever reads it; another one is a failure, but where the text cannot tell."""
-    if reader.thinking_prefilled:
-        pytest.skip("reads as its Instruct twin, once the reasoning is over")
+    """A box that is the same is right whoever reads it; another one is a failure, but where the text cannot tell.
+
+    A codec whose template opens the reasoning reads as its twin does, once that is over.
+    """
     misread = set()
     for name, answer in REAL:
         own, other = read(get_codec(name), answer), read(reader, answer)

@@ -12,9 +12,12 @@ from egm.models.presets import get_preset, size_text
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
 from egm.report.runs import Run, columns_of
+from egm.report.set_summary import SET_METRICS, summarise_sets
+from egm.report.summary import cluster_numbers
 from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
+_SHOWN = ("f1@0.5", "f1@0.5:0.95", "acc_one", "n_acc", "false_alarms")
 PUBLISHED, MEASURED = "as published", "measured here"
 
 
@@ -47,6 +50,21 @@ def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
         notes.append("The average is the mean of the splits.")
     titles = [column_title(split) for split in columns] + (["average"] if len(columns) > 1 else [])
     return Grid("Acc@0.5, %", ("model", *titles), tuple(sections), tuple(notes))
+
+
+def sets_grid(runs: Sequence[Run]) -> Grid | None:
+    """What runs do where nothing or several things may match, a line a run; None where all questions expect one box."""
+    found = [(run, summarise_sets(run.records, cluster_numbers(run.records))) for run in runs]
+    lines = [
+        Line(run.name, tuple(Cell.percent(sets.estimates[key]) if key in sets.estimates else Cell() for key in _SHOWN))
+        for run, sets in found
+        if sets is not None
+    ]
+    if not lines:
+        return None
+    titles = ("model", *(SET_METRICS[key] for key in _SHOWN))
+    note = "Over the questions that nothing or several things may match; 95 % intervals, clustered by picture."
+    return Grid("none and many, %", titles, (("", tuple(lines)),), (note,))
 
 
 def cost_grid(runs: Sequence[Run]) -> Grid:
