@@ -89,7 +89,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
         check_folder(fetch(text, SMALL_FILES), text, weights=False)
         return check_folder(fetch(text, (*SMALL_FILES, WEIGHTS)), text)
     if (size := PRESETS.get(text)) is not None:
-        instead = f"give {size.hub_ids[-1]!r}" if size.hub_ids else "train one with egm sft"
+        instead = f"give {size.hub_ids[-1]!r}" if size.hub_ids else "train one with egm sft (model.from_scratch: true)"
         raise ModelError(f"{text!r} is a size, not a model: {instead}")
     raise ModelError(f"there is no model {text[:200]!r}: {_CHOICES}")
 
