@@ -64,7 +64,7 @@ class Candidate:
 
     @property
     def numbers(self) -> tuple[float, float, float, float]:
-        """The true box as the codec writes it: `x1, y1, x2, y2` on its scale."""
+        """The true box as `x1, y1, x2, y2` on the codec's scale; prompts say it x first, whatever the codec writes."""
         from egm.codecs.targets import whole_numbers
 
         return whole_numbers(self.box, self.size, self.codec.scale(self.size, None))
