@@ -36,6 +36,9 @@ class Request:
         on_text: Called with each piece of the text as it is written, up to a stop string, also with none where a token
             makes no character yet; the answer ends there once it returns True. A backend that cannot tell its text
             before the end never calls it (`Backend.streams`), and what is written last may be in the completion alone.
+            It is called in the backend's thread.
+        on_again: Called where all that `on_text` was told counts no more, since the text is written anew: after a try
+            that broke off, which only servers have.
         ends: Where stop strings are set: whether a text may end before one. True if its answer is there, False if it
             has broken off before that, None if it shows no sign of having broken off, as one that ended by itself does
             not. Without it, a text ends before the first stop string.
@@ -51,6 +54,7 @@ class Request:
     continue_final_message: bool = False
     banned_token: int | None = None
     on_text: Callable[[str], bool] | None = field(default=None, compare=False)
+    on_again: Callable[[], None] | None = field(default=None, compare=False)
     ends: Callable[[str], bool | None] | None = field(default=None, compare=False)
     on_lost: Callable[[tuple[int, int]], bool] | None = field(default=None, compare=False)
 

@@ -25,6 +25,7 @@ from egm.backends.openai.key import read_key, without_key
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
 from egm.backends.openai.server_info import ask_server, context_length
+from egm.backends.openai.told import ToldText
 from egm.backends.remote import RemoteBackend, Rounds
 from egm.backends.retry import RetryPolicy
 from egm.errors import BackendError, EgmError, ModelError
@@ -93,7 +94,7 @@ class OpenAIBackend(RemoteBackend):
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
-        self._streams = stream
+        self.streams = stream
         self._takes_stop: bool | None = None  # until a reply shows it
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._think_end_token: tuple[int | None] | None = None  # until it is asked for
@@ -254,10 +255,10 @@ class OpenAIBackend(RemoteBackend):
             while True:
                 if self._takes_stop is False:
                     query.pop("stop", None)
-                streamed, sent = self._streams, time.perf_counter()
+                streamed, sent = self.streams, time.perf_counter()
                 try:
                     async with asyncio.timeout(self._timeout):
-                        reply = await (self._stream(query) if streamed else self._whole(query))
+                        reply = await (self._stream(query, request) if streamed else self._whole(query))
                     text = without_key(reply.text, self._key, answer=True)  # as one that shows what it was sent does
                     finish_reason = without_key(reply.finish_reason, self._key)
                     self._note_stop(sent="stop" in query, wanted=stopping)
@@ -269,7 +270,7 @@ class OpenAIBackend(RemoteBackend):
                     fault = classify_exception(error, now=time.time(), clean=self._clean)
                     lost = lost[0] + fault.tokens[0], lost[1] + fault.tokens[1]
                     if streamed and fault.about_streaming:
-                        self._streams = False
+                        self.streams = False
                         continue
                     if fault.about_stop and self._takes_stop is None and query.pop("stop", None):
                         continue
@@ -298,9 +299,11 @@ class OpenAIBackend(RemoteBackend):
                     stacklevel=2,
                 )
 
-    async def _stream(self, query: dict[str, Any]) -> Completion:
+    async def _stream(self, query: dict[str, Any], request: Request) -> Completion:
         start, first = time.perf_counter(), None
         reply, bound = Reply(query["max_tokens"], query.get("stop", ())), TextBound(query["max_tokens"])
+        begun = request.prefill if isinstance(request, RemoteRequest) else ""
+        told = ToldText(request, self._key, begun=begun)
         try:
             async with asyncio.timeout(self._stall) as silence:
                 stream = await self._client.chat.completions.create(
@@ -315,11 +318,16 @@ class OpenAIBackend(RemoteBackend):
                             if brought := reply.add(chunk):
                                 first = time.perf_counter() - start if first is None else first
                                 bound.take(brought)
-        except TimeoutError as error:
-            if silence.expired():
+                                if told.take(reply):
+                                    reply.finish_reason = "stop"
+                                    break
+            completion = reply.completion()
+        except BaseException as error:
+            told.take_back()
+            if isinstance(error, TimeoutError) and silence.expired():
                 raise TimeoutError(f"nothing came for {self._stall:g} s") from error
             raise
-        return replace(reply.completion(), seconds=time.perf_counter() - start, first_token_seconds=first)
+        return replace(completion, seconds=time.perf_counter() - start, first_token_seconds=first)
 
     async def _whole(self, query: dict[str, Any]) -> Completion:
         start = time.perf_counter()

@@ -54,13 +54,17 @@ async def answer_within_budget(
     if first.finish_reason != "length":
         return first
     thought = first.text.rstrip("\n")  # as templates do
-    prefill = thought + request.cut(thought)
+    prefill = thought + (begun := request.cut(thought))
+    if request.on_text is not None:
+        request.on_text(begun)
     files = request.files if isinstance(request, RemoteRequest) else ()
     rest = RemoteRequest(
         request.messages,
         request.images,
         seed_index=request.seed_index,
         vote=request.vote,
+        on_text=request.on_text,
+        on_again=request.on_again,
         ends=request.ends,
         files=files,
         prefill=prefill,

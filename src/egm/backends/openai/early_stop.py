@@ -60,6 +60,8 @@ async def answer_up_to_stop(
         "without: where that is often so, cutting the tail (cut_tail, --cut-tail) costs more than it saves",
         stacklevel=2,
     )
+    if request.on_again is not None:
+        request.on_again()
     whole = await ask(request, replace(settings, stop=()))
     return replace(whole, **cost_of_both(reply, whole))
 

@@ -143,6 +143,7 @@ class ServerPool(RemoteBackend):
             )
             for url in places
         ]
+        self.streams = any(server.backend.streams for server in self._servers)
         self._slots = asyncio.Semaphore(concurrency)  # shares that do not come out even are more together
         self._homes: OrderedDict[int, _Server] = OrderedDict()
         self._keys: OrderedDict[int, tuple[Image, int]] = OrderedDict()
