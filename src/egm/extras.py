@@ -26,6 +26,7 @@ EXTRAS: Final = {
     "trl": "train",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "gradio": "web",
 }
 """The extra that installs each optional package; `train` installs what `torch` and `data` do too."""
 CHECKPOINTS: Final = ("torch", "torchvision", "transformers", "accelerate")

@@ -181,10 +181,7 @@ class Grounder:
             return cls(backend, reader, batch_size=concurrency, owns_backend=True, **asked)
 
     def close(self) -> None:
-        """Close the backend, and with it the connections to a server, if it is this grounder's own.
-
-        Leaving a `with` block does the same.
-        """
+        """Close the backend, and with it the connections to a server, if it is this grounder's own."""
         if self.owns_backend:
             self.backend.close()
 
@@ -342,7 +339,7 @@ class Grounder:
                 question = self._load(*item, cache)
             except EgmError as error:
                 return error
-            return question, backend.submit_rounds(self._rounds(question), self.settings)
+            return question, backend.submit_rounds(self.rounds(question), self.settings)
 
         def may_start(waiting: Sequence[LoadedQuestion]) -> bool:
             pixels = sum(question.image.width * question.image.height for question in waiting)
@@ -365,10 +362,11 @@ class Grounder:
         return [result for question in questions for result in self._answer_alone([question])]
 
     def _answer(self, questions: Sequence[LoadedQuestion]) -> list[GroundedCompletion]:
-        rounds = [self._rounds(question) for question in questions]
+        rounds = [self.rounds(question) for question in questions]
         return run_rounds(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
-    def _rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
+    def rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
+        """Yield the requests about a question, as `run_rounds` and `RemoteBackend.submit_rounds` take them."""
         return vote(self.request(question), self.settings, partial(self._read, question))
 
     def request(self, question: LoadedQuestion) -> Request:

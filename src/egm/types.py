@@ -69,6 +69,18 @@ class Failure(StrEnum):
     """Four numbers, but they enclose no area."""
 
 
+FAILURE_WORDS: Final[Mapping[Failure, str]] = {
+    Failure.NO_BOX: "the answer holds no box",
+    Failure.TRUNCATED: "the answer was cut off",
+    Failure.REPEATED: "the model repeated itself, and was stopped",
+    Failure.MALFORMED: "the answer's box is not four numbers",
+    Failure.REFUSED: "the model says that there is no such thing",
+    Failure.OUT_OF_RANGE: "the answer's box lies outside the scale",
+    Failure.DEGENERATE: "the answer's box has no area",
+}
+"""Failures as people are told of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question: an image and a phrase, with the truth where it is known.

@@ -28,6 +28,7 @@ from egm.cli.score import score_command
 from egm.cli.serve import serve_command
 from egm.cli.sft import sft
 from egm.cli.verl import verl
+from egm.cli.web import web_command
 from egm.errors import EgmError
 from egm.extras import explained
 
@@ -68,6 +69,7 @@ evaluation.command("merge")(merge_command)
 app.add_typer(evaluation, name="eval")
 app.command("download")(download_command)
 app.command("serve")(serve_command)
+app.command("web")(web_command)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
 app.command("codecs")(codecs_command)

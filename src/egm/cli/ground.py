@@ -18,20 +18,12 @@ from egm.cli.pictures import check_picture_path, write_picture
 from egm.cli.served import refuse_two_servers, served_grounder
 from egm.errors import EgmError, ImageError
 from egm.terminal import printable
+from egm.types import FAILURE_WORDS
 
 if TYPE_CHECKING:
     from egm.types import Grounding
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_WHY = {
-    "no_box": "the answer holds no box",
-    "truncated": "the answer was cut off",
-    "repeated": "the model repeated itself, and was stopped",
-    "malformed": "the answer's box is not four numbers",
-    "refused": "the model says that there is no such thing",
-    "out_of_range": "the answer's box lies outside the scale",
-    "degenerate": "the answer's box has no area",
-}
 
 
 @options.with_settings
@@ -168,5 +160,5 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
                 print("  box", *(f"{value:.1f}" for value in box), "", f"{sure}{cost}")
                 cost = ""
         else:
-            print(f"  no box: {_WHY[str(grounding.failure)]}  {cost}")
+            print(f"  no box: {FAILURE_WORDS[grounding.failure]}  {cost}")
     sys.stdout.flush()

@@ -82,7 +82,7 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
         total=len(everything),
         shown=len(shown),
         items=(
-            (item, *texts_of(item.record, runs[item.run]), _overlay(item.record, runs[item.run], images))
+            (item, *texts_of(item.record, runs[item.run]), overlay(item.record, runs[item.run], images))
             for item in shown
         ),
     )
@@ -123,8 +123,8 @@ def texts_of(record: Record, run: Run) -> tuple[str, str]:
     return readable(reasoning), readable(answer or "")
 
 
-def _overlay(record: Record, run: Run, images: Path | None) -> str:
-    """The picture with both boxes, as a `data:` URL."""
+def overlay(record: Record, run: Run, images: Path | None) -> str:
+    """The picture with both boxes, as a `data:` URL; arguments and errors as of `gallery`."""
     picture = _picture(record, run, images)
     if record.size is not None and picture.size != record.size:
         raise DataError(
