@@ -44,7 +44,7 @@ Model = Annotated[
 ]
 _SERVER = typer.Option(
     metavar="URL",
-    help="An OpenAI-compatible server, of which egm eval takes several; its key is taken from OPENAI_API_KEY.",
+    help="An OpenAI-compatible server, of which egm eval and web take several; its key is taken from OPENAI_API_KEY.",
     show_default=False,
 )
 Server = Annotated[str | None, _SERVER]

@@ -14,25 +14,15 @@ from egm.terminal import printable
 
 
 def web_command(
-    model: Annotated[
+    models: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
+        typer.Argument(
             metavar="MODEL",
-            help="egm-tiny, a model folder, or a hub name; repeatable. egm-tiny, where no server is named either.",
+            help="egm-tiny, model folders, or hub names; egm-tiny, where no server is named either.",
             show_default=False,
         ),
     ] = None,
-    server: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--server",
-            metavar="[NAME@]URL",
-            help="An OpenAI-compatible server, and which of its models, where it has several; repeatable. Its key is "
-            "taken from OPENAI_API_KEY.",
-            show_default=False,
-        ),
-    ] = None,
+    server: options.Servers = None,
     run: Annotated[
         list[Path] | None,
         typer.Option(
@@ -61,7 +51,8 @@ def web_command(
 ) -> None:
     """Serve a page to ask models about pictures in, side by side, and to look through journals in.
 
-    Only this machine can open it, unless there is a key; nothing in it is fetched from elsewhere. Ctrl-C ends it.
+    A server of several models is given as NAME@URL. Only this machine can open the page, unless there is a key; nothing
+    in it is fetched from elsewhere. Ctrl-C ends it.
     """
     from contextlib import ExitStack
 
@@ -75,7 +66,7 @@ def web_command(
     check_address(host, key)
     options.refuse_no_folder(images)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    models = list(model or ([] if server else ["egm-tiny"]))
+    named = models or ([] if server else ["egm-tiny"])
     settings = None if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
 
     from egm.web.models import open_models
@@ -86,7 +77,7 @@ def web_command(
         run_web(
             lambda: stack.enter_context(
                 open_models(
-                    models, server or (), codec=codec, settings=settings, logprobs=logprobs, device=device, dtype=dtype
+                    named, server or (), codec=codec, settings=settings, logprobs=logprobs, device=device, dtype=dtype
                 )
             ),
             shelf,

@@ -78,7 +78,7 @@ class AskDesk:
         Raises:
             EgmError: If there is none of that title.
         """
-        sample = self.samples.get(title)
+        sample = self.samples.get(str(title))
         if sample is None:
             raise EgmError(f"there is no sample {str(title)[:80]!r}: choose one of {', '.join(self.samples)}")
         name = self.uploads.keep(sample.load())
@@ -174,7 +174,7 @@ class AskDesk:
 
     def _chosen(self, model: object, against: object) -> list[OpenModel]:
         names = [model] if against in (None, "", NOBODY, model) else [model, against]
-        if unknown := next((name for name in names if name not in self.models), None):
+        if unknown := next((name for name in names if not isinstance(name, str) or name not in self.models), None):
             raise EgmError(f"there is no model {str(unknown)[:80]!r} here: choose one of {', '.join(self.models)}")
         return [self.models[str(name)] for name in names]
 

@@ -41,7 +41,7 @@ def picture_view(name: str, picture: WebPicture, boxes: Sequence[ShownBox] = (),
     right = max([0.0, *(each.box.x2 - width for each in boxes)])
     bottom = max([0.0, *(each.box.y2 - height for each in boxes)])
     left, top, right, bottom = (min(side, reach) for side in (left, top, right, bottom))
-    view = (-left, -top, width + left + right, height + top + bottom)
+    view = (0.0 - left, 0.0 - top, width + left + right, height + top + bottom)
     return fragment(
         "picture.html.j2",
         name=name,

@@ -10,7 +10,7 @@ from typing import Final
 from egm.errors import EgmError
 from egm.web.asking import BROKEN
 from egm.web.fragments import fragment
-from egm.web.runs import OUTCOME_TITLES, PAIRS, Filter, OpenRun, RunShelf, page_of, title_counts
+from egm.web.runs import OUTCOME_TITLES, PAIRS, OpenRun, RecordFilter, RunShelf, page_of, title_counts
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def opened_view(shelf: RunShelf, name: str, against: str) -> tuple[JournalView, 
     try:
         first, second = _runs(shelf, name, against)
         choices = FilterChoices(title_counts(first.outcomes), first.splits, second is not None)
-        return _view(shelf, first, second, Filter(), 1), choices
+        return _view(shelf, first, second, RecordFilter(), 1), choices
     except EgmError as error:
         return JournalView(_said(str(error))), FilterChoices()
     except Exception:
@@ -106,7 +106,7 @@ def journal_view(shelf: RunShelf, form: JournalForm, number: int) -> JournalView
     """
     try:
         first, second = _runs(shelf, form.name, form.against)
-        wanted = Filter(
+        wanted = RecordFilter(
             frozenset(form.outcomes),
             form.phrase or "",
             form.split or "",
@@ -127,7 +127,7 @@ def _runs(shelf: RunShelf, name: str, against: str) -> tuple[OpenRun, OpenRun | 
     return shelf.open(name), None if against in ("", None, NO_RUN) else shelf.open(against)
 
 
-def _view(shelf: RunShelf, first: OpenRun, second: OpenRun | None, wanted: Filter, number: int) -> JournalView:
+def _view(shelf: RunShelf, first: OpenRun, second: OpenRun | None, wanted: RecordFilter, number: int) -> JournalView:
     if wanted.pair not in PAIRS:
         raise EgmError(f"unknown choice {wanted.pair[:40]!r}")
     places = first.matching(wanted, second)

@@ -41,7 +41,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class RecordFilter:
     """Which answers to show; what is empty lets all through.
 
     Attributes:
@@ -97,7 +97,7 @@ class OpenRun:
         found = [card_grid([self.run]), cost_grid([self.run]), sets_grid([self.run])]
         return [grid for grid in found if grid is not None]
 
-    def matching(self, wanted: Filter, other: OpenRun | None = None) -> list[int]:
+    def matching(self, wanted: RecordFilter, other: OpenRun | None = None) -> list[int]:
         """The places of the answers that pass.
 
         Args:
@@ -132,7 +132,7 @@ def _in_pair(pair: str, first: Item, second: Item) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ShownRecord:
     """An answer as it is shown.
 
     Attributes:
@@ -210,7 +210,7 @@ class RunShelf:
         """The tables of a comparison; arguments and errors as of `compare`."""
         return comparison_grids(self.compare(first, second), names)
 
-    def cards(self, opened: OpenRun, places: Sequence[int], other: OpenRun | None = None) -> list[list[Card]]:
+    def cards(self, opened: OpenRun, places: Sequence[int], other: OpenRun | None = None) -> list[list[ShownRecord]]:
         """Show answers, those of two runs to one question side by side."""
         shown = []
         for place in places:
@@ -221,13 +221,13 @@ class RunShelf:
             shown.append(row)
         return shown
 
-    def _card(self, opened: OpenRun, item: Item) -> Card:
+    def _card(self, opened: OpenRun, item: Item) -> ShownRecord:
         picture = why = ""
         try:
             picture = overlay(item.record, opened.run, self._images)
         except EgmError as error:
             why = printable(str(error))
-        return Card(item, *texts_of(item.record, opened.run), picture, why)
+        return ShownRecord(item, *texts_of(item.record, opened.run), picture, why)
 
     def _found(self) -> dict[str, Path]:
         found = [path for place in self._folders for path in _journals_in(place)]

@@ -35,7 +35,7 @@ QUIET: Final = {
 
 
 def run_web(
-    open_desk: Callable[[], Mapping[str, OpenModel]],
+    open_all: Callable[[], Mapping[str, OpenModel]],
     shelf: RunShelf,
     *,
     host: str = "127.0.0.1",
@@ -46,7 +46,7 @@ def run_web(
     """Serve the page until SIGTERM or SIGINT comes; call it in the main thread.
 
     Args:
-        open_desk: Opens the models; called once the port is known to be free.
+        open_all: Opens the models; called once the port is known to be free.
         shelf: The runs that may be looked at.
         host: The address to listen at; one that other machines reach needs a key.
         port: The port; 0 takes one that is free.
@@ -64,13 +64,14 @@ def run_web(
         tempfile.TemporaryDirectory(prefix="egm-web-", ignore_cleanup_errors=True) as folder,
     ):
         os.environ.update(QUIET, GRADIO_TEMP_DIR=str(Path(folder)))
+        models = open_all()  # what is wrong with them is said before gradio is loaded, which takes seconds
         import uvicorn
 
         from egm.server.connections import bounded_protocol
         from egm.web.ask_view import AskDesk
         from egm.web.page import build_web_app
 
-        app = build_web_app(AskDesk(open_desk()), shelf, host=host, key=key)
+        app = build_web_app(AskDesk(models), shelf, host=host, key=key)
         settings: dict[str, Any] = {"ws": "none", "loop": "asyncio", "lifespan": "on", "log_config": None}
         config = uvicorn.Config(
             app,
