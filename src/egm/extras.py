@@ -28,7 +28,7 @@ EXTRAS: Final = {
     "uvicorn": "serve",
     "gradio": "web",
 }
-"""The extra that installs each optional package; `train` does what `torch` and `data` do too, `web` what `serve` does."""
+"""The extra that installs each optional package; `train` does what `torch` and `data` do, `web` what `serve` does."""
 CHECKPOINTS: Final = ("torch", "torchvision", "transformers", "accelerate")
 """What running any checkpoint in this process takes."""
 TRAINING_PACKAGES: Final = (*CHECKPOINTS, "datasets", "peft", "trl")

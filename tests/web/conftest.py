@@ -38,6 +38,11 @@ class Typing(Backend):
     def let(self, pieces: int = 100_000) -> None:
         self._allowed.release(pieces)
 
+    def drain(self) -> None:
+        """Let it write nothing more until it is let again."""
+        while self._allowed.acquire(blocking=False):
+            pass
+
     def written(self) -> None:
         """Wait until a piece has been told."""
         assert self._told.acquire(timeout=WAIT)
@@ -61,7 +66,9 @@ class Typing(Backend):
             self._told.release()
             if ended:
                 return Completion(told, "stop", completion_tokens=len(told))
-        return Completion(text, completion_tokens=9, reasoning_tokens=4, seconds=0.5, answer_logprob=-0.1)
+        return Completion(
+            text, prompt_tokens=7, completion_tokens=9, reasoning_tokens=4, seconds=0.5, answer_logprob=-0.1
+        )
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ def build_journal_tab(page: gr.Blocks, shelf: RunShelf) -> None:
     status = gr.HTML("", elem_id="egm-journal-status", js_on_load=None)
     with gr.Accordion("Tables", open=True, visible=False) as tables_of:
         tables = gr.HTML("", elem_id="egm-tables", js_on_load=None)
-    with gr.Group(visible=False) as filters:
-        outcomes = gr.CheckboxGroup([], label="Outcome", elem_id="egm-outcomes")
+    with gr.Group():
+        outcomes = gr.CheckboxGroup([], label="Outcome", elem_id="egm-outcomes", visible=False)
         with gr.Row():
             phrase = gr.Dropdown(list(_PHRASES), value="", label="Phrase", min_width=160)
             split = gr.Dropdown([("all", "")], value="", label="Split", min_width=160)
@@ -52,24 +52,20 @@ def build_journal_tab(page: gr.Blocks, shelf: RunShelf) -> None:
     filled = [run, against, outcomes, phrase, split, pair, words]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def opened(name: str, other: str) -> Iterator[list[Any]]:
+    def opened(name: str, other: str, sought: str) -> Iterator[list[Any]]:
         if not name:
-            yield [gr.skip() for _ in range(10)]
+            yield [gr.skip() for _ in range(8)]
             return
-        yield ["<p>reading the journal …</p>", *(gr.skip() for _ in range(9))]
-        view, choices = opened_view(shelf, name, other)
+        yield ["<p>reading the journal …</p>", *(gr.skip() for _ in range(7))]
+        view, choices = opened_view(shelf, name, other, sought)
         is_there = bool(choices.outcomes)
         yield [
-            view.status,
-            view.cards,
-            view.number,
+            *_shown(view),
             gr.update(visible=is_there),
             gr.update(visible=is_there),
-            gr.update(visible=is_there),
-            gr.update(choices=choices.outcomes, value=[key for _, key in choices.outcomes]),
+            gr.update(choices=choices.outcomes, value=[key for _, key in choices.outcomes], visible=is_there),
             gr.update(choices=[("all", ""), *((each, each) for each in choices.splits)], value=""),
             gr.update(visible=choices.is_pair, value=""),
-            "",
         ]
 
     def tabled(name: str, other: str) -> Iterator[Any]:
@@ -78,6 +74,8 @@ def build_journal_tab(page: gr.Blocks, shelf: RunShelf) -> None:
             yield tables_view(shelf, name, other)
 
     def filtered(*values: Any) -> list[Any]:
+        if not values[0]:  # no run is open, and a field that appears tells of itself
+            return [gr.skip() for _ in range(3)]
         return _shown(journal_view(shelf, JournalForm(*values), 1))
 
     def turned(step: int) -> Any:
@@ -89,9 +87,10 @@ def build_journal_tab(page: gr.Blocks, shelf: RunShelf) -> None:
 
     outputs = [status, cards, number]
     page.load(looked, None, [run, against], **private)  # there may be new ones
-    everything = [*outputs, filters, turning, tables_of, outcomes, split, pair, words]
+    everything = [*outputs, turning, tables_of, outcomes, split, pair]
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "journals", **private}
-    opening = gr.on([run.input, against.input], opened, [run, against], everything, trigger_mode="always_last", **one)
+    chosen = [run.input, against.input]
+    opening = gr.on(chosen, opened, [run, against, words], everything, trigger_mode="always_last", **one)
     opening.then(tabled, [run, against], tables, concurrency_limit=1, **private)
     for changing in (outcomes.input, phrase.input, split.input, pair.input, words.change):
         changing(filtered, filled, outputs, trigger_mode="always_last", **one)

@@ -72,12 +72,19 @@ class FilterChoices:
     is_pair: bool = False
 
 
-def opened_view(shelf: RunShelf, name: str, against: str) -> tuple[JournalView, FilterChoices]:
-    """Open one run, or two to compare, and show the first page of all answers; what is wrong is said in the status."""
+def opened_view(shelf: RunShelf, name: str, against: str, words: str = "") -> tuple[JournalView, FilterChoices]:
+    """Open one run, or two to compare, and show the first page of all answers; what is wrong is said in the status.
+
+    Args:
+        shelf: The runs.
+        name: The run.
+        against: The run that it is compared with, or `NO_RUN`.
+        words: Words to look for, which stay where another run is opened.
+    """
     try:
         first, second = _runs(shelf, name, against)
         choices = FilterChoices(title_counts(first.outcomes), first.splits, second is not None)
-        return _view(shelf, first, second, RecordFilter(), 1), choices
+        return _view(shelf, first, second, RecordFilter(words=(words or "")[:_LONGEST]), 1), choices
     except EgmError as error:
         return JournalView(_said(str(error))), FilterChoices()
     except Exception:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from egm.web.runs import RunShelf
 
 log = logging.getLogger(__name__)
-_GRACE_SECONDS: Final = 2
+_GRACE_SECONDS: Final = 1
 _LIMITS: Final = Limits(connections=128, head_seconds=30.0)
 QUIET: Final = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -85,4 +85,12 @@ def run_web(
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}/")
-        uvicorn.Server(config).run(sockets=[listener])
+
+        class Server(uvicorn.Server):
+            """A server that does not call it an error that pages are open when it ends: each holds a connection."""
+
+            async def shutdown(self, sockets: Any = None) -> None:
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+                await super().shutdown(sockets)
+
+        Server(config).run(sockets=[listener])
