@@ -121,7 +121,7 @@ def pixel(page: Any, locator: Any, x: float, y: float) -> tuple[int, int, int]:
     locator.scroll_into_view_if_needed()
     left, top = locator.evaluate(script, [x, y])
     shown = Image.open(io.BytesIO(locator.screenshot())).convert("RGB")
-    red, green, blue = shown.getpixel((round(left), round(top)))  # type: ignore[misc]
+    red, green, blue = shown.getpixel((int(left), int(top)))  # type: ignore[misc]
     return red, green, blue
 
 

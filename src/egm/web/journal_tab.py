@@ -39,15 +39,15 @@ def build_journal_tab(page: gr.Blocks, shelf: RunShelf) -> None:
     with gr.Group():
         outcomes = gr.CheckboxGroup([], label="Outcome", elem_id="egm-outcomes", visible=False)
         with gr.Row():
-            phrase = gr.Dropdown(list(_PHRASES), value="", label="Phrase", min_width=160)
+            phrase = gr.Dropdown(list(_PHRASES), value="", label="Phrase", min_width=220)
             split = gr.Dropdown([("all", "")], value="", label="Split", min_width=160)
             pair = gr.Dropdown(
                 [(title, key) for key, title in PAIRS.items()], value="", label="Which run is right", visible=False
             )
             words = gr.Textbox(label="Words in phrase, text or id", min_width=200)
     with gr.Row(visible=False) as turning:
-        back = gr.Button("Previous page", min_width=120)
-        forth = gr.Button("Next page", min_width=120)
+        back = gr.Button("Previous page", size="sm", min_width=120)
+        forth = gr.Button("Next page", size="sm", min_width=120)
     cards = gr.HTML("", elem_id="egm-cards", js_on_load=None)
     filled = [run, against, outcomes, phrase, split, pair, words]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeVar
 
+from egm.collector import paused_collector
 from egm.errors import DataError, EgmError
 from egm.journal import JOURNAL_NAME, is_journal
 from egm.report.compare import Comparison, compare
@@ -68,7 +69,8 @@ class OpenRun:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.items: Sequence[Item] = items_of(0, run)
+        with paused_collector():
+            self.items: Sequence[Item] = items_of(0, run)
         self.places = {item.record.key: place for place, item in enumerate(self.items)}
 
     @property
