@@ -27,7 +27,7 @@ DOCUMENTS += [*sorted((ROOT / "docs").glob("*.md")), ROOT / "src/egm/models/tiny
 
 
 ELSEWHERE = {
-    r"--serve|http://|egm serve": "a server",
+    r"--serve|http://|egm serve|egm web": "a server",
     r"[A-Z]{2,}|runs/|[AB]\.jsonl|(?:before|after|predictions)\.json|rows\.parquet": "files that a reader has",
     r"refcoco|annotations": "RefCOCO's annotations and pictures",
     r"egm (?:sft|grpo|verl|reproduce|eval|download|data synthetic|models \w+)|--votes": "minutes, or a GPU",

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from egm.errors import EgmError
-from egm.images import MAX_PIXELS
 from egm.web.answers import PastAnswer, title_of
 from egm.web.asking import BROKEN, Asking, LiveAnswers, ask, read_expect, read_phrases
 from egm.web.fragments import boxes_of, note_of, panel, picture_view, shown_answers, stem_of
 from egm.web.kept import Kept
 from egm.web.models import OpenModel
-from egm.web.pictures import Uploads, WebSample, samples
+from egm.web.pictures import MOST_BYTES, Uploads, WebPicture, WebSample, samples
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +60,13 @@ class AskDesk:
 
     models: Mapping[str, OpenModel]
     uploads: Uploads = field(default_factory=Uploads)
-    answers: Kept[PastAnswer] = field(default_factory=lambda: Kept(_MOST_KEPT, 4 * MAX_PIXELS))
+    answers: Kept[PastAnswer] = field(default_factory=lambda: Kept(_MOST_KEPT, MOST_BYTES))
     samples: Mapping[str, WebSample] = field(default_factory=samples)
 
     def __post_init__(self) -> None:
         """Begin with nothing under way."""
         self._under_way: dict[str, Sequence[LiveAnswers]] = {}
+        self._loaded: dict[str, WebPicture] = {}
         self._lock = threading.Lock()
 
     def take_sample(self, title: str) -> tuple[str, WebSample, Shown]:
@@ -81,7 +81,9 @@ class AskDesk:
         sample = self.samples.get(str(title))
         if sample is None:
             raise EgmError(f"there is no sample {str(title)[:80]!r}: choose one of {', '.join(self.samples)}")
-        name = self.uploads.keep(sample.load())
+        if sample.title not in self._loaded:
+            self._loaded[sample.title] = sample.load()
+        name = self.uploads.keep(self._loaded[sample.title])
         return name, sample, self.show_picture(name)
 
     def show_picture(self, name: object) -> Shown:
@@ -180,7 +182,7 @@ class AskDesk:
 
     def _ended(self, picture: str, live: Sequence[LiveAnswers]) -> Shown:
         answers = [PastAnswer.of(each) for each in live]
-        weight = answers[0].asking.picture.pixels
+        weight = answers[0].asking.picture.weight
         kept = [self.answers.add(answer, weight=weight) if answer.groundings else "" for answer in answers]
         shown = [_whole(picture, answer, name) for answer, name in zip(answers, kept, strict=True)]
         status = "; ".join(_summary(answer) for answer in answers)

@@ -78,7 +78,7 @@ def boxes_of(answers: Sequence[ShownAnswer]) -> list[ShownBox]:
 
 def note_of(model: str, picture: WebPicture) -> str:
     """What is to be known of a model that is asked about an upload."""
-    return _NOTE if model == "egm-tiny" and isinstance(picture.source, bytes) else ""
+    return _NOTE if model == "egm-tiny" and picture.uploaded else ""
 
 
 def stem_of(answer: PastAnswer) -> str:

@@ -40,6 +40,11 @@ class Kept(Generic[T]):
                 self._held -= gone
         return name
 
+    def name_of(self, thing: T) -> str | None:
+        """Return the name of a thing, the very same and not an equal one; None where it is not kept."""
+        with self._lock:
+            return next((name for name, (held, _) in self._things.items() if held is thing), None)
+
     def get(self, name: object) -> T | None:
         """Return the thing of a name, which is the newest again; None where there is none any more."""
         with self._lock:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _PREVIEW_SIDE: Final = 1280
 _MOST_UPLOADS: Final = 32
 _LONGEST_NAME: Final = 80
+_JPEG: Final = b"\xff\xd8\xff"
+MOST_BYTES: Final = 6 * MAX_PIXELS
+"""Most bytes of pictures that are kept: two of the largest, or many more of any usual size."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class WebPicture:
     Attributes:
         name: What to call it.
         image: Upright and in RGB.
-        source: What it was loaded from.
+        source: What it was loaded from, where that may be sent in its place.
+        uploaded: Whether it is somebody's own.
     """
 
     name: str
     image: Image
     source: ImageSource
+    uploaded: bool = False
 
     @cached_property
     def preview(self) -> bytes:
@@ -50,9 +55,9 @@ class WebPicture:
         return stream.getvalue()
 
     @property
-    def pixels(self) -> int:
-        """How many it has."""
-        return self.image.width * self.image.height
+    def weight(self) -> int:
+        """Bytes that it takes in memory."""
+        return 3 * self.image.width * self.image.height + (len(self.source) if isinstance(self.source, bytes) else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class Uploads:
     """Pictures that were uploaded, for as long as there is room for them; none is ever written to disk."""
 
     def __init__(self) -> None:
-        self._kept: Kept[WebPicture] = Kept(_MOST_UPLOADS, 2 * MAX_PIXELS)
+        self._kept: Kept[WebPicture] = Kept(_MOST_UPLOADS, MOST_BYTES)
 
     def add(self, data: bytes, name: str) -> tuple[str, WebPicture]:
         """Take a picture in.
@@ -125,14 +130,15 @@ class Uploads:
         """
         shown = printable(name.replace("\\", "/").rpartition("/")[2])[:_LONGEST_NAME].strip() or "picture"
         try:
-            picture = WebPicture(shown, load_image(data), data)
+            image = load_image(data)
         except EgmError as error:
             raise type(error)(str(error).replace("the given byte string", repr(shown), 1)) from None
+        picture = WebPicture(shown, image, data if data[:3] == _JPEG else image, uploaded=True)
         return self.keep(picture), picture
 
     def keep(self, picture: WebPicture) -> str:
-        """Keep a picture, and return the name to ask for it by."""
-        return self._kept.add(picture, weight=picture.pixels)
+        """Keep a picture, and return the name to ask for it by; that of before, where it is kept already."""
+        return self._kept.name_of(picture) or self._kept.add(picture, weight=picture.weight)
 
     def get(self, name: object) -> WebPicture | None:
         """Return a picture by that name; None where it is no longer kept."""
