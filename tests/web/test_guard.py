@@ -49,7 +49,9 @@ def test_this_machines_names_are_known(host: str) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("host", ["evil.example:7860", "192.168.1.2:7860", "", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["evil.example:7860", "192.168.1.2:7860", "", "127.0.0.1.evil.example", "[::1", "[x]:1", "a@b:c"]
+)
 def test_another_name_is_a_strangers(host: str) -> None:
     assert ask("/", {"host": host})[0] == 421
 
@@ -60,6 +62,8 @@ def test_another_name_is_a_strangers(host: str) -> None:
         {"origin": "http://evil.example"},
         {"origin": "http://127.0.0.1:9999"},
         {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://[::1"},
         {"sec-fetch-site": "cross-site"},
     ],
 )

@@ -89,7 +89,7 @@ class WebGuard:
         if not self._is_own_host(headers.get("host", "")):
             raise HttpError(421, "this page is not served by that name")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
             raise HttpError(403, "another page may not ask here")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and path != "/":
             raise HttpError(403, "another page may not ask here")
@@ -103,10 +103,10 @@ class WebGuard:
         """Whether a name is that of this page: one that a stranger's name server gives to this machine is not."""
         if self._key:
             return True
-        name = urlsplit(f"//{host}").hostname or ""
-        if name in ("localhost", self._host):
-            return True
         try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in ("localhost", self._host):
+                return True
             return ipaddress.ip_address(name).is_loopback
         except ValueError:
             return False
