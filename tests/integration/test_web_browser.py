@@ -26,6 +26,13 @@ from .environments import ROOT
 pytestmark = pytest.mark.integration
 KEY = "a-key-for-the-page"
 CUP = Box(0, 0, 192, 112)  # of the example picture, which is 384 x 224
+GIVE = """([event, bytes, name]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+    const told = event === "drop" ? new DragEvent(event, { dataTransfer: data, bubbles: true })
+        : new ClipboardEvent(event, { clipboardData: data, bubbles: true });
+    document.querySelector(".egm-upload").dispatchEvent(told);
+}"""
 Open = Callable[..., Any]
 
 
@@ -207,6 +214,9 @@ def test_a_picture_is_uploaded_and_what_is_none_is_refused(page_at: tuple[Site, 
     field.set_input_files(tmp_path / "green.png")
     text_of(page, "#egm-status", "green.png, 300 x 200")
     assert is_near(pixel(page, page.locator("#egm-picture-1 svg"), 150, 100), "#147828", within=8)
+    for number, event in enumerate(("drop", "paste")):
+        page.evaluate(GIVE, [event, list((tmp_path / "green.png").read_bytes()), f"given-{number}.png"])
+        text_of(page, "#egm-status", f"given-{number}.png, 300 x 200")
     ask(page, "the green square")
     page.get_by_role("link", name="download JSON").wait_for()
     assert "do not trust its boxes" in page.locator("#egm-answers-1").inner_text()
@@ -237,6 +247,18 @@ def test_votes_stop_and_words_of_errors(page_at: tuple[Site, Open], typing: tupl
     assert page.title() == "EGM"
     assert page.locator("#egm-answers-1 img").count() == 0
     backend.drain()
+
+
+def test_a_page_that_is_closed_is_answered_no_more(page_at: tuple[Site, Open], typing: tuple[Typing, str]) -> None:
+    page, backend = page_at[1](), typing[0]
+    choose(page, "Model", f"typing at {typing[1]}")
+    while backend.ended.acquire(blocking=False):
+        pass
+    ask(page, "the cup")
+    backend.let(1)
+    text_of(page, "#egm-answers-1", "It is there.")
+    page.close()
+    assert backend.ended.acquire(timeout=60)
 
 
 def test_the_keyboard_reaches_everything_in_order(page_at: tuple[Site, Open], tmp_path: Path) -> None:

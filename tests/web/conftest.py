@@ -33,6 +33,7 @@ class Typing(Backend):
     def __init__(self, script: dict[str, Sequence[str]], *, model: str = "typing", batches: bool = True) -> None:
         self.script, self.model, self.batches = script, model, batches
         self.asked: list[Request] = []
+        self.ended = threading.Semaphore(0)
         self._allowed, self._told = threading.Semaphore(0), threading.Semaphore(0)
 
     def let(self, pieces: int = 100_000) -> None:
@@ -60,7 +61,10 @@ class Typing(Backend):
             raise ZeroDivisionError
         told = ""
         for piece in text.splitlines(keepends=True):
-            assert self._allowed.acquire(timeout=WAIT)
+            while not self._allowed.acquire(timeout=0.01):  # it looks whether it is to end, as between two tokens
+                if request.on_text is not None and request.on_text(""):
+                    self.ended.release()
+                    return Completion(told, "stop", completion_tokens=len(told))
             told += piece
             ended = request.on_text is not None and request.on_text(piece)
             self._told.release()

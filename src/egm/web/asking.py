@@ -163,9 +163,10 @@ class LiveAnswers:
         texts = self._slots[number].texts
 
         def tell(piece: str) -> bool:
-            with self._lock:
-                texts[request.vote] = texts.get(request.vote, "") + piece
-            self._changed.set()
+            if piece:
+                with self._lock:
+                    texts[request.vote] = texts.get(request.vote, "") + piece
+                self._changed.set()
             return self._stopped
 
         def again() -> None:
