@@ -188,6 +188,7 @@ def test_past_answers_come_back_and_are_taken_away(page_at: tuple[Site, Open], t
     looked_at(page, tmp_path, "past")
     assert page.get_by_label("Phrases").input_value() == "the cross farthest from the square"
     assert page.get_by_role("radio", name="one box").is_checked()
+    assert not page.get_by_role("radio", name="how many?").is_checked()  # it is another picture's
     assert is_near(pixel(page, page.locator("#egm-picture-1 svg"), 207, 195.1), COLOURS[0])
     with page.expect_download() as taken:
         page.get_by_role("link", name="download JSON").click()

@@ -84,11 +84,11 @@ def build_ask_tab(page: gr.Blocks, desk: AskDesk) -> None:
         try:
             kept, asking, view = desk.recall(dict(so_far).get(title, ()))
         except EgmError as error:
-            return [*(gr.skip() for _ in range(8)), *_updates(Shown(str(error)))]
+            return [*(gr.skip() for _ in range(9)), *_updates(Shown(str(error)))]
         asked_of = [name if name in models else models[0] for name in view.models]
         who = [asked_of[0], asked_of[1] if len(asked_of) > 1 else NOBODY]
         fields = ["\n".join(asking.phrases), asking.expect, asking.amodal, *who, asking.votes, asking.seed]
-        return [kept, *fields, *_updates(view)]
+        return [kept, None, *fields, *_updates(view)]
 
     def stopped(request: gr.Request) -> None:
         desk.stop(str(request.session_hash))
@@ -106,7 +106,7 @@ def build_ask_tab(page: gr.Blocks, desk: AskDesk) -> None:
         **private,
     )
     stop.click(stopped, None, None, concurrency_limit=None, **private)
-    remembered.input(recalled, [remembered, past], [picture, *fields, *shown], **private)
+    remembered.input(recalled, [remembered, past], [picture, sample, *fields, *shown], **private)
     page.unload(stopped)
 
 
