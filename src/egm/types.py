@@ -129,6 +129,8 @@ class Completion:
         stop_reason: The stop string that it ends before, if it does and that is known.
         lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
             them.
+        token_logprobs: Of each token how many characters of the text are read with it, and its log-probability, where
+            that was asked for (`Request.token_logprobs`); engines in process tell them of the first 256 tokens.
     """
 
     text: str
@@ -144,6 +146,7 @@ class Completion:
     answer_logprob: float | None = None
     stop_reason: str | None = None
     lost_tokens: tuple[int, int] = (0, 0)
+    token_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class Request:
             the reasoning in it has ended.
         continue_final_message: Whether the last message is how the answer begins, for the model to go on with, and not
             an answer of before.
+        prefill: Assistant prefill: how the answer begins, behind all that the chat template begins it with; empty where
+            the model begins it itself. It is read, not generated: no part of the completion.
+        token_logprobs: Whether the completion is to tell the log-probability of each token (`token_logprobs`).
         banned_token: A token that the model may not choose, if any.
         on_text: Called with each piece of the text as it is written, up to a stop string, also with none where a token
             makes no character yet; the answer ends there once it returns True. A backend that cannot tell its text
@@ -49,6 +52,8 @@ class Request:
     vote: int = 0
     cut: Callable[[str], str] | None = field(default=None, compare=False)
     continue_final_message: bool = False
+    prefill: str = ""
+    token_logprobs: bool = False
     banned_token: int | None = None
     on_text: Callable[[str], bool] | None = field(default=None, compare=False)
     ends: Callable[[str], bool | None] | None = field(default=None, compare=False)
@@ -59,6 +64,7 @@ class Request:
         return (
             len(self.images) == len(other.images)
             and self.continue_final_message == other.continue_final_message
+            and self.prefill == other.prefill
             and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
             and self.messages == other.messages
         )
@@ -160,6 +166,14 @@ class GenerationSettings:
     def greedy(self) -> bool:
         """Whether the likeliest token is taken each time."""
         return self.temperature == 0.0
+
+
+def no_logprobs(why: str) -> str:
+    """Say that a gate cannot do its work, since nothing tells how sure a model is of its answer."""
+    return (
+        f"thinking only where it pays (think=auto) takes the log-probabilities of the tokens, and {why}: ask a server "
+        "that gives them (logprobs), or take think=always or never"
+    )
 
 
 CARD_SETTINGS: Final = GenerationSettings(max_new_tokens=8192, temperature=0.6, top_p=0.95)

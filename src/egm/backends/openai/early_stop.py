@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from egm.backends.base import GenerationSettings, Request
-from egm.backends.openai.messages import RemoteRequest
 from egm.types import STOP_STRING, Completion, sum_if_all
 
 
@@ -49,8 +48,7 @@ async def answer_up_to_stop(
         reply = replace(reply, text=text, finish_reason=STOP_STRING, stop_reason=shown)
     if request.ends is None:
         return reply
-    begun = request.prefill if isinstance(request, RemoteRequest) else ""
-    ends = request.ends(begun + reply.text)
+    ends = request.ends(request.prefill + reply.text)
     if ends:
         return replace(reply, finish_reason=STOP_STRING)
     if ends is None and reply.finish_reason == "stop":  # by itself, as far as anybody can tell
