@@ -84,9 +84,9 @@ def test_a_begun_answer_is_gone_on_with(engine: NumpyBackend | TransformersBacke
         assert len(reply.token_logprobs) == reply.completion_tokens
         ends, chosen = zip(*reply.token_logprobs, strict=True)
         assert sum(chosen) / len(chosen) == pytest.approx(reply.logprob, abs=1e-5)
-        read = [score for score in engine.token_scores(request, begun + reply.text) if score.end > len(begun)][:-1]
-        # Later, random weights write words in pieces that the tokenizer would not choose; and placeholders are barred.
-        assert (read[0].end - len(begun), read[0].logprob) == pytest.approx(reply.token_logprobs[0], abs=5e-3)
+        first = engine.token_scores(request, begun)[-1]  # of the likeliest token behind what is begun
+        assert chosen[0] == pytest.approx(first.logprob, abs=5e-3)  # placeholders are barred
+        assert ends[-1] >= len(reply.text)
     thought = engine.generate([replace(asked[0], prefill=""), asked[0]], GREEDY)  # nothing is shared between these
     assert [reply.text for reply in thought] == [plain[0].text, replies[0].text]
 
