@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from egm.environment import cpu_name
-from egm.errors import EgmError, RequestError
-from egm.types import Completion, Message
+from egm.errors import EgmError, RequestError, nearest
+from egm.types import THINK, Completion, Message, Think
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +42,7 @@ class Request:
             before the end never calls it (`Backend.streams`), and what is written last may be in the completion alone.
         ends: Where stop strings are set: whether a text may end before one. True if its answer is there, False if it
             has broken off before that, None if it shows no sign of having broken off, as one that ended by itself does
-            not. Without it, a text ends before the first stop string.
+            not. It is given all of the answer, the prefill too. Without it, a text ends before the first stop string.
         on_lost: Called with the tokens read and generated of a failed try that the server counted some for, before the
             request is sent again: whether it may be. It is called in the backend's thread; without it, it may.
     """
@@ -68,6 +69,10 @@ class Request:
             and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
             and self.messages == other.messages
         )
+
+    def may_end(self, text: str) -> bool | None:
+        """Tell whether the answer may end before a stop string (`ends`), of which a text stands behind the prefill."""
+        return True if self.ends is None else self.ends(self.prefill + text)
 
     def check(self) -> None:
         """Refuse pictures without a place in the messages, and places without a picture.
@@ -100,6 +105,9 @@ class GenerationSettings:
             0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
         thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
             the model's place. None sets no bound.
+        think: Whether to think before answering: "always" leaves that to the model, as it was trained; "never" closes
+            the reasoning before it begins, so that the answer comes directly; "auto" answers directly where a gate
+            holds that to be sure enough (`egm.thinking`). This too is for whoever asks.
         stop: Stop strings: a text ends before the first of them at which `Request.ends` lets it, and has "stop_string"
             for its finish reason. Its tokens are those up to the whole of the stop string. `Grounder` sets them from
             its codec (`cut_tail`).
@@ -121,6 +129,7 @@ class GenerationSettings:
     stop_confidence: float | None = None
     thinking_budget: int | None = None
     stop: tuple[str, ...] = ()
+    think: Think = "always"
 
     def __post_init__(self) -> None:
         """Refuse numbers that no engine takes."""
@@ -128,7 +137,9 @@ class GenerationSettings:
         if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
             raise EgmError(f"stop must be a list of texts, none of them empty, not {given!r}")
         object.__setattr__(self, "stop", tuple(given))
-        for name in (item.name for item in fields(self) if item.name != "stop"):
+        if self.think not in THINK:
+            raise EgmError(f"unknown think {self.think!r}: {nearest(str(self.think), THINK)}")
+        for name in (item.name for item in fields(self) if item.name not in ("stop", "think")):
             kind = float if name in ("temperature", "top_p", "stop_confidence") else operator.index
             if name in ("stop_confidence", "thinking_budget") and getattr(self, name) is None:
                 continue
@@ -156,6 +167,12 @@ class GenerationSettings:
             )
         if self.stop_confidence is not None and self.votes == 1:
             raise EgmError("stop_confidence stops a vote, and 1 answer is none: give votes, the most to sample")
+        if self.think == "never" and self.thinking_budget is not None:
+            raise EgmError("thinking_budget bounds reasoning, and think=never has none: leave one of them out")
+        if self.think == "auto" and self.votes > 1:
+            raise EgmError(
+                "think=auto asks for one direct answer first: leave votes out, or take think=always or never"
+            )
         if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
             raise EgmError(
                 f"thinking_budget {self.thinking_budget} leaves no room for the answer within max_new_tokens "
@@ -298,6 +315,18 @@ class Backend(ABC):
         """
         return None
 
+    def check_settings(self, settings: GenerationSettings) -> None:
+        """Refuse settings that it does not keep to.
+
+        Raises:
+            EgmError: If there is a thinking budget, and it keeps none.
+        """
+        if settings.thinking_budget is not None and not self.thinking_budgets:
+            raise EgmError(
+                f"{type(self).__name__} cannot go on with an answer that is begun for it, as a thinking budget needs: "
+                "leave thinking_budget out"
+            )
+
     def describe(self) -> EngineInfo:
         """Say what it is and what it runs on: by default its class, on this machine's processor."""
         return EngineInfo(type(self).__name__, hardware=cpu_name())
@@ -310,3 +339,13 @@ class Backend(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextmanager
+def closed_on_error(backend: Backend) -> Iterator[None]:
+    """Close a backend for which nobody else will, since what was to own it never came to be."""
+    try:
+        yield
+    except BaseException:
+        backend.close()
+        raise

@@ -69,7 +69,7 @@ class TextWatch:
         can_end: Callable[[int], bool],
     ) -> None:
         self._tell, self._decode, self._end_tokens = request.on_text, decode, end_tokens
-        self._pieces, self._stops = TextPieces(decode), StopStrings(settings.stop, request.ends)
+        self._pieces, self._stops = TextPieces(decode), StopStrings(settings.stop, request.may_end)
         self._looks_at = can_end if self._tell is None else (lambda _: True)
         self._new: list[int] = []  # tokens whose text nobody has looked at
         self._count, self._over = 0, False

@@ -106,6 +106,7 @@ def eval_command(
     settings: options.Settings,
     prompt: options.Prompt = None,
     cut_tail: options.CutTail = False,
+    gate: options.GateFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     as_json: options.AsJson = False,
@@ -129,6 +130,8 @@ def eval_command(
         raise EgmError("--server and --script are two sources of answers: give one")
     if serve is not None and script is not None:
         raise EgmError("--serve and --script are two sources of answers: give one")
+    if script is not None and settings.think != "always":
+        raise EgmError("--script replays answers as they were given, and --think would ask for others: leave it out")
     refuse_two_servers(serve, aim, server)
     datasets = datasets or []
     suites.check_source(suite, datasets, scenes=scenes)
@@ -148,7 +151,7 @@ def eval_command(
         if split in splits:
             raise DataError(f"{split!r} is given twice: name each dataset once")
         splits[split] = samples
-    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
     with ExitStack() as stack:
         if serve is not None:
             placed: dict[str, Any] = {"device": device, "dtype": dtype, "concurrency": concurrency or 8}

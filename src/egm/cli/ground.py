@@ -57,6 +57,7 @@ def ground(
     settings: options.Settings,
     prompt: options.Prompt = None,
     cut_tail: options.CutTail = False,
+    gate: options.GateFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -83,7 +84,7 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
     code = 0
     with ExitStack() as stack:
         if serve is not None:

@@ -137,6 +137,15 @@ CutTail = Annotated[
     bool,
     typer.Option("--cut-tail", help="End each answer behind its box, before the label: the same box for fewer tokens."),
 ]
+GateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--gate",
+        metavar="FILE",
+        help="With --think auto, what decides: a file that egm calibrate wrote for this model.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
 # The options that make `GenerationSettings`, in the order of the help; `with_settings` gives them to a command.
@@ -166,6 +175,17 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
             typer.Option(help="Stop voting once the leading box stays ahead with this confidence, such as 0.95."),
         ],
         None,
+    ),
+    "think": (
+        Annotated[
+            str,
+            typer.Option(
+                metavar="ALWAYS|AUTO|NEVER",
+                help="Whether to think first: as the model was trained to; where its gate says that it pays (--gate); or "
+                "not at all.",
+            ),
+        ],
+        "always",
     ),
     "thinking_budget": (
         Annotated[

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
     from egm.grounder import Grounder
     from egm.serve import Plan, RunningServer
+    from egm.thinking import GateSource
     from egm.serve.start import Waiting
 
 
@@ -82,6 +83,7 @@ def served_grounder(
     settings: GenerationSettings | None,
     prompt: str | None = None,
     cut_tail: bool = False,
+    gate: GateSource = None,
     **options: Any,
 ) -> Iterator[tuple[Grounder, RunningServer]]:
     """Serve a model on a free port while a command runs, say so on standard error, and ask it.
@@ -97,6 +99,7 @@ def served_grounder(
             engines refuse to be asked for more.
         prompt: The codec's prompt style.
         cut_tail: Whether answers end behind their box; a codec for which they cannot is refused before the start.
+        gate: What decides whether to think, where the settings ask for it.
         **options: What else `Grounder.connect` takes.
 
     Yields:
@@ -126,6 +129,7 @@ def served_grounder(
             settings=settings,
             prompt=prompt,
             cut_tail=cut_tail,
+            gate=gate,
             api_key=server.key or "none",
             **options,
         ) as grounder:
