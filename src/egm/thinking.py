@@ -228,15 +228,25 @@ def certainties_of(reply: Completion, expect: Expect, phrase: str) -> dict[str, 
 
 def plainness(phrase: str) -> float:
     """The measure "phrase": what makes a phrase complex (`egm.failures`), counted below zero."""
-    return -float(phrase_facts(phrase).count)
+    return float(-phrase_facts(phrase).count)
 
 
 def _answer_directly(
-    request: Request, settings: GenerationSettings, read: Callable[[Completion], GroundedCompletion], phrase: str
+    request: Request,
+    settings: GenerationSettings,
+    read: Callable[[Completion], GroundedCompletion],
+    phrase: str,
+    gate: Gate | None,
 ) -> Rounds[GroundedCompletion]:
-    """Ask for an answer without reasoning, whose beginning is the request's prefill; or for several, as votes."""
+    """Ask for an answer without reasoning, whose beginning is the request's prefill; or for several, as votes.
+
+    Raises:
+        EgmError: If a gate goes by how sure the answer is, and the engine does not tell.
+    """
 
     def read_direct(reply: Completion) -> GroundedCompletion:
+        if gate is not None and gate.reads_answer and reply.text and not reply.token_logprobs:
+            raise EgmError(no_logprobs("the answers come without them"))
         thought = "</think>" in reply.text  # all the same, as a model may that was never taught to answer directly
         reasoning = reply.reasoning_tokens if thought else 0
         answer = read(replace(reply, text=request.prefill + reply.text, reasoning_tokens=reasoning, token_logprobs=()))
@@ -275,7 +285,7 @@ def think_or_not(
         return vote(request, settings, read)
     tells, phrase = told if gate is None else gate.reads_answer, asked["phrase"]
     direct = replace(request, prefill=codec.direct_prefill(**asked), cut=None, token_logprobs=tells)
-    answer = _answer_directly(direct, settings, read, phrase)
+    answer = _answer_directly(direct, settings, read, phrase, gate)
     return answer if gate is None else _think_if_unsure(gate, answer, vote(request, settings, read), phrase)
 
 
@@ -285,17 +295,12 @@ def _think_if_unsure(
     """Ask directly, and again with reasoning where the gate does not take that; the costs are then those of both.
 
     A gate that goes by the phrase decides before anything is asked, and costs nothing.
-
-    Raises:
-        EgmError: If the engine does not tell how sure it is.
     """
     before = {"phrase": plainness(phrase)}
     first: GroundedCompletion | None = None
     if gate.threshold is not None and (gate.reads_answer or gate.takes_direct(before)):
         first = yield from direct
         certainties = first.certainties or {}
-        if gate.reads_answer and first.grounding.failure is None and gate.measure not in certainties:
-            raise EgmError(no_logprobs("the answers come without them"))
         if gate.takes_direct(certainties):
             return _decided(gate, first, certainties, thought=False)
     second = yield from thinking

@@ -240,7 +240,8 @@ class Backend(ABC):
 
     Attributes:
         model: What answers, for messages and records: a name, a folder or a hub id.
-        thinking_budgets: Whether it keeps a thinking budget (`Request.cut`); one that does not is never given any.
+        thinking_budgets: Whether it goes on with answers that are begun for it: keeps a thinking budget (`Request.cut`),
+            and begins with a prefill; one that does not is never given any.
         batches: Whether it computes the requests of a call together. One that answers them one after the other gains
             nothing from being given several, and can be timed with one alone.
         streams: Whether it calls `Request.on_text`. One that does not cannot be told to end an answer either.
@@ -319,12 +320,14 @@ class Backend(ABC):
         """Refuse settings that it does not keep to.
 
         Raises:
-            EgmError: If there is a thinking budget, and it keeps none.
+            EgmError: If there is a thinking budget, or may be a direct answer, and it cannot go on with a begun answer.
         """
-        if settings.thinking_budget is not None and not self.thinking_budgets:
+        begins = {"thinking_budget": settings.thinking_budget is not None, "think": settings.think != "always"}
+        if not self.thinking_budgets and (name := next((name for name, needed in begins.items() if needed), None)):
+            what = "a thinking budget" if name == "thinking_budget" else f"think={settings.think}"
             raise EgmError(
-                f"{type(self).__name__} cannot go on with an answer that is begun for it, as a thinking budget needs: "
-                "leave thinking_budget out"
+                f"{type(self).__name__} cannot go on with an answer that is begun for it, as {what} needs: "
+                f"leave {name} out"
             )
 
     def describe(self) -> EngineInfo:

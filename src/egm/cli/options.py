@@ -181,8 +181,8 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
             str,
             typer.Option(
                 metavar="ALWAYS|AUTO|NEVER",
-                help="Whether to think first: as the model was trained to; where its gate says that it pays (--gate); or "
-                "not at all.",
+                help="Whether to think first: as the model was trained to, where its gate says that it pays (--gate), "
+                "or not at all.",
             ),
         ],
         "always",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
     from egm.grounder import Grounder
     from egm.serve import Plan, RunningServer
-    from egm.thinking import GateSource
     from egm.serve.start import Waiting
+    from egm.thinking import GateSource
 
 
 def refuse_two_servers(engine: str | None, aim: str | None, server: object) -> None:
