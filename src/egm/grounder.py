@@ -378,11 +378,7 @@ class Grounder:
 
     def _rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
         asked: dict[str, Any] = {"phrase": question.phrase, **question.expected}
-        rest: dict[str, Any] = {
-            "codec": self.codec,
-            "gate": self.gate,
-            "told": not isinstance(self.backend, RemoteBackend),
-        }
+        rest: dict[str, Any] = {"codec": self.codec, "gate": self.gate, "told": self.backend.tells_logprobs}
         return think_or_not(self.request(question), self.settings, partial(self._read, question), asked, **rest)
 
     def request(self, question: LoadedQuestion) -> Request:

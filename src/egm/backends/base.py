@@ -240,8 +240,10 @@ class Backend(ABC):
 
     Attributes:
         model: What answers, for messages and records: a name, a folder or a hub id.
-        thinking_budgets: Whether it goes on with answers that are begun for it: keeps a thinking budget (`Request.cut`),
+        thinking_budgets: Whether it goes on with begun answers: keeps a thinking budget (`Request.cut`),
             and begins with a prefill; one that does not is never given any.
+        tells_logprobs: Whether it tells log-probabilities at no cost; one that does not is asked for them only where
+            they decide something.
         batches: Whether it computes the requests of a call together. One that answers them one after the other gains
             nothing from being given several, and can be timed with one alone.
         streams: Whether it calls `Request.on_text`. One that does not cannot be told to end an answer either.
@@ -250,6 +252,7 @@ class Backend(ABC):
 
     model: str
     thinking_budgets: bool = False
+    tells_logprobs: bool = True
     batches: bool = True
     streams: bool = False
     context: int | None = None

@@ -10,6 +10,7 @@ import typer
 
 from egm._version import __version__
 from egm.cli.bench import app as bench
+from egm.cli.calibrate import calibrate_command
 from egm.cli.codecs import codecs_command
 from egm.cli.data import app as data
 from egm.cli.demo import demo
@@ -66,6 +67,7 @@ app.command("grpo")(grpo)
 app.command("verl")(verl)
 evaluation.command("merge")(merge_command)
 app.add_typer(evaluation, name="eval")
+app.command("calibrate")(calibrate_command)
 app.command("download")(download_command)
 app.command("serve")(serve_command)
 app.add_typer(bench, name="bench")

@@ -89,7 +89,7 @@ class OpenAIBackend(RemoteBackend):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
         self.url, self._loopback = server_url(url)
-        self.concurrency, self._logprobs, self._alone = concurrency, logprobs, alone
+        self.concurrency, self.tells_logprobs, self._alone = concurrency, logprobs, alone
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
@@ -247,7 +247,7 @@ class OpenAIBackend(RemoteBackend):
     async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
-            tells = self._logprobs or request.token_logprobs
+            tells = self.tells_logprobs or request.token_logprobs
             query |= {"logprobs": True} if tells else {}
             stopping = "stop" in query
             bound_wire(settings.max_new_tokens, logprobs=tells)
