@@ -136,7 +136,6 @@ def test_runs_that_do_not_go_together_are_refused(runs: tuple[Path, Path], tmp_p
     [
         (["--direct", "x"], "give both, or neither"),
         (["--direct", "x", "--thinking", "y", "--model", "egm-tiny"], "leave datasets, --model and --server out"),
-        (["--think", "auto"], "leave --think and --votes out"),
         (["synthref/val", "--scenes", "3"], "3 pictures are too few"),
     ],
 )

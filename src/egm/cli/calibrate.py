@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _USUAL = "synthref/calibration"
 
 
-@options.with_settings
+@partial(options.with_settings, left_out=("think", "votes", "stop_confidence"))
 def calibrate_command(
     datasets: Annotated[
         list[str] | None,
@@ -84,10 +85,6 @@ def calibrate_command(
     from egm.evaluate.plan import plan_samples
     from egm.stats import codes
 
-    if settings.think != "always" or settings.votes > 1:
-        raise EgmError(
-            "egm calibrate asks each question once directly and once with reasoning: leave --think and --votes out"
-        )
     if (direct is None) != (thinking is None):
         raise EgmError("--direct and --thinking are two runs of the same questions: give both, or neither")
     if direct is None or thinking is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 
@@ -197,16 +197,22 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def with_settings(command: _Command) -> _Command:
-    """Give a command the options of `GenerationSettings`; together they are its parameter `settings`."""
+def with_settings(command: _Command, *, left_out: Collection[str] = ()) -> _Command:
+    """Give a command the options of `GenerationSettings`; together they are its parameter `settings`.
+
+    Args:
+        command: The command.
+        left_out: Names of settings that it leaves as they are by default.
+    """
+    shown = {name: facts for name, facts in _SETTINGS.items() if name not in left_out}
 
     def fold(values: dict[str, Any]) -> dict[str, Any]:
-        given = {name: values.pop(name) for name in _SETTINGS}
+        given = {name: values.pop(name) for name in shown}
         elsewhere = bool(values.get("server")) or values.get("script") is not None
         settings = _settings(model=None if elsewhere else values["model"] or "egm-tiny", **given)
         return {**values, "settings": settings}
 
-    options = [_parameter(name, annotation, default) for name, (annotation, default) in _SETTINGS.items()]
+    options = [_parameter(name, annotation, default) for name, (annotation, default) in shown.items()]
     return _with_options(command, options, fold, place="settings")
 
 
