@@ -30,7 +30,7 @@ ELSEWHERE = {
     r"--serve|http://|egm serve": "a server",
     r"[A-Z]{2,}|runs/|[AB]\.jsonl|(?:before|after|predictions)\.json|rows\.parquet": "files that a reader has",
     r"refcoco|annotations": "RefCOCO's annotations and pictures",
-    r"egm (?:sft|grpo|verl|reproduce|eval|download|data synthetic|models \w+)|--votes": "minutes, or a GPU",
+    r"egm (?:sft|grpo|verl|reproduce|calibrate|eval|download|data synthetic|models \w+)|--votes": "minutes, or a GPU",
 }
 """What keeps a command from being run here: by its words, what it needs. Its arguments are read all the same."""
 

@@ -70,7 +70,7 @@ def test_from_calibration_to_report(egm: Egm, rows: Path) -> None:
         assert json.loads(again.out)["all"]["accuracy"] == 1.0
         assert len(server.asked) == asked + 3 * PICTURES
         never = egm("ground", rows.parent / "1.png", "the easy one", "--server", server.url, "--think", "never")
-        assert (never.code, ", answered directly)" in never.out) == (0, True)
+        assert (never.code, ", asked directly)" in never.out) == (0, True)
         arguments = ("--server", server.url, "--think", "auto", "--gate", "gate", "--json")
         hard = json.loads(egm("ground", rows.parent / "1.png", "the hard one", *arguments).out)
         assert (hard["thought"], hard["certainty"], hard["tokens"]) == (True, -2.0, 110)

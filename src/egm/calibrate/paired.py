@@ -40,9 +40,14 @@ class PairedAnswers:
 
     def take(self, rows: IntArray) -> PairedAnswers:
         """Some of the rows."""
-        certainties = {name: values[rows] for name, values in self.certainties.items()}
-        columns = (self.pictures, self.direct, self.thinking, self.direct_tokens, self.thinking_tokens)
-        return PairedAnswers(*(column[rows] for column in columns), certainties=certainties)
+        return PairedAnswers(
+            self.pictures[rows],
+            self.direct[rows],
+            self.thinking[rows],
+            self.direct_tokens[rows],
+            self.thinking_tokens[rows],
+            {name: values[rows] for name, values in self.certainties.items()},
+        )
 
     def tokens(self, measure: str, taken: FloatArray) -> FloatArray:
         """Tokens of each question where some direct answers are taken, `taken` (N,) being 1 there and 0 elsewhere.

@@ -158,7 +158,7 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         if show_reasoning:
             print("  reasoning:", printable(grounding.reasoning) or "none")
         written = "" if grounding.tokens is None else f", {grounding.tokens} tokens"
-        how = {None: "", True: ", thought first", False: ", answered directly"}[grounding.thought]
+        how = {None: "", True: ", thought first", False: ", asked directly"}[grounding.thought]
         cost = f"({grounding.seconds:.2f} s{written}{how})"
         if grounding.confidence is not None:
             cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"

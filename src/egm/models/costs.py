@@ -186,8 +186,9 @@ def _of_folder(folder: Path, width: int) -> CostModel | None:
     processor = (processor or {}).get("image_processor") or _json(folder / "preprocessor_config.json") or {}
     limits = processor.get("size") or {}
     low, high = limits.get("shortest_edge"), limits.get("longest_edge")
-    known = isinstance(low, int) and isinstance(high, int) and 0 < low <= high
-    return replace(found, width=width, pixels=(low, high) if known else _CARD_PIXELS)
+    if isinstance(low, int) and isinstance(high, int) and 0 < low <= high:
+        found = replace(found, pixels=(low, high))
+    return replace(found, width=width)
 
 
 def _json(path: Path) -> dict[str, Any] | None:
