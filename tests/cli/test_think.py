@@ -80,6 +80,7 @@ def test_from_calibration_to_report(egm: Egm, rows: Path) -> None:
     assert report.code == 0
     table = (rows.parent / "report" / "latency.csv").read_text()
     assert "thought about, %" in table
+    assert "thinks only where its gate says that it pays (--think auto)" in table
     page = (rows.parent / "report" / "report.md").read_text()
     assert "60.0 tokens an answer, direct answers that were not taken included, against 100.0 of always" in page
 
