@@ -20,7 +20,6 @@ from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
 
-
 _THINKS = {
     "never": "asked for direct answers, without reasoning (--think never)",
     "auto": "thinks only where its gate says that it pays (--think auto)",
