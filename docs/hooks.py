@@ -21,7 +21,7 @@ BESIDE = {
     "src/egm/models/tiny/weights/README.md": "egm-tiny.md",
 }
 """Documents outside `docs/` that are pages of the site too, by their names there."""
-_LINK = re.compile(r"(\]\()([^()\s#:]+)(#[^()\s]*)?(\))")
+_LINK = re.compile(r"""(\]\(|<img src=")([^()\s#:"]+)(#[^()\s]*)?([)"])""")
 _SHOWN = (".png", ".svg", ".jpg")
 
 

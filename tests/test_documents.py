@@ -197,7 +197,7 @@ def test_the_example_picture_is_of_synthref() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
     missing = []
-    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", path.read_text()):
+    for target, anchor in re.findall(r"""(?:\]\(|<img src=")([^)#\s"]*)(?:#([^)\s]*))?[)"]""", path.read_text()):
         if "://" not in target:
             there = path.parent / target if target else path
             is_page = there.suffix == ".md"
