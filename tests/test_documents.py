@@ -35,6 +35,8 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUT
 DOCUMENTS += [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "src/egm/models/tiny/weights/README.md"]
 
 
+OF_NOW = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # which tells of names that were changed since
+
 NEEDS = "# needs: "
 """The comment from which on the commands of a block are not run here; it says what they need."""
 
@@ -218,6 +220,30 @@ def headings(path: Path) -> set[str]:
 def test_files_that_are_named_exist(path: Path) -> None:
     named = re.findall(r"`((?:recipes|benchmarks|docs|examples|tests|src)/[\w./-]+\.\w+)`", path.read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("path", OF_NOW, ids=lambda path: path.name)
+def test_names_of_modules_exist(path: Path) -> None:
+    text = path.read_text()
+    named = re.findall(r"`egm\.([\w.]+)(?=[(`])", text)
+    if path.name.startswith("grpo"):  # where `packing.pack` is of the package that the page is about
+        folder = ROOT / "src/egm/training/grpo"
+        short = re.findall(r"`(\w+)\.(?!yaml)(\w+)`", text)
+        named += [f"training.grpo.{module}.{name}" for module, name in short if (folder / f"{module}.py").is_file()]
+    assert [name for name in named if not is_named(name)] == []
+
+
+def module_of(name: str) -> tuple[Path, list[str]]:
+    """Find the deepest module of a dotted name, and the names that are left; none of a module itself."""
+    path, names = ROOT / "src/egm", name.split(".")
+    while names and ((path / names[0]).is_dir() or (path / f"{names[0]}.py").is_file()):
+        path /= names.pop(0)
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")), names
+
+
+def is_named(name: str) -> bool:
+    source, names = module_of(name)
+    return not names or re.search(rf"\b{names[0]}\b", source.read_text()) is not None
 
 
 def test_the_tables_of_rooms_are_the_contracts_that_are_held() -> None:
