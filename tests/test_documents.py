@@ -218,7 +218,7 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_are_named_exist(path: Path) -> None:
-    named = re.findall(r"`((?:recipes|benchmarks|docs|examples|tests|src)/[\w./-]+\.\w+)`", path.read_text())
+    named = re.findall(r"[` ]((?:recipes|benchmarks|docs|examples|tests|src)/[\w./-]+\.\w+)(?=[` ])", path.read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
