@@ -34,10 +34,10 @@ def test_questions_of_one_picture_taken_for_independent_would_break_the_bound() 
     assert (p <= LEVEL).mean() > 10 * LEVEL
 
 
-def answers(seed: int, pictures: int, *, spoilt: float = 0.2) -> PairedAnswers:
+def answers(seed: int, pictures: int, *, spoilt: float = 0.2, each: int = EACH) -> PairedAnswers:
     """Thinking is always right; of some pictures every direct answer is wrong, however sure it is."""
     random = np.random.default_rng(seed)
-    numbers = np.repeat(np.arange(pictures), EACH)
+    numbers = np.repeat(np.arange(pictures), each)
     direct = 1.0 - (random.random(pictures) < spoilt)[numbers]
     ones = np.ones(len(numbers))
     return PairedAnswers(numbers, direct, ones, 20 * ones, 200 * ones, {"mean": random.random(len(numbers))})
@@ -59,12 +59,13 @@ def test_whole_calibrations_keep_the_bound_and_gain_by_it() -> None:
 
 
 def test_the_same_questions_taken_for_independent_break_it() -> None:
-    broken = 0
+    broken, coverages = 0, [step / 25 for step in range(1, 26)]
     for seed in range(40):
-        pairs = answers(seed, 250)
+        pairs = answers(seed, 100, spoilt=0.4, each=60)
         apart = replace(pairs, pictures=np.arange(len(pairs.pictures)))
-        broken += lost(fit_gate(apart, points=10, coverages=[step / 25 for step in range(1, 26)])) > 0.1
-    assert broken > 0.1 * 40
+        broken += lost(fit_gate(apart, points=20, coverages=coverages), spoilt=0.4) > 0.2
+        assert lost(fit_gate(pairs, points=20, coverages=coverages), spoilt=0.4) <= 0.2
+    assert broken > 2 * 0.05 * 40
 
 
 def test_sums_by_picture_do_not_depend_on_the_order_of_rows() -> None:

@@ -200,7 +200,7 @@ def fit_gate(
         pairs: The answers.
         points: Most accuracy that the gate may cost, in points (0.5 is 0.005).
         confidence: Within (0, 1).
-        seed: Of the choice of pictures.
+        seed: Of the choice of pictures, and of the order in which they certify.
         measures: What the gate may go by; by default all that are known.
         coverages: Shares of direct answers to be taken, ascending.
 
@@ -220,7 +220,8 @@ def fit_gate(
     measure = min(names, key=lambda name: _best_tokens(tuning, name, coverages, allowed))
     thresholds = _thresholds(tuning.certainties[measure], coverages)
     before, excess = (_excess(part, measure, thresholds, allowed) for part in (tuning, rest))
-    p = p_values(excess, before, most * (1 - allowed))
+    order = np.random.default_rng(seed).permutation(len(excess))  # files may be sorted by anything
+    p = p_values(excess[order], before, most * (1 - allowed))
     safe = certified(p, delta)
     curve = tuple(
         _threshold(rest, measure, float(threshold), float(p[place]), place < safe)
