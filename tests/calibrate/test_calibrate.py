@@ -26,6 +26,7 @@ from egm.types import Completion, Sample
 
 CODEC = get_codec("qwen3_vl")
 PICTURES = 120
+LEARNER = {"backend": "Learner"}
 
 
 class Learner(Backend):
@@ -144,17 +145,33 @@ def test_bad_input_is_refused_before_anything_is_asked(arguments: list[str], sai
     assert not (tmp_path / "out").exists()
 
 
+def test_where_direct_answers_are_wrong_the_gate_always_thinks(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    class Blind(Learner):
+        def answer(self, request: Request) -> Completion:
+            told = super().answer(request)
+            return replace(told, text=told.text.replace("0, 0, 500", "900, 900, 950")) if request.prefill else told
+
+    settings = GenerationSettings(think="never")
+    evaluate(samples(), Grounder(Blind(), CODEC, settings=settings), tmp_path / "blind", engine=LEARNER, progress=False)
+    arguments = ["--direct", str(tmp_path / "blind"), "--thinking", str(runs[1]), "--points", "5"]
+    result = CliRunner().invoke(app, ["calibrate", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no threshold saves tokens within the bound: the gate always thinks" in result.output
+    gate = read_gate(tmp_path)
+    assert (gate.threshold, gate.facts["expected"]["thought"]) == (None, 1.0)
+    used = Grounder(Learner(), CODEC, settings=GenerationSettings(think="auto"), gate=gate)
+    assert used.ground(Image.new("RGB", (40, 40)), "the easy one").tokens == 100
+
+
 def test_a_model_here_is_asked_both_ways_and_gone_on_with(tmp_path: Path) -> None:
-    """Cut off after six tokens it answers nothing: the gate always thinks, which is said by the exit code."""
     arguments = ["calibrate", "synthref/val", "--scenes", "3", "--points", "80", "--confidence", "0.6"]
     arguments += ["--max-tokens", "6", "--out", str(tmp_path)]
     first = CliRunner().invoke(app, arguments)
-    assert first.exit_code == 1, first.output
-    assert "no threshold saves tokens within the bound: the gate always thinks" in first.output
+    assert first.exit_code == 0, first.output  # cut off after six tokens it is wrong both ways, so nothing is lost
     gate = read_gate(tmp_path)
-    assert (gate.threshold, gate.model, len(gate.tensors or "")) == (None, "egm-tiny", 16)
+    assert (gate.model, len(gate.tensors or ""), gate.facts["bound"]["points"]) == ("egm-tiny", 16, 80)
     journals = [(tmp_path / name / "journal.jsonl").read_text() for name in ("direct", "thinking")]
-    assert CliRunner().invoke(app, arguments).exit_code == 1
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     assert [(tmp_path / name / "journal.jsonl").read_text() for name in ("direct", "thinking")] == journals
     settings = GenerationSettings(think="auto", max_new_tokens=6)
     with Grounder.load("egm-tiny", settings=settings, gate=replace(gate, model="moved")) as grounder:
