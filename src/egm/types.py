@@ -134,7 +134,7 @@ class Completion:
         lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
             them.
         token_logprobs: Of each token how many characters of the text are read with it, and its log-probability, where
-            that was asked for (`Request.token_logprobs`); engines in process tell them of the first 256 tokens.
+            that was asked for (`Request.token_logprobs`).
     """
 
     text: str

@@ -8,8 +8,6 @@ from typing import Any
 from egm.backends.base import TokenScore
 from egm.models.decode.repetition import ends_repeated
 
-_MOST_TOLD = 256  # tokens whose log-probability is told apart: an answer without reasoning is shorter
-
 
 def stop_tokens(*given: int | Iterable[int] | None) -> list[int]:
     """Collect stop tokens, sorted.
@@ -66,20 +64,6 @@ def end_of(row: list[int], stops: Container[int]) -> int:
     """
     end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
     return end - (end > 0 and row[end - 1] in stops and ends_repeated(row[: end - 1]))
-
-
-def token_logprobs(
-    ids: Sequence[int], logprobs: Sequence[float], decode: Callable[[Sequence[int]], str]
-) -> tuple[tuple[int, float], ...]:
-    """Tell the log-probability of each token, and where it ends in the text, as `Completion.token_logprobs` does.
-
-    Args:
-        ids: What was generated.
-        logprobs: Of each token.
-        decode: Tokens to text; called once a token with all before it, so that only the first tokens are told.
-    """
-    told = min(len(ids), _MOST_TOLD)
-    return tuple((len(decode(ids[: count + 1])), float(logprobs[count])) for count in range(told))
 
 
 def scores_of_tokens(

@@ -24,8 +24,8 @@ from egm.backends.sampling import (
     mean_logprobs,
     row_draws,
 )
-from egm.backends.streaming import TextWatch, WatchStop, watch_rows
-from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens, token_logprobs
+from egm.backends.streaming import TextWatch, WatchStop, token_logprobs, watch_rows
+from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need

@@ -15,8 +15,8 @@ from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
-from egm.backends.streaming import TextWatch, watch_rows
-from egm.backends.tokens import scores_of_tokens, stop_tokens, token_logprobs
+from egm.backends.streaming import TextWatch, token_logprobs, watch_rows
+from egm.backends.tokens import scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
 from egm.errors import ModelError, RequestError
