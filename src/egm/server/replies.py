@@ -84,7 +84,7 @@ class Answer:
         if not self._body.logprobs or not reply.token_logprobs:
             return None
         ends = [end for end, _ in reply.token_logprobs]
-        tokens = [
+        tokens: list[dict[str, Any]] = [
             {"token": reply.text[start:end], "logprob": value, "bytes": None, "top_logprobs": []}
             for start, (end, value) in zip([0, *ends], reply.token_logprobs, strict=False)
             if start < len(reply.text)
