@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,6 @@ def mcp_command(
 
     need("egm mcp", "mcp")
     options.refuse_no_folder(images)
-    where = {"server": server, "device": device, "dtype": dtype}
-    with opened_grounder(model, codec=codec, settings=settings, prompt=prompt, **where) as grounder:
+    asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt}
+    with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as grounder:
         build_mcp_server(grounder, images).run("stdio")

@@ -8,7 +8,7 @@ Source: labelstud.io/guide/task_format and /guide/predictions, as label-studio-s
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egm.boxes import Box
@@ -46,7 +46,10 @@ def answer_tasks(answers: Sequence[ExportedAnswer], *, url: str = "") -> list[di
     for answer in answers:
         size = known_size(answer)
         sure = [share for share in answer.confidences if share is not None]
-        prediction = {"model_version": answer.model, "result": _rectangles(answer.boxes, size, answer.confidences)}
+        prediction: dict[str, Any] = {
+            "model_version": answer.model,
+            "result": _rectangles(answer.boxes, size, answer.confidences),
+        }
         if sure and len(sure) == len(answer.boxes):
             prediction["score"] = min(sure)  # by which tasks are ordered: a set is as sure as its least sure box
         facts = {"id": answer.id, "split": answer.split, "failure": answer.failure, "iou": answer.iou}
@@ -107,14 +110,13 @@ def _rectangles(
     boxes: Sequence[Box], size: tuple[int, int], confidences: Sequence[float | None] = ()
 ) -> list[dict[str, Any]]:
     width, height = size
-    per_cent: Callable[[float, int], float] = lambda value, side: 100 * value / side  # noqa: E731
     found = []
     for number, box in enumerate(boxes):
         value = {
-            "x": per_cent(box.x1, width),
-            "y": per_cent(box.y1, height),
-            "width": per_cent(box.width, width),
-            "height": per_cent(box.height, height),
+            "x": 100 * box.x1 / width,
+            "y": 100 * box.y1 / height,
+            "width": 100 * box.width / width,
+            "height": 100 * box.height / height,
             "rotation": 0,
             "rectanglelabels": [REFERENT],
         }

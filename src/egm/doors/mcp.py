@@ -99,13 +99,11 @@ def build_mcp_server(grounder: Grounder, images: Path) -> Any:
     server = MCPServer("egm", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING")
     looks = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
 
-    @server.tool(annotations=looks)
     def ground(image: Picture, phrase: Asked) -> GroundedBox:
         """Find the one thing that a phrase describes in a picture, and return its box."""
         found = ask(image, phrase, "one")
         return GroundedBox(box=_corners(found), failure=found.failure, size=_size(found))
 
-    @server.tool(annotations=looks)
     def count(image: Picture, phrase: Asked) -> Counted:
         """Count all things that a phrase describes in a picture, and return their boxes."""
         found = ask(image, phrase, "all")
@@ -113,13 +111,14 @@ def build_mcp_server(grounder: Grounder, images: Path) -> Any:
         number = None if found.failure is not None else len(boxes)
         return Counted(count=number, boxes=boxes, failure=found.failure, size=_size(found))
 
-    @server.tool(annotations=looks)
     def check(image: Picture, phrase: Asked) -> Checked:
         """Tell whether anything that a phrase describes is in a picture, and where."""
         found = ask(image, phrase, "any")
         present = None if found.failure is not None else not found.is_none
         return Checked(present=present, box=_corners(found), failure=found.failure, size=_size(found))
 
+    for tool in (ground, count, check):
+        server.add_tool(tool, annotations=looks)
     return server
 
 
