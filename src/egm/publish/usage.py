@@ -23,7 +23,7 @@ with egm.Grounder.load(".") as grounder:
     print(grounder.ground("EXAMPLE", "PHRASE").box)  # x1, y1, x2, y2 in pixels
 ```"""
 _SERVERS = """\
-Served by any one of these, each of which it takes installed:
+Any one of these serves it, where that engine is installed:
 
 ```console
 $ vllm serve . --port PORT
@@ -41,7 +41,7 @@ $ transformers serve . --port PORT
 $ egm serve . --port PORT
 ```
 
-the last of which starts whichever engine is there with what keeps boxes in their place, it is asked by EGM, or by any
+The last starts whichever engine is there, with what keeps boxes in their place. Then it is asked by EGM, or by any
 client of the OpenAI protocol:
 
 ```console
@@ -92,7 +92,7 @@ def usage(codec: Codec | None, *, max_tokens: int) -> str:
             f"With transformers alone. Without EGM, an answer is text, whose box is as the model's family writes it "
             f"(numbers: {about['numbers']}):",
             _TRANSFORMERS,
-            f"```text\n{about['example']}\n```\n\nis how it would say that a cup is at 64, 96, 192, 192 in a picture "
+            f"````text\n{about['example']}\n````\n\nis how it would say that a cup is at 64, 96, 192, 192 in a picture "
             "of 640 x 480 pixels; what stands before a `</think>` is reasoning.",
             _SERVERS,
         ]
