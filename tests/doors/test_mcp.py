@@ -112,6 +112,7 @@ def test_no_other_picture_is_opened(pictures: Path, image: str, said: str) -> No
     for result in asked(pictures, *((tool, image, "the cup") for tool in ("ground", "count", "check"))):
         assert result.is_error
         assert said in result.content[0].text
+        assert str(pictures.parent) not in result.content[0].text  # where it lies is nothing to the client
 
 
 def test_phrases_are_checked_and_an_engines_error_is_told(pictures: Path) -> None:

@@ -12,7 +12,7 @@ from egm.datasets import jsonl
 from egm.datasets.convert import save_picture
 from egm.datasets.fields import flag, is_coordinate, short, text, xyxy
 from egm.datasets.image_root import ImageRoot
-from egm.errors import DataError, EgmError
+from egm.errors import DataError, EgmError, ImageError
 from egm.images import check_picture_size, read_picture_header
 from egm.journal import Record, is_journal
 from egm.report.gallery import drawn_again
@@ -179,21 +179,34 @@ class PictureFiles:
             ImageError: If there is no picture, or it is of another size than was asked about.
         """
         if answer.image not in self._found:
-            self._found[answer.image] = self._find(answer.image)
+            self._found[answer.image] = self._find(answer)
         path, size = self._found[answer.image]
         check_picture_size(answer.size, size)
         return path, size
 
-    def _find(self, image: str) -> tuple[Path, tuple[int, int]]:
-        drawn = drawn_again(image)
-        if drawn is None or self._pictures is None:
-            path = self._images(image).absolute()
-            if drawn is not None and not path.is_file():
-                raise DataError(f"the picture {image!r} is drawn, and no file: say where to save it with --pictures")
+    def _find(self, answer: ExportedAnswer) -> tuple[Path, tuple[int, int]]:
+        drawn = drawn_again(answer.image)
+        if drawn is not None and self._pictures is not None:
+            path = self._pictures(answer.image.rpartition(":")[2].removesuffix(".png") + ".png")
+            save_picture(path, drawn)
+            return path.absolute(), drawn.size
+        _refuse_inside(answer)
+        path = self._images(answer.image).absolute()
+        if drawn is not None and not path.is_file():
+            raise DataError(f"the picture {answer.image!r} is drawn, and no file: say where to save it with --pictures")
+        try:
             return path, read_picture_header(path)[0]
-        path = self._pictures(image.rpartition(":")[2].removesuffix(".png") + ".png")
-        save_picture(path, drawn)
-        return path.absolute(), drawn.size
+        except ImageError as error:
+            raise ImageError(f"{error} (--images)") from None
+
+
+def _refuse_inside(answer: ExportedAnswer) -> None:
+    """Refuse a picture that lay in the file of its dataset, or was drawn: other tools open files."""
+    if answer.split and answer.image.startswith(f"{answer.split}:"):
+        raise DataError(
+            f"the picture of {answer.id!r} is no file: --pictures DIR saves those of SynthRef, and `egm data convert` "
+            "those inside a dataset's file, for another run"
+        )
 
 
 def with_saved_pictures(answers: Sequence[ExportedAnswer], pictures: Path | None) -> list[ExportedAnswer]:
@@ -207,9 +220,8 @@ def with_saved_pictures(answers: Sequence[ExportedAnswer], pictures: Path | None
         if pictures is not None and drawn_again(answer.image) is not None:
             path, _ = find(answer)
             named.append(replace(answer, image=path.relative_to(pictures.resolve()).as_posix()))
-        elif answer.split and answer.image.startswith(f"{answer.split}:"):
-            raise DataError(f"the picture of {answer.id!r} is no file: of SynthRef --pictures DIR saves it")
         else:
+            _refuse_inside(answer)
             named.append(answer)
     return named
 

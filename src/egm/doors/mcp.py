@@ -82,13 +82,13 @@ def build_mcp_server(grounder: Grounder, images: Path) -> Any:
 
     @contextmanager
     def told() -> Iterator[None]:
-        """Tell the client what it can mend; of an engine's error the words may be another server's."""
+        """Tell the client what it can mend, and not where the folder lies, which is nothing to it."""
         try:
             yield
-        except BackendError as error:
-            raise ToolError(f"the model did not answer: {error}") from None
         except EgmError as error:
-            raise ToolError(str(error)) from None
+            said = str(error).replace(str(root), "the folder of pictures")
+            failed = "the model did not answer: " if isinstance(error, BackendError) else ""
+            raise ToolError(failed + said) from None
 
     def ask(image: str, phrase: str, expect: Expect) -> Grounding:
         with told():
