@@ -58,7 +58,7 @@ def report(
     Everything is rebuilt from the journals, without a model. A gallery takes its pictures from --images, but those of
     SynthRef are drawn again.
     """
-    from egm.report.run_tables import card_grid, cost_grid, sets_grid
+    from egm.report.run_tables import accuracy_grids, cost_grid, sets_grid
     from egm.report.runs import load_runs
 
     if paired and len(runs) != 2:
@@ -72,7 +72,7 @@ def report(
     loaded = load_runs(runs, names=name, allow_partial=allow_partial)
     if paired and len(loaded) != 2:
         raise EgmError("the two runs differ in nothing but their splits: there is nothing to compare")
-    grids = {"accuracy": card_grid(loaded), "latency": cost_grid(loaded)}
+    grids = accuracy_grids(loaded) | {"latency": cost_grid(loaded)}
     if (sets := sets_grid(loaded)) is not None:
         grids["none_and_many"] = sets
     comparison = _compare(loaded) if paired else None

@@ -13,6 +13,7 @@ import numpy as np
 
 from egm import stats
 from egm.datasets import EVALUATION, split_size
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, read_whole_run, refuse_shard
@@ -71,12 +72,12 @@ class Run:
 
     @cached_property
     def accuracy(self) -> dict[str, Estimate]:
-        """Acc@0.5 by split, intervals clustered by picture."""
+        """Acc@0.5 by split, or what a benchmark counts in its place (`measure_of`); intervals clustered by picture."""
         estimates = {}
         for split in self.split_sizes:
             records = [record for record in self.records if record.split == split]
             if records:
-                estimates[split] = stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records))
+                estimates[split] = stats.cluster_mean(values_of(records)[measure_of(split)], cluster_numbers(records))
         return estimates
 
     def average(self, splits: Sequence[str]) -> Estimate | None:
@@ -126,10 +127,21 @@ def load_runs(
     return [run if run.name else _named(run, place, models) for run, place in zip(runs, places, strict=True)]
 
 
+def measure_of(split: str) -> str:
+    """Key of the metric that counts for a split: that a box is right, or that its centre lies in the true one."""
+    benchmark = benchmark_of(split)
+    return "centre" if benchmark is not None and benchmark.measure == "centre" else "acc@0.5"
+
+
 def columns_of(runs: Sequence[Run]) -> tuple[str, ...]:
     """The eight splits of RefCOCO, if the runs are about any of them; else the splits that they have, in order."""
     splits = dict.fromkeys(split for run in runs for split in run.split_sizes)
     return EVALUATION if splits.keys() & set(EVALUATION) else tuple(splits)
+
+
+def benchmarks_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The splits of benchmarks that the runs are about, in the order of the table of these."""
+    return tuple(split for split in BENCHMARK_SPLITS if any(split in run.split_sizes for run in runs))
 
 
 def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -175,9 +187,9 @@ def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
                     f"{str(other)!r} and {str(place)!r} are about different samples of {split} ({how}): "
                     "report them apart"
                 )
-    strangers = [split for split in where if split not in EVALUATION]
-    if strangers and len(strangers) < len(where):
-        ours = next(split for split in where if split in EVALUATION)
+    strangers = [split for split in where if split not in EVALUATION and benchmark_of(split) is None]
+    ours = next((split for split in where if split in EVALUATION), None)
+    if strangers and ours is not None:
         raise DataError(
             f"mixed datasets: {str(where[ours][1])!r} has {ours}, {str(where[strangers[0]][1])!r} has {strangers[0]}: "
             "report RefCOCO's splits and others apart"
