@@ -31,7 +31,12 @@ class TableForm(StrEnum):
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders that egm eval wrote.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders that egm eval wrote, or files of predictions that carry the truth.",
+            show_default=False,
+        ),
     ],
     form: Annotated[TableForm, typer.Option("--format", help="How the tables are printed.")] = TableForm.TERMINAL,
     out: Annotated[
@@ -72,7 +77,8 @@ def report(
     loaded = load_runs(runs, names=name, allow_partial=allow_partial)
     if paired and len(loaded) != 2:
         raise EgmError("the two runs differ in nothing but their splits: there is nothing to compare")
-    grids = accuracy_grids(loaded) | {"latency": cost_grid(loaded)}
+    asked_here = [run for run in loaded if not run.is_predictions]
+    grids = accuracy_grids(loaded) | ({"latency": cost_grid(asked_here)} if asked_here else {})
     if (sets := sets_grid(loaded)) is not None:
         grids["none_and_many"] = sets
     comparison = _compare(loaded) if paired else None

@@ -77,6 +77,19 @@ def read_records(
     ]
 
 
+def model_of(path: str | Path) -> str:
+    """Name what answered in a file of predictions: as its rows say, else as the file is called.
+
+    Raises:
+        DataError: If the rows are of several models, or the file cannot be read.
+    """
+    path = Path(path)
+    models = list(dict.fromkeys(row.model for row in read_predictions(path) if row.model is not None))
+    if len(models) > 1:
+        raise DataError(f"{path} holds answers of {len(models)} models, such as {models[0]} and {models[1]}: split it")
+    return models[0] if models else path.name.partition(".")[0]
+
+
 def answers_in(path: str | Path, *, samples: Samples | None = None) -> list[tuple[str, tuple[int, int]]]:
     """Read the texts of a file of predictions or a journal, without what is true.
 
@@ -255,5 +268,6 @@ def _without_samples(predictions: Sequence[Prediction]) -> list[tuple[str, Sampl
             if prediction.id is not None:
                 raise DataError(f"{prediction.where} answers {short(name)} again: keep one row a sample")
             name = f"{name}|{times[name]}"
-        samples.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
+        sample = Sample(name, image, phrase, prediction.truth, prediction.size, meta=prediction.meta)
+        samples.append((prediction.split, sample))
     return samples

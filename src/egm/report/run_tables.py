@@ -12,9 +12,9 @@ from egm.evaluate import totals
 from egm.models.presets import get_preset, size_text
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
-from egm.report.runs import Run, benchmarks_of, columns_of, measure_of
+from egm.report.runs import Run, benchmarks_of, columns_of
 from egm.report.set_summary import SET_METRICS, summarise_sets
-from egm.report.summary import cluster_numbers
+from egm.report.summary import cluster_numbers, measure_of
 from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}

@@ -16,10 +16,13 @@ from egm.datasets import EVALUATION, split_size
 from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
-from egm.journal import ERROR, Header, Record, read_whole_run, refuse_shard
-from egm.report.summary import cluster_numbers, values_of
+from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
+from egm.report.predictions import model_of, read_records
+from egm.report.summary import cluster_numbers, hits_of, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
+
+_PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Run:
     header: Header
     records: Sequence[Record]
     split_sizes: Mapping[str, int]
+
+    @property
+    def is_predictions(self) -> bool:
+        """Whether it is of a file of predictions, which says nothing of what the answers cost."""
+        return _PREDICTIONS in self.header.engine
 
     @property
     def missing(self) -> dict[str, int]:
@@ -77,7 +85,7 @@ class Run:
         for split in self.split_sizes:
             records = [record for record in self.records if record.split == split]
             if records:
-                estimates[split] = stats.cluster_mean(values_of(records)[measure_of(split)], cluster_numbers(records))
+                estimates[split] = stats.cluster_mean(hits_of(records), cluster_numbers(records))
         return estimates
 
     def average(self, splits: Sequence[str]) -> Estimate | None:
@@ -92,12 +100,13 @@ class Run:
 def load_runs(
     paths: Sequence[str | Path], *, names: Sequence[str] | None = None, allow_partial: bool = False
 ) -> list[Run]:
-    """Read the journals of `egm eval`.
+    """Read the journals of `egm eval`, and files of predictions that carry the truth.
 
     Journals that differ in nothing but their splits become one run, so that splits may have been evaluated one by one.
 
     Args:
-        paths: Journals, or the run folders that hold them.
+        paths: Journals, or the run folders that hold them; or files of predictions with boxes, and their true ones
+            (`egm.report.prediction_files`).
         names: What to call each; by default the model's name, with the folder's where two models share it.
         allow_partial: Accept runs in which samples are missing.
 
@@ -127,12 +136,6 @@ def load_runs(
     return [run if run.name else _named(run, place, models) for run, place in zip(runs, places, strict=True)]
 
 
-def measure_of(split: str) -> str:
-    """Key of the metric that counts for a split: that a box is right, or that its centre lies in the true one."""
-    benchmark = benchmark_of(split)
-    return "centre" if benchmark is not None and benchmark.measure == "centre" else "acc@0.5"
-
-
 def columns_of(runs: Sequence[Run]) -> tuple[str, ...]:
     """The eight splits of RefCOCO, if the runs are about any of them; else the splits that they have, in order."""
     splits = dict.fromkeys(split for run in runs for split in run.split_sizes)
@@ -150,6 +153,12 @@ def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _load(folder: Path, name: str) -> Run:
+    if folder.is_file() and not is_journal(folder):
+        records = read_records(folder)
+        counts = Counter(record.split for record in records)
+        datasets = {split: {"n": n} for split, n in counts.items()}
+        header = Header(model_of(folder), {}, {}, {}, datasets, engine={_PREDICTIONS: folder.name})
+        return Run(name, header, records, dict(counts))
     header, records = read_whole_run(folder)
     return Run(name, header, records, {split: facts["n"] for split, facts in header.datasets.items()})
 
