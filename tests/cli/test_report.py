@@ -113,3 +113,18 @@ def test_published_averages_that_are_not_the_mean_say_so() -> None:
     remarks = {row.model: " ".join(row.remarks) for row in published().rows}
     assert "91.65" in remarks["EGM-Qwen3-VL-8B"]
     assert "average is as published" not in remarks["EGM-Qwen3-VL-4B"]
+
+
+def test_doubtful_truths_stand_beside_the_whole_and_are_marked(
+    egm: Egm, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ids = [sample.id for number, sample in enumerate(SynthRef("val", scenes=3)) if not number % 2]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    outcome = egm("report", runs[0], "--doubtful", "ids.txt", "--gallery", "page.html", "--out", "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    rows = {row["questions"]: row for row in csv.DictReader((tmp_path / "out" / "known_truths.csv").open())}
+    assert float(rows["without the doubtful ones"]["synthref/val"]) == 100.0
+    assert float(rows["the doubtful ones alone"]["synthref/val"]) == 0.0
+    assert (tmp_path / "page.html").read_text().count("doubtful truth") == len(ids)
+    refused = egm("report", runs[0], "--doubtful", "nowhere.txt")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)

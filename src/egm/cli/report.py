@@ -13,7 +13,7 @@ from egm.cli.printing import console
 from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from egm.report.compare import Comparison
     from egm.report.grid import Grid
@@ -47,6 +47,23 @@ def report(
         list[str] | None, typer.Option(help="What to call a run, one for each in order; else the model's name.")
     ] = None,
     allow_partial: options.AllowPartial = False,
+    doubtful: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which truths are doubtful: ids (.txt, .json), or a reviewed file of Ref-L4; repeatable. Figures with "
+            "and without them stand side by side.",
+            show_default=False,
+        ),
+    ] = None,
+    trusted: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A dataset of trusted questions, such as RefCOCO-M, for figures on these alone; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -81,12 +98,19 @@ def report(
     grids = accuracy_grids(loaded) | ({"latency": cost_grid(asked_here)} if asked_here else {})
     if (sets := sets_grid(loaded)) is not None:
         grids["none_and_many"] = sets
+    known = None
+    if doubtful or trusted:
+        from egm.report.known_truths import known_truths_grid, read_known_truths
+
+        known = read_known_truths(loaded, doubtful=doubtful or (), trusted=trusted or ())
+        grids["known_truths"] = known_truths_grid(loaded, known)
     comparison = _compare(loaded) if paired else None
     if comparison is not None:
         grids |= _comparison_grids(comparison, loaded)
     # First what can fail, so that an error is all that is printed.
     if gallery is not None:
-        _write_gallery(loaded, gallery, gallery_items, images)
+        marked = () if known is None else known.doubtful
+        _write_gallery(loaded, gallery, gallery_items, images, marked)
     no_figures = None
     if out is not None:
         _write_tables(grids, comparison, out)
@@ -114,12 +138,15 @@ def _comparison_grids(comparison: Comparison, runs: Sequence[Run]) -> dict[str, 
     return dict(zip(stems, comparison_grids(comparison, (runs[0].name, runs[1].name)), strict=False))
 
 
-def _write_gallery(runs: Sequence[Run], path: Path, items: int | None, images: Path | None) -> None:
+def _write_gallery(
+    runs: Sequence[Run], path: Path, items: int | None, images: Path | None, doubtful: Collection[tuple[str, str]]
+) -> None:
     from egm.files import write_text
     from egm.report.gallery import GALLERY_ITEMS, gallery
 
     options.refuse_no_folder(images)
-    page = gallery(runs, images=images, items=GALLERY_ITEMS if items is None else items)
+    most = GALLERY_ITEMS if items is None else items
+    page = gallery(runs, images=images, items=most, doubtful=doubtful)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
 
