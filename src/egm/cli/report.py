@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console
+from egm.cli.printing import console, note
 from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -64,6 +64,23 @@ def report(
             show_default=False,
         ),
     ] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write evaluation files for the Hugging Face Hub there: results for a model's repository "
+            "(.eval_results), and eval.yaml for that of each benchmark.",
+            show_default=False,
+        ),
+    ] = None,
+    hub_dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=OWNER/NAME",
+            help="With --hub: the dataset repository of splits whose own is not known, such as refcoco=me/refcoco.",
+            show_default=False,
+        ),
+    ] = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +104,8 @@ def report(
         raise EgmError(f"--paired compares two runs, not {len(runs)}: give two run folders")
     if paired and form is TableForm.CSV:
         raise EgmError("a CSV file is one table, and --paired has more: give --out too, and another --format")
+    if hub is None and hub_dataset:
+        raise EgmError("--hub-dataset is for files of the Hub: say where to write them with --hub DIR")
     if gallery is None and (gallery_items is not None or images is not None):
         raise EgmError("--gallery-items and --images are for a gallery: say where to write it with --gallery FILE")
     if gallery is not None and gallery.is_dir():
@@ -108,6 +127,8 @@ def report(
     if comparison is not None:
         grids |= _comparison_grids(comparison, loaded)
     # First what can fail, so that an error is all that is printed.
+    if hub is not None:
+        _write_hub_files(loaded, hub, hub_dataset or [])
     if gallery is not None:
         marked = () if known is None else known.doubtful
         _write_gallery(loaded, gallery, gallery_items, images, marked)
@@ -136,6 +157,18 @@ def _comparison_grids(comparison: Comparison, runs: Sequence[Run]) -> dict[str, 
     stems = ("paired_differences", "paired_mcnemar", "paired_misses")
     # The last table is missing where both got the same items.
     return dict(zip(stems, comparison_grids(comparison, (runs[0].name, runs[1].name)), strict=False))
+
+
+def _write_hub_files(runs: Sequence[Run], folder: Path, named: Sequence[str]) -> None:
+    from egm.report.hub_files import write_hub_files
+
+    if len(runs) != 1:
+        raise EgmError(f"--hub writes the results of one model, not of {len(runs)}: give one run")
+    pairs = [each.partition("=") for each in named]
+    if wrong := next((each for each, (_, sign, _) in zip(named, pairs, strict=True) if not sign), None):
+        raise EgmError(f"--hub-dataset {wrong!r} must be NAME=OWNER/NAME, such as refcoco=me/refcoco")
+    for path in write_hub_files(runs[0], folder, {family: dataset for family, _, dataset in pairs}):
+        note(f"wrote {path}")
 
 
 def _write_gallery(
