@@ -32,7 +32,7 @@ def score_command(
     ],
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    codec: options.Codec = None,
+    codec: options.TextCodec = None,
     pixels_of: Annotated[
         str,
         typer.Option(help="With a codec of pixels: those of the picture as the model saw it (seen), or original."),
