@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +70,32 @@ def test_all_boxes_in_order_with_the_confidence_that_probabilities_give() -> Non
     usual = grounder(sure).ground(PICTURE, "cups")
     assert [each.confidence for each in usual.boxes] == [None, None]
     assert usual.to_dict()["boxes"][0].keys() == {"box", "label"}
+
+
+@pytest.mark.parametrize("thought", ["</think>\n\n", "Two, at 1 and 2.\n</think>\n\n"])
+def test_each_box_is_as_sure_as_the_tokens_of_its_own_coordinates(thought: str) -> None:
+    written = text(B, A).removeprefix("</think>\n\n")
+    parts = re.split(r"(?<=d\": \[)([^]]*)", written)  # what stands between the brackets of each box, and around
+    sure = (-3.0, -0.1, -3.0, -0.7, -3.0)
+    tokens = [(piece, each) for part, each in zip(parts, sure, strict=True) for piece in re.findall(r"\d|\D+", part)]
+    told = (("\n\n", -0.2), *tokens, ("<|im_end|>", 0.0))
+    for answer_tokens, confidences in ((told, (-0.1, -0.7)), ((("\ufffd", -0.1), *told), (-1.0, -1.0)), ((), (-1, -1))):
+        reply = Completion(thought + written, answer_logprob=-1.0, answer_tokens=answer_tokens)
+        boxes = grounder(reply).ground(PICTURE, "cups", expect="all").boxes
+        assert [each.box for each in boxes] == [B, A]
+        assert [each.confidence for each in boxes] == [pytest.approx(math.exp(mean)) for mean in confidences]
+
+
+def test_what_is_no_box_gives_no_place() -> None:
+    said = '</think> [{"bbox_2d": [1, 2, 400, 400], "label": "1, 2, 3 or 4"}, {"bbox_2d": [0, 0, 200, 200]}]'
+    size = {"size": PICTURE.size}
+    boxes = [each.box for each in CODEC.parse(said, expect="all", **size).boxes]
+    places = CODEC.box_places(said, boxes, **size)
+    assert places is not None
+    assert [said[start:end] for start, end in places] == ["1, 2, 400, 400", "0, 0, 200, 200"]
+    assert CODEC.box_places(said, [C, *boxes], **size) is None
+    kosmos = get_codec("kosmos2")
+    assert kosmos.box_places(kosmos.target("cup", [A, B], **size), [A, B], **size) is None
 
 
 def test_votes_agree_on_sets_and_say_how_sure_each_box_is() -> None:

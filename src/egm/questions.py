@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.codecs import Codec, neutralise
@@ -79,8 +81,13 @@ class LoadedQuestion:
         )
         boxes = grounding.boxes
         if self.expect != "one" and reply.answer_logprob is not None:
-            sure = math.exp(min(0.0, reply.answer_logprob))
-            boxes = tuple(replace(each, confidence=sure) for each in boxes)
+            places = codec.box_places(
+                reply.text, [each.box for each in boxes], size=self.image.size, seen_size=reply.seen_size
+            )
+            sure = _probabilities(reply, places) or [reply.answer_logprob] * len(boxes)
+            boxes = tuple(
+                replace(each, confidence=math.exp(min(0.0, mean))) for each, mean in zip(boxes, sure, strict=True)
+            )
         return replace(
             grounding,
             boxes=boxes,
@@ -90,6 +97,28 @@ class LoadedQuestion:
             answer_logprob=reply.answer_logprob,
             image=self.image,
         )
+
+
+def _probabilities(reply: Completion, places: Sequence[tuple[int, int]] | None) -> list[float]:
+    """Mean log-probabilities of the tokens at some places of the answer; none where they cannot be told apart."""
+    written = "".join(token for token, _ in reply.answer_tokens)
+    closed = reply.text.rfind("</think>")
+    start = closed + len("</think>") if closed >= 0 else 0
+    answer = reply.text[start:]
+    if not places or not answer.strip() or not written.lstrip().startswith(answer.strip()):
+        return []
+    end = start + len(answer) - len(answer.lstrip()) - (len(written) - len(written.lstrip()))
+    ends = list(accumulate((len(token) for token, _ in reply.answer_tokens), initial=end))
+    found: list[float] = []
+    number = 0
+    for first, last in places:
+        while ends[number + 1] <= first:
+            number += 1
+        until = number
+        while ends[until] < last:
+            until += 1
+        found.append(fmean(value for _, value in reply.answer_tokens[number:until]))
+    return found
 
 
 class ImageCache:

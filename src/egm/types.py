@@ -126,6 +126,8 @@ class Completion:
         logprob: Mean natural log-probability that the model gave the tokens it chose, reasoning and stop token
             included, before temperature, top-p and top-k; where the engine tells.
         answer_logprob: The same of the tokens after the last `</think>` alone, or of all where there is none.
+        answer_tokens: Each of those tokens as text, with its log-probability; none where the engine does not tell.
+            Its means stand above, so it is neither compared nor shown.
         stop_reason: The stop string that it ends before, if it does and that is known.
         lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
             them.
@@ -142,6 +144,7 @@ class Completion:
     reasoning_tokens: int | None = None
     logprob: float | None = None
     answer_logprob: float | None = None
+    answer_tokens: tuple[tuple[str, float], ...] = field(default=(), repr=False, compare=False)
     stop_reason: str | None = None
     lost_tokens: tuple[int, int] = (0, 0)
 
@@ -154,7 +157,8 @@ class LabelledBox:
         box: In pixels.
         label: The label beside it, if any.
         confidence: Where any number of boxes is asked for: the share of the votes that give it too, or, of one answer,
-            the probability of the answer's tokens (their geometric mean), where the engine tells; else None.
+            the probability of the tokens of its coordinates (their geometric mean), or of the whole answer's where
+            these cannot be told apart; None where the engine tells none.
     """
 
     box: Box

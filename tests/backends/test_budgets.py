@@ -121,6 +121,7 @@ def test_logprobs_are_the_models_own(
     own = each[:4] + each[end:]
     assert reply.logprob == pytest.approx(sum(own) / len(own), abs=1e-4)
     assert reply.answer_logprob == pytest.approx(sum(each[end:]) / len(each[end:]), abs=1e-4)
+    assert [value for _, value in reply.answer_tokens] == pytest.approx(each[end:], abs=1e-4)
     ours, theirs = (engine.generate([requests_[1]], GREEDY)[0] for engine in (subject, other))
     assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
 

@@ -94,22 +94,31 @@ class ThinkingBudget:
         return [*self._banned, *closes]
 
 
-def mean_logprobs(
-    ids: Sequence[int], logprobs: Sequence[float], think_end: Sequence[int], forced: tuple[int, int]
-) -> tuple[float | None, float | None]:
-    """Average log-probabilities as `Completion.logprob` and `Completion.answer_logprob` say.
+def logprob_fields(
+    ids: Sequence[int],
+    logprobs: Sequence[float],
+    think_end: Sequence[int],
+    forced: tuple[int, int],
+    text_of: Callable[[int], str],
+) -> dict[str, Any]:
+    """Say how likely tokens were, as fields of a `Completion`.
 
     Args:
         ids: The tokens generated.
         logprobs: Their log-probabilities.
         think_end: The tokens of `</think>`.
         forced: From where to where tokens were forced, and so chosen by nobody.
+        text_of: A token as text.
     """
     width = len(think_end)
     starts = (at for at in range(len(ids) - width, -1, -1) if list(ids[at : at + width]) == list(think_end))
     answer = max(next((at + width for at in starts), 0), forced[1])
     chosen = [*logprobs[: forced[0]], *logprobs[forced[1] :]]
-    return mean_if_any(chosen), mean_if_any(logprobs[answer:])
+    return {
+        "logprob": mean_if_any(chosen),
+        "answer_logprob": mean_if_any(logprobs[answer:]),
+        "answer_tokens": tuple(zip(map(text_of, ids[answer:]), logprobs[answer:], strict=False)),
+    }
 
 
 def row_uniforms(settings: GenerationSettings, requests: Sequence[Request], count: int) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
 from typing import Any
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, TokenScore
@@ -21,7 +21,7 @@ from egm.backends.sampling import (
     ThinkingBudget,
     TokenTimer,
     group_by_prompt,
-    mean_logprobs,
+    logprob_fields,
     row_draws,
 )
 from egm.backends.streaming import TextWatch, WatchStop, watch_rows
@@ -250,16 +250,19 @@ class TransformersBackend(Backend):
         return stop_tokens(self.module.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
 
     def _reply(self, generated: GeneratedTokens, watch: TextWatch, start: float) -> Completion:
-        whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
+        tokens = (generated.ids, generated.logprobs, self._think_end, generated.forced)
         return Completion(
             **watch.finish(generated.ids),
             prompt_tokens=generated.prompt_tokens,
             completion_tokens=len(generated.ids),
             seconds=generated.time - start,
             seen_size=generated.seen_size,
-            logprob=whole,
-            answer_logprob=answer,
+            **logprob_fields(*tokens, self._text_of_token),
         )
+
+    @cached_property
+    def _text_of_token(self) -> Callable[[int], str]:
+        return cache(lambda token: self._decode([token]))
 
     @cached_property
     def _think_end(self) -> list[int]:

@@ -293,6 +293,22 @@ class Codec:
             expect=expect,
         )
 
+    def box_places(
+        self, text: str, boxes: Sequence[Box], *, size: tuple[int, int], seen_size: tuple[int, int] | None = None
+    ) -> list[tuple[int, int]] | None:
+        """Say where in a text the coordinates of its boxes stand.
+
+        Args:
+            text: Everything generated.
+            boxes: What `parse` has read from it, in its order.
+            size: As of `parse`.
+            seen_size: See there.
+
+        Returns:
+            Start and end of each; None if one of them is not four numbers that follow each other.
+        """
+        return reading.box_places(text, boxes, self.scale(_possible(size), seen_size and _possible(seen_size)), size)
+
     def _forms(self) -> Forms:
         return Forms(self.form, self.other_forms, self.plain_lists)
 

@@ -45,6 +45,10 @@ def test_it_answers_as_transformers_does(
         assert backend.prompt(request.messages) == reference.prompt(request.messages)
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
         assert ours.answer_logprob == pytest.approx(theirs.answer_logprob, abs=1e-3)
+        assert [token for token, _ in ours.answer_tokens] == [token for token, _ in theirs.answer_tokens]
+        assert [value for _, value in ours.answer_tokens] == pytest.approx(
+            [value for _, value in theirs.answer_tokens], abs=1e-2
+        )
         bare = {"seconds": 0, "logprob": None, "answer_logprob": None}
         assert replace(ours, **bare) == replace(theirs, **bare)
 

@@ -228,6 +228,7 @@ def test_a_log_probability_that_is_not_told_is_unknown(
     tokens = [{"token": token, "logprob": value} for token, value in zip(["It", "</think>", "[]"], values, strict=True)]
     reply = reply_to(choices(({"logprobs": {"content": tokens}}, "It</think>[]")))
     assert (reply.logprob, reply.answer_logprob) == (logprob, answer)
+    assert reply.answer_tokens == (() if answer is None else (("[]", answer),))
 
 
 @pytest.mark.parametrize("logprobs", [[{"logprob": None}], 7, {"content": 7}, {"content": [None]}, {"tokens": ["a"]}])

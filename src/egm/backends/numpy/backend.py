@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Container, Sequence
@@ -14,7 +15,7 @@ from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, 
 from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
-from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
+from egm.backends.sampling import ThinkingBudget, group_by_prompt, logprob_fields, seed_of
 from egm.backends.streaming import TextWatch, watch_rows
 from egm.backends.tokens import scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
@@ -164,7 +165,7 @@ class NumpyBackend(Backend):
             newest = self._decoder.embeddings[[own.ids[-1] for own in unfinished]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
-        logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
+        text_of = functools.cache(lambda token: self._decode([token]))
         return [
             Completion(
                 **own.watch.finish(own.ids),
@@ -172,10 +173,9 @@ class NumpyBackend(Backend):
                 completion_tokens=len(own.ids),
                 seconds=own.seconds,
                 seen_size=(grid[1] * patch, grid[0] * patch) if group[0].images else None,
-                logprob=whole,
-                answer_logprob=answer,
+                **logprob_fields(own.ids, own.logprobs, think_end, own.budget.forced, text_of),
             )
-            for own, (whole, answer) in zip(answers, logprobs, strict=True)
+            for own in answers
         ]
 
     def _render(self, messages: list[Message], begin: bool) -> str:

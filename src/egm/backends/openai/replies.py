@@ -171,6 +171,8 @@ class Reply:
         fields = {name: _get(self.usage, name) for name in names}
         fields["completion_tokens_details"] = {"reasoning_tokens": _get(details, "reasoning_tokens")}
         usage = read_usage(fields, text=text, max_tokens=self.max_tokens)
+        answer = self._answer_tokens()
+        known = tuple((token, value) for token, value in answer if value is not None)
         return Completion(
             text=text,
             finish_reason=STOP_STRING if stopped else finish_reason,
@@ -179,7 +181,8 @@ class Reply:
             completion_tokens=usage.completion,
             reasoning_tokens=usage.reasoning,
             logprob=_mean_if_all([value for _, value in self.logprobs]),
-            answer_logprob=_mean_if_all(self._answer_logprobs()),
+            answer_logprob=_mean_if_all([value for _, value in answer]),
+            answer_tokens=known if len(known) == len(answer) else (),
         )
 
     def _take_id(self, given: Any) -> None:
@@ -203,15 +206,15 @@ class Reply:
                 "it calls a tool, though none was offered, in place of an answer: serve without tools"
             )
 
-    def _answer_logprobs(self) -> list[float | None]:
-        """Those of the tokens after the one that ends the last `</think>`."""
+    def _answer_tokens(self) -> list[tuple[str, float | None]]:
+        """The tokens after the one that ends the last `</think>`."""
         text, ends = "", []
         for token, _ in self.logprobs:
             text += token
             ends.append(len(text))
         closed = text.rfind("</think>")
         after = closed + len("</think>") if closed >= 0 else 0
-        return [value for (_, value), end in zip(self.logprobs, ends, strict=True) if end > after]
+        return [token for token, end in zip(self.logprobs, ends, strict=True) if end > after]
 
 
 def _get(value: Any, name: str) -> Any:
