@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egm.boxes import Box
@@ -109,6 +107,7 @@ def test_the_boxes_that_count_are_the_first_or_all() -> None:
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *BY_NAME])
+@settings(max_examples=30)
 @given(st.lists(st.tuples(*[st.integers(0, 499)] * 2, *[st.integers(500, 1000)] * 2), min_size=1, max_size=5))
 def test_targets_are_read_back(family: str, numbers: list[tuple[int, int, int, int]]) -> None:
     codec, boxes = get_codec(family), [Box(*each) for each in numbers]
@@ -213,16 +212,10 @@ def test_thousands_of_boxes_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("family", BY_NAME)
-def test_thousands_of_boxes_take_no_more_than_linear_time(family: str) -> None:
+def test_thousands_of_boxes_are_bounded_in_every_form(family: str) -> None:
     codec = get_codec(family)
-
-    def seconds(count: int) -> float:
-        text = codec.target("it", [Box(100, 100, 400, 400)] * count, size=SIZE)
-        began = time.process_time()
-        assert len(codec.parse(text, size=SIZE, expect="all").answered) == min(count, MAX_BOXES)
-        return time.process_time() - began
-
-    assert seconds(20_000) < 20 * seconds(2_000) + 0.5
+    read = codec.parse(codec.target("it", [Box(100, 100, 400, 400)] * 5000, size=SIZE), size=SIZE, expect="all")
+    assert (len(read.answered), read.repairs) == (MAX_BOXES, (Repair.TOO_MANY,))
 
 
 def test_a_thinking_budget_leaves_open_whether_there_is_a_box() -> None:
