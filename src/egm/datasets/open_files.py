@@ -11,13 +11,15 @@ from egm.datasets import captioned, coco, grefcoco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
+from egm.datasets.formats.base import Format
 from egm.datasets.formats.conversation import CODEC_KEY
 from egm.datasets.formats.recognise import KNOWN, format_of, known_columns, list_keys, recognise
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import JsonError, load_json, read_whole, refuse_halves, says_halves
-from egm.datasets.read_rows import Malformed, read_rows
+from egm.datasets.read_rows import Malformed, RowReader, read_rows
 from egm.datasets.unc import read_unc
 from egm.errors import DataError
+from egm.types import Sample
 
 
 @paused_collector()
@@ -144,8 +146,25 @@ def _open_rows(
         # Where no row can be read at all, it does not matter which reader says so.
         known = plain.FORMAT if whole is None else recognise(whole.keys(), path)
     rows = itertools.chain(head, rest)
-    samples = read_rows(rows, known.read, name=name, file=path, images=images, malformed=malformed)
+    samples = read_rows(rows, _of_one_form(known), name=name, file=path, images=images, malformed=malformed)
     return Dataset(name, samples, root=images.root, kind=known.name, scale=known.scale)
+
+
+def _of_one_form(known: Format) -> RowReader:
+    """Say of a row that cannot be read that it is of another form than the first, where it is."""
+
+    def read(row: Row, name: str, images: ImageRoot) -> Iterable[Sample]:
+        try:
+            return known.read(row, name, images)
+        except DataError as error:
+            other = format_of(row.keys())
+            if other is None or other is known:
+                raise
+            raise DataError(
+                f"{error}; it is of another form than the first row ({other.name}): keep one a file"
+            ) from None
+
+    return read
 
 
 def _with_codec(rows: Iterable[tuple[str, Row | DataError]], codec: str) -> Iterator[tuple[str, Row | DataError]]:
