@@ -223,7 +223,7 @@ class Header:
         concurrency: Most requests that were answered together.
         engine: What else decides the answers or their latency, such as device, dtype or server.
         images: Folder that the records' `image` is relative to; empty if no picture is a file.
-        versions: Versions of Python and of the packages that matter.
+        versions: Versions of Python and of the packages that matter, and the `hardware` of a model in this process.
         command: The command line that started the run.
         started: When that was, in ISO 8601.
         shard: Where the run is one of several shards: its `number`, the `count` of all, and of what (`of`), which is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 from egm.boxes import Box
 
@@ -250,6 +250,52 @@ class Grounding:
         elif self.is_none:
             caption = f"{caption} (nothing matches)"
         return draw_boxes(self.image, box=self.answered, truth=truth, caption=caption)
+
+    def to_supervision(self) -> Any:
+        """Return the boxes that count as a `supervision.Detections`, which is empty where there are none.
+
+        `xyxy` is in pixels of the upright image, as here; `data["class_name"]` is the phrase, `data["label"]` the
+        model's own word for each box. `confidence` is that of each box, or of the answer, where it is known.
+
+        Raises:
+            MissingExtraError: If supervision is not installed.
+        """
+        from egm.detections import to_detections
+
+        answered = self.answered
+        shown = self.boxes if len(self.boxes) >= len(answered) else tuple(map(LabelledBox, answered))
+        sure = [self.confidence if item.confidence is None else item.confidence for item in shown]
+        count = len(answered)
+        labels = [item.label for item in shown]
+        return to_detections(answered, phrase=self.phrase, labels=labels[:count], confidences=sure[:count])
+
+    @classmethod
+    def from_supervision(
+        cls, detections: Any, phrase: str, *, expect: Expect = "one", size: tuple[int, int] | None = None
+    ) -> Self:
+        """Make a grounding of a `supervision.Detections`, such as another detector's answer, to score it.
+
+        Args:
+            detections: Boxes `x1, y1, x2, y2` in pixels of the upright image; where one is asked for, the first counts.
+            phrase: What they answer.
+            expect: How many boxes were asked for. Without any box, the answer is that nothing matches where that is
+                expected, and otherwise the failure `no_box`.
+            size: Width and height of the upright image in pixels.
+
+        Raises:
+            BoxError: If a row is no box.
+        """
+        from egm.detections import from_detections
+
+        boxes = tuple(LabelledBox(*item) for item in from_detections(detections))
+        return cls(
+            box=boxes[0].box if boxes else None,
+            failure=Failure.NO_BOX if not boxes and expect == "one" else None,
+            boxes=boxes,
+            phrase=phrase,
+            size=size,
+            expect=expect,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, without the picture."""

@@ -17,9 +17,11 @@ from egm.cli.doctor import doctor
 from egm.cli.download import download_command
 from egm.cli.eval import app as evaluation
 from egm.cli.eval_merge import merge_command
+from egm.cli.export import export_command
 from egm.cli.ground import ground
 from egm.cli.group import Group
 from egm.cli.grpo import grpo
+from egm.cli.mcp import mcp_command
 from egm.cli.models import app as models
 from egm.cli.rationales import app as rationales
 from egm.cli.report import report
@@ -68,11 +70,13 @@ evaluation.command("merge")(merge_command)
 app.add_typer(evaluation, name="eval")
 app.command("download")(download_command)
 app.command("serve")(serve_command)
+app.command("mcp")(mcp_command)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
 app.command("codecs")(codecs_command)
 app.command("score")(score_command)
 app.command("report")(report)
+app.command("export")(export_command)
 app.command("reproduce")(reproduce)
 app.add_typer(models, name="models")
 

@@ -41,7 +41,7 @@ def synthetic(
     seed: Annotated[int, typer.Option(help="Another seed gives another draw of the split.")] = 0,
     rationale: Annotated[
         str,
-        typer.Option(help="Style of the rationales: candidates; inventory, which egm-tiny was trained on; or unboxed."),
+        typer.Option(help="Style of the rationales: candidates, inventory, unboxed or official."),
     ] = "candidates",
 ) -> None:
     """Write SynthRef: pictures under images/ and SPLIT.jsonl, a line a question.

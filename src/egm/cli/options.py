@@ -110,6 +110,14 @@ FromCodec = Annotated[
         show_default=False,
     ),
 ]
+TaskUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="For label-studio: what to put before pictures' names, such as '/data/local-files/?d='.",
+        show_default=False,
+    ),
+]
 AllowPartial = Annotated[
     bool,
     typer.Option(

@@ -143,6 +143,11 @@ class Codec:
 
         Raises:
             EgmError: If the family has no such prompt style, or as `check_expect` raises.
+
+        Example:
+            >>> from egm.codecs import get_codec
+            >>> get_codec("qwen3_vl").messages("the left cup")[0]["content"][1]["text"]
+            'Locate the left cup, output its bbox coordinates using JSON format.'
         """
         style = self.prompts[0] if prompt is None else prompt
         if style not in self.prompts:
@@ -177,6 +182,12 @@ class Codec:
         Raises:
             BoxError: If the family writes location tokens, and a box leaves the frame, beyond which there are none.
             EgmError: If the family has no answer with so many boxes (`answers`).
+
+        Example:
+            >>> from egm.codecs import get_codec
+            >>> codec = get_codec("internvl")
+            >>> codec.target("the left cup", Box(64, 96, 192, 192), size=(640, 480))
+            '<ref>the left cup</ref><box>[[100, 200, 300, 400]]</box>'
         """
         scale = self.scale(size, seen_size)
         boxes = [box] if isinstance(box, Box) else box

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 JSON_TAIL_STOPS: Final = ('"label"',)
 """What stands right behind the box of the Qwen-VL family. Never a code fence: that opens the answer too."""
 
+THINK_CLOSED: Final = "</think>\n\n"
+"""What ends the reasoning, and by itself leaves it out, where the chat template has opened it."""
+
 THINK_OPENING: Final = "<think>\n"
 """How reasoning begins, where the chat template has not begun it."""
 
@@ -50,8 +53,8 @@ def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bo
     """
     thought = neutralise(rationale or "").strip()
     if not thought:
-        return f"</think>\n\n{answer}" if thinking_prefilled else answer
-    return f"{'' if thinking_prefilled else THINK_OPENING}{thought}\n</think>\n\n{answer}"
+        return f"{THINK_CLOSED}{answer}" if thinking_prefilled else answer
+    return f"{'' if thinking_prefilled else THINK_OPENING}{thought}\n{THINK_CLOSED}{answer}"
 
 
 def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str:
@@ -62,7 +65,7 @@ def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str
     """
     if split_reasoning(text, thinking_prefilled=thinking_prefilled)[1] is not None:
         return ""
-    return f"{'' if text.endswith(chr(10)) else chr(10)}</think>\n\n{opening}"
+    return f"{'' if text.endswith(chr(10)) else chr(10)}{THINK_CLOSED}{opening}"
 
 
 def _at_least_one_unit(low: int, high: int, span: int) -> tuple[int, int]:

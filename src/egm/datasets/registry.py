@@ -25,14 +25,24 @@ _SYNTHREF = "synthref"
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names that `open_dataset` knows beside paths."""
+    """Names that `open_dataset` knows beside paths.
+
+    Example:
+        >>> dataset_names()[:3]
+        ('refcoco/train', 'refcoco/val', 'refcoco/testA')
+    """
     from egm.datasets.synthetic import SPLITS, TRAINING
 
     return (*SIZES, *BENCHMARK_SPLITS, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split not in TRAINING))
 
 
 def split_size(name: str) -> int | None:
-    """Return how many samples the split of a name has, None where nothing says."""
+    """Return how many samples the split of a name has, None where nothing says.
+
+    Example:
+        >>> split_size("refcoco/val"), split_size("synthref/val")
+        (10834, 1983)
+    """
     from egm.datasets.synthetic import SPLITS
 
     if name in SIZES:
@@ -77,6 +87,11 @@ def open_dataset(
 
     Raises:
         DataError: If the name or the file is unknown, a row is wrong, the size of a split is, or a link leads out.
+
+    Example:
+        >>> sample = open_dataset("synthref/val", first=1)[0]
+        >>> sample.id, sample.phrase
+        ('synthref1/val/0/0/0', 'small orange diamond')
     """
     images, data = (None if folder is None else Path(folder) for folder in (images, data))
     dataset = _open(

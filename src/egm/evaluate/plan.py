@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from egm.backends.remote import RemoteBackend
 from egm.collector import paused_collector
 from egm.datasets.dataset import Choice, Dataset
 from egm.environment import package_versions
@@ -160,11 +161,17 @@ def make_header(
         concurrency=grounder.batch_size,
         engine={"backend": type(grounder.backend).__name__, **engine},
         images=images,
-        versions=package_versions("numpy", "pillow", "torch", "transformers", "openai"),
+        versions=package_versions("numpy", "pillow", "torch", "transformers", "openai") | _hardware(grounder),
         command=command_line(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         shard=shard,
     )
+
+
+def _hardware(grounder: Grounder) -> dict[str, str]:
+    """What a model in this process runs on, which its latencies are of; a server does not say."""
+    info = None if isinstance(grounder.backend, RemoteBackend) else grounder.backend.describe()
+    return {} if info is None or info.hardware is None else {"hardware": info.hardware}
 
 
 def command_line() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from egm.datasets.formats import (
     egm_sft,
     grounding_me,
     jxu124,
+    label_studio,
     llama_factory,
     lmms_lab,
     minigpt4,
@@ -40,6 +41,7 @@ ROW_FORMATS = (
     refcoco_m.FORMAT,
     grounding_me.FORMAT,
     screenspot_pro.FORMAT,
+    label_studio.FORMAT,
     plain.FORMAT,
 )
 """All of them; the first whose keys are all there counts."""

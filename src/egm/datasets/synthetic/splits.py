@@ -12,7 +12,7 @@ from egm.datasets.synthetic.paraphrases import Wording
 from egm.datasets.synthetic.phrasing import word, word_all
 from egm.datasets.synthetic.program_sampling import sample_program
 from egm.datasets.synthetic.programs import Selection, Trace
-from egm.datasets.synthetic.rationale import STYLES, Style, write_rationale, write_selection
+from egm.datasets.synthetic.rationale import STYLES, Style, write_rationale
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import HELD_OUT, Scene, make_scene
 from egm.datasets.synthetic.selection_sampling import is_wrong_attribute, sample_nothing, sample_selection
@@ -124,7 +124,8 @@ class SynthRef:
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
         scenes: How many scenes, for a training split or a part of another. Default: all; training splits have no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole
-            scene first and then refers to objects by number; "unboxed" is the same without any box.
+            scene first and then refers to objects by number; "unboxed" is the same without any box; "official" says in
+            one or two sentences what decides.
         phrases: Questions a scene, at most. Fewer are the first of the four, and so see more scenes for their number.
 
     Raises:
@@ -247,7 +248,7 @@ class SynthRef:
             boxes=None if len(boxes) == 1 else boxes,
             size=scene.size,
             expect=expect,
-            rationale=write_selection(trace, scene, style=self.style),
+            rationale=write_rationale(trace, scene, style=self.style, name=name),
             meta={
                 "kind": trace.program.kind,
                 "complexity": trace.program.complexity,
@@ -272,7 +273,7 @@ class SynthRef:
             box=Box(*(item.whole if amodal else item.visible)),
             size=scene.size,
             amodal=amodal,
-            rationale=write_rationale(trace, scene, amodal=amodal, style=self.style),
+            rationale=write_rationale(trace, scene, amodal=amodal, style=self.style, name=name),
             meta={
                 "kind": trace.program.kind,
                 "complexity": trace.program.complexity,
