@@ -388,9 +388,9 @@ class Grounder:
         cut = partial(self.codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
         facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
         ends = partial(self.codec.ends_before_tail, **facts) if self.settings.stop else None
-        return self.backend.make_request(
-            messages, question.image, source=question.source, seed_index=question.index, cut=cut, ends=ends
-        )
+        asked: dict[str, Any] = {"source": question.source, "seed_index": question.index, "cut": cut, "ends": ends}
+        request = self.backend.make_request(messages, question.image, **asked)
+        return replace(request, token_logprobs=question.expect != "one" and self.backend.tells_logprobs)
 
     def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:
         grounding = question.read(reply, self.codec)
