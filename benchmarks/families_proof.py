@@ -14,9 +14,6 @@ speeds, accuracies with 95 % intervals by picture, and differences with those of
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,55 +21,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from arms import ASKED, NotYetError, Runner, ask, by_split, difference, percent, print_curve, train
+
 from egm.environment import cpu_name, gpu_name, package_versions
-from egm.evaluate.suites import SUITES
-from egm.files import write_text
-from egm.journal import Record, read_whole_run
-from egm.stats import cluster_mean, codes, hits, paired_difference
-from egm.training.shared.run_folder import has_checkpoint, trained
+from egm.journal import Record
 
-ASKED = SUITES["synthref"]
 STAGES = ("sft", "grpo")
-
-
-class NotYetError(Exception):
-    """A stage did not end: out of time, or it failed."""
-
-
-class Runner:
-    """Runs commands of egm until a deadline.
-
-    Args:
-        place: Where their output goes.
-        deadline: Of `time.monotonic`.
-    """
-
-    def __init__(self, place: Path, deadline: float) -> None:
-        self._place, self._deadline = place, deadline
-
-    def egm(self, name: str, *words: object, gpu: int | None) -> None:
-        """Run a command on one GPU of several; a NotYetError says what it said last, or that time was over."""
-        left = self._deadline - time.monotonic()
-        if left < 20:
-            raise NotYetError(f"{name}: no time is left to begin it")
-        seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
-        file = self._place / f"{name}.txt"
-        with file.open("a") as said:
-            command = [sys.executable, "-m", "egm.cli", *map(str, words)]
-            process = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | seen)
-            try:
-                code = process.wait(left)
-            except subprocess.TimeoutExpired:
-                process.terminate()  # a training finishes its step and writes a checkpoint
-                try:
-                    process.wait(60)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                raise NotYetError(f"{name}: time is over, and the next call goes on with it") from None
-        if code:
-            lines = [line for line in file.read_text().splitlines() if line.strip()]
-            raise NotYetError(f"{name} ended with {code}: {lines[-1][:200] if lines else 'it said nothing'}")
 
 
 def make_recipe(stage: str, size: str, place: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -102,82 +56,18 @@ def make_recipe(stage: str, size: str, place: Path, options: argparse.Namespace)
     }
 
 
-def train(stage: str, size: str, runner: Runner, options: argparse.Namespace, gpu: int | None) -> Path:
-    """Take an arm through a stage, unless that has been done; returns the model."""
-    place: Path = options.out
-    name = f"{size}-{stage}"
-    file, run = place / f"{name}.yaml", place / name
-    if trained(run) is None:
-        write_text(file, json.dumps(make_recipe(stage, size, place, options)))  # JSON is YAML
-        how = ["--resume"] if has_checkpoint(run) else ["--skip-preflight"] if stage == "grpo" else []
-        runner.egm(name, stage, file, "--out", run, *how, gpu=gpu)
-    model = trained(run)
-    if model is None:  # it was told to end
-        raise NotYetError(f"{name}: stopped with a checkpoint")
-    return model
-
-
-def ask(model: Path, name: str, runner: Runner, options: argparse.Namespace, gpu: int | None) -> list[Record]:
-    """Evaluate a model on the four splits, unless that has been done."""
-    folder: Path = options.out / f"{name}-answers"
-    done = folder / "done"
-    if not done.exists():
-        most = ("--limit", options.questions) if options.questions else ()
-        placed = ("--model", model, "--concurrency", options.at_once, "--max-tokens", options.tokens, "--out", folder)
-        runner.egm(f"{name}-eval", "eval", *ASKED, *most, *placed, gpu=gpu)
-        write_text(done, "")
-    return read_whole_run(folder)[1]
-
-
-def curve(run: Path, key: str, points: int) -> dict[int, float]:
-    """Some values of a run's log, evenly over its steps, with the first and the last."""
-    if not (run / "log.jsonl").exists():
-        return {}
-    logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    values = {line["step"]: line[key] for line in logged if key in line}
-    steps = list(values)
-    chosen = {steps[round(at * (len(steps) - 1) / (points - 1))] for at in range(points)} if steps else set()
-    return {step: values[step] for step in sorted(chosen)}
-
-
-def percent(records: list[Record]) -> str:
-    """Acc@0.5 with its interval, by picture."""
-    found = cluster_mean(hits([record.iou for record in records]), codes([record.image for record in records]))
-    return f"{100 * found.value:.2f} ({100 * found.low:.2f} to {100 * found.high:.2f})"
-
-
-def difference(one: list[Record], other: list[Record]) -> str:
-    """How many points more the first is right than the second, question by question."""
-    by_question = {(record.split, record.id): record.iou for record in other}
-    left = hits([by_question[record.split, record.id] for record in one])
-    gain = paired_difference(
-        left, hits([record.iou for record in one]), codes([record.image for record in one])
-    ).analytic
-    chance = ", within chance" if gain.low <= 0 <= gain.high else ""
-    return f"{100 * gain.value:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}){chance}"
-
-
 def print_curves(options: argparse.Namespace) -> None:
     """Print what the logs say, of runs that have not ended too."""
     shown = {"sft": ("loss", "samples_per_second"), "grpo": ("reward", "accuracy", "step_time")}
     for stage, key in ((stage, key) for stage, keys in shown.items() for key in keys):
-        rows = {size: curve(options.out / f"{size}-{stage}", key, options.points) for size in options.arms}
-        steps = sorted({step for values in rows.values() for step in values})
-        if not steps:
-            continue
-        print(f"\negm {stage}, {key} by step")
-        print(f"| | {' | '.join(map(str, steps))} |\n|---{'|---' * len(steps)}|")
-        for size, values in rows.items():
-            cells = (f"{values[step]:.4g}" if step in values else "" for step in steps)
-            print(f"| {size} | {' | '.join(cells)} |")
+        print_curve(key, {f"{size}-{stage}": options.out / f"{size}-{stage}" for size in options.arms}, options.points)
 
 
 def print_answers(answers: dict[tuple[str, str], list[Record]], arms: list[str]) -> None:
     """Print accuracies by split, and differences between arms and between stages."""
     print(f"\nAcc@0.5\n| | {' | '.join(ASKED)} | all |\n|---{'|---' * (len(ASKED) + 1)}|")
     for (size, stage), records in answers.items():
-        cells = [percent([record for record in records if record.split == split]) for split in ASKED]
-        print(f"| {size}, {stage} | {' | '.join(cells)} | {percent(records)} |")
+        print(f"| {size}, {stage} | {' | '.join(by_split(records))} |")
     print()
     for stage in STAGES:
         for size in arms[1:]:
@@ -222,7 +112,8 @@ def main() -> None:
         size, gpu = options.arms[number], number % options.gpus if options.gpus > 1 else None
         try:
             for stage in STAGES[: 2 if options.rl_steps else 1]:
-                model = train(stage, size, runner, options, gpu)
+                recipe, words = make_recipe(stage, size, options.out, options), ["--skip-preflight"] * (stage == "grpo")
+                model = train(stage, recipe, f"{size}-{stage}", runner, options.out, gpu, *words)
                 records = ask(model, f"{size}-{stage}", runner, options, gpu)
                 print(f"{size}, {stage}: {percent(records)}", file=sys.stderr, flush=True)
                 answers[size, stage] = records

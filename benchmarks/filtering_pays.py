@@ -66,7 +66,13 @@ def train(arm: str, seed: int, place: Path, options: argparse.Namespace, gpu: in
             "max_grad_norm": 1.0,
             "precision": options.precision,
         },
-        "run": {"seed": seed, "workers": options.workers, "save_every": options.steps},
+        "run": {
+            "seed": seed,
+            "workers": options.workers,
+            "compile": options.compile,
+            "save_every": options.steps,
+            "log_every": max(1, options.steps // 10),
+        },
     }
     file, run = place / f"{arm}-{seed}.yaml", place / f"{arm}-{seed}"
     write_text(file, json.dumps(recipe))  # JSON is YAML
@@ -113,6 +119,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--compile", action="store_true", help="worth it on a GPU")
     parser.add_argument("--workers", type=int, default=15)
     parser.add_argument("--questions", type=int, default=0, help="first of each split; 0 is all")
     parser.add_argument("--at-once", type=int, default=256)

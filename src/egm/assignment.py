@@ -20,6 +20,11 @@ def assign(weights: FloatArray) -> list[tuple[int, int]]:
 
     Returns:
         `min(N, M)` pairs of row and column, by row.
+
+    Example:
+        >>> import numpy as np
+        >>> assign(np.array([[0.9, 0.8], [0.7, 0.1]]))
+        [(0, 1), (1, 0)]
     """
     import numpy as np
 
@@ -64,6 +69,11 @@ def match_boxes(ious: FloatArray, threshold: float) -> list[tuple[int, int]]:
 
     Returns:
         The pairs, by answered box.
+
+    Example:
+        >>> import numpy as np
+        >>> match_boxes(np.array([[0.9, 0.8], [0.7, 0.1]]), 0.5)
+        [(0, 1), (1, 0)]
     """
     import numpy as np
 
@@ -91,6 +101,11 @@ def bottleneck_iou(ious: FloatArray) -> float:
 
     Returns:
         From 0 to 1; 0 if they are not as many, 1 if there are none of either.
+
+    Example:
+        >>> import numpy as np
+        >>> bottleneck_iou(np.array([[0.9, 0.8], [0.7, 0.1]]))
+        0.7
     """
     import numpy as np
 

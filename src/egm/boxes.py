@@ -127,12 +127,22 @@ class Box:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, in [0, 1]."""
+    """Intersection over union of two boxes, in [0, 1].
+
+    Example:
+        >>> iou(Box(0, 0, 2, 2), Box(0, 0, 2, 1))
+        0.5
+    """
     return float(iou_array([tuple(a)], [tuple(b)])[0])
 
 
 def giou(a: Box, b: Box) -> float:
-    """Generalised IoU of two boxes, in (-1, 1] (Rezatofighi et al., 2019, arXiv 1902.09630)."""
+    """Generalised IoU of two boxes, in (-1, 1] (Rezatofighi et al., 2019, arXiv 1902.09630).
+
+    Example:
+        >>> giou(Box(0, 0, 2, 2), Box(2, 2, 4, 4))
+        -0.5
+    """
     return float(giou_array([tuple(a)], [tuple(b)])[0])
 
 
@@ -141,6 +151,10 @@ def is_valid_array(boxes: ArrayLike) -> NDArray[np.bool_]:
 
     Returns:
         Shape (N,).
+
+    Example:
+        >>> is_valid_array([(0, 0, 2, 2), (2, 2, 0, 0)]).tolist()
+        [True, False]
     """
     return _are_valid(_as_boxes(boxes))
 
@@ -154,6 +168,10 @@ def iou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
     Returns:
         Shape (N,). Rows that are not boxes (see `is_valid_array`) score 0.
+
+    Example:
+        >>> iou_array([(0, 0, 2, 2), (0, 0, 1, 1)], [(0, 0, 2, 1), (5, 5, 6, 6)]).tolist()
+        [0.5, 0.0]
     """
     return _iou(*_pair(_as_boxes(a), _as_boxes(b)))[0]
 
@@ -167,6 +185,10 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
     Returns:
         Shape (N,). Rows that are not boxes score -1, the infimum.
+
+    Example:
+        >>> giou_array([(0, 0, 2, 2), (0, 0, 2, 2)], [(0, 0, 2, 1), (2, 2, 4, 4)]).tolist()
+        [0.5, -0.5]
     """
     import numpy as np
 
@@ -179,7 +201,12 @@ def giou_array(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
 
 def pairwise_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
-    """IoU of every box of `a` (N, 4) with every box of `b` (M, 4), shape (N, M)."""
+    """IoU of every box of `a` (N, 4) with every box of `b` (M, 4), shape (N, M).
+
+    Example:
+        >>> pairwise_iou([(0, 0, 2, 2)], [(0, 0, 2, 1), (0, 0, 2, 2)]).tolist()
+        [[0.5, 1.0]]
+    """
     return _iou(*_pair(_as_boxes(a)[:, None], _as_boxes(b)[None]))[0]
 
 

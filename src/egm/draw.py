@@ -51,6 +51,11 @@ def draw_boxes(
 
     Returns:
         A new RGB picture, at least as large as `image`.
+
+    Example:
+        >>> drawn = draw_boxes(Image.new("RGB", (640, 480)), box=Box(64, 96, 192, 192), caption="the cup")
+        >>> drawn.width, drawn.height > 480  # the caption stands below
+        (640, True)
     """
     picture = image.convert("RGB")
     scale = max(1, math.ceil(_LONG_SIDE / max(picture.size)))

@@ -107,6 +107,12 @@ def load_image(source: ImageSource, *, root: Path | None = None) -> Image.Image:
         ImageError: If there is no such file, it is outside `root`, it is not a picture in one of these formats, it is
             damaged or animated, or it breaks a limit (`MAX_BYTES`, `MAX_PIXELS`, `MAX_SCANNED`, `MIN_SIDE`,
             `MAX_ASPECT`).
+
+    Example:
+        >>> from egm import example_picture
+        >>> picture = load_image(example_picture())
+        >>> picture.mode, picture.size
+        ('RGB', (384, 224))
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the given PIL image")

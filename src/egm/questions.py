@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from egm.codecs import Codec, neutralise
@@ -79,8 +80,13 @@ class LoadedQuestion:
         )
         boxes = grounding.boxes
         if self.expect != "one" and reply.answer_logprob is not None:
-            sure = math.exp(min(0.0, reply.answer_logprob))
-            boxes = tuple(replace(each, confidence=sure) for each in boxes)
+            places = codec.box_places(
+                reply.text, [each.box for each in boxes], size=self.image.size, seen_size=reply.seen_size
+            )
+            sure = _probabilities(reply, places) or [reply.answer_logprob] * len(boxes)
+            boxes = tuple(
+                replace(each, confidence=math.exp(min(0.0, mean))) for each, mean in zip(boxes, sure, strict=True)
+            )
         return replace(
             grounding,
             boxes=boxes,
@@ -90,6 +96,14 @@ class LoadedQuestion:
             answer_logprob=reply.answer_logprob,
             image=self.image,
         )
+
+
+def _probabilities(reply: Completion, places: Sequence[tuple[int, int]] | None) -> list[float]:
+    """Mean log-probabilities of the tokens that the places of boxes are written with; none where these are not told."""
+    starts = [0, *(end for end, _ in reply.token_logprobs)]
+    spans = [(start, end, value) for start, (end, value) in zip(starts, reply.token_logprobs, strict=False)]
+    told = [[value for start, end, value in spans if end > first and start < last] for first, last in places or ()]
+    return [fmean(values) for values in told] if all(told) else []
 
 
 class ImageCache:

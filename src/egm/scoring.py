@@ -25,6 +25,15 @@ def score(grounding: Grounding, truth: Truth) -> Score:
 
     Returns:
         The IoU, see `Score`; a failure scores 0 and stays one.
+
+    Example:
+        >>> from egm.codecs import get_codec
+        >>> codec = get_codec("qwen3_vl_instruct")
+        >>> found = codec.parse('[{"bbox_2d": [0, 0, 500, 500]}]', size=(100, 100))
+        >>> score(found, Box(0, 0, 50, 100))
+        Score(iou=0.5, failure=None)
+        >>> score(codec.parse("a nice picture", size=(100, 100)), Box(0, 0, 50, 100)).iou
+        0.0
     """
     return score_all([grounding], [truth])[0]
 

@@ -146,6 +146,11 @@ def cluster_mean(
         clusters: Shape (N,): whole numbers, one a cluster.
         strata: Shape (N,): whole numbers, one a split; the mean of the splits' means is taken. None pools.
         level: Of the interval.
+
+    Example:
+        >>> estimate = cluster_mean([1, 1, 0, 1, 1, 0], [0, 0, 1, 1, 2, 2])
+        >>> round(estimate.value, 3), round(estimate.low, 3), round(estimate.high, 3)
+        (0.667, 0.112, 0.969)
     """
     value, error, rows, count = _linearised(values, clusters, strata)
     if error is None:
@@ -291,7 +296,12 @@ def reliability(confidences: ArrayLike, right: ArrayLike, *, bins: int = 10) -> 
 
 
 def calibration_error(confidences: ArrayLike, right: ArrayLike, *, bins: int = 10) -> float:
-    """Expected calibration error: mean distance of accuracy from confidence over the bins of `reliability`, by rows."""
+    """Expected calibration error: mean distance of accuracy from confidence over the bins of `reliability`, by rows.
+
+    Example:
+        >>> round(calibration_error([0.9, 0.9, 0.1], [True, False, False]), 3)
+        0.3
+    """
     found = reliability(confidences, right, bins=bins)
     return sum(item.rows * abs(item.accuracy - item.confidence) for item in found) / sum(item.rows for item in found)
 
@@ -304,6 +314,11 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
     Args:
         a: Shape (N,): what the first got.
         b: Shape (N,): what the second got.
+
+    Example:
+        >>> test = mcnemar([1, 1, 0, 0, 1], [1, 0, 1, 1, 1])
+        >>> test.only_a, test.only_b, test.p_value
+        (1, 2, 1.0)
     """
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if first.shape != second.shape:
@@ -333,6 +348,10 @@ def paired_difference(
         level: Of the intervals.
         draws: Of the bootstrap.
         seed: Of the bootstrap.
+
+    Example:
+        >>> round(paired_difference([0, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 1]).analytic.value, 2)
+        0.25
     """
     gain = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     value, error, rows, count = _linearised(gain, clusters, strata)

@@ -115,7 +115,7 @@ def test_settings_take_precedence(tmp_path: Path) -> None:
         (f"a: &a [{', '.join('x' * 9)}]\n{BOMB}", "holds more than 100,000 values with its anchors written out"),
         (f"{GOOD}# {'x' * 1_000_000}", "is longer than 1,000,000 characters"),
         (f"{GOOD}data: \x01", "is not YAML: "),
-        (f"{GOOD}data: {{train: {'x' * 5000}, prompt: [{'y' * 5000}]}}", "..."),
+        (f"{GOOD}data: {{train: {'x' * 5000}, max_length: [{'y' * 5000}]}}", "..."),
     ],
 )  # fmt: skip
 def test_faults_are_named_in_one_line(tmp_path: Path, text: str, says: str) -> None:

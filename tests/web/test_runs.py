@@ -164,7 +164,7 @@ def test_what_is_wrong_is_said_in_words(shelf: RunShelf, tmp_path: Path) -> None
     assert "unknown choice" in journal_view(shelf, JournalForm(one, two, ("hit",), pair="x"), 1).status
     other = write_run(tmp_path / "runs" / "other", "other", set(), splits={"b/val": 3})
     assert "share no item" in tables_view(shelf, one, str(other))
-    (tmp_path / "runs" / "two" / "journal.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "runs" / "two" / "journal.jsonl").write_text('{"journal": 99}\n{}\n')
     assert "is not the header of a journal" in opened_view(shelf, two, NO_RUN)[0].status
 
 

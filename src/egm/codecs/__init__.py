@@ -24,11 +24,13 @@ from egm.codecs.tagged import (
     RexOmni,
     SeedVL,
 )
+from egm.codecs.targets import THINK_CLOSED
 from egm.codecs.tokens import Florence2, PaliGemma
 
 __all__ = [
     "DEFAULT_CODEC",
     "GLMV",
+    "THINK_CLOSED",
     "Codec",
     "DeepSeekVL2",
     "Fit",

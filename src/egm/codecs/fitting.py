@@ -64,6 +64,10 @@ def fit_answers(answers: Iterable[tuple[str, tuple[int, int]]]) -> Fitting:
 
     Args:
         answers: Texts, each with width and height of its picture in pixels.
+
+    Example:
+        >>> fit_answers([('[{"bbox_2d": [100, 200, 300, 900], "label": "the cup"}]', (640, 480))]).fitting
+        ('qwen3_vl', 'qwen3_vl_instruct')
     """
     codecs = [get_codec(name) for name in codec_names()]
     rows = [[codec.parse(text, size=size) for codec in codecs] for text, size in answers]

@@ -59,7 +59,12 @@ def register_codec(codec: _Class) -> _Class:
 
 
 def codec_names() -> tuple[str, ...]:
-    """Names that `get_codec` knows, sorted."""
+    """Names that `get_codec` knows, sorted.
+
+    Example:
+        >>> "qwen3_vl" in codec_names()
+        True
+    """
     return tuple(sorted(_CODECS))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -10,12 +9,13 @@ from egm.codecs.parsing.reading import Scale, split_reasoning
 from egm.codecs.prompts import neutralise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from egm.boxes import Box
 
 JSON_TAIL_STOPS: Final = ('"label"',)
 """What stands right behind the box of the Qwen-VL family. Never a code fence: that opens the answer too."""
+
+THINK_CLOSED: Final = "</think>\n\n"
+"""What ends the reasoning, and by itself leaves it out, where the chat template has opened it."""
 
 THINK_OPENING: Final = "<think>\n"
 """How reasoning begins, where the chat template has not begun it."""
@@ -46,15 +46,6 @@ def whole_numbers(box: Box, size: tuple[int, int], scale: Scale) -> tuple[float,
     return (x1 / parts, y1 / parts, x2 / parts, y2 / parts) if parts > 1 else (x1, y1, x2, y2)
 
 
-def json_answers(phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
-    """Write the same of any number of boxes: an object each, or an empty list."""
-    if not boxes:
-        return "```json\n[]\n```"
-    label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
-    lines = ",\n".join(f'\t{{"bbox_2d": {list(numbers)}, "label": {label}}}' for numbers in boxes)
-    return f"```json\n[\n{lines}\n]\n```"
-
-
 def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bool) -> str:
     """Put the rationale before an answer.
 
@@ -62,8 +53,8 @@ def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bo
     """
     thought = neutralise(rationale or "").strip()
     if not thought:
-        return f"</think>\n\n{answer}" if thinking_prefilled else answer
-    return f"{'' if thinking_prefilled else THINK_OPENING}{thought}\n</think>\n\n{answer}"
+        return f"{THINK_CLOSED}{answer}" if thinking_prefilled else answer
+    return f"{'' if thinking_prefilled else THINK_OPENING}{thought}\n{THINK_CLOSED}{answer}"
 
 
 def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str:
@@ -74,7 +65,7 @@ def close_reasoning(text: str, opening: str, *, thinking_prefilled: bool) -> str
     """
     if split_reasoning(text, thinking_prefilled=thinking_prefilled)[1] is not None:
         return ""
-    return f"{'' if text.endswith(chr(10)) else chr(10)}</think>\n\n{opening}"
+    return f"{'' if text.endswith(chr(10)) else chr(10)}{THINK_CLOSED}{opening}"
 
 
 def _at_least_one_unit(low: int, high: int, span: int) -> tuple[int, int]:

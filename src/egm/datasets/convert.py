@@ -180,6 +180,11 @@ def row_of(sample: Sample, name: str, *, always_amodal: bool = False) -> dict[st
         `id`, `image`, `sent`, and where known `bbox` (x1, y1, x2, y2 in pixels; `bboxes`, a list, where there is not
         exactly one), `expect` unless it is one, `height`, `width`, `amodal`, `rationale` and the sample's own facts;
         JSON-ready.
+
+    Example:
+        >>> from egm.boxes import Box
+        >>> row_of(Sample("1", "a.jpg", "the cup", Box(64, 96, 192, 192), (640, 480)), "a.jpg")
+        {'id': '1', 'image': 'a.jpg', 'sent': 'the cup', 'bbox': [64, 96, 192, 192], 'height': 480, 'width': 640}
     """
     row: dict[str, Any] = {"id": sample.id, "image": name, "sent": sample.phrase}
     if sample.box is not None:

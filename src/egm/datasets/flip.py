@@ -70,6 +70,14 @@ def flip_sample(sample: Sample, *, root: Path | None = None) -> Sample:
 
     Raises:
         ImageError: If the picture cannot be read, or is of another size than the sample says.
+
+    Example:
+        >>> from PIL import Image
+        >>> from egm.boxes import Box
+        >>> sample = Sample("1", Image.new("RGB", (640, 480)), "the left cup", Box(0, 0, 64, 48))
+        >>> mirrored = flip_sample(sample)
+        >>> mirrored.phrase, mirrored.box
+        ('the right cup', Box(x1=576.0, y1=0.0, x2=640.0, y2=48.0))
     """
     from PIL import ImageOps
 

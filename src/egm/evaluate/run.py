@@ -105,6 +105,17 @@ def evaluate(
         DataError: If a sample has no true box where one is expected, or several where not all are, two share an id,
             there are none, or the folder holds another run.
         EgmError: If `max_errors` is no share.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from egm import Box, Grounder, Sample, example_picture, get_codec
+        >>> from egm.backends import ScriptedBackend
+        >>> samples = [Sample("1", example_picture(), "the cross", Box(195, 171, 219, 195))]
+        >>> scripted = ScriptedBackend(['[{"bbox_2d": [508, 763, 570, 871]}]'])
+        >>> with TemporaryDirectory() as folder:
+        ...     run = evaluate(samples, Grounder(scripted, get_codec("qwen3_vl")), folder, progress=False)
+        >>> run.summary()["all"]["accuracy"]
+        1.0
     """
     check_max_errors(max_errors)
     splits = samples if isinstance(samples, Mapping) else {name: samples}
@@ -208,6 +219,9 @@ def _record(item: PlannedSample, answer: GroundedCompletion | EgmError, *, cold:
         confidence=grounding.confidence,
         logprob=_finite(grounding.logprob),
         answer_logprob=_finite(grounding.answer_logprob),
+        thought=grounding.thought,
+        certainties=answer.certainties,
+        direct_tokens=None if answer.direct is None else answer.direct.completion.completion_tokens,
     )
     try:
         record.check()

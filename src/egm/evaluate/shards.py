@@ -99,6 +99,10 @@ def assign_shards(pictures: Sequence[str], count: int) -> list[int]:
 
     Raises:
         DataError: If there are fewer pictures than shards.
+
+    Example:
+        >>> assign_shards(["a.jpg", "a.jpg", "b.jpg", "c.jpg"], 2)
+        [1, 1, 2, 2]
     """
     samples = Counter(pictures)  # in the order of first occurrence
     if len(samples) < count:

@@ -41,6 +41,10 @@ def get_tiny_preset(name: str) -> Preset:
 
     Raises:
         ModelError: If there is no such size, or it is a published one.
+
+    Example:
+        >>> get_tiny_preset("tiny-s").is_tiny
+        True
     """
     preset = get_preset(name)
     if not preset.is_tiny:

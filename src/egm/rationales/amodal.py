@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from egm.boxes import Box
 from egm.datasets.synthetic import Traced
+from egm.datasets.synthetic.official import name_all, official, place
 from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import IntBox, Scene, SceneObject
-from egm.rationales.official import name_all, official, place
 
 _EDGES = ("left", "top", "right", "bottom")
 
@@ -21,7 +21,7 @@ def amodal(traced: Traced, rng: Rng) -> str:
     scene, i = traced.scene, traced.proof.referent
     item = scene.objects[i]
     seen, whole = _box(scene, item.visible), _box(scene, item.whole)
-    parts = [official(traced, rng), f"What is seen of it is {seen}.", *_hiding(scene, i)]
+    parts = [official(traced.proof, scene, rng), f"What is seen of it is {seen}.", *_hiding(scene, i)]
     if traced.sample.amodal:
         parts.append(f"So the whole is {whole}.")
     else:

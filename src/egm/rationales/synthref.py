@@ -12,15 +12,15 @@ from functools import lru_cache
 from typing import Final
 
 from egm.datasets.synthetic import SPLITS, VERSION, SynthRef, Traced
-from egm.datasets.synthetic import STYLES as BOXED_STYLES
+from egm.datasets.synthetic import STYLES as OWN_STYLES
+from egm.datasets.synthetic.official import official
 from egm.datasets.synthetic.rationale import write_rationale
 from egm.datasets.synthetic.rng import Rng
 from egm.errors import DataError, nearest
 from egm.rationales.amodal import amodal
-from egm.rationales.official import official
 from egm.types import Sample
 
-STYLES: Final = ("official", "amodal", *BOXED_STYLES)
+STYLES: Final = ("official", "amodal", *(style for style in OWN_STYLES if style != "official"))
 """Styles that it speaks: `official` names only what decides, in one or two sentences; `amodal` adds what hides the
 object and how far it goes on; the others are those of `SynthRef`."""
 
@@ -54,10 +54,12 @@ def explain_sample(sample: Sample, style: str = "official", attempt: int = 0) ->
 def tell(traced: Traced, style: str = "official", attempt: int = 0) -> str:
     """Word a question whose execution is known; see `explain_sample`."""
     sample = traced.sample
-    if style in BOXED_STYLES:
-        return write_rationale(traced.proof, traced.scene, amodal=sample.amodal, style=style)  # type: ignore[arg-type]
     rng = Rng(f"{sample.id}/{style}/{attempt}")
-    return (official if style == "official" else amodal)(traced, rng)
+    if style == "amodal":
+        return amodal(traced, rng)
+    if style == "official":
+        return official(traced.proof, traced.scene, rng)
+    return write_rationale(traced.proof, traced.scene, amodal=sample.amodal, style=style)  # type: ignore[arg-type]
 
 
 def explained_samples(

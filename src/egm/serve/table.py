@@ -133,7 +133,12 @@ def _table() -> Mapping[str, Any]:
 
 
 def engine_names() -> tuple[str, ...]:
-    """Names of the engines in the table."""
+    """Names of the engines in the table.
+
+    Example:
+        >>> engine_names()
+        ('sglang', 'vllm', 'transformers', 'egm')
+    """
     return tuple(name for name in _table() if name != "trouble")
 
 

@@ -137,12 +137,24 @@ class SourceSection(Section):
         return str(self.name if self.path is None else self.path)
 
 
-_ONE, _SEVERAL = "one source", "several sources"
+_ONE, _SEVERAL = "one of them", "several of them"
+
+
+def _count_of(value: Any) -> str:
+    return _SEVERAL if isinstance(value, list | tuple) else _ONE
+
+
 Sources: TypeAlias = Annotated[
     Annotated[str, Tag(_ONE)] | Annotated[tuple[SourceSection, ...], Field(min_length=1), Tag(_SEVERAL)],
-    Discriminator(lambda value: _SEVERAL if isinstance(value, list | tuple) else _ONE),
+    Discriminator(_count_of),
 ]
 """One source by its name or path, or several that are mixed by weight."""
+
+Prompts: TypeAlias = Annotated[
+    Annotated[str, Tag(_ONE)] | Annotated[tuple[str, ...], Field(min_length=1), Tag(_SEVERAL)],
+    Discriminator(_count_of),
+]
+"""One prompt style, or several of which each sample is asked in one."""
 
 
 class RunSection(Section):

@@ -149,6 +149,7 @@ def _view(shelf: RunShelf, first: OpenRun, second: OpenRun | None, wanted: Recor
         names=names,
         titles=OUTCOME_TITLES,
         runs=[first.run.name],
+        doubtful=(),
     )
     said = (
         f"{len(places):,} of {of:,} {'answers' if second is None else 'questions'} pass; page {number:,} of {count:,}"

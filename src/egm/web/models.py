@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from egm.backends.base import CARD_SETTINGS, GenerationSettings
+from egm.backends.base import CARD_SETTINGS
 from egm.backends.remote import RemoteBackend, Rounds
 from egm.errors import EgmError
 from egm.grounder import Grounder
@@ -46,10 +46,12 @@ class OpenModel:
         if not 1 <= votes <= MOST_VOTES:
             raise EgmError(f"{votes} votes are out of range: give 1 to {MOST_VOTES}")
         own = self.grounder
-        sampled = {"temperature": CARD_SETTINGS.temperature, "top_p": CARD_SETTINGS.top_p, "votes": votes, "seed": seed}
-        settings: GenerationSettings = replace(own.settings, **sampled) if votes > 1 else own.settings  # type: ignore[arg-type]
+        if votes == 1:
+            return own
+        card = CARD_SETTINGS
+        settings = replace(own.settings, temperature=card.temperature, top_p=card.top_p, votes=votes, seed=seed)
         return Grounder(
-            own.backend, own.codec, settings=settings, prompt=own.prompt, batch_size=own.batch_size, owns_backend=False
+            own.backend, own.codec, settings=settings, prompt=own.prompt, batch_size=own.batch_size, gate=own.gate
         )
 
     def submit(

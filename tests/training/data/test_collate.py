@@ -13,7 +13,7 @@ from PIL import Image
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
-from egm.errors import DataError, EgmError
+from egm.errors import DataError, EgmError, ModelError
 from egm.images import load_image
 from egm.models import build_config, build_processor, get_preset
 from egm.models.families.qwen_vl import expand_pixels
@@ -70,6 +70,43 @@ def test_a_batch_is_what_the_processor_makes(processor: Any, thinking: bool, pro
         assert list(batch["image_grid_thw"][i]) == asked["image_grid_thw"][0].tolist()
         start += count
     assert start == len(pixels)
+
+
+def test_a_share_is_direct_and_each_is_asked_in_one_style(processor: Any) -> None:
+    codec = get_codec("qwen3_vl")
+    samples = [sample for index in range(30) for sample in SynthRef("train").samples(index)]
+    made = collator(processor, direct=0.4, prompt=("grounding", "qwen3"))
+    batch = made.collate(samples)
+    again = made.collate(samples[::-1])
+    seen = set()
+    for i, sample in enumerate(samples):
+        labels = batch["labels"][i]
+        told = processor.tokenizer.decode(labels[labels != IGNORED])
+        asked = processor.tokenizer.decode(batch["input_ids"][i][: int((labels != IGNORED).nonzero()[0])])
+        assert sample.box is not None and sample.size is not None  # noqa: PT018
+        whole = codec.target(sample.phrase, sample.box, size=sample.size, rationale=sample.rationale) + "<|im_end|>"
+        bare = codec.target(sample.phrase, sample.box, size=sample.size) + "<|im_end|>"
+        direct = asked.endswith("<think>\n</think>\n\n")
+        assert told == (bare.removeprefix("</think>\n\n") if direct else whole)
+        assert direct or asked.endswith("<think>\n")
+        [style] = [
+            style
+            for style in ("grounding", "qwen3")
+            if codec.messages(sample.phrase, amodal=sample.amodal, prompt=style)[0]["content"][1]["text"] in asked
+        ]
+        seen.add((style, direct))
+        kept = again["input_ids"][len(samples) - 1 - i]  # wherever it stands, it is asked alike
+        assert torch.equal(kept[kept != 0], batch["input_ids"][i][batch["input_ids"][i] != 0])
+    assert len(seen) == 4
+    share = sum(made._texts(sample, (1, 2, 2))[0].endswith("</think>\n\n") for sample in samples) / len(samples)
+    assert 0.25 < share < 0.55
+
+
+def test_direct_needs_reasoning_that_the_template_opens(processor: Any) -> None:
+    with pytest.raises(ModelError, match=r"data.direct is for models whose chat template opens <think>"):
+        Collator(SynthRefRows(5, 0), processor, get_codec("qwen3_vl_instruct"), CONFIG, direct=0.5)
+    with pytest.raises(EgmError, match="unknown prompt style 'groundin'"):
+        collator(processor, prompt=("qwen3", "groundin"))
 
 
 def test_rows_hold_all_phrases_of_a_scene(processor: Any) -> None:

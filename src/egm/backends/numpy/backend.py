@@ -15,7 +15,7 @@ from egm.backends.checkpoint import Checkpoint
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
-from egm.backends.streaming import TextWatch, watch_rows
+from egm.backends.streaming import TextWatch, token_logprobs, watch_rows
 from egm.backends.tokens import scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
@@ -115,7 +115,7 @@ class NumpyBackend(Backend):
             raise RequestError(f"{self.model} takes one picture a request, not {len(request.images)}")
         seen = [self._see(image) for image in request.images]
         prompt = self.prompt(request.messages, continue_final_message=request.continue_final_message)
-        ids = self._encode(prompt)
+        ids = self._encode(prompt + request.prefill)
         if ids.count(self._image) != len(seen) or self._video in ids:
             raise RequestError("the text holds control tokens for pictures: pass phrases through a codec")
         at = ids.index(self._image) if seen else 0
@@ -174,6 +174,7 @@ class NumpyBackend(Backend):
                 seen_size=(grid[1] * patch, grid[0] * patch) if group[0].images else None,
                 logprob=whole,
                 answer_logprob=answer,
+                token_logprobs=token_logprobs(own.ids, own.logprobs, self._decode) if own.tells else (),
             )
             for own, (whole, answer) in zip(answers, logprobs, strict=True)
         ]
@@ -236,6 +237,7 @@ class _PartialAnswer:
         self.watch, self._stops = watch, stops
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
         self.budget = ThinkingBudget(settings, request, decode, encode)
+        self.tells = request.token_logprobs
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.seconds, self.stopped = 0.0, False

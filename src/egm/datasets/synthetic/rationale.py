@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias, get_args
 
 from egm.boxes import Box
+from egm.datasets.synthetic.official import official
 from egm.datasets.synthetic.phrasing import noun
 from egm.datasets.synthetic.programs import (
     EXTREME_SIDES,
@@ -23,31 +24,36 @@ from egm.datasets.synthetic.programs import (
     Without,
     center2,
 )
+from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import IntBox, Scene
 
-Style: TypeAlias = Literal["candidates", "inventory", "unboxed"]
+Style: TypeAlias = Literal["candidates", "inventory", "unboxed", "official"]
 """How a rationale refers to objects: by their boxes, step by step; by number, after a list of the whole scene with its
-boxes; or by number, after the same list without them, so that the answer holds the only box."""
+boxes; by number, after the same list without them, so that the answer holds the only box; or in one or two sentences by
+what they look like, and only those that decide."""
 
 STYLES: Final[tuple[str, ...]] = get_args(Style)
 _FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
 
 
-def write_rationale(trace: Trace, scene: Scene, *, amodal: bool = False, style: Style = "candidates") -> str:
-    """Word an execution.
+def write_rationale(
+    trace: Trace | Selection, scene: Scene, *, amodal: bool = False, style: Style = "candidates", name: str = ""
+) -> str:
+    """Word an execution, also one that may fit nothing or several.
 
     Args:
-        trace: What `execute` returned.
+        trace: What `execute` or `select` returned.
         scene: The scene that it ran on.
-        amodal: Whether to end with the whole box, hidden parts too, after the visible one; "unboxed" tells neither.
+        amodal: Whether to end with the whole box, hidden parts too, after the visible one; "unboxed" and "official"
+            tell neither.
         style: How to refer to objects.
+        name: The sample's id: "official" has several wordings, and chooses by it.
     """
+    if style == "official":
+        return official(trace, scene, Rng(f"{name}/official/0"))
+    if isinstance(trace, Selection):
+        return _Teller(scene, style).selection(trace)
     return _Teller(scene, style).rationale(trace, amodal=amodal)
-
-
-def write_selection(selection: Selection, scene: Scene, *, style: Style = "candidates") -> str:
-    """Word an execution that may fit nothing or several; arguments as of `write_rationale`."""
-    return _Teller(scene, style).selection(selection)
 
 
 class _Teller:

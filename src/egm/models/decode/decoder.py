@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -30,6 +30,9 @@ from egm.models.families import family_of
 from egm.models.fast.patching import is_patched
 from egm.models.fast.rope_index import position_ids
 from egm.models.find_core import core_of
+
+MEASURED_ROWS: Final = 64
+"""Up to so many rows kernels were measured to be quicker than the library's layers, and are taken unasked."""
 
 _SYNC_EVERY = 8  # steps after which the host waits for a GPU, to see which rows have ended
 _INITIAL_TOKENS = 512  # new tokens that a cache is allocated for at first: most completions end before
@@ -65,7 +68,8 @@ class BatchDecoder(Decoder):
         operations: What steps are computed with; None takes the library's layers. These serve, with a warning, where a
             model is built otherwise, and where kernels cannot be had.
         kernels: Whether steps on a GPU are computed by kernels (`kernels/triton_operations.py`), where no `operations`
-            are given.
+            are given. None takes them where they were measured: on a GPU of Hopper's kind, in bfloat16, for at most
+            `MEASURED_ROWS` rows.
         fp8: Whether kernels read the layers' weights rounded to fp8; prompts are read with the weights as they are.
     """
 
@@ -81,15 +85,17 @@ class BatchDecoder(Decoder):
         graphs: bool,
         stop_repeats: bool = False,
         operations: Operations | None = None,
-        kernels: bool = False,
+        kernels: bool | None = None,
         fp8: bool = False,
     ) -> None:
         super().__init__(model, dtype=dtype, stops=stops, pad=pad, banned=banned)
         self._operations, self._fp8 = operations, fp8
         self._fused: FusedModel | None = None
         self._tried: set[int] = set()  # numbers of rows that kernels are compiled for
-        taken = operations is not None or ((kernels or fp8) and self.device.type == "cuda")
-        self._stock = not taken  # whether the library's layers compute steps
+        on_gpu = self.device.type == "cuda"
+        self._asked = operations is not None or (on_gpu and bool(kernels or fp8))
+        measured = kernels is None and on_gpu and torch.cuda.get_device_capability(self.device) >= (9, 0)
+        self._stock = not (self._asked or measured)  # whether the library's layers compute steps
         self._max_rows, self._stop_repeats = max_rows, stop_repeats
         self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
@@ -154,6 +160,9 @@ class BatchDecoder(Decoder):
             return
         if self._fused is None:
             reason = why_not_fused(policy)
+            if not self._asked and (reason is not None or policy.dtype != torch.bfloat16):
+                self._stock = True  # nothing is missed that was asked for
+                return
             if reason is not None:
                 self._go_stock(f"of this model {reason}")
                 return
@@ -166,6 +175,8 @@ class BatchDecoder(Decoder):
 
     def _fused_for(self, rows: int) -> FusedModel | None:
         """Return what computes steps of so many rows, after trying one; None if the library's layers do."""
+        if not self._asked and rows > MEASURED_ROWS:
+            return None
         if self._fused is not None and rows not in self._tried:
             try:
                 self._fused.try_step(rows)

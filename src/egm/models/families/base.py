@@ -176,7 +176,13 @@ def family_names() -> tuple[str, ...]:
 
 
 def family_of(model_type: str) -> Family | None:
-    """Return the family of an architecture, as `config.json` names it; None if it is not known here."""
+    """Return the family of an architecture, as `config.json` names it; None if it is not known here.
+
+    Example:
+        >>> from egm.models.families import family_of
+        >>> family_of("internvl").name
+        'InternVL'
+    """
     return _FAMILIES.get(model_type)
 
 

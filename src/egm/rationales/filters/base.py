@@ -92,12 +92,27 @@ def build_filters(recipe: Mapping[str, Any]) -> tuple[Filter, ...]:
 
     Raises:
         RecipeError: If a name or an option is unknown, or a value is not of its option's type.
+
+    Example:
+        >>> from egm.rationales.filters import build_filters
+        >>> [each.name for each in build_filters({"leak": {}, "length": {"least": 8}})]
+        ['leak', 'length']
     """
     return tuple(_build(name, {} if options is None else options) for name, options in recipe.items())
 
 
 def run_filters(filters: Iterable[Filter], candidate: Candidate) -> list[FilterVerdict]:
-    """Ask every filter, also after one has spoken against the candidate: reports count all that is wrong."""
+    """Ask every filter, also after one has spoken against the candidate: reports count all that is wrong.
+
+    Example:
+        >>> from egm.boxes import Box
+        >>> from egm.rationales.filters import build_filters
+        >>> from egm.types import Sample
+        >>> sample = Sample("1", "a.jpg", "the dog", box=Box(40, 30, 140, 120), size=(640, 480))
+        >>> candidate = Candidate(sample, "It sleeps.", "official")
+        >>> [verdict.why for verdict in run_filters(build_filters({"leak": {}, "length": {}}), candidate)]
+        [None, '2 words, fewer than 5']
+    """
     return [FilterVerdict(each.name, each.check(candidate)) for each in filters]
 
 

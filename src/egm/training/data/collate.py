@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from egm.codecs import Codec
+from egm.codecs import THINK_CLOSED, Codec
 from egm.errors import DataError, ModelError
 from egm.images import load_image
 from egm.models.families import Grid, trained_family
 from egm.training.data.pictures import load_pictures
 from egm.training.data.rows import MixedRows, Rows, SynthRefRows
+from egm.training.data.styles import choose_prompt, share_of
+from egm.training.recipe import Prompts
 from egm.types import Sample
 
 IGNORED = -100
@@ -34,7 +36,8 @@ class Collator:
         codec: The model's convention.
         config: The model's configuration.
         thinking: Whether targets hold the rationale.
-        prompt: Prompt style; None takes the codec's own.
+        direct: Share of samples whose reasoning the prompt closes, so that the target is the answer alone.
+        prompt: Prompt style, or several of which each sample is asked in one; None takes the codec's own.
         max_length: Longest sequence in tokens.
         fast: Whether the model has its fast path on, which takes grids as a list and not as a tensor.
         masks: Give the attention mask too: a mixture of experts leaves padding out of the balance of its load by it.
@@ -52,15 +55,22 @@ class Collator:
         config: Any,
         *,
         thinking: bool = True,
-        prompt: str | None = None,
+        direct: float = 0.0,
+        prompt: Prompts | None = None,
         max_length: int = 1024,
         fast: bool = True,
         masks: bool = False,
     ) -> None:
         self.rows, self.processor, self.codec, self.config = rows, processor, codec, config
-        self.thinking, self.prompt, self.max_length = thinking, prompt, max_length
+        self.thinking, self.direct, self.prompt, self.max_length = thinking, direct, prompt, max_length
         self.fast, self.masks = fast, masks
         self.tokenizer, self.family = processor.tokenizer, trained_family(config)
+        for style in (prompt,) if prompt is None or isinstance(prompt, str) else prompt:
+            codec.messages("anything", prompt=style)  # so that an unknown style is refused now
+        if direct and not codec.thinking_prefilled:
+            raise ModelError(
+                "data.direct is for models whose chat template opens <think>, which the prompt can close: leave it out"
+            )
         for part in rows.parts if isinstance(rows, MixedRows) else (rows,):
             for expect in part.expects if isinstance(part, SynthRefRows) else ():
                 codec.check_expect(expect)
@@ -87,8 +97,8 @@ class Collator:
         cut = [self.family.grid(self.processor, image.size) for image in images]
         # What is seen of each sample's picture, the same array for those that share one.
         pixels, grids = [seen[number] for number in numbers], [cut[number] for number in numbers]
-        prompts = [self._prompt(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
-        targets = [self._target(sample, grid) + self.end for sample, grid in zip(samples, grids, strict=True)]
+        texts = [self._texts(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
+        prompts, targets = zip(*texts, strict=True)
         encoded = self.tokenizer([*prompts, *targets], add_special_tokens=False)["input_ids"]
         count = len(samples)
         longest = max(len(a) + len(b) for a, b in zip(encoded[:count], encoded[count:], strict=True))
@@ -127,23 +137,33 @@ class Collator:
         """
         size = sample.size or load_image(sample.image).size
         grid = self.family.grid(self.processor, size)
-        text = self._prompt(sample, grid) + self._target(sample, grid) + self.end
+        text = "".join(self._texts(sample, grid))
         images = text.count(self.image_token)
         bound = len(text.encode()) - images * (len(self.image_token) - 1)  # a token takes a byte at least
         return bound if bound <= self.max_length else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def _texts(self, sample: Sample, grid: Grid) -> tuple[str, str]:
+        """Write a sample's prompt, and its target up to the end of the turn."""
+        direct = self.direct > 0 and share_of(sample.id, "direct") < self.direct
+        prompt, target = self._prompt(sample, grid), self._target(sample, grid, thinking=self.thinking and not direct)
+        if direct:  # what closes the reasoning is given and not learnt: else the model would draw whether to think
+            target = target.removeprefix(THINK_CLOSED)
+            prompt += THINK_CLOSED
+        return prompt, target + self.end
+
     def _prompt(self, sample: Sample, grid: Grid) -> str:
         asked: dict[str, Any] = {} if sample.expect == "one" else {"expect": sample.expect}
-        messages = self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=self.prompt, **asked)
-        before, after = self._template(sample.amodal)
+        style = choose_prompt(self.prompt, sample.id)
+        messages = self.codec.messages(sample.phrase, amodal=sample.amodal, prompt=style, **asked)
+        before, after = self._template(sample.amodal, style)
         question = next(part["text"] for part in messages[0]["content"] if part["type"] == "text")
         text: str = before.replace(self.image_token, self.family.placeholders(self.processor, grid)) + question + after
         return text
 
-    @lru_cache(maxsize=2)  # noqa: B019 - two entries, and the collator lives as long as the run
-    def _template(self, amodal: bool) -> tuple[str, str]:
+    @lru_cache(maxsize=16)  # noqa: B019 - two entries a style, and the collator lives as long as the run
+    def _template(self, amodal: bool, style: str | None) -> tuple[str, str]:
         """Render the chat template once: what stands before the question, and after it."""
-        messages = self.codec.messages("phrase", amodal=amodal, prompt=self.prompt)
+        messages = self.codec.messages("phrase", amodal=amodal, prompt=style)
         question = next(part["text"] for part in messages[0]["content"] if part["type"] == "text")
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         before, found, after = text.partition(question)
@@ -158,13 +178,13 @@ class Collator:
             )
         return before, after
 
-    def _target(self, sample: Sample, grid: Grid) -> str:
+    def _target(self, sample: Sample, grid: Grid, *, thinking: bool) -> str:
         truth = sample.boxes if sample.box is None else sample.box
         if truth is None:
             raise DataError(f"sample {sample.id} has no box: training needs one in every row")
         if self.thinking and not sample.rationale:
             raise DataError(f"sample {sample.id} has no rationale: add one, or set data.thinking to false")
         size = sample.size or load_image(sample.image).size
-        rationale = sample.rationale if self.thinking else None
+        rationale = sample.rationale if thinking else None
         seen_size = self.family.seen_size(self.processor, grid)
         return self.codec.target(sample.phrase, truth, size=size, rationale=rationale, seen_size=seen_size)

@@ -15,6 +15,7 @@ from egm.models.decode.base import Decoder
 from egm.training.grpo.grading import grade
 from egm.training.grpo.prompts import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
+from egm.training.recipe import Prompts as PromptStyles
 from egm.training.rewards.reward import Grades, Reward
 from egm.training.yaml_reader import read_yaml
 from egm.types import Sample
@@ -147,15 +148,17 @@ def _other_prompt_style(
     recipe: GRPORecipe, codec: Codec, grades: Grades, in_style: Callable[[str], Grades]
 ) -> str | None:
     """Tell whether the fine-tuning asked in another prompt style: by its recipe, or because that earns more."""
-    style_here = recipe.data.prompt or codec.prompts[0]
-    taught = _fine_tuning_prompt(Path(recipe.model.name).parent / "recipe.yaml")
-    if taught is not None and (taught or codec.prompts[0]) != style_here:
+    styles_here = _styles(recipe.data.prompt, codec)
+    taught = _fine_tuning_prompt(Path(recipe.model.name).parent / "recipe.yaml", codec)
+    if taught is not None and (other := [style for style in styles_here if style not in taught]):
+        said = repr(other[0]) if len(styles_here) == 1 else f"of {', '.join(styles_here)}"
         return (
-            f"data.prompt is {style_here!r}, but the fine-tuning asked in the style {taught or codec.prompts[0]!r}: "
-            "set data.prompt to that"
+            f"data.prompt is {said}, but the fine-tuning asked in the style {taught[0]!r}: set data.prompt to that"
+            if len(taught) == 1
+            else f"data.prompt is {said}, but the fine-tuning asked in {', '.join(taught)}: set data.prompt to these"
         )
     for style in codec.prompts:
-        if style != style_here and (better := in_style(style)).totals.mean() > grades.totals.mean() + 0.1:
+        if style not in styles_here and (better := in_style(style)).totals.mean() > grades.totals.mean() + 0.1:
             return (
                 f"asked in the style {style!r} the model earns {better.totals.mean():.2f} on average: the fine-tuning "
                 f"seems to have used it, so set data.prompt to {style}"
@@ -163,11 +166,16 @@ def _other_prompt_style(
     return None
 
 
-def _fine_tuning_prompt(path: Path) -> str | None:
-    """Return the prompt style of the run that a model folder lies in: "" for the default, None if unknown."""
+def _styles(prompt: PromptStyles | None, codec: Codec) -> tuple[str, ...]:
+    """Return the prompt styles that a recipe names, or the codec's own."""
+    return (prompt or codec.prompts[0],) if prompt is None or isinstance(prompt, str) else tuple(prompt)
+
+
+def _fine_tuning_prompt(path: Path, codec: Codec) -> tuple[str, ...] | None:
+    """Return the prompt styles of the run that a model folder lies in; None if unknown."""
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
-        return str(content["data"].get("prompt") or "") if content.get("stage") == "sft" else None
+        return _styles(content["data"].get("prompt"), codec) if content.get("stage") == "sft" else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -14,7 +14,9 @@ from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.models.families import Family, Qwen3VLFamily
 from egm.training.data import Rows
 from egm.training.data.pictures import load_pictures
+from egm.training.data.styles import choose_prompt
 from egm.training.data.workers import end_workers, end_workers_at_exit, ignore_signals, without_traceback
+from egm.training.recipe import Prompts as PromptStyles
 from egm.types import Sample
 
 
@@ -44,7 +46,7 @@ class PromptCollator:
     Args:
         processor: The model's processor.
         codec: The model's convention.
-        prompt: Prompt style; None takes the codec's own.
+        prompt: Prompt style, or several of which each sample is asked in one; None takes the codec's own.
         max_tokens: Most tokens of a prompt; None for no limit.
         family: The model's family; Qwen3-VL if not given.
         fast: Whether the model has its fast path on.
@@ -54,7 +56,7 @@ class PromptCollator:
         self,
         processor: Any,
         codec: Codec,
-        prompt: str | None,
+        prompt: PromptStyles | None,
         max_tokens: int | None = None,
         *,
         family: Family | None = None,
@@ -62,9 +64,10 @@ class PromptCollator:
     ) -> None:
         self.processor, self.codec, self.prompt, self.max_tokens = processor, codec, prompt, max_tokens
         self.family, self.fast = family or Qwen3VLFamily(), fast
-        codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
+        for style in (prompt,) if prompt is None or isinstance(prompt, str) else prompt:
+            codec.messages("anything", prompt=style)  # so that an unknown style is refused now
 
-    def styled(self, prompt: str | None, max_tokens: int | None = None) -> PromptCollator:
+    def styled(self, prompt: PromptStyles | None, max_tokens: int | None = None) -> PromptCollator:
         """Return one for another prompt style, and another limit."""
         return PromptCollator(self.processor, self.codec, prompt, max_tokens, family=self.family, fast=self.fast)
 
@@ -84,7 +87,7 @@ class PromptCollator:
                 self.codec.messages(
                     sample.phrase,
                     amodal=sample.amodal,
-                    prompt=self.prompt,
+                    prompt=choose_prompt(self.prompt, sample.id),
                     **({} if sample.expect == "one" else {"expect": sample.expect}),
                 ),
                 tokenize=False,

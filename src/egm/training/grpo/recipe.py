@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from egm.training.recipe import ModelSection, RunSection, Section
+from egm.training.recipe import ModelSection, Prompts, RunSection, Section, Sources
 from egm.training.rewards.reward import RewardSection
 
 ROWS_TOGETHER: Final = 2048
@@ -17,16 +17,18 @@ ROWS_TOGETHER: Final = 2048
 class PromptSection(Section):
     """What is asked."""
 
-    train: str = "synthref/train"
+    train: Sources = "synthref/train"
     """`synthref/train`, `synthref/train-complex` (more relations, so fewer groups that are right throughout),
     `synthref/train-reworded` (those in other words as well), or a file of any format that
-    `egm.datasets.open_dataset` reads; rows need boxes, not rationales."""
+    `egm.datasets.open_dataset` reads; or a list of sources, which are mixed by weight. Rows need boxes, not
+    rationales."""
     images: Path | None = None
     """Folder that holds the images; for a `.jsonl` file its own folder by default."""
     scenes: int = Field(default=100_000, ge=1)
     """How many scenes of a training split of SynthRef, before they repeat."""
-    prompt: str | None = None
-    """Prompt style of the codec; its own default if not given. It should be the one of the fine-tuning."""
+    prompt: Prompts | None = None
+    """Prompt style of the codec, its own default if not given; or a list of styles, in one of which each sample is
+    asked. It should be what the fine-tuning had; held-out samples are asked in the first."""
 
 
 class RolloutSection(Section):

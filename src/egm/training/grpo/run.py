@@ -231,19 +231,23 @@ def open_table(recipe: GRPORecipe) -> SampleTable:
     """Open the samples in the order in which they are asked about."""
     import torch
 
-    from egm.training.data import SYNTHETIC, check_boxes, open_rows
+    from egm.training.data import SYNTHETIC, MixedRows, Order, check_boxes, open_rows
     from egm.training.grpo.prompts import SampleTable
 
     data = recipe.data
     rows = open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes)
     check_boxes(rows)
-    generator = torch.Generator().manual_seed(recipe.run.seed)
-    made = data.train in SYNTHETIC  # scenes come in no order already
-    table = SampleTable(rows, None if made else torch.randperm(len(rows), generator=generator).tolist())
+    order: list[int] | None = None
+    if isinstance(rows, MixedRows):
+        order = list(Order(rows, recipe.run.seed))
+    elif data.train not in SYNTHETIC:  # scenes come in no order already
+        generator = torch.Generator().manual_seed(recipe.run.seed)
+        order = torch.randperm(len(rows), generator=generator).tolist()
+    table = SampleTable(rows, order)
     needed = recipe.optim.prompts * recipe.rollout.candidates
     if len(table) < needed:
         raise DataError(
-            f"{data.train} has {len(table)} samples, fewer than a step asks: {needed} (optim.prompts x "
+            f"data.train has {len(table)} samples, fewer than a step asks: {needed} (optim.prompts x "
             "rollout.candidates)"
         )
     return table

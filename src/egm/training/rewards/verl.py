@@ -39,7 +39,7 @@ def compute_score(
     tokenizer: str | None = None,
     **kwargs: Any,  # noqa: ARG001 - what else verl passes
 ) -> dict[str, float]:
-    """Return the reward of one completion, as verl's reward managers call it.
+    r"""Return the reward of one completion, as verl's reward managers call it.
 
     Args:
         data_source: `grounding` is what the official EGM files say, and that `ground_truth` is on the 0-1000 scale.
@@ -61,6 +61,11 @@ def compute_score(
         DataError: If the truth is no box, lies outside the image or is said twice in two ways, the size is missing, or
             the overlong penalty has no tokenizer.
         RecipeError: If the section is wrong.
+
+    Example:
+        >>> text = 'At the left.\n</think>\n\n[{"bbox_2d": [0, 0, 500, 1000]}]'
+        >>> compute_score("mine", text, [0, 0, 64, 100], {"width": 100, "height": 100})
+        {'score': 0.890625, 'acc': 1.0, 'iou': 0.78125}
     """
     extra = _plain(extra_info or {})
     if not isinstance(extra, dict):

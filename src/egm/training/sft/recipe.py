@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from egm.datasets.synthetic import Style
-from egm.training.recipe import ModelSection, RunSection, Section, Sources
+from egm.training.recipe import ModelSection, Prompts, RunSection, Section, Sources
 
 
 class DataSection(Section):
@@ -27,10 +27,20 @@ class DataSection(Section):
     """How SynthRef's rationales refer to objects."""
     thinking: bool = True
     """Train on the rationale and the box; without, on the box alone."""
-    prompt: str | None = None
-    """Prompt style of the codec; its own default if not given."""
+    direct: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the samples whose reasoning is closed before it begins, by the prompt, so that their target is the box
+    alone: the model thinks as before, and answers directly where it is asked to."""
+    prompt: Prompts | None = None
+    """Prompt style of the codec, its own default if not given; or a list of styles, in one of which each sample is
+    asked, so that the model answers in any. The first is that of the held-out samples."""
     max_length: int = Field(default=1024, ge=64)
     """Longest sequence in tokens; a longer sample is an error that names it."""
+
+    @model_validator(mode="after")
+    def _direct_of_thinking(self) -> DataSection:
+        if self.direct and not self.thinking:
+            raise ValueError("without thinking all samples are direct: leave direct out, or set thinking to true")
+        return self
 
 
 class OptimSection(Section):

@@ -226,7 +226,8 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
     from egm.training.data.collate import Collator
 
     data = recipe.data
-    options: dict[str, Any] = {"thinking": data.thinking, "prompt": data.prompt, "max_length": data.max_length}
+    options: dict[str, Any] = {"thinking": data.thinking, "direct": data.direct}
+    options |= {"prompt": data.prompt, "max_length": data.max_length}
     options["fast"] = recipe.run.fast_path and has_fast_path(model.config)
     # Laid end to end there is no padding to be left out.
     options["masks"] = not recipe.run.flatten and hasattr(model.config.get_text_config(), "output_router_logits")
@@ -253,7 +254,9 @@ def _held_out(recipe: SFTRecipe) -> HeldOut | None:
 
     first = max(recipe.eval.samples, recipe.eval.greedy)
     rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed, first=first)
-    return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=recipe.data.prompt)
+    prompt = recipe.data.prompt
+    first_style = prompt if prompt is None or isinstance(prompt, str) else prompt[0]
+    return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=first_style)
 
 
 def _check_report(report_to: str) -> None:

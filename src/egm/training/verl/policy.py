@@ -11,7 +11,7 @@ from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.codecs import Codec
 from egm.codecs.registry import codec_for
 from egm.codecs.resize import smart_resize
-from egm.errors import DataError, ModelError
+from egm.errors import DataError, ModelError, RecipeError
 from egm.extras import need
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.shared.model import check_trained_family
@@ -46,6 +46,10 @@ class AskedModel:
         check_trained_family(checkpoint, ("egm verl",))
         self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False)
         self.codec = codec_for(checkpoint.model_type, self._render)
+        if not (recipe.data.prompt is None or isinstance(recipe.data.prompt, str)):
+            raise RecipeError("data.prompt names several styles, and egm verl asks in one: give that one")
+        if not isinstance(recipe.data.train, str):
+            raise RecipeError("data.train names several sources, and egm verl writes one: give that one")
         self._style = recipe.data.prompt
         self.codec.messages("anything", prompt=self._style)
         patch, merge, pixels = _processor(checkpoint)

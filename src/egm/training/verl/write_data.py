@@ -34,6 +34,9 @@ def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, abso
         DataError: If there are too few, a prompt is too long, or a picture that should be named is no file.
         ImageError: If a picture cannot be read, or is of another size than its row says.
     """
+    train, prompt = recipe.data.train, recipe.data.prompt
+    assert isinstance(train, str)  # `asked` has refused several
+    assert prompt is None or isinstance(prompt, str)
     table, held_out = open_table(recipe), held_out_samples(recipe.eval)
     needed = rollouts_of(recipe) * recipe.optim.prompts * recipe.rollout.candidates
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,17 +47,15 @@ def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, abso
             folder / name,
             source=source,
             codec=asked.codec,
-            prompt=recipe.data.prompt,
+            prompt=prompt,
             embed=not absolute,
             pixels=asked.policy.pixels,
         )
 
     count = min(len(table), needed)
     if absolute and not isinstance(table[0].image, str | Path):
-        raise DataError(
-            f"the pictures of {recipe.data.train} are no files, so they have no names: leave --absolute out"
-        )
-    write((table[number] for number in range(count)), TRAIN, recipe.data.train)
+        raise DataError(f"the pictures of {train} are no files, so they have no names: leave --absolute out")
+    write((table[number] for number in range(count)), TRAIN, train)
     if recipe.eval is not None:
         write(held_out, HELD_OUT, recipe.eval.data)
     return count

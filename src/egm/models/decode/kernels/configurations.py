@@ -34,11 +34,41 @@ class AttentionTile(NamedTuple):
     warps: int
 
 
-VECTORS: Final[dict[tuple[int, int, bool], VectorTile]] = {}
+# Qwen3-VL-8B's shapes on an NVIDIA H200, torch 2.11, Triton 3.6, 30 November 2026: `decode_floor.py --parts tune`.
+VECTORS: Final[dict[tuple[int, int, bool], VectorTile]] = {
+    (6144, 4096, False): VectorTile(2, 4096, 4, True),
+    (4096, 4096, False): VectorTile(2, 4096, 2, True),
+    (24576, 4096, False): VectorTile(1, 4096, 4, True),
+    (4096, 12288, False): VectorTile(2, 4096, 4, True),
+    (151936, 4096, False): VectorTile(2, 4096, 4, True),
+    (6144, 4096, True): VectorTile(8, 4096, 8, False),
+    (4096, 4096, True): VectorTile(4, 4096, 4, False),
+    (24576, 4096, True): VectorTile(4, 2048, 4, True),
+    (4096, 12288, True): VectorTile(2, 4096, 4, True),
+}
 """By outputs, inputs and whether the weights are fp8; gated projections count both halves."""
-MATRICES: Final[dict[tuple[int, int, bool, int], MatrixTile | None]] = {}
+MATRICES: Final[dict[tuple[int, int, bool, int], MatrixTile | None]] = {
+    (6144, 4096, False, 16): MatrixTile(64, 256, 3, 4),
+    (6144, 4096, False, 64): None,
+    (4096, 4096, False, 16): None,
+    (4096, 4096, False, 64): None,
+    (24576, 4096, False, 16): MatrixTile(128, 128, 3, 8),
+    (24576, 4096, False, 64): None,
+    (4096, 12288, False, 16): None,
+    (4096, 12288, False, 64): None,
+    (151936, 4096, False, 16): MatrixTile(64, 128, 4, 4),
+    (151936, 4096, False, 64): MatrixTile(128, 128, 3, 8),
+    (6144, 4096, True, 16): MatrixTile(64, 128, 4, 4),
+    (6144, 4096, True, 64): MatrixTile(64, 128, 4, 4),
+    (4096, 4096, True, 16): MatrixTile(32, 256, 4, 4),
+    (4096, 4096, True, 64): MatrixTile(64, 128, 4, 4),
+    (24576, 4096, True, 16): MatrixTile(64, 128, 4, 4),
+    (24576, 4096, True, 64): MatrixTile(64, 128, 4, 4),
+    (4096, 12288, True, 16): MatrixTile(32, 256, 4, 4),
+    (4096, 12288, True, 64): MatrixTile(64, 128, 4, 4),
+}
 """Likewise, and by rows as `matrix_rows` rounds them; None is the library's product, for bf16."""
-ATTENTION: Final = AttentionTile(columns=64, stages=2, warps=4)
+ATTENTION: Final = AttentionTile(columns=32, stages=3, warps=2)
 PROGRAMS: Final = 264
 """Into so many programs attention is split where rows are few: two for each multiprocessor of a Hopper GPU."""
 MOST_PARTS: Final = 16

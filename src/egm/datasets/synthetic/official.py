@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from egm.datasets.synthetic import Traced
 from egm.datasets.synthetic.phrasing import noun
 from egm.datasets.synthetic.programs import (
     EXTREME_SIDES,
@@ -14,6 +13,7 @@ from egm.datasets.synthetic.programs import (
     Event,
     Extreme,
     Ordinal,
+    Selection,
     Side,
     Step,
     Trace,
@@ -34,14 +34,16 @@ _PLACES: Final = (
 _ENDINGS: Final = ("so it is {it}", "and that is {it}", "which is {it}", "so the one meant is {it}")
 
 
-def official(traced: Traced, rng: Rng) -> str:
+def official(trace: Trace | Selection, scene: Scene, rng: Rng) -> str:
     """Word an execution in one or two sentences.
 
     Args:
-        traced: The question with its execution.
+        trace: The execution of a question about one object, or about all that match, of which there may be none.
+        scene: The scene that it ran on.
         rng: Chooses among the wordings.
     """
-    return _Teller(traced.scene, rng).tell(traced.proof)
+    teller = _Teller(scene, rng)
+    return teller.tell_selection(trace) if isinstance(trace, Selection) else teller.tell(trace)
 
 
 def place(scene: Scene, item: SceneObject) -> str:
@@ -74,6 +76,34 @@ class _Teller:
         first = f"{counted}, {' and '.join(clauses)}. Of these, " if clauses else f"{counted}, "
         return f"{first}{self.chosen(events[-1], anchors, referent)}."
 
+    def tell_selection(self, selection: Selection) -> str:
+        attributes, events = selection.program.attributes, selection.events
+        if not events[0].after:
+            others = self.near_misses(selection)
+            return f"There is no {noun(attributes)}. {others}." if others else f"There is no {noun(attributes)}."
+        if not events[1:]:
+            n = len(selection.found)
+            counted = f"is 1 {noun(attributes)}" if n == 1 else f"are {n} {noun(attributes, plural=True)}"
+            return f"There {counted}, {self.all_named(selection)}."
+        anchors: Iterator[Trace] = iter(selection.anchors)
+        *clauses, last = (self.step_of_selection(event, anchors) for event in events[1:])
+        before = f"{' and '.join(clauses)}, and of these " if clauses else ""
+        found = f"so {self.all_named(selection)}" if selection.found else "so there is none"
+        return f"{self.counted(selection)}, {before}{last}, {found}."
+
+    def step_of_selection(self, event: Event, anchors: Iterator[Trace]) -> str:
+        """Say how many a step leaves, or that one to be chosen by rank is not there."""
+        if isinstance(event.step, (Side, Between, Without)):
+            return self.kept(event, anchors)
+        if not event.after:
+            assert isinstance(event.step, Ordinal)
+            return f"none is the {_ORDINALS[event.step.n]} from {_FROM[event.step.side]}"
+        return self.chosen(event, anchors, self.named(event.after[0]))
+
+    def all_named(self, selection: Selection) -> str:
+        *names, last = (self.named(i) for i in selection.found)
+        return f"{', '.join(names)} and {last}" if names else last
+
     def only(self, trace: Trace) -> str:
         wanted = noun(trace.program.attributes)
         form = self.rng.choice(
@@ -83,7 +113,7 @@ class _Teller:
         others = self.near_misses(trace)
         return f"{said}. {others}." if others else f"{said}."
 
-    def near_misses(self, trace: Trace) -> str:
+    def near_misses(self, trace: Trace | Selection) -> str:
         """Name up to two of the objects that miss fewest of the attributes, and one that each misses."""
         found = []
         for item in self.scene.objects:
@@ -95,7 +125,7 @@ class _Teller:
         nearest = self.rng.shuffled([text for count, text in found if count == fewest])[:2]
         return "; ".join(nearest).capitalize()
 
-    def counted(self, trace: Trace) -> str:
+    def counted(self, trace: Trace | Selection) -> str:
         n, attributes = len(trace.events[0].after), trace.program.attributes
         many = noun(attributes, plural=n > 1)
         return self.rng.choice(("Of the {n} {many}", "Of {n} {many} in all", "With {n} {many} in the scene")).format(
@@ -120,7 +150,7 @@ class _Teller:
 
     def kept(self, event: Event, anchors: Iterator[Trace]) -> str:
         step, k = event.step, len(event.after)
-        subject = "only one is" if k == 1 else f"{k} are"
+        subject = ("none is", "only one is")[k] if k < 2 else f"{k} are"
         assert isinstance(step, (Side, Between, Without))
         names = [self.anchor(next(anchors)) for _ in event.anchors]
         if isinstance(step, Side):
