@@ -378,9 +378,10 @@ class Grounder:
         cut = partial(self.codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
         facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
         ends = partial(self.codec.ends_before_tail, **facts) if self.settings.stop else None
-        return self.backend.make_request(
+        request = self.backend.make_request(
             messages, question.image, source=question.source, seed_index=question.index, cut=cut, ends=ends
         )
+        return replace(request, drafts=(self.codec.frame(question.phrase, size=question.image.size),))
 
     def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:
         grounding = question.read(reply, self.codec)
