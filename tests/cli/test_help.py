@@ -11,8 +11,22 @@ import pytest
 from .conftest import Egm
 
 COMMANDS = (
-    *("ground", "demo", "eval", "score", "report", "sft", "grpo", "verl", "bench latency", "serve", "download"),
-    *("doctor", "data check", "data convert", "data synthetic", "models export", "eval merge"),
+    *(
+        "ground",
+        "demo",
+        "eval",
+        "score",
+        "report",
+        "export",
+        "mcp",
+        "sft",
+        "grpo",
+        "verl",
+        "bench latency",
+        "serve",
+        "download",
+    ),
+    *("doctor", "data check", "data convert", "data synthetic", "models export", "eval merge", "calibrate"),
 )
 
 
@@ -57,20 +71,22 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("option", "users"),
     [
-        ("--model", "bench doctor eval ground"),
-        ("--server", "bench doctor eval ground rationales"),
-        ("--codec", "bench convert doctor eval ground rationales score"),
+        ("--model", "bench calibrate doctor eval ground mcp"),
+        ("--server", "bench calibrate doctor eval ground mcp rationales"),
+        ("--codec", "bench calibrate convert doctor eval ground mcp rationales score"),
         ("--data", "score"),
-        ("--data-root", "check convert eval rationales score"),
-        ("--images", "check convert eval rationales report score"),
+        ("--data-root", "calibrate check convert eval rationales score"),
+        ("--images", "calibrate check convert eval export rationales report score"),
         ("--serve", "bench doctor eval ground rationales"),
         ("--aim", "bench doctor eval ground rationales serve"),
         ("--engine", "serve"),
-        ("--device", "bench doctor eval ground rationales serve"),
-        ("--max-tokens", "bench eval ground"),
-        ("--votes", "eval ground"),
-        ("--thinking-budget", "eval ground"),
-        ("--prompt", "convert eval ground"),
+        ("--device", "bench calibrate doctor eval ground mcp rationales serve"),
+        ("--max-tokens", "bench calibrate eval ground mcp"),
+        ("--votes", "eval ground mcp"),
+        ("--think", "eval ground mcp"),
+        ("--gate", "eval ground mcp"),
+        ("--thinking-budget", "calibrate eval ground mcp"),
+        ("--prompt", "calibrate convert eval ground mcp"),
     ],
 )
 def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "convert": ("data", "convert", "rows.jsonl", "out.parquet"),
     "merge": ("models", "merge", "adapter", "--out", "merged"),
     "average": ("models", "average", "no-such/model", "no-such/other", "--out", "average"),
+    "mcp": ("mcp", "adapter"),
     "export": ("models", "export", find_checkpoint("egm-tiny").path, "--out", "exported"),
 }
 

@@ -37,6 +37,7 @@ DIGESTS = {
     "train-complex": "959ff650082ea709",
     "train-reworded": "6a64c472e4b9dce4",
     "train-any": "c5b029b39496103f",
+    "calibration": "49bb64094a05b710",
     "val": "3bcea19586a4ec2f",
     "test-simple": "2b9538edefea50e1",
     "test-complex": "d43a349a2ea07b34",
@@ -139,7 +140,7 @@ def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
         assert weights[sample.meta["complexity"]] > 0
         if not sample.amodal:
             assert sample.box == sample.box.clip(sample.size)
-    if split == "val" or split in TRAINING:
+    if split in ("val", "calibration") or split in TRAINING:
         assert not any(sample.meta["new_look"] for sample in found)
         share = sum(sample.meta["new_words"] for sample in found) / len(found)
         assert 0.45 < share < 0.75 if split == "train-reworded" else share == 0

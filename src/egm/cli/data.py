@@ -28,8 +28,8 @@ def synthetic(
     split: Annotated[
         str,
         typer.Option(
-            help="train, train-complex, train-reworded, train-any, val, test-simple, test-complex, test-amodal, "
-            "test-none or test-all."
+            help="train, train-complex, train-reworded, train-any, calibration, val, test-simple, test-complex, "
+            "test-amodal, test-none or test-all."
         ),
     ] = "val",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("egm-out/synthref"),

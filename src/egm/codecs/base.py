@@ -225,6 +225,29 @@ class Codec:
         opening = self.opening(phrase) if expect == "one" else ""  # else it would rule out that nothing matches
         return targets.close_reasoning(text, opening, thinking_prefilled=self.thinking_prefilled)
 
+    def direct_prefill(self, phrase: str, *, expect: Expect = "one") -> str:
+        """Write the assistant prefill of an answer without reasoning: what the chat template opens of it is closed.
+
+        Args:
+            phrase: What is asked.
+            expect: How many boxes are asked for.
+
+        Returns:
+            How `target` begins without a rationale; where one box is expected, up to the first coordinate.
+
+        Raises:
+            EgmError: If that is nothing, which would leave the model free to think: the template opens no reasoning,
+                and more than one answer is possible.
+        """
+        opening = self.opening(phrase) if expect == "one" else ""  # else it would rule out that nothing matches
+        begun = targets.with_reasoning(opening, None, thinking_prefilled=self.thinking_prefilled)
+        if not begun:
+            raise EgmError(
+                f"codec {self.name!r} has no way to answer without thinking where {expect} is expected: take "
+                "think=always, or ask for one box (expect='one')"
+            )
+        return begun
+
     def restore_tags(self, text: str) -> str:
         """Write back the tags of an answer from which a decoder has stripped them as special tokens.
 

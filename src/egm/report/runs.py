@@ -20,6 +20,11 @@ from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
 
+_THINKS = {
+    "never": "asked for direct answers, without reasoning (--think never)",
+    "auto": "thinks only where its gate says that it pays (--think auto)",
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -59,6 +64,8 @@ class Run:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
         if self.header.settings.get("stop"):
             remarks.append("answers end behind their box (--cut-tail), which saves tokens and time")
+        if (how := _THINKS.get(str(self.header.settings.get("think")))) is not None:
+            remarks.append(how)
         if errors := sum(record.failure == ERROR for record in self.records):
             remarks.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
         return tuple(remarks)

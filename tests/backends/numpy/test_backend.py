@@ -13,7 +13,8 @@ from PIL import Image
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
-from egm.backends.numpy.backend import NumpyBackend, read_safetensors
+from egm.backends.numpy.backend import NumpyBackend
+from egm.backends.numpy.folder import read_safetensors
 from egm.backends.transformers import TransformersBackend
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef

@@ -8,17 +8,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, TokenScore
 from egm.backends.checkpoint import Checkpoint
+from egm.backends.numpy.folder import compile_template, image_positions, image_settings, read_safetensors
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
-from egm.backends.streaming import TextWatch, watch_rows
+from egm.backends.streaming import TextWatch, token_logprobs, watch_rows
 from egm.backends.tokens import scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
@@ -78,8 +78,8 @@ class NumpyBackend(Backend):
         self._tower = VisionTower(config["vision_config"], with_prefix(weights, "model.visual."))
         self._decoder = LanguageModel(config["text_config"], text, head)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
-        self._pixels = _image_settings(folder)
+        self._template = compile_template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+        self._pixels = image_settings(folder)
         self._image, self._video = config["image_token_id"], config["video_token_id"]
         stops = config["text_config"]["eos_token_id"]
         if (folder / "generation_config.json").is_file():
@@ -127,7 +127,7 @@ class NumpyBackend(Backend):
             raise RequestError(f"{self.model} takes one picture a request, not {len(request.images)}")
         seen = [self._look_at(image) for image in request.images]
         prompt = self.prompt(request.messages, continue_final_message=request.continue_final_message)
-        ids = self._encode(prompt)
+        ids = self._encode(prompt + request.prefill)
         if ids.count(self._image) != len(seen) or self._video in ids:
             raise RequestError("the text holds control tokens for pictures: pass phrases through a codec")
         at = ids.index(self._image) if seen else 0
@@ -143,7 +143,7 @@ class NumpyBackend(Backend):
         if features is not None:
             rows = slice(at, at + len(features))
             hidden[rows] = features
-            positions = _positions(len(ids), at, grid)
+            positions = image_positions(len(ids), at, grid)
             return _Prompt(ids, grid, hidden, positions, [(rows, level) for level in levels], seen[0], rows.stop)
         return _Prompt(ids, grid, hidden, positions, [], None, 0)
 
@@ -233,6 +233,7 @@ class NumpyBackend(Backend):
             seen_size=(prompt.grid[1] * patch, prompt.grid[0] * patch) if pictures else None,
             logprob=whole,
             answer_logprob=answer,
+            token_logprobs=token_logprobs(own.ids, own.logprobs, self._decode) if own.tells else (),
         )
 
     def _render(self, messages: list[Message], begin: bool) -> str:
@@ -317,6 +318,7 @@ class _PartialAnswer:
         self.watch, self._stops = watch, stops
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
         self.budget = ThinkingBudget(settings, request, decode, encode)
+        self.tells = request.token_logprobs
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.seconds, self.stopped = 0.0, False
@@ -343,58 +345,3 @@ class _PartialAnswer:
         shares /= shares.sum()
         kept = np.cumsum(shares) - shares < settings.top_p  # at least the likeliest
         return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
-
-
-def read_safetensors(folder: Path) -> dict[str, Floats]:
-    """Read every tensor of a folder's safetensors files as float32; bfloat16, which NumPy lacks, is widened.
-
-    Raises:
-        ModelError: If a tensor is of another type.
-    """
-    from safetensors import deserialize
-
-    weights = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, entry in deserialize(file.read_bytes()):  # type: ignore[no-untyped-call]
-            raw = entry["data"]
-            if entry["dtype"] == "BF16":
-                values = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
-            elif entry["dtype"] in ("F32", "F16"):
-                values = np.frombuffer(raw, np.float32 if entry["dtype"] == "F32" else np.float16).astype(np.float32)
-            else:
-                raise ModelError(f"{file.name} holds {name} as {entry['dtype']}: save it as F32, BF16 or F16")
-            weights[name] = values.reshape(entry["shape"])
-    return weights
-
-
-def _positions(length: int, at: int, grid: Grid) -> Any:
-    """M-RoPE positions, shape (3, length): text counts on, an image spans a plane that begins where it stands."""
-    rows, columns = grid[0] // 2, grid[1] // 2
-    positions = np.empty((3, length), dtype=np.int64)
-    positions[:, :at] = np.arange(at)
-    end = at + rows * columns
-    positions[0, at:end] = at
-    positions[1, at:end] = at + np.repeat(np.arange(rows), columns)
-    positions[2, at:end] = at + np.tile(np.arange(columns), rows)
-    positions[:, end:] = at + max(rows, columns) + np.arange(length - end)
-    return positions
-
-
-def _image_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "processor_config.json"
-    if file.is_file():
-        return dict(json.loads(file.read_bytes())["image_processor"])
-    return dict(json.loads((folder / "preprocessor_config.json").read_bytes()))
-
-
-def _template(source: str) -> Any:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise RequestError(f"the chat template refuses: {message}")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    return environment.from_string(source)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from egm.backends.base import EngineInfo, GenerationSettings, Request
+from egm.backends.base import EngineInfo, GenerationSettings, Request, no_logprobs
 from egm.backends.openai.bounds import TextBound, bound_wire, bounded_response
 from egm.backends.openai.budget import answer_within_budget
 from egm.backends.openai.connection import drive_rounds, list_models, only_token, server_url, stop_loop
@@ -89,7 +89,7 @@ class OpenAIBackend(RemoteBackend):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
         self.url, self._loopback = server_url(url)
-        self.concurrency, self._logprobs, self._alone = concurrency, logprobs, alone
+        self.concurrency, self.tells_logprobs, self._alone = concurrency, logprobs, alone
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
@@ -247,9 +247,10 @@ class OpenAIBackend(RemoteBackend):
     async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
-            query |= {"logprobs": True} if self._logprobs else {}
+            tells = self.tells_logprobs or request.token_logprobs
+            query |= {"logprobs": True} if tells else {}
             stopping = "stop" in query
-            bound_wire(settings.max_new_tokens, logprobs=self._logprobs)
+            bound_wire(settings.max_new_tokens, logprobs=tells)
             attempt, lost = 0, (0, 0)
             while True:
                 if self._takes_stop is False:
@@ -273,6 +274,8 @@ class OpenAIBackend(RemoteBackend):
                         continue
                     if fault.about_stop and self._takes_stop is None and query.pop("stop", None):
                         continue
+                    if request.token_logprobs and not fault.retry and "logprob" in fault.text.lower():
+                        raise EgmError(no_logprobs(f"{self.url} refuses to tell them ({fault.text})")) from None
                     elsewhere = not self._alone and (fault.unreachable or fault.timed_out)
                     again = fault.retry and not elsewhere and attempt < self._retry.retries
                     if again and any(fault.tokens) and request.on_lost is not None:

@@ -16,10 +16,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from egm.backends.base import GenerationSettings, Request
-from egm.backends.openai.early_stop import cost_of_both
 from egm.backends.openai.messages import RemoteRequest
 from egm.errors import BackendError
-from egm.types import Completion
+from egm.types import Completion, cost_of_both
 
 _NEEDS = "a thinking budget needs a server that goes on with a begun answer (continue_final_message: vLLM, SGLang)"
 

@@ -135,6 +135,7 @@ class ServerPool(RemoteBackend):
         if concurrency < 1:
             raise EgmError(f"concurrency {concurrency} is out of range: give at least 1")
         self.concurrency, self._retry = concurrency, retry or RetryPolicy()
+        self.tells_logprobs = bool(options.get("logprobs", False))
         share = math.ceil(concurrency / len(places))
         self._servers = [
             _Server(

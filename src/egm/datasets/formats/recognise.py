@@ -9,6 +9,7 @@ from egm.datasets.formats import (
     egm_rl,
     egm_sft,
     jxu124,
+    label_studio,
     llama_factory,
     lmms_lab,
     minigpt4,
@@ -30,6 +31,7 @@ ROW_FORMATS = (
     egm_rl.FORMAT,
     lmms_lab.FORMAT,
     jxu124.FORMAT,
+    label_studio.FORMAT,
     plain.FORMAT,
 )
 """All of them; the first whose keys are all there counts."""
