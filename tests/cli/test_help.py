@@ -97,6 +97,8 @@ def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> Non
         if option in parameter.opts and not parameter.hidden
     }
     assert sorted(found) == users.split()
+    if option == "--codec":  # which score reads texts by, as it asks no model
+        assert "tells which conventions can be meant" in found.pop("score")[0]
     assert len(set(found.values())) == 1
 
 

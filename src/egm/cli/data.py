@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from egm.cli.data_benchmarks import benchmarks_command
 from egm.cli.data_files import check, convert
 from egm.cli.embedded import SIGNATURE
 from egm.cli.group import Group
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(cls=Group, help="Make, check and convert datasets.", no_args_is_help=True)
 app.command("check")(check)
 app.command("convert")(convert)
+app.command("benchmarks")(benchmarks_command)
 
 
 @app.command("synthetic")

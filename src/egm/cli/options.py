@@ -75,6 +75,16 @@ Codec = Annotated[
         show_default=False,
     ),
 ]
+TextCodec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"The convention that texts are read by, such as {DEFAULT_CODEC}; egm codecs lists all. It is never "
+        "guessed: without it texts are refused, and of text and box the box counts. Boxes and journals need none. ask "
+        "tells which conventions can be meant, and scores nothing.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,7 +12,7 @@ from egm import stats
 from egm.errors import DataError
 from egm.failures import Miss, Neighbour
 from egm.journal import Record
-from egm.report.summary import cluster_numbers, knows_images, misses_of, neighbours_of, values_of
+from egm.report.summary import cluster_numbers, hits_of, knows_images, misses_of, neighbours_of, values_of
 from egm.stats import FloatArray, McNemar, PairedDifference
 
 
@@ -82,7 +82,7 @@ def compare(
     left, right = [first for first, _ in pairs], [second for _, second in pairs]
     clusters = cluster_numbers(left)
     mine, other = values_of(left), values_of(right)
-    hits = mine["acc@0.5"], other["acc@0.5"]
+    hits = hits_of(left), hits_of(right)
     names = np.array([record.split for record in left])
     return Comparison(
         rows=len(pairs),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egm.datasets import EVALUATION
+from egm.datasets.benchmarks import benchmark_of
 from egm.errors import ModelError
 from egm.evaluate import totals
 from egm.models.costs import cost_model
@@ -13,14 +14,49 @@ from egm.models.presets import get_preset, size_text
 from egm.report.costs import CURRENCIES, UNITS, AnswerCosts, answer_costs
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
-from egm.report.runs import Run, columns_of
+from egm.report.runs import Run, benchmarks_of, columns_of
 from egm.report.set_summary import SET_METRICS, summarise_sets
-from egm.report.summary import cluster_numbers
+from egm.report.summary import cluster_numbers, measure_of
 from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 _SHOWN = ("f1@0.5", "f1@0.5:0.95", "acc_one", "n_acc", "false_alarms")
 PUBLISHED, MEASURED = "as published", "measured here"
+
+
+def accuracy_grids(runs: Sequence[Run], *, questions: bool = False) -> dict[str, Grid]:
+    """The tables of accuracy by what they are called: the card's, or of the splits found, and that of the benchmarks.
+
+    Args:
+        runs: Ours.
+        questions: Whether to say beneath each of them how many questions it was.
+    """
+    benchmarks = benchmarks_of(runs)
+    others = [split for run in runs for split in run.split_sizes if split not in benchmarks]
+    grids = {"accuracy": card_grid(runs, questions=questions)} if others or not benchmarks else {}
+    return grids | ({"benchmarks": benchmark_grid(runs)} if benchmarks else {})
+
+
+def benchmark_grid(runs: Sequence[Run]) -> Grid:
+    """What each benchmark counts, ours beneath the published figures; without an average, as they differ in kind."""
+    sections = []
+    for split in benchmarks_of(runs):
+        lines = [
+            Line(row.model, (Cell(), Cell(f"{row.value:.1f}")), (row.source, *row.remarks))
+            for row in published().benchmarks
+            if row.split == split
+        ]
+        for run in runs:
+            if split in run.accuracy:
+                asked = sum(record.split == split for record in run.records)
+                lines.append(Line(run.name, (Cell(f"{asked:,}"), Cell.percent(run.accuracy[split])), run.remarks))
+        what = "centre in the true box" if measure_of(split) == "centre" else "Acc@0.5"
+        sections.append((f"{split}, {what}", tuple(lines)))
+    note = (
+        "Without questions: as published. Measured: 95 % intervals, clustered by picture; of several boxes those count "
+        "as right that pair off with the true ones (an F1 of 1)."
+    )
+    return Grid("Benchmarks, %", ("model", "questions", "%"), tuple(sections), (note,))
 
 
 def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
@@ -30,7 +66,7 @@ def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
         runs: Ours.
         questions: Whether to say beneath each of them how many questions it was.
     """
-    columns = columns_of(runs)
+    columns = tuple(split for split in columns_of(runs) if benchmark_of(split) is None) or columns_of(runs)
     on_refcoco = columns == EVALUATION
     ours = []
     for run in runs:

@@ -195,7 +195,8 @@ class NumpyBackend(Backend):
         earlier = [] if prompt.seen is None else prompt.seen.said
         drafts = NGramDrafts([*([*self._encode(frame), min(self._stops)] for frame in frames), earlier])
         drafts.take(asked)
-        counts, draft, read = self.draft_counts, [], len(prompt.ids)
+        counts, read = self.draft_counts, len(prompt.ids)
+        draft: list[int] = []
         place = int(prompt.positions.max()) + 1 - read  # from a place in the cache to its position
         while True:
             scores[:, [self._image, self._video]] = -np.inf
