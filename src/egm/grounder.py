@@ -18,7 +18,7 @@ from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
 from egm.questions import MAX_PHRASE as MAX_PHRASE
-from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question
+from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question, write_request
 from egm.questions import check_phrase as check_phrase
 from egm.thinking import GateSource, checked_gate, gate_for, gate_subject, think_or_not
 from egm.types import Completion, Expect, Grounding, Sample
@@ -381,14 +381,7 @@ class Grounder:
 
     def request(self, question: LoadedQuestion) -> Request:
         """Write what the backend is asked about a question."""
-        messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt, **question.expected)
-        bounded = self.settings.thinking_budget is not None
-        cut = partial(self.codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
-        facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
-        ends = partial(self.codec.ends_before_tail, **facts) if self.settings.stop else None
-        asked: dict[str, Any] = {"source": question.source, "seed_index": question.index, "cut": cut, "ends": ends}
-        request = self.backend.make_request(messages, question.image, **asked)
-        return replace(request, token_logprobs=question.expect != "one" and self.backend.tells_logprobs)
+        return write_request(question, self.backend, self.codec, self.settings, self.prompt)
 
     def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:
         grounding = question.read(reply, self.codec)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from egm.backends.base import Backend, GenerationSettings, Request
 from egm.codecs import Codec, neutralise
 from egm.datasets.check import is_outside
 from egm.errors import EgmError, ImageError, PhraseError
@@ -96,6 +98,31 @@ class LoadedQuestion:
             answer_logprob=reply.answer_logprob,
             image=self.image,
         )
+
+
+def write_request(
+    question: LoadedQuestion, backend: Backend, codec: Codec, settings: GenerationSettings, prompt: str | None
+) -> Request:
+    """Write what a backend is asked about a question.
+
+    Args:
+        question: The question.
+        backend: Who is asked.
+        codec: Its convention.
+        settings: How it is to generate: a thinking budget and stop strings need the codec's help.
+        prompt: Prompt style of the codec; None takes its own.
+    """
+    messages = codec.messages(question.phrase, amodal=question.amodal, prompt=prompt, **question.expected)
+    bounded = settings.thinking_budget is not None
+    cut = partial(codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
+    facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
+    ends = partial(codec.ends_before_tail, **facts) if settings.stop else None
+    asked: dict[str, Any] = {"source": question.source, "seed_index": question.index, "cut": cut, "ends": ends}
+    return replace(
+        backend.make_request(messages, question.image, **asked),
+        drafts=(codec.frame(question.phrase, size=question.image.size),),
+        token_logprobs=question.expect != "one" and backend.tells_logprobs,  # for the confidence of each box
+    )
 
 
 def _probabilities(reply: Completion, places: Sequence[tuple[int, int]] | None) -> list[float]:

@@ -46,6 +46,8 @@ class Request:
         ends: Where stop strings are set: whether a text may end before one. True if its answer is there, False if it
             has broken off before that, None if it shows no sign of having broken off, as one that ended by itself does
             not. It is given all of the answer, the prefill too. Without it, a text ends before the first stop string.
+        drafts: Texts that the answer may repeat, such as the frame that its codec gives it: a backend in this process
+            may write them in fewer steps where the model agrees. They change no answer.
         on_lost: Called with the tokens read and generated of a failed try that the server counted some for, before the
             request is sent again: whether it may be. It is called in the backend's thread; without it, it may.
     """
@@ -62,6 +64,7 @@ class Request:
     on_text: Callable[[str], bool] | None = field(default=None, compare=False)
     on_again: Callable[[], None] | None = field(default=None, compare=False)
     ends: Callable[[str], bool | None] | None = field(default=None, compare=False)
+    drafts: Sequence[str] = field(default=(), compare=False)
     on_lost: Callable[[tuple[int, int]], bool] | None = field(default=None, compare=False)
 
     def same_prompt(self, other: Request) -> bool:

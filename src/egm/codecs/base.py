@@ -200,6 +200,15 @@ class Codec:
         answer = self.answers(phrase, numbers)
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
+    def frame(self, phrase: str, *, size: tuple[int, int]) -> str:
+        """Write an answer around a box that is no one's: what stands about the numbers is what an answer repeats.
+
+        Args:
+            phrase: What was asked.
+            size: Width and height of the image in pixels.
+        """
+        return self.target(phrase, Box(size[0] / 4, size[1] / 4, size[0] / 2, size[1] / 2), size=size, seen_size=size)
+
     def turn(
         self, phrase: str, box: Box | Sequence[Box], *, size: tuple[int, int], rationale: str | None = None
     ) -> str:
