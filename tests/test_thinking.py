@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -193,8 +194,14 @@ def test_a_gate_is_read_as_it_was_written(tmp_path: Path) -> None:
         {"threshold": True},
         {"codec": 3},
         {"model": 1},
+        {"measure": ["mean"]},
+        {"threshold": 10**400},
+        {"threshold": float("nan")},
+        {"tensors": 3},
+        {"tensors": ...},
     ):
-        (tmp_path / "gate.json").write_text(json.dumps({**row, **spoilt}))
+        kept = {key: value for key, value in {**row, **spoilt}.items() if value is not ...}
+        (tmp_path / "gate.json").write_text(json.dumps(kept))
         with pytest.raises(
             DataError, match=r"is no gate that this version reads: give a file that egm calibrate wrote"
         ):
@@ -203,8 +210,15 @@ def test_a_gate_is_read_as_it_was_written(tmp_path: Path) -> None:
         (tmp_path / "gate.json").write_text(text)
         with pytest.raises(DataError, match="egm calibrate"):
             read_gate(tmp_path)
-    with pytest.raises(DataError, match="cannot be read"):
+    twice = gate.to_json().replace('"threshold"', '"threshold": -99, "threshold"', 1)
+    (tmp_path / "gate.json").write_text(twice)
+    with pytest.raises(DataError, match="cannot be read .it says 'threshold' twice"):
+        read_gate(tmp_path)
+    with pytest.raises(DataError, match="cannot be read .No such file"):
         read_gate(tmp_path / "nowhere.json")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is not a regular file"):
+        read_gate(tmp_path / "pipe")
 
 
 def test_a_journal_says_what_was_decided(tmp_path: Path) -> None:

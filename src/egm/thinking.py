@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -128,14 +128,17 @@ def read_gate(path: str | os.PathLike[str]) -> Gate:
     Raises:
         DataError: If there is none, or it is none that this version reads.
     """
+    from egm.datasets.inputs import JsonError, load_json, open_regular
+
     file = Path(path)
     file = file / GATE_NAME if file.is_dir() else file
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             content = stream.read(_MOST_BYTES + 1)
-        row = json.loads(content) if len(content) <= _MOST_BYTES else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"gate {str(file)!r} cannot be read ({error}): give a file that egm calibrate wrote") from None
+        row = load_json(content) if len(content) <= _MOST_BYTES else None
+    except (OSError, JsonError) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else f"it {error}"
+        raise DataError(f"gate {str(file)!r} cannot be read ({reason}): give a file that egm calibrate wrote") from None
     if not isinstance(row, dict) or row.pop("gate", None) != _FORMAT or not _fits(row):
         raise DataError(f"{str(file)!r} is no gate that this version reads: give a file that egm calibrate wrote")
     known = ("measure", "threshold", "model", "tensors", "codec", "prompt", "settings")
@@ -143,13 +146,15 @@ def read_gate(path: str | os.PathLike[str]) -> Gate:
 
 
 def _fits(row: Mapping[str, Any]) -> bool:
+    """Whether each value is of its sort; all have to be said, so that none is lost by an edit."""
     threshold, objects = row.get("threshold", ""), ("codec", "prompt", "settings")
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and math.isfinite(threshold)
+    # An integer of JSON may be too large for a float; a bool is an integer.
+    number = type(threshold) in (int, float) and abs(threshold) <= sys.float_info.max
     return (
-        row.get("measure") in MEASURES
+        row.get("measure") in tuple(MEASURES)
         and (number or threshold is None)
         and isinstance(row.get("model"), str)
-        and isinstance(row.get("tensors", ""), str | type(None))
+        and isinstance(row.get("tensors", 0), str | type(None))
         and all(isinstance(row.get(name), dict) for name in objects)
     )
 

@@ -134,8 +134,9 @@ def test_runs_that_do_not_go_together_are_refused(runs: tuple[Path, Path], tmp_p
     ("arguments", "said"),
     [
         (["--direct", "x"], "give both, or neither"),
-        (["--direct", "x", "--thinking", "y", "--model", "egm-tiny"], "leave datasets, --model and --server out"),
+        (["--direct", "x", "--thinking", "y", "--model", "egm-tiny"], "--model is for asking"),
         (["synthref/val", "--scenes", "3"], "3 pictures are too few"),
+        (["synthref/val", "--scenes", "3", "--points", "1e-320"], "ask about 1,000,000,002 at least"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_asked(arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -99,3 +99,15 @@ def test_bad_input(egm: Egm, rows: Path) -> None:
     (rows.parent / "script.txt").write_text("</think> [1, 2, 3, 4]")
     outcome = egm("eval", rows.name, "--images", ".", "--script", "script.txt", "--think", "never")
     assert (outcome.code, "--script replays answers as they were given" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "given", [("refcoco/val",), ("--model", "m"), ("--limit", "3"), ("--seed", "1"), ("--max-tokens", "4")]
+)
+def test_calibration_passes_over_no_option_where_the_answers_are_there(egm: Egm, given: tuple[str, ...]) -> None:
+    outcome = egm("calibrate", *given, "--direct", "a", "--thinking", "b")
+    assert outcome.code == 2
+    named = given[0] if given[0].startswith("--") else "datasets"
+    assert outcome.err == (
+        f"error: {named} is for asking, and --direct and --thinking are answers that are there: leave it out\n"
+    )

@@ -171,8 +171,10 @@ def check_enough(pictures: IntArray, *, points: float, confidence: float) -> Non
     if not 0 < points < 100 or not 0 < confidence < 1:
         raise EgmError(f"points {points} and confidence {confidence} are out of range: give above 0 to 100, and 0 to 1")
     allowed, each = points / 100, np.bincount(pictures)
-    won = np.log1p(HIGHEST * allowed * each.mean() / (each.max() * (1 - allowed)))  # by a picture, at the highest stake
-    needed = int(np.log(1 / (1 - confidence)) / won / (1 - TUNING_SHARE) * 1.1) + 2
+    # By a picture, at the highest stake.
+    won = float(np.log1p(HIGHEST * allowed * each.mean() / (each.max() * (1 - allowed))))
+    wanted = float(np.log(1 / (1 - confidence))) / won / (1 - TUNING_SHARE) * 1.1 if won > 0 else math.inf
+    needed = int(min(wanted, 1e9)) + 2
     if len(each) < needed:
         raise DataError(
             f"{len(each):,} pictures are too few to certify a loss of {points:g} points with confidence "

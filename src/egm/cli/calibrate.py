@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from egm.thinking import Gate
 
 _USUAL = "synthref/calibration"
+_OF_ANSWERS = ("direct", "thinking", "out", "points", "confidence", "as_json")
 
 
 @partial(options.with_settings, left_out=("think", "votes", "stop_confidence"))
 def calibrate_command(
+    context: typer.Context,
     datasets: Annotated[
         list[str] | None,
         typer.Argument(
@@ -107,8 +109,9 @@ def calibrate_command(
             stack.enter_context(grounder)
             _ask(splits, grounder, out, engine, retry_errors=retry_errors)
         direct, thinking = out / "direct", out / "thinking"
-    elif datasets or model or server:
-        raise EgmError("--direct and --thinking are answers that are there: leave datasets, --model and --server out")
+    else:
+        said = "is for asking, and --direct and --thinking are answers that are there: leave it out"
+        options.refuse_given(context, _OF_ANSWERS, said)
     gate, found = calibrate(direct, thinking, points=points, confidence=confidence)
     _write(gate, found, out)
     if as_json:

@@ -273,6 +273,23 @@ def refuse_placement(device: str, dtype: str) -> None:
         raise EgmError("--device and --dtype are for a model in this process: leave them out")
 
 
+def refuse_given(context: typer.Context, but: Collection[str], why: str) -> None:
+    """Refuse options that were given and would be passed over.
+
+    Args:
+        context: The command's.
+        but: Names of the parameters that count all the same.
+        why: What the message says of the others.
+
+    Raises:
+        EgmError: If one was given; it names the first.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name not in but and source is not None and source.name == "COMMANDLINE":
+            raise EgmError(f"{parameter.opts[0]} {why}")
+
+
 def refuse_no_folder(images: Path | None) -> None:
     """Refuse an `--images` that is no folder.
 
