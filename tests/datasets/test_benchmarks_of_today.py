@@ -144,6 +144,12 @@ def test_files_that_are_not_there_are_named_with_where_they_are_had(tmp_path: Pa
         ("grefs(unc).json", [{"image_id": 7, "ann_id": [9], "sentences": []}], "row 1: has an ann_id 9"),
         ("grefs(unc).json", [{"image_id": 8, "ann_id": [1], "sentences": []}], "row 1: has an image_id 8"),
         ("grefs(unc).json", [{"image_id": 7, "ann_id": [], "sentences": []}], "-1 says that nothing matches"),
+        ("grefs(unc).json", [{"image_id": 7, "ann_id": [True], "sentences": []}], "row 1: has an ann_id True"),
+        (
+            "grefs(unc).json",
+            [{"image_id": 7, "ann_id": [1], "sentences": [{"sent": "cup \ud83d"}]}],
+            "row 1: holds half a character ('\\ud83d')",
+        ),
         ("grefs(unc).json", ["x"], "row 1: is not an object"),
         ("grefs(unc).json", {"refs": []}, "must hold a list of references"),
     ],

@@ -189,6 +189,8 @@ def test_hand_written_and_damaged_pickles_are_refused(tmp_path: Path, content: b
     ("change", "says"),
     [
         ({"ann_id": 8}, "instances.json lacks"),
+        ({"ann_id": True}, "instances.json lacks"),
+        ({"sentences": [{"sent": "cup \ud83d"}]}, "holds half a character"),
         ({"image_id": 8}, "instances.json lacks"),
         ({"sentences": [{"raw": "x"}]}, "has no sent"),
         ({"sentences": "x"}, "must be a list"),

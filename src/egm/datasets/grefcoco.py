@@ -74,7 +74,7 @@ def _samples(
     row: Row, name: str, images: ImageRoot, pictures: Mapping[Any, Any], boxes: Mapping[Any, Any]
 ) -> list[Sample]:
     key = row.get("image_id")
-    picture = pictures.get(key) if isinstance(key, int) else None
+    picture = pictures.get(key) if type(key) is int else None
     if picture is None or picture is TWICE:
         raise DataError(f"has an image_id {short(key)} that stands not once in instances.json")
     truths = _truths(row, boxes)
@@ -99,7 +99,7 @@ def _truths(row: Row, boxes: Mapping[Any, Any]) -> tuple[Box, ...]:
         return ()
     found = []
     for key in listed:
-        annotation = boxes.get(key) if isinstance(key, int) else None
+        annotation = boxes.get(key) if type(key) is int else None
         if annotation is None or annotation is TWICE:
             raise DataError(f"has an ann_id {short(key)} that stands not once in instances.json")
         if annotation.get("image_id") != row.get("image_id"):

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from egm.datasets.fields import Row, short
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import JsonError, refuse_halves
 from egm.errors import DataError, EgmError
 from egm.types import Sample
 
@@ -82,10 +83,21 @@ def samples_of(row: Row, read: RowReader, name: str, images: ImageRoot) -> list[
     except (OverflowError, RecursionError) as error:  # JSON may hold integers that are no floats
         raise DataError(str(error)) from None
     for sample in found:
+        _refuse_half_characters(sample)
         for key, value in sample.meta.items():
             if isinstance(value, list | dict) and _nests(value) > _DEEPEST:  # it could not be written again
                 raise DataError(f"{short(key)} nests more than {_DEEPEST} deep")
     return found
+
+
+def _refuse_half_characters(sample: Sample) -> None:
+    """Refuse what could not be written again; formats that are no JSON, and those that join files, have nobody else."""
+    for text in (sample.id, sample.phrase, sample.rationale, sample.image, *sample.meta.values()):
+        if isinstance(text, str | Path) and not (text := str(text)).isascii():
+            try:
+                refuse_halves(text)
+            except JsonError as error:
+                raise DataError(str(error)) from None
 
 
 def _nests(value: object) -> int:

@@ -83,7 +83,7 @@ def read_unc(
 
 def _key(row: Row, key: str) -> int | None:
     value = row.get(key)
-    return value if isinstance(value, int) else None
+    return value if type(value) is int else None
 
 
 def _word(row: Row, key: str) -> int | str | None:
