@@ -78,6 +78,14 @@ def test_what_does_not_fit_together_is_refused(egm: Egm, run: Path, arguments: t
     assert not list(run.parent.glob("r.*"))
 
 
+def test_a_folder_is_no_file_to_write(egm: Egm, run: Path, tmp_path: Path) -> None:
+    for name in ("a.json", "b.truth.json"):
+        (tmp_path / name).mkdir()
+        outcome = egm("export", run, f"{name[0]}.json", "--format", "coco-results", "--force")
+        assert (outcome.code, outcome.err) == (2, f"error: '{name}' is a folder: give another name for the file\n")
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.json", "b.truth.json"]
+
+
 def test_fiftyone_that_is_not_installed_is_named(egm: Egm, run: Path) -> None:
     outcome = egm("export", run, "name", "--format", "fiftyone")
     assert outcome.code == 2

@@ -64,6 +64,21 @@ def reviewed(path: Path, *quality: int, box: Sequence[float] = (0, 0, 100, 100))
     return files.write_json(path, {"images": pictures, "annotations": boxes, "categories": []})
 
 
+@pytest.mark.parametrize("quality", ["0", True, 0.5])
+def test_a_quality_that_is_no_number_is_refused(answers: Run, tmp_path: Path, quality: object) -> None:
+    path = reviewed(tmp_path / "a.json", 1, 0)
+    content = json.loads(path.read_text())
+    content["annotations"][1]["caption_quality"] = quality
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"image 2: caption_quality .* is not a whole number"):
+        read_known_truths([answers], doubtful=[path])
+
+
+def test_marks_of_an_editor_are_no_part_of_the_ids(answers: Run, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfv/2\r\n\r\nv/3")
+    assert read_known_truths([answers], doubtful=[tmp_path / "ids.txt"]).doubtful == {(SPLIT, "v/2"), (SPLIT, "v/3")}
+
+
 @pytest.mark.parametrize("form", ["txt", "json"])
 def test_ids_are_left_out_and_shown_alone(answers: Run, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"ids.{form}"
@@ -111,7 +126,9 @@ def test_trusted_questions_are_held_against_both_boxes(record: MakeRecord, tmp_p
     ("name", "content", "said"),
     [
         ("a.txt", "nothing/1", "names none of the questions, such as 'nothing/1'"),
-        ("a.txt", "", "names none of the questions"),
+        ("a.txt", "\n", "holds no ids"),
+        ("a.txt", "v/2\n\udcff", "is not UTF-8: invalid start byte at byte 4"),
+        ("a.json", "[]", "holds no ids"),
         ("a.json", "[1.5]", "item 1: 1.5 is no id"),
         ("a.json", "[", "a.json"),
         ("a.json", '[{"image": "a", "sent": "b"}]', "item 1"),
@@ -120,7 +137,7 @@ def test_trusted_questions_are_held_against_both_boxes(record: MakeRecord, tmp_p
 )
 def test_bad_lists_are_named(answers: Run, tmp_path: Path, name: str, content: str, said: str) -> None:
     path = tmp_path / name
-    path.write_text(content)
+    path.write_text(content, errors="surrogateescape")
     with pytest.raises(DataError) as caught:
         read_known_truths([answers], doubtful=[path])
     assert said in str(caught.value)

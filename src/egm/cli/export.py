@@ -80,6 +80,8 @@ def export_command(
         raise DataError(f"{out!r} is to be a file of JSON: end its name in .json")
     beside = target.with_suffix(".truth.json" if form is AnswerForm.COCO_RESULTS else ".xml")
     for path in (target, beside):
+        if path.is_dir():
+            raise DataError(f"{str(path)!r} is a folder: give another name for the file")
         if path.exists() and not force:
             raise DataError(f"{str(path)!r} is there already: give another name, or --force")
     found = read_answers(answers, allow_partial=allow_partial)

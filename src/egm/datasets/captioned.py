@@ -89,6 +89,10 @@ def _sample(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     if len(truths) > 1 and expect != "all":
         raise DataError(f"has {len(truths)} boxes, where one is asked for")
     meta: dict[str, Any] = {key: found[0][key] for key in _FACTS if isinstance(found[0].get(key), str | int)}
+    if (quality := found[0].get("caption_quality")) is not None:
+        if type(quality) not in (int, float) or quality % 1:  # which would be no doubt
+            raise DataError(f"caption_quality {short(quality)} is not a whole number")
+        meta["caption_quality"] = int(quality)
     if "negative_cate" in meta:
         meta["kind"] = f"negative {meta['negative_cate']}"
     if isinstance(row.get("original_id"), int):

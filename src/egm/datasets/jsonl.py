@@ -63,4 +63,4 @@ def object_of(line: bytes) -> Row | DataError:
             refuse_halves(row)
     except JsonError as error:
         return DataError(str(error))
-    return row if isinstance(row, dict) else DataError("must be an object with image, sent and bbox")
+    return row if isinstance(row, dict) else DataError("must be an object, one a line")

@@ -10,7 +10,7 @@ from typing import Any
 from egm.boxes import Box
 from egm.datasets import jsonl
 from egm.datasets.convert import save_picture
-from egm.datasets.fields import flag, is_coordinate, short, text, xyxy
+from egm.datasets.fields import flag, is_coordinate, pixels, short, text, xyxy
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, EgmError, ImageError
 from egm.images import check_picture_size, read_picture_header
@@ -120,6 +120,8 @@ def _of_line(row: Mapping[str, Any], name: str) -> ExportedAnswer:
     found = [(xyxy(item.get("box"), "box"), item.get("confidence", row.get("confidence"))) for item in listed]
     if expect != "all":
         found = [] if row["box"] is None else [(xyxy(row["box"], "box"), row.get("confidence"))]
+    if failure is not None and found:
+        raise DataError(f"has a box, and the failure {short(failure)}")
     if not all(sure is None or (is_coordinate(sure) and 0 <= sure <= 1) for _, sure in found):
         raise DataError("a confidence must be a number from 0 to 1")
     return ExportedAnswer(
@@ -142,9 +144,9 @@ def _of_line(row: Mapping[str, Any], name: str) -> ExportedAnswer:
 def _size(sides: Any) -> tuple[int, int] | None:
     if sides is None:
         return None
-    if not isinstance(sides, list) or len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+    if not isinstance(sides, list) or len(sides) != 2:
         raise DataError(f"size {short(sides)} is not width and height in pixels")
-    return sides[0], sides[1]
+    return pixels({"width": sides[0], "height": sides[1]})
 
 
 def known_size(answer: ExportedAnswer) -> tuple[int, int]:

@@ -115,7 +115,10 @@ def _held_against(record: Record, truth: Box) -> Record:
 
 def _doubtful_in(path: Path, records: Sequence[Record]) -> set[Key]:
     if path.suffix == ".txt":
-        lines = _read(path).decode("utf-8", "replace").splitlines()
+        try:
+            lines = _read(path).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
         return _named({line.strip() for line in lines if line.strip()}, path, records)
     if path.suffix != ".json":
         raise DataError(f"{path} is no list of doubtful truths: give ids (.txt or .json), or a reviewed .json file")
@@ -145,9 +148,11 @@ def _read(path: Path) -> bytes:
 
 def _named(ids: set[str], path: Path, records: Sequence[Record]) -> set[Key]:
     """The questions with these ids; the list may be about splits that are not there, but not about none."""
+    if not ids:
+        raise DataError(f"{path} holds no ids: leave it out, or give those of doubtful truths")
     found = {record.key for record in records if record.id in ids}
     if not found:
-        raise DataError(f"{path} names none of the questions, such as {short(min(ids, default=''))}")
+        raise DataError(f"{path} names none of the questions, such as {short(min(ids))}")
     return found
 
 

@@ -86,6 +86,13 @@ def test_rows_of_several_samples_stand_beside_scenes() -> None:
 def test_a_weight_that_gives_nothing_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"data\.train\.1\.weight 0\.0001 is less than one row in 1000"):
         Order(MixedRows([rows(5), rows(5)], [1.0, 0.0001]), seed=0)
+    with pytest.raises(RecipeError, match=r"data\.train\.1\.weight 1e\+300 is less than one row in 1000"):
+        Order(MixedRows([rows(5), rows(5)], [1e308, 1e300]), seed=0)
+
+
+def test_weights_past_all_sums_are_shares_all_the_same() -> None:
+    drawn = list(Order(MixedRows([rows(500), rows(500)], [1.5e308, 0.5e308]), seed=0))
+    assert sum(row < 500 for row in drawn) == 750
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

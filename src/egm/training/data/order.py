@@ -8,6 +8,7 @@ four that is walked until it lands within n (Black and Rogaway, "Ciphers with Ar
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -133,7 +134,10 @@ def _pattern(weights: Sequence[float], seed: int) -> list[int]:
     """Which source each of `PERIOD` rows comes from: the shares of the weights, by largest remainder, shuffled."""
     if len(weights) == 1:
         return [0]
-    shares = [weight * PERIOD / sum(weights) for weight in weights]
+    near = weights
+    if not math.isfinite(PERIOD * sum(weights)):  # of huge ones no sum would be told from another
+        near = [weight / max(weights) for weight in weights]
+    shares = [weight * PERIOD / sum(near) for weight in near]
     counts = [int(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda part: counts[part] - shares[part])
     for part in by_remainder[: PERIOD - sum(counts)]:
