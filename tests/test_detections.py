@@ -75,6 +75,18 @@ def test_a_row_that_is_no_box_is_named() -> None:
         Grounding.from_supervision(theirs, "the cat")
 
 
+@pytest.mark.parametrize("share", [1.5, -0.1, float("nan")])
+def test_a_confidence_that_is_no_share_is_named(share: float) -> None:
+    found = supervision.Detections(xyxy=np.array([[0, 0, 1, 1], [0, 0, 2, 2]]), confidence=np.array([0.5, share]))
+    with pytest.raises(BoxError, match=r"detection 1: its confidence .* is not a share from 0 to 1"):
+        Grounding.from_supervision(found, "cup", expect="all")
+
+
+def test_a_detection_without_a_label_has_none() -> None:
+    found = supervision.Detections(xyxy=np.array([[0, 0, 1, 1]]), data={"class_name": np.array([None])})
+    assert Grounding.from_supervision(found, "cup").boxes[0].label is None
+
+
 def test_without_supervision_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -53,15 +53,19 @@ def from_detections(detections: Any) -> list[tuple[Box, str | None, float | None
     A label is what `to_detections` calls so, else the name of the class.
 
     Raises:
-        BoxError: If a row is no box; the message names it.
+        BoxError: If a row is no box, or its confidence none; the message names it.
     """
-    boxes = []
+    boxes: list[Box] = []
     for number, corners in enumerate(detections.xyxy.tolist()):
         try:
             boxes.append(Box(*corners))
         except BoxError as error:
             raise BoxError(f"detection {number}: {error}") from None
     named = detections.data.get("label", detections.data.get("class_name"))
-    labels = [None] * len(boxes) if named is None else [str(label) or None for label in named]
+    said = [None] * len(boxes) if named is None else list(named)
+    labels = [None if label is None else str(label) or None for label in said]
     sure = [None] * len(boxes) if detections.confidence is None else [*map(float, detections.confidence)]
+    for number, share in enumerate(sure):
+        if share is not None and not 0 <= share <= 1:
+            raise BoxError(f"detection {number}: its confidence {share:g} is not a share from 0 to 1")
     return list(zip(boxes, labels, sure, strict=True))

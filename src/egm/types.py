@@ -303,7 +303,7 @@ class Grounding:
             size: Width and height of the upright image in pixels.
 
         Raises:
-            BoxError: If a row is no box.
+            BoxError: If a row is no box, or its confidence no share from 0 to 1.
         """
         from egm.detections import from_detections
 

@@ -57,6 +57,12 @@ def test_runs_are_named_by_model_and_prompt(tmp_path: Path) -> None:
     assert model_of(DIRECT) == "Qwen/Qwen3-VL-8B-Instruct"
     other = write(tmp_path / "a.jsonl", [{**row, "prompt_id": "cot"} for row in rows(DIRECT)])
     assert model_of(other) == "Qwen/Qwen3-VL-8B-Instruct, CoT prompt"
+    row = rows(DIRECT)[0]
+    nobody = {"id": "a", "box": [1, 2, 3, 4], "truth": [1, 2, 3, 4]}
+    with pytest.raises(DataError, match=r"answers of Qwen/.*, and .* line 2 does not say whose it is: split it"):
+        model_of(write(tmp_path / "mixed.jsonl", [row, nobody, nobody]))
+    with pytest.raises(DataError, match=r"of 2 models, such as a and b"):
+        model_of(write(tmp_path / "two.jsonl", [{**row, "model_full_name": name} for name in ("a", "b", "a")]))
     first, second = load_runs([DIRECT, THINKING])
     assert (first.name, second.name) == ("Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-VL-8B-Thinking")
     assert first.remarks == ("9 of the 1,142 expressions of ref-adv-s/test",)

@@ -152,7 +152,8 @@ def _picture(record: Record, run: Run, images: Path | None) -> Image:
         )
     if images is None:
         known = f" {run.header.images!r}" if run.header.images else ""
-        raise DataError(f"a gallery of {record.split or 'predictions'} needs its pictures: give their folder{known} with --images")
+        what = record.split or run.name
+        raise DataError(f"a gallery of {what} needs its pictures: give their folder{known} with --images")
     try:
         return load_image(record.image, root=images)
     except ImageError as error:

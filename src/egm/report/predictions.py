@@ -82,10 +82,15 @@ def model_of(path: str | Path) -> str:
     """Name what answered in a file of predictions: as its rows say, else as the file is called.
 
     Raises:
-        DataError: If the rows are of several models, or the file cannot be read.
+        DataError: If the rows are of several models, or some say theirs and others do not, or the file cannot be read.
     """
     path = Path(path)
-    models = list(dict.fromkeys(row.model for row in read_predictions(path) if row.model is not None))
+    said: dict[str | None, str] = {}
+    for row in read_predictions(path):
+        said.setdefault(row.model, row.where)
+    models = [model for model in said if model is not None]
+    if models and None in said:
+        raise DataError(f"{path} holds answers of {models[0]}, and {said[None]} does not say whose it is: split it")
     if len(models) > 1:
         raise DataError(f"{path} holds answers of {len(models)} models, such as {models[0]} and {models[1]}: split it")
     return models[0] if models else path.name.partition(".")[0]
