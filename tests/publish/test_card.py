@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from egm.journal import Header, Journal, Record
 from egm.models import embedded_path
 from egm.publish.export import export_model
 from egm.publish.model_card import model_card
+from egm.publish.model_folder import new_folder
 from egm.publish.push import plan_push
 from egm.publish.scores import latency_table, read_scores, score_table
 from egm.publish.usage import EXAMPLE, PHRASE, PORT
@@ -132,6 +134,57 @@ def test_scores_have_intervals_and_latencies_their_hardware(tmp_path: Path) -> N
     assert "| CPU (A B, 2 cores); NumpyBackend, dtype auto; numpy 2.4 | 2026-11-30 |" in time
     served_run = read_scores([scored(tmp_path / "served", "it", hits=1, n=2, serve="vllm", backend="OpenAIBackend")])
     assert "; vllm;" in latency_table(served_run)[1]
+
+
+def test_a_card_is_no_place_for_other_lines_or_escapes(tmp_path: Path) -> None:
+    card = model_card("mine\n---\nlicense: mit\x1b[2J", None, license_id="x\ny: z").render({"weights": "a\n|\x9b"})
+    assert "\n# mine --- license: mit\N{REPLACEMENT CHARACTER}[2J\n" in card
+    assert card.startswith("---\nlicense: 'x y: z'\n")
+    assert "| weights | a \\|\N{REPLACEMENT CHARACTER} |" in card
+    assert "\x1b" not in card
+
+
+@pytest.mark.parametrize(
+    ("recipe", "facts"),
+    [
+        ("data: {train: [a.jsonl]}", "{}"),
+        ("model: [1]", "{}"),
+        ("data: {train: [{path: a, weight: much}, {path: b}]}", "{}"),
+        ("{}", '{"command": 5}'),
+        ("{}", '{"loss": "low"}'),
+        ("{}", '{"versions": [1]}'),
+    ],
+)
+def test_a_run_folder_that_was_edited_is_named(tmp_path: Path, recipe: str, facts: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "run.json").write_text(facts)
+    with pytest.raises(ModelError, match=r"is not what egm sft wrote there: restore it"):
+        model_card("it", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with pytest.raises(ModelError, match=r"the weights cannot be written to .*: make room on its disk"):
+            export_model(Path("egm-tiny"), tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
+def test_two_exports_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    (tmp_path / ".out.part" / "left").mkdir(parents=True)  # by one that was killed
+    with new_folder(tmp_path / "out") as folder:
+        assert not list(folder.iterdir())
+        (folder / "config.json").write_text("{}")
+        with pytest.raises(ModelError, match="is being written by another process"), new_folder(tmp_path / "out"):
+            pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "config.json"]
 
 
 def test_a_journal_of_the_model_fills_its_card(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from egm.models import embedded_path
 from egm.publish.licences import UNKNOWN, base_license, data_licenses, parse_license, read_license
 from egm.publish.scores import ScoredRun, latency_table, score_table
 from egm.publish.usage import usage
+from egm.terminal import printable
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _TAGS = ["visual-grounding", "referring-expression-comprehension", "egm"]
@@ -91,6 +92,7 @@ _SCORES = (
     "intervals for 95 %, clustered by picture."
 )
 _LATENCY = "Seconds from sending a question to the last token of its answer, in the runs that are scored above."
+_MENDED = "{!r} is not what egm sft wrote there: restore it, or export the model folder alone"
 _UNKNOWN_DATA = "What it was trained on is not known to the export"
 _DRAWN = ", which is drawn shapes alone: on photographs its boxes mean nothing."
 
@@ -120,13 +122,18 @@ def model_card(
     facts = {} if run is None or not (run / "run.json").is_file() else _object(json.loads, run / "run.json")
     resolved = {} if run is None else _object(yaml.safe_load, run / "recipe.yaml")
     sections = _public(resolved)
-    sources = ["synthref/train", "synthref/train-reworded"] if embedded else _sources(sections)
+    try:
+        rows, sources, base = _training(sections, facts), _sources(sections), dict(resolved.get("model") or {})
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError):  # a value of another sort than it was
+        raise ModelError(_MENDED.format(str(run))) from None
+    if embedded:
+        sources = ["synthref/train", "synthref/train-reworded"]
     if embedded:
         license_id = license_id or read_license(embedded_path())
+    license_id = None if license_id is None else printable(license_id)
     licenses = {"model": license_id or UNKNOWN}
     head: dict[str, Any] = {"license": license_id} if license_id else {}
     head |= {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "tags": _TAGS}
-    base = resolved.get("model") or {}
     name = str(base.get("name"))
     if base.get("name") and not base.get("from_scratch"):
         licenses[f"base, {_public(name)}"] = base_license(name)
@@ -135,7 +142,7 @@ def model_card(
     said = dict(map(parse_license, data_license))
     licenses |= {f"data, {source}": what for source, what in data_licenses(sources, said).items()}
     recipe = yaml.safe_dump(sections, sort_keys=False) if sections else ""
-    return Card(title, head, _training(sections, facts), sources, licenses, recipe, scores)
+    return Card(printable(title), head, rows, sources, licenses, recipe, scores)
 
 
 def _sources(recipe: Mapping[str, Any]) -> list[str]:
@@ -197,9 +204,9 @@ def _object(parse: Any, path: Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError):
         value = None
     if not isinstance(value, dict):
-        raise ModelError(f"{str(path)!r} is not what egm sft wrote there: restore it, or export the model folder alone")
+        raise ModelError(_MENDED.format(str(path)))
     return value
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return printable(text.replace("|", "\\|"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 from egm.backends.checkpoint import Checkpoint, check_folder
 from egm.backends.library_noise import quiet
 from egm.errors import ModelError
+from egm.files import lock
 
 SAVED_DTYPES = ("bfloat16", "float16", "float32")
 MAX_SHARD_SIZE = "5GB"
@@ -45,20 +48,37 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes `out` when all went well, and leaves nothing when not.
 
     Raises:
-        ModelError: If `out` is a file, or a folder that holds something.
+        ModelError: If `out` is a file, a folder that holds something, or being written by another process.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{str(out)!r} is there already: give another --out, or delete it")
     temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    with _locked(temporary):
+        try:
+            for left in temporary.iterdir():  # by a process that was killed
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield temporary
+            if out.exists():
+                out.rmdir()
+            temporary.rename(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder, if there is none, that is this process's alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":  # which opens no folders
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        if not lock(descriptor):
+            raise ModelError(f"{str(folder)!r} is being written by another process: wait for it, or end it")
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
 
 
 def load_float32(checkpoint: Checkpoint) -> tuple[Any, Any]:
@@ -74,13 +94,23 @@ def save_model(model: Any, processor: Any, folder: Path, *, dtype: str) -> None:
 
     `preprocessor_config.json` and `video_preprocessor_config.json` repeat what `processor_config.json` says, for
     engines that read the older names.
+
+    Raises:
+        ModelError: If the weights cannot be written: safetensors has an error of its own for a full disk.
     """
+    from safetensors import SafetensorError
+
     config, tokenizer = model.generation_config, processor.tokenizer
     if config.eos_token_id is None:
         config.eos_token_id = tokenizer.eos_token_id
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    save_weights(model, folder, dtype=dtype)
+    try:
+        save_weights(model, folder, dtype=dtype)
+    except SafetensorError as error:
+        raise ModelError(
+            f"the weights cannot be written to {str(folder.parent)!r} ({error}): make room on its disk"
+        ) from None
     config.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     if getattr(processor, "video_processor", None) is not None:

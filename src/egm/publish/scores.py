@@ -14,6 +14,7 @@ from egm.errors import ModelError
 from egm.evaluate.totals import totals
 from egm.journal import Header, Record, read_whole_run, refuse_shard
 from egm.models import embedded_path
+from egm.terminal import printable
 
 _HEAD = (
     "| answered by | data | answered | Acc@0.5, % | mean IoU | no box, % | tokens |\n|---|---|---|---|---|---|---|",
@@ -129,7 +130,8 @@ def score_table(runs: Iterable[ScoredRun]) -> list[str]:
         accuracy = stats.cluster_mean([float(record.hit()) for record in records], clusters)
         overlap = stats.cluster_mean([record.iou for record in records], clusters)
         rows.append(
-            f"| {_name(run)} | {split} | {len(records):,} of {split_size(split) or run.header.datasets[split]['n']:,} "
+            f"| {_name(run)} | {_cell(split)} "
+            f"| {len(records):,} of {split_size(split) or run.header.datasets[split]['n']:,} "
             f"| {100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}-{100 * accuracy.high:.1f}) "
             f"| {overlap.value:.3f} ({overlap.low:.3f}-{overlap.high:.3f}) | {100 * missing / len(records):.1f} "
             f"| {'' if tokens is None else f'{tokens:.0f}'} |"
@@ -153,9 +155,9 @@ def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
         times = " | ".join(f"{numbers[key]:.3g}" for key in ("mean", "p50", "p90", "p99"))
         hardware = run.header.versions.get("hardware", "not known")
         versions = ", ".join(f"{name} {of}" for name, of in run.header.versions.items() if name in _FAST)
-        where = f"{' '.join(hardware.replace('|', ' ').split())}; {', '.join(how)}; {versions}"
+        where = f"{printable(hardware.replace('|', ' '))}; {', '.join(how)}; {versions}"
         rows.append(
-            f"| {_name(run)} | {split} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
+            f"| {_name(run)} | {_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
             f"| {run.header.started[:10]} |"
         )
     return [_TIMES, *rows] if rows else []
@@ -171,4 +173,8 @@ def _parts(runs: Iterable[ScoredRun]) -> Iterator[tuple[ScoredRun, str, list[Rec
 
 def _name(run: ScoredRun) -> str:
     served = "" if run.is_of_known_weights else _SERVED
-    return " ".join(run.model.replace("|", "\\|").split()) + served
+    return _cell(run.model) + served
+
+
+def _cell(text: str) -> str:
+    return printable(text.replace("|", "\\|"))
