@@ -59,6 +59,7 @@ class RunningCounts:
         self.total, self.max_errors = total, max_errors
         self.done = self.hits = 0
         self.errors: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # sample of each, as a picture inside a file has no name to say
 
     def add(self, record: Record) -> None:
         """Count one more record."""
@@ -66,6 +67,7 @@ class RunningCounts:
         self.hits += record.hit()
         if record.failure == ERROR:
             self.errors[record.error or ""] += 1
+            self._first.setdefault(record.error or "", record.id)
 
     def short(self) -> str:
         """What a bar says: the accuracy."""
@@ -84,7 +86,8 @@ class RunningCounts:
         said, _ = self.errors.most_common(1)[0]
         return (
             f"{self.errors.total()} errors among {self.done} samples are more than the share of {self.max_errors:g} "
-            f"that may fail, most often {said!r}: mend the cause and retry the errors, or allow more"
+            f"that may fail, most often {said!r}, as at sample {self._first[said]!r}: mend the cause and retry the "
+            "errors, or allow more"
         )
 
 
