@@ -160,7 +160,7 @@ def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp
     outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--max-errors", 0.5, "--json")
     assert outcome.code == 1
     assert outcome.err.startswith("error: 3 errors among 3 samples are more than the share of 0.5 that may fail")
-    assert re.search(r"most often .*, as at sample .rows/1.: mend the cause", outcome.err)
+    assert re.search(r"most often .*, as at sample '0': mend the cause", outcome.err)
     assert json.loads(outcome.out)["all"]["n"] == 3
     assert len(read_journal(tmp_path / "run")[1]) == 3
 

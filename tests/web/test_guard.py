@@ -118,6 +118,15 @@ def test_an_event_holds_no_file_nor_address() -> None:
     for data in ([file], [[file]], [[[[["deep"]]]]], {"path": "x"}):
         body = json.dumps({"data": data, "fn_index": 0}).encode()
         assert ask("/gradio_api/queue/join", OWN, method="POST", body=body)[0] == 400
+    for text in (
+        '"fn_index": "x"',
+        '"fn_index": -1',
+        '"fn_index": 1e999',
+        '"fn_index": true',
+        '"session_hash": 5',
+        '"data": [1e999]',
+    ):
+        assert not is_plain(b"{" + text.encode() + b"}")
     assert not is_plain(b"[" * 100_000)
     plain = json.dumps({"data": ["cup", 1, True, None, ["hit", "other"]], "event_data": None}).encode()
     assert ask("/gradio_api/queue/join", OWN, method="POST", body=plain)[::2] == (200, plain)

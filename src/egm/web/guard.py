@@ -11,6 +11,7 @@ import binascii
 import hmac
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -135,7 +136,10 @@ def is_plain(body: bytes) -> bool:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and _plain(value.get("data", []), _DEPTH)
+    if not isinstance(value, dict) or not isinstance(value.get("session_hash", ""), str):
+        return False
+    number = value.get("fn_index", 0)
+    return type(number) is int and number >= 0 and _plain(value.get("data", []), _DEPTH)
 
 
 def _plain_events(app: Application) -> Application:
@@ -156,7 +160,7 @@ def _plain_events(app: Application) -> Application:
 def _plain(value: Any, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_plain(each, depth - 1) for each in value)
-    return not isinstance(value, dict)
+    return not isinstance(value, dict) and (not isinstance(value, float) or math.isfinite(value))
 
 
 def _with_headers(send: Send) -> Send:
