@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +39,21 @@ def test_a_port_that_is_taken_costs_no_model(egm: Egm) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         outcome = egm("web", "no-such/model", "--port", taken.getsockname()[1])
     assert "is taken" in outcome.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_sigterm_leaves_no_folder_behind(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "egm.cli", "web", "--port", "0"],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline().startswith("http://127.0.0.1:")
+    assert [path.name for path in tmp_path.glob("egm-web-*")]
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_short_key_is_none(egm: Egm, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -150,3 +153,20 @@ def test_the_command_serves_the_sdks_client_over_standard_streams(tmp_path: Path
     info, result = asyncio.run(run())
     assert info.name == "egm"
     assert result.structured_content["box"] == pytest.approx([195.072, 170.912, 218.88, 195.104])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_does_not_wait_for_the_clients_next_line(tmp_path: Path) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "egm.cli", "mcp", str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdin, child.stdout:
+        asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        child.stdin.write(json.dumps(asked).encode() + b"\n")
+        child.stdin.flush()
+        assert b'"id":1' in child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == -signal.SIGINT

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -34,6 +36,10 @@ QUIET: Final = {
 """What keeps gradio from asking others, whatever the environment says."""
 
 
+def _end(number: int, frame: object) -> None:  # noqa: ARG001
+    sys.exit(128 + number)
+
+
 def run_web(
     open_all: Callable[[], Mapping[str, OpenModel]],
     shelf: RunShelf,
@@ -59,6 +65,8 @@ def run_web(
     """
     need("egm web", "gradio", "fastapi", "uvicorn")
     check_address(host, key)
+    # As Ctrl-C does, so that the folder is removed and models are closed; uvicorn raises anew what ended it.
+    signal.signal(signal.SIGTERM, _end)
     with (
         closing(bind(host, port)) as listener,
         tempfile.TemporaryDirectory(prefix="egm-web-", ignore_cleanup_errors=True) as folder,
