@@ -159,10 +159,9 @@ def test_pictures_of_synthref_are_not_kept_as_pixels(script: Path, tmp_path: Pat
 def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp_path: Path) -> None:
     outcome = egm("eval", rows, "--script", script, "--out", tmp_path / "run", "--max-errors", 0.5, "--json")
     assert outcome.code == 1
-    assert outcome.err.startswith("error: 3 errors among 3 samples are more than the share of 0.5 that may fail")
-    assert re.search(r"most often .*, as at sample '0': mend the cause", outcome.err)
-    assert json.loads(outcome.out)["all"]["n"] == 3
-    assert len(read_journal(tmp_path / "run")[1]) == 3
+    said = r"error: 3 errors among 3 samples are more than the share of 0\.5 that may fail, .*, as at sample '0': mend"
+    assert re.match(said, outcome.err)
+    assert json.loads(outcome.out)["all"]["n"] == len(read_journal(tmp_path / "run")[1]) == 3
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,6 @@ def mcp_command(
     options.refuse_no_folder(images)
     asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt, "gate": gate}
     with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as grounder:
-        server = build_mcp_server(grounder, images)
+        door = build_mcp_server(grounder, images)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Ctrl-C would wait for the client's next line
-        server.run("stdio")
+        door.run("stdio")
