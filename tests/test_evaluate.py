@@ -19,6 +19,7 @@ from egm.backends.retry import RetryPolicy
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets import flip_sample, open_dataset
+from egm.environment import cpu_name
 from egm.errors import BackendError, DataError, EgmError, ImageError
 from egm.evaluate import Evaluation, evaluate
 from egm.evaluate.progress import RunningCounts, progress_bar
@@ -107,6 +108,7 @@ def test_numbers_and_records(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "run.json").read_text())
     assert kept["settings"] == json.loads(json.dumps(asdict(GenerationSettings())))
     assert {"python", "egm", "numpy"} <= kept["versions"].keys()
+    assert kept["versions"]["hardware"] == cpu_name()  # which latencies are of
     assert kept["command"] == sys.argv
     assert kept["prompt"]["modal"] == "Locate PHRASE, output its bbox coordinates using JSON format."
 
@@ -350,6 +352,7 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: py
             grounder = Grounder.connect(server.url, concurrency=2, retry=retry)
             result = evaluate(data, grounder, tmp_path / name, max_errors=1.0, progress=False, **options)  # type: ignore[arg-type]
         count = len(server.asked)
+    assert "hardware" not in result.header.versions  # which a server does not tell
     assert Clock.looks > 2
     assert count == 6 + 2  # each once, and what was told to come again, and the error
     assert sorted(numbers(result)) == list(range(6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 from egm.boxes import Box
 
@@ -20,6 +20,10 @@ Message: TypeAlias = dict[str, Any]
 Expect: TypeAlias = Literal["one", "any", "all"]
 """How many boxes are asked for: the one that there is, the one that there may be, or all that there are, if any."""
 EXPECTS: Final[tuple[Expect, ...]] = get_args(Expect)
+
+Think: TypeAlias = Literal["always", "auto", "never"]
+"""Whether to think before answering: as the model was trained to, where a gate says that it pays, or not at all."""
+THINK: Final[tuple[Think, ...]] = get_args(Think)
 
 HIT_IOU: Final = 0.5
 """The IoU from which on a box counts as right: Acc@0.5."""
@@ -67,6 +71,18 @@ class Failure(StrEnum):
     """Four numbers, but outside the declared convention."""
     DEGENERATE = "degenerate"
     """Four numbers, but they enclose no area."""
+
+
+FAILURE_WORDS: Final[Mapping[Failure, str]] = {
+    Failure.NO_BOX: "the answer holds no box",
+    Failure.TRUNCATED: "the answer was cut off",
+    Failure.REPEATED: "the model repeated itself, and was stopped",
+    Failure.MALFORMED: "the answer's box is not four numbers",
+    Failure.REFUSED: "the model says that there is no such thing",
+    Failure.OUT_OF_RANGE: "the answer's box lies outside the scale",
+    Failure.DEGENERATE: "the answer's box has no area",
+}
+"""Failures as people are told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +145,8 @@ class Completion:
         stop_reason: The stop string that it ends before, if it does and that is known.
         lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
             them.
+        token_logprobs: Of each token how many characters of the text are read with it, and its log-probability, where
+            that was asked for (`Request.token_logprobs`).
     """
 
     text: str
@@ -144,6 +162,7 @@ class Completion:
     answer_logprob: float | None = None
     stop_reason: str | None = None
     lost_tokens: tuple[int, int] = (0, 0)
+    token_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,8 @@ class LabelledBox:
         box: In pixels.
         label: The label beside it, if any.
         confidence: Where any number of boxes is asked for: the share of the votes that give it too, or, of one answer,
-            the probability of the answer's tokens (their geometric mean), where the engine tells; else None.
+            the probability of the tokens of its coordinates (their geometric mean), or of the whole answer's where
+            these cannot be told apart; None where the engine tells none.
     """
 
     box: Box
@@ -186,6 +206,8 @@ class Grounding:
         answer_logprob: The same of what stands after the reasoning.
         tail_cut: Whether the text was ended behind the box on purpose (`cut_tail`): what it lacks is no fault of the
             model's.
+        thought: Whether it was left to think, where that was decided for it (`GenerationSettings.think`); else None.
+        certainty: How sure the model was of its direct answer, as the gate measures it; None without a gate.
         expect: How many boxes were asked for.
         image: The upright RGB picture, for `draw`.
     """
@@ -205,6 +227,8 @@ class Grounding:
     logprob: float | None = None
     answer_logprob: float | None = None
     tail_cut: bool = False
+    thought: bool | None = None
+    certainty: float | None = None
     expect: Expect = "one"
     image: Image | None = field(default=None, repr=False, compare=False)
 
@@ -247,6 +271,52 @@ class Grounding:
             caption = f"{caption} (nothing matches)"
         return draw_boxes(self.image, box=self.answered, truth=truth, caption=caption)
 
+    def to_supervision(self) -> Any:
+        """Return the boxes that count as a `supervision.Detections`, which is empty where there are none.
+
+        `xyxy` is in pixels of the upright image, as here; `data["class_name"]` is the phrase, `data["label"]` the
+        model's own word for each box. `confidence` is that of each box, or of the answer, where it is known.
+
+        Raises:
+            MissingExtraError: If supervision is not installed.
+        """
+        from egm.detections import to_detections
+
+        answered = self.answered
+        shown = self.boxes if len(self.boxes) >= len(answered) else tuple(map(LabelledBox, answered))
+        sure = [self.confidence if item.confidence is None else item.confidence for item in shown]
+        count = len(answered)
+        labels = [item.label for item in shown]
+        return to_detections(answered, phrase=self.phrase, labels=labels[:count], confidences=sure[:count])
+
+    @classmethod
+    def from_supervision(
+        cls, detections: Any, phrase: str, *, expect: Expect = "one", size: tuple[int, int] | None = None
+    ) -> Self:
+        """Make a grounding of a `supervision.Detections`, such as another detector's answer, to score it.
+
+        Args:
+            detections: Boxes `x1, y1, x2, y2` in pixels of the upright image; where one is asked for, the first counts.
+            phrase: What they answer.
+            expect: How many boxes were asked for. Without any box, the answer is that nothing matches where that is
+                expected, and otherwise the failure `no_box`.
+            size: Width and height of the upright image in pixels.
+
+        Raises:
+            BoxError: If a row is no box.
+        """
+        from egm.detections import from_detections
+
+        boxes = tuple(LabelledBox(*item) for item in from_detections(detections))
+        return cls(
+            box=boxes[0].box if boxes else None,
+            failure=Failure.NO_BOX if not boxes and expect == "one" else None,
+            boxes=boxes,
+            phrase=phrase,
+            size=size,
+            expect=expect,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, without the picture."""
         several = self.expect != "one"
@@ -274,6 +344,7 @@ class Grounding:
             "logprob": self.logprob,
             "answer_logprob": self.answer_logprob,
             "tail_cut": self.tail_cut,
+            **({} if self.thought is None else {"thought": self.thought, "certainty": self.certainty}),
         }
 
 
@@ -309,3 +380,16 @@ def sum_if_all(counts: Sequence[int | None]) -> int | None:
     """Add counts up; of what is not counted everywhere there is no sum."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
+
+
+def cost_of_both(first: Completion, second: Completion) -> dict[str, Any]:
+    """Return what two requests for one answer cost together, as fields of a `Completion`."""
+    return {
+        "prompt_tokens": sum_if_all([first.prompt_tokens, second.prompt_tokens]),
+        "completion_tokens": sum_if_all([first.completion_tokens, second.completion_tokens]),
+        "reasoning_tokens": None,  # which of them, no server was in a place to count
+        "seconds": first.seconds + second.seconds,
+        "first_token_seconds": first.first_token_seconds,
+        "queue_seconds": first.queue_seconds,
+        "lost_tokens": tuple(map(sum, zip(first.lost_tokens, second.lost_tokens, strict=True))),
+    }

@@ -117,7 +117,9 @@ def test_a_model_is_fetched_by_its_short_name_and_looked_through(hub: Hub, tmp_p
     assert (found.name, found.model_type) == (NAME, "qwen3_vl")
     assert found.folder.is_relative_to(tmp_path / "cache")
     assert (found.folder / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
-    assert not {"modeling.py", "pytorch_model.bin", "README.md"} & {path.name for path in found.folder.iterdir()}
+    names = {path.name for path in found.folder.iterdir()}
+    assert not {"modeling.py", "pytorch_model.bin"} & names
+    assert "README.md" in names  # which says its licence
     assert found.size == sum(path.stat().st_size for path in found.folder.iterdir())
     assert state(NAME) == "here"
     hub.asked.clear()
@@ -210,7 +212,7 @@ def test_the_commands(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.exit_code == 0
     folder = outcome.stdout.strip()
     assert (Path(folder) / "model.safetensors").is_file()
-    assert "nvidia/EGM-8B, qwen3_vl: 0.02 GB in 7 files, whole" in outcome.stderr
+    assert "nvidia/EGM-8B, qwen3_vl: 0.02 GB in 8 files, whole" in outcome.stderr
     rows = CliRunner().invoke(app, ["models"]).stdout.splitlines()
     assert next(row for row in rows if NAME in row and "SFT" not in row).split()[1] == "yes"
     assert next(row for row in rows if "nvidia/EGM-4B" in row).split()[1] == "-"

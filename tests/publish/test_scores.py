@@ -110,7 +110,7 @@ def test_behind_a_server_the_name_decides_and_the_card_says_so(tmp_path: Path) -
 )
 def test_a_row_says_how_much_of_its_split_was_answered(tmp_path: Path, split: str, n: int, answered: str) -> None:
     table = score_table(read_scores([journal(tmp_path / "run", "m|x", split, n)]))
-    assert table[1] == rf"| m\|x (served) | {split} | {answered} | 50.0 | 0.375 | 50.0 | 15 |"
+    assert table[1] == rf"| m\|x (served) | {split} | {answered} | 50.0 (0.0-100.0) | 0.375 (0.000-1.000) | 50.0 | 15 |"
 
 
 def test_egm_tiny_is_exported_by_name_with_its_scores_and_no_others(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_egm_tiny_is_exported_by_name_with_its_scores_and_no_others(tmp_path: Pa
         os.umask(before)
     card = (out / "README.md").read_text()
     assert "\n# egm-tiny\n" in card
-    assert "| egm-tiny | synthref/val | 2 of 1,983 | 50.0 | 0.375 | 50.0 | 15 |" in card
+    assert "| egm-tiny | synthref/val | 2 of 1,983 | 50.0 (0.0-100.0) | 0.375 (0.000-1.000) | 50.0 | 15 |" in card
     assert "--codec qwen3_vl\n" in card
-    assert 'ask = "Locate the phrase, output its bbox coordinates using JSON format."' in card
+    assert 'ask = "Locate the cross farthest from the square, output its bbox coordinates using JSON format."' in card
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o644}
     for wrong, says in (
         (journal(tmp_path / "other", "other", tensors="0" * 16), "weights are not those"),

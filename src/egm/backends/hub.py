@@ -11,8 +11,8 @@ from egm.errors import ModelError
 
 HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """What a name on the Hub looks like: OWNER/NAME."""
-SMALL_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model")
-"""What is fetched of a checkpoint before its weights: configurations, tokenizer, chat template."""
+SMALL_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model", "README.md")
+"""What is fetched of a checkpoint before its weights: configurations, tokenizer, chat template, model card."""
 WEIGHTS: Final = "*.safetensors"
 """Its weights; none in another form are fetched."""
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from egm.cli import options
 from egm.cli.printing import console, plain_table
 from egm.codecs import codec_names, get_codec
-
-_PHRASE, _SIZE = "the cup", (640, 480)
+from egm.codecs.describe import describe_codec
 
 
 def codecs_command(as_json: options.AsJson = False) -> None:
@@ -18,7 +15,7 @@ def codecs_command(as_json: options.AsJson = False) -> None:
     """
     import json
 
-    rows = [describe_codec(name) for name in codec_names()]
+    rows = [describe_codec(get_codec(name)) for name in codec_names()]
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -29,22 +26,3 @@ def codecs_command(as_json: options.AsJson = False) -> None:
             row["name"], row["numbers"], row["none"] or "in words", "yes" if row["proven"] else "few", example
         )
     console().print(table)
-
-
-def describe_codec(name: str) -> dict[str, Any]:
-    """Say what a codec is, JSON-ready."""
-    from egm.boxes import Box
-
-    codec = get_codec(name)
-    scale = codec.scale(_SIZE, None)
-    last = scale.span[0] - 1 if scale.bins else scale.span[0]
-    unit = "pixels as the model saw them" if codec.speaks_pixels else f"0-{last}"
-    return {
-        "name": name,
-        "numbers": f"{unit}, {'y' if scale.y_first else 'x'} first",
-        "none": codec.none,
-        "proven": codec.proven,
-        "prompts": {style: codec.messages(_PHRASE, prompt=style)[0]["content"][1]["text"] for style in codec.prompts},
-        "example": codec.target(_PHRASE, Box(64, 96, 192, 192), size=_SIZE).removeprefix("</think>").strip(),
-        "model_types": list(codec.model_types),
-    }

@@ -10,6 +10,7 @@ import typer
 
 from egm._version import __version__
 from egm.cli.bench import app as bench
+from egm.cli.calibrate import calibrate_command
 from egm.cli.codecs import codecs_command
 from egm.cli.data import app as data
 from egm.cli.demo import demo
@@ -17,9 +18,11 @@ from egm.cli.doctor import doctor
 from egm.cli.download import download_command
 from egm.cli.eval import app as evaluation
 from egm.cli.eval_merge import merge_command
+from egm.cli.export import export_command
 from egm.cli.ground import ground
 from egm.cli.group import Group
 from egm.cli.grpo import grpo
+from egm.cli.mcp import mcp_command
 from egm.cli.models import app as models
 from egm.cli.rationales import app as rationales
 from egm.cli.report import report
@@ -28,6 +31,7 @@ from egm.cli.score import score_command
 from egm.cli.serve import serve_command
 from egm.cli.sft import sft
 from egm.cli.verl import verl
+from egm.cli.web import web_command
 from egm.errors import EgmError
 from egm.extras import explained
 
@@ -66,13 +70,17 @@ app.command("grpo")(grpo)
 app.command("verl")(verl)
 evaluation.command("merge")(merge_command)
 app.add_typer(evaluation, name="eval")
+app.command("calibrate")(calibrate_command)
 app.command("download")(download_command)
 app.command("serve")(serve_command)
+app.command("web")(web_command)
+app.command("mcp")(mcp_command)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
 app.command("codecs")(codecs_command)
 app.command("score")(score_command)
 app.command("report")(report)
+app.command("export")(export_command)
 app.command("reproduce")(reproduce)
 app.add_typer(models, name="models")
 

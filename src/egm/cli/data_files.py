@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
+from egm.cli.export import write_files
 from egm.cli.printing import console, note
-from egm.codecs import get_codec
+from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.errors import DataError
 from egm.files import write_text
 from egm.terminal import printable, spaced
@@ -25,6 +26,10 @@ _Source = Annotated[
     str, typer.Argument(metavar="DATASET", help="A split, such as refcoco/val, or a path.", show_default=False)
 ]
 _SHOWN = 20
+_TOOLS = {"label-studio": ".json", "lmms-eval": ".yaml"}
+"""Formats of other people's tools that are not read row by row, with the ending of their files."""
+_BESIDE = {"label-studio": ".xml", "lmms-eval": ".jsonl"}
+"""What lies beside those."""
 
 
 _NO_DATA = ("--data", str, "give the folder of the annotations with --data-root")
@@ -60,6 +65,7 @@ def check(
     from rich.progress import track
 
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
+    from egm.datasets.benchmarks import benchmark_of
     from egm.datasets.check import is_file, malformed_rows
     from egm.datasets.registry import evaluation_images
     from egm.datasets.scale_check import scale_notes
@@ -85,7 +91,8 @@ def check(
         _report(dataset, 0, malformed_rows(malformed), listing)
         raise typer.Exit(1) from None
     notes, held_out = [], None
-    if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
+    is_benchmark = benchmark_of(opened.name) is not None
+    if leaks and opened.name not in EVALUATION and not is_benchmark and opened.kind != "SynthRef":
         try:
             held_out = evaluation_images(data_root, allow_partial=allow_partial)
         except DataError as error:
@@ -99,7 +106,7 @@ def check(
     def progress(items: list[Sample]) -> Iterable[Sample]:
         return track(items, "images", console=errors, transient=True, disable=not errors.is_terminal)
 
-    published = opened.name in SIZES  # which repeat some rows, and stay as published
+    published = opened.name in SIZES or is_benchmark  # which repeat some rows, and stay as published
     if published:
         notes.append("repeats were not looked for: published splits hold some, and stay as published")
     found = check_dataset(
@@ -148,13 +155,14 @@ def _report(name: str, rows: int, found: list[Finding], listing: Path | None) ->
 def convert(
     dataset: _Source,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="File to write: .jsonl, .parquet or .json.", show_default=False)
+        Path, typer.Argument(metavar="OUT", help="File to write: .jsonl, .parquet, .json or .yaml.", show_default=False)
     ],
     kind: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help="jsonl, parquet (RL), coco, qwen-vl-finetune, llama-factory or ms-swift; by default what OUT ends in.",
+            help="jsonl, parquet (RL), coco, qwen-vl-finetune, llama-factory, ms-swift, label-studio or lmms-eval; by "
+            "default what OUT ends in.",
             show_default=False,
         ),
     ] = None,
@@ -171,38 +179,57 @@ def convert(
     from_codec: options.FromCodec = None,
     prompt: options.Prompt = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the pictures into the parquet file.")] = False,
+    url: options.TaskUrl = None,
     flip: Annotated[bool, typer.Option("--flip", help="Write the mirrored copies in place of the samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a dataset as rows of JSON, as parquet for reinforcement learning, as COCO JSON, or for other trainers.
+    """Write a dataset as rows of JSON, as parquet for reinforcement learning, as COCO JSON, or for other tools.
 
     Parquet holds the question of --codec in the style of --prompt, and the conversations of other trainers its question
     and its answer. Pictures are not copied: names stay relative to --images, or as they were; in parquet they are
     absolute, and the pictures have to be there, or are inside with --embed. Those inside a file, as lmms-lab's, are
     saved to --pictures, and named relative to it. Mirrored copies exchange left and right in the phrase; samples whose
-    side no word tells, as at "2 o'clock", are left out.
+    side no word tells, as at "2 o'clock", are left out. For lmms-eval, OUT is a task, and its rows lie beside it; for
+    Label Studio, its interface does.
     """
     from egm.datasets import Flipped, open_dataset, write_dataset
     from egm.datasets.convert import ENDINGS, save_pictures
 
+    endings = {**ENDINGS, **_TOOLS}
     if kind is None:
-        kind = next((name for name, ending in ENDINGS.items() if out.suffix == ending), None)
+        kind = next((name for name, ending in endings.items() if out.suffix == ending), None)
     if kind is None:
         raise DataError(
-            f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(ENDINGS.values()))}"
+            f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(endings.values()))}"
         )
-    if out.exists() and not force:
-        raise DataError(f"{str(out)!r} is there already: give another name, or --force")
+    if kind in _TOOLS and out.suffix != _TOOLS[kind]:
+        raise DataError(f"{str(out)!r} is to be a file for {kind}: end its name in {_TOOLS[kind]}")
+    for path in (out, out.with_suffix(_BESIDE[kind])) if kind in _BESIDE else (out,):
+        if path.exists() and not force:
+            raise DataError(f"{str(path)!r} is there already: give another name, or --force")
     if pictures is not None and images is not None and not flip:
         raise DataError("--images and --pictures are two folders of pictures: give the first where they are files")
     for name, given in (("--codec", codec), ("--prompt", prompt)):
-        if given and kind in ("jsonl", "coco"):
+        if given and kind in ("jsonl", "coco", "label-studio"):
             raise DataError(f"{name} is for formats that hold questions, and not for {kind}: leave it out")
     if embed and kind != "parquet":
         raise DataError(f"--embed is for parquet, which holds pictures, and not for {kind}: leave it out")
+    if url is not None and kind != "label-studio":
+        raise DataError(f"--url is for label-studio, and not for {kind}: leave it out")
     asked = None if codec is None else get_codec(codec)
     opened = open_dataset(dataset, images=images, data=data_root, allow_partial=allow_partial, codec=from_codec)
     opened = Flipped(opened) if flip else opened
     opened = opened if pictures is None else save_pictures(opened, pictures)
-    write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
+    if kind == "label-studio":
+        from egm.doors.label_studio import LABEL_CONFIG, dataset_tasks
+
+        write_files((dataset_tasks(opened, url=url or ""), LABEL_CONFIG), out, out.with_suffix(_BESIDE[kind]))
+        return
+    if kind == "lmms-eval":
+        from egm.doors.lmms_eval import lmms_eval_task
+
+        task = lmms_eval_task(opened, out, codec=asked or get_codec(DEFAULT_CODEC), prompt=prompt)
+        note(f"lmms-eval --include_path {out.parent} --tasks {task}")
+    else:
+        write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
     print(spaced(out))

@@ -15,23 +15,15 @@ import typer
 from egm.cli import options
 from egm.cli.embedded import notice
 from egm.cli.pictures import check_picture_path, write_picture
-from egm.cli.served import refuse_two_servers, served_grounder
+from egm.cli.served import opened_grounder, refuse_two_servers
 from egm.errors import EgmError, ImageError
 from egm.terminal import printable
+from egm.types import FAILURE_WORDS
 
 if TYPE_CHECKING:
     from egm.types import Grounding
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_WHY = {
-    "no_box": "the answer holds no box",
-    "truncated": "the answer was cut off",
-    "repeated": "the model repeated itself, and was stopped",
-    "malformed": "the answer's box is not four numbers",
-    "refused": "the model says that there is no such thing",
-    "out_of_range": "the answer's box lies outside the scale",
-    "degenerate": "the answer's box has no area",
-}
 
 
 @options.with_settings
@@ -57,6 +49,7 @@ def ground(
     settings: options.Settings,
     prompt: options.Prompt = None,
     cut_tail: options.CutTail = False,
+    gate: options.GateFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -66,9 +59,8 @@ def ground(
     Exit code 0 if every answer has a box, or may say that nothing matches (--expect any or all) and does, 1 if one
     has none, 2 if the input is bad. A bad image in a folder is reported, and the others go on.
     """
-    from egm.codecs import DEFAULT_CODEC
     from egm.draw import side_by_side
-    from egm.grounder import Grounder, check_phrase
+    from egm.grounder import check_phrase
     from egm.images import load_image
     from egm.types import Sample
 
@@ -83,19 +75,11 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
     code = 0
     with ExitStack() as stack:
-        if serve is not None:
-            grounder, _ = stack.enter_context(
-                served_grounder(model, serve, aim, device=device, dtype=dtype, codec=codec, **asking)
-            )
-        elif server is not None:
-            options.refuse_placement(device, dtype)
-            grounder = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
-        else:
-            grounder = Grounder.load(model or "egm-tiny", codec=codec, device=device, dtype=dtype, **asking)
-        stack.enter_context(grounder)
+        where: dict[str, Any] = {"server": server, "serve": serve, "aim": aim, "device": device, "dtype": dtype}
+        grounder = stack.enter_context(opened_grounder(model, codec=codec, **where, **asking))
         grounder.check_expect(wanted)
         line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
         if line is not None:
@@ -157,7 +141,8 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         if show_reasoning:
             print("  reasoning:", printable(grounding.reasoning) or "none")
         written = "" if grounding.tokens is None else f", {grounding.tokens} tokens"
-        cost = f"({grounding.seconds:.2f} s{written})"
+        how = {None: "", True: ", thought first", False: ", asked directly"}[grounding.thought]
+        cost = f"({grounding.seconds:.2f} s{written}{how})"
         if grounding.confidence is not None:
             cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"
         if grounding.is_none:
@@ -168,5 +153,5 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
                 print("  box", *(f"{value:.1f}" for value in box), "", f"{sure}{cost}")
                 cost = ""
         else:
-            print(f"  no box: {_WHY[str(grounding.failure)]}  {cost}")
+            print(f"  no box: {FAILURE_WORDS[grounding.failure]}  {cost}")
     sys.stdout.flush()

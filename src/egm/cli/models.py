@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -98,12 +98,19 @@ def export(
     license_id: Annotated[
         str | None, typer.Option("--license", help="Licence for the card, such as apache-2.0.", show_default=False)
     ] = None,
+    data_license: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE=LICENCE", help="Licence of a source of the training data; repeatable.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Write a run, a model or an adapter as a folder that transformers, vLLM and SGLang load, with a model card."""
     from egm.publish.export import export_model
 
     out = out if out is not None else source / "export"
-    made = export_model(source, out, scores=scores or (), base=base, dtype=dtype, title=title, license_id=license_id)
+    licences: dict[str, Any] = {"license_id": license_id, "data_license": data_license or ()}
+    made = export_model(source, out, scores=scores or (), base=base, dtype=dtype, title=title, **licences)
     print(spaced(made))
 
 

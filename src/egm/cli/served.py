@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from egm.grounder import Grounder
     from egm.serve import Plan, RunningServer
     from egm.serve.start import Waiting
+    from egm.thinking import GateSource
 
 
 def refuse_two_servers(engine: str | None, aim: str | None, server: object) -> None:
@@ -82,6 +83,7 @@ def served_grounder(
     settings: GenerationSettings | None,
     prompt: str | None = None,
     cut_tail: bool = False,
+    gate: GateSource = None,
     **options: Any,
 ) -> Iterator[tuple[Grounder, RunningServer]]:
     """Serve a model on a free port while a command runs, say so on standard error, and ask it.
@@ -97,6 +99,7 @@ def served_grounder(
             engines refuse to be asked for more.
         prompt: The codec's prompt style.
         cut_tail: Whether answers end behind their box; a codec for which they cannot is refused before the start.
+        gate: What decides whether to think, where the settings ask for it.
         **options: What else `Grounder.connect` takes.
 
     Yields:
@@ -126,10 +129,56 @@ def served_grounder(
             settings=settings,
             prompt=prompt,
             cut_tail=cut_tail,
+            gate=gate,
             api_key=server.key or "none",
             **options,
         ) as grounder:
             yield grounder, server
+
+
+@contextmanager
+def opened_grounder(
+    model: str | None,
+    *,
+    server: str | None,
+    serve: str | None = None,
+    aim: str | None = None,
+    codec: str | None,
+    device: str,
+    dtype: str,
+    **asking: Any,
+) -> Iterator[Grounder]:
+    """Open what answers a command: a model in this process, one behind a server, or a server of its own.
+
+    Args:
+        model: The model, or its name behind the server; None takes egm-tiny, or the server's only model.
+        server: The server's URL.
+        serve: The engine that is started.
+        aim: For what.
+        codec: Name of the codec.
+        device: Where a model in this process, or of a server that is started, computes.
+        dtype: Its type.
+        **asking: What `Grounder.load` and `Grounder.connect` take both.
+
+    Yields:
+        The grounder, which is closed after.
+    """
+    from egm.cli import options
+    from egm.codecs import DEFAULT_CODEC
+    from egm.grounder import Grounder
+
+    refuse_two_servers(serve, aim, server)
+    if serve is not None:
+        with served_grounder(model, serve, aim, device=device, dtype=dtype, codec=codec, **asking) as (grounder, _):
+            yield grounder
+        return
+    if server is not None:
+        options.refuse_placement(device, dtype)
+        opened = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
+    else:
+        opened = Grounder.load(model or "egm-tiny", codec=codec, device=device, dtype=dtype, **asking)
+    with opened as grounder:
+        yield grounder
 
 
 def about(server: RunningServer, aim: str | None) -> dict[str, Any]:

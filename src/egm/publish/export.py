@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from egm.backends.checkpoint import EMBEDDED, check_folder
+from egm.backends.base import GenerationSettings
+from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS, check_folder
 from egm.codecs import Codec
 from egm.codecs.registry import codec_for
+from egm.datasets.synthetic.example import example_picture
 from egm.errors import ModelError
-from egm.files import write_text
+from egm.files import write_bytes, write_text
 from egm.models import embedded_path
 from egm.publish.merge import ADAPTER, load_merged
 from egm.publish.model_card import model_card
 from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 from egm.publish.scores import check_scores, read_scores
+from egm.publish.usage import EXAMPLE
 from egm.publish.verl_run import find_exported
 from egm.types import Message
 
@@ -29,6 +32,7 @@ def export_model(
     dtype: str = "bfloat16",
     title: str | None = None,
     license_id: str | None = None,
+    data_license: Sequence[str] = (),
 ) -> Path:
     """Write a model with all its pieces and a model card.
 
@@ -41,6 +45,7 @@ def export_model(
         dtype: Type of the saved weights: "bfloat16", "float16" or "float32".
         title: Name of the model on its card; by default the run's.
         license_id: Identifier of the licence for the card, such as "apache-2.0".
+        data_license: Licences of the data that it was trained on, each `SOURCE=LICENCE`, for the card.
 
     Returns:
         `out`.
@@ -55,14 +60,18 @@ def export_model(
     with new_folder(out) as folder:
         # The card first: a journal that cannot be read should not wait for the weights.
         runs = read_scores(scores)
-        card = model_card(name, run, scores=runs, license_id=license_id)
+        embedded = model_folder == embedded_path()
+        licences: dict[str, Any] = {"license_id": license_id, "data_license": data_license}
+        card = model_card(name, run, scores=runs, **licences, embedded=embedded)
         model, processor = _load(model_folder, base)
         save_model(model, processor, folder, dtype=dtype)
         names = (name, *(path.resolve().name for path in (source, out)), *map(str, (source, out)))
         check_scores(runs, (model_folder, folder), names)
         parameters = sum(weight.numel() for weight in model.parameters())
         facts = {"architecture": type(model).__name__, "parameters": f"{parameters:,}", "weights": dtype}
-        write_text(folder / "README.md", card.render(facts, _codec(model, processor)))
+        most = EMBEDDED_MAX_NEW_TOKENS if embedded else GenerationSettings().max_new_tokens
+        write_text(folder / "README.md", card.render(facts, _codec(model, processor), max_tokens=most))
+        write_bytes(folder / EXAMPLE, example_picture().read_bytes())
     return out
 
 

@@ -13,48 +13,12 @@ import yaml
 
 from egm.codecs import Codec
 from egm.errors import ModelError
-from egm.publish.scores import ScoredRun, score_table
+from egm.models import embedded_path
+from egm.publish.licences import UNKNOWN, base_license, data_licenses, parse_license, read_license
+from egm.publish.scores import ScoredRun, latency_table, score_table
+from egm.publish.usage import usage
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_USE_EGM = """\
-```python
-import egm
-
-grounder = egm.Grounder.load(PATH_OR_HUB_NAME)
-grounder.ground("picture.jpg", "the phrase").box  # x1, y1, x2, y2 in pixels
-```"""
-_USE_ELSEWHERE = """
-
-Served by any of these, it is asked by EGM or by any OpenAI client:
-
-```console
-$ vllm serve PATH_OR_HUB_NAME  # port 8000
-$ transformers serve PATH_OR_HUB_NAME  # port 8000
-$ python -m sglang.launch_server --model-path PATH_OR_HUB_NAME  # port 30000
-$ egm ground picture.jpg "the phrase" --server http://127.0.0.1:8000 --codec CODEC
-```
-
-Without EGM, the answer is text, and its box on the scale that the model's family uses:
-
-```python
-from transformers import pipeline
-
-ask = "PROMPT"
-content = [{"type": "image", "path": "picture.jpg"}, {"type": "text", "text": ask}]
-pipe = pipeline("image-text-to-text", model=PATH_OR_HUB_NAME)
-print(pipe(text=[{"role": "user", "content": content}], max_new_tokens=4096, return_full_text=False))
-```
-
-```python
-import base64
-from openai import OpenAI
-
-client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
-data = base64.b64encode(open("picture.jpg", "rb").read()).decode()
-url = {"url": f"data:image/jpeg;base64,{data}"}
-content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": ask}]
-reply = client.chat.completions.create(model=PATH_OR_HUB_NAME, messages=[{"role": "user", "content": content}])
-```"""
 _TAGS = ["visual-grounding", "referring-expression-comprehension", "egm"]
 
 
@@ -66,39 +30,79 @@ class Card:
         title: Name of the model.
         head: The metadata that the Hugging Face Hub reads.
         rows: What is known of the training, by name.
+        sources: Names of the data that it was trained on.
+        licenses: What comes under which licence.
         recipe: The resolved recipe as YAML, or "".
-        scores: Lines of the table of scores.
+        scores: The runs that score it.
     """
 
     title: str
     head: Mapping[str, Any]
     rows: Mapping[str, str]
+    sources: Sequence[str]
+    licenses: Mapping[str, str]
     recipe: str
-    scores: Sequence[str]
+    scores: Sequence[ScoredRun]
 
-    def render(self, facts: Mapping[str, str], codec: Codec | None = None) -> str:
-        """Write the card as Markdown, with facts of the weights, and how the family is asked where a codec knows it."""
-        table = [f"| {_cell(key)} | {_cell(value)} |" for key, value in {**facts, **self.rows}.items()]
+    def render(self, facts: Mapping[str, str], codec: Codec | None = None, *, max_tokens: int = 4096) -> str:
+        """Write the card as Markdown.
+
+        Args:
+            facts: What is known of the weights.
+            codec: How the family is asked, where a codec knows it.
+            max_tokens: Most tokens of an answer in the lines of use.
+        """
+        scored, timed = score_table(self.scores), latency_table(self.scores)
         parts = [
             f"---\n{yaml.safe_dump(dict(self.head), sort_keys=False)}---\n\n# {self.title}",
             "A model for visual grounding: an image and a phrase in, a box out.",
-            "\n".join(["| | |", "|---|---|", *table]),
-            "## Use\n\n" + _USE_EGM + ("" if codec is None else _use_elsewhere(codec)),
+            _table({**facts, **self.rows}),
+            usage(codec, max_tokens=max_tokens),
+            "## Scores",
+            *(["\n".join([_SCORES, "", *scored])] if scored else ["None were given to the export."]),
+            "## Latency",
+            *(["\n".join([_LATENCY, "", *timed])] if timed else ["None was measured."]),
+            "## Limits",
+            "\n".join(f"- {line}" for line in self._limits(bool(scored))),
+            "## Licences",
+            _table(self.licenses),
         ]
-        if self.scores:
-            parts.append(
-                "## Scores\n\nAcc@0.5 is the share of answers with an IoU of at least 0.5. An answer without a box "
-                "counts as 0.\n\n" + "\n".join(self.scores)
-            )
-        else:
-            parts.append("## Scores\n\nNone were given to the export.")
         if self.recipe:
             parts.append(f"## Recipe\n\n```yaml\n{self.recipe.strip()}\n```")
         return "\n\n".join(parts) + "\n"
 
+    def _limits(self, scored: bool) -> list[str]:
+        drawn = bool(self.sources) and all(name.startswith("synthref/") for name in self.sources)
+        trained = f"It was trained on {', '.join(map(_cell, self.sources))}" if self.sources else _UNKNOWN_DATA
+        return [
+            f"{trained}{_DRAWN if drawn else ''}",
+            "Scores are of the splits above alone: other pictures, phrases, languages and prompts may do worse."
+            if scored
+            else "It was not scored: nothing is known of how often it is right.",
+            "A box is what the text says, not a measurement. A phrase that fits nothing, or several things, may get a "
+            "box all the same, unless the question allows for none or many, and the model was trained on such.",
+            "An answer may lack a box, be cut off or repeat itself; EGM calls that a failure and does not guess.",
+            "Engines, versions and number types may move boxes: `egm doctor` compares a server with these weights.",
+        ]
+
+
+_SCORES = (
+    "Acc@0.5 is the share of answers with an IoU of at least 0.5; an answer without a box counts as 0. In brackets are "
+    "intervals for 95 %, clustered by picture."
+)
+_LATENCY = "Seconds from sending a question to the last token of its answer, in the runs that are scored above."
+_UNKNOWN_DATA = "What it was trained on is not known to the export"
+_DRAWN = ", which is drawn shapes alone: on photographs its boxes mean nothing."
+
 
 def model_card(
-    title: str, run: Path | None, *, scores: Sequence[ScoredRun] = (), license_id: str | None = None
+    title: str,
+    run: Path | None,
+    *,
+    scores: Sequence[ScoredRun] = (),
+    license_id: str | None = None,
+    data_license: Sequence[str] = (),
+    embedded: bool = False,
 ) -> Card:
     """Gather what is known of a model.
 
@@ -107,26 +111,42 @@ def model_card(
         run: Run folder with `recipe.yaml` and `run.json`, if there is one.
         scores: Journals of this model.
         license_id: Identifier of the licence, such as "apache-2.0".
+        data_license: Licences of sources of data, each `SOURCE=LICENCE`.
+        embedded: Whether it is egm-tiny, of which the package knows what a run folder would say.
 
     Raises:
-        ModelError: If the run folder's files cannot be read.
+        ModelError: If the run folder's files cannot be read, or a licence is of data that the recipe does not name.
     """
     facts = {} if run is None or not (run / "run.json").is_file() else _object(json.loads, run / "run.json")
     resolved = {} if run is None else _object(yaml.safe_load, run / "recipe.yaml")
     sections = _public(resolved)
+    sources = ["synthref/train", "synthref/train-reworded"] if embedded else _sources(sections)
+    if embedded:
+        license_id = license_id or read_license(embedded_path())
+    licenses = {"model": license_id or UNKNOWN}
     head: dict[str, Any] = {"license": license_id} if license_id else {}
     head |= {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "tags": _TAGS}
     base = resolved.get("model") or {}
     name = str(base.get("name"))
-    if not base.get("from_scratch") and _HUB_NAME.fullmatch(name) and not Path(name).exists():
-        head["base_model"] = name
+    if base.get("name") and not base.get("from_scratch"):
+        licenses[f"base, {_public(name)}"] = base_license(name)
+        if _HUB_NAME.fullmatch(name) and not Path(name).exists():
+            head["base_model"] = name
+    said = dict(map(parse_license, data_license))
+    licenses |= {f"data, {source}": what for source, what in data_licenses(sources, said).items()}
     recipe = yaml.safe_dump(sections, sort_keys=False) if sections else ""
-    return Card(title, head, _training(sections, facts), recipe, score_table(scores))
+    return Card(title, head, _training(sections, facts), sources, licenses, recipe, scores)
 
 
-def _use_elsewhere(codec: Codec) -> str:
-    prompt = str(codec.messages("the phrase")[0]["content"][-1]["text"])
-    return _USE_ELSEWHERE.replace("CODEC", codec.name).replace('"PROMPT"', json.dumps(prompt))
+def _sources(recipe: Mapping[str, Any]) -> list[str]:
+    """Names of the data of a recipe."""
+    train = (recipe.get("data") or {}).get("train") or []
+    listed = train if isinstance(train, list) else [{"name": train}]
+    return [str(source.get("name") or source.get("path")) for source in listed]
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())])
 
 
 def _public(value: Any) -> Any:

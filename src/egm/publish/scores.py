@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from egm import stats
 from egm.backends.checkpoint import EMBEDDED, tensors_digest, weights_digest
 from egm.datasets import split_size
 from egm.errors import ModelError
@@ -19,6 +20,11 @@ _HEAD = (
     "A model behind a server goes by its name there: its weights could not be compared with these.",
 )
 _SERVED = " (served)"
+_TIMES = (
+    "| answered by | data | answers | at once | mean | p50 | p90 | p99 | hardware, engine | on |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+_FAST = ("numpy", "torch", "transformers")  # whose versions decide how fast a model in process is
 
 
 @dataclass(frozen=True)
@@ -114,22 +120,55 @@ def check_scores(runs: Iterable[ScoredRun], folders: Sequence[Path], names: Sequ
 def score_table(runs: Iterable[ScoredRun]) -> list[str]:
     """Write the table of scores, a row a journal and split; no lines without journals."""
     rows, any_served = [], False
-    for run in runs:
-        served = not run.is_of_known_weights
-        any_served = any_served or served
-        for split, facts in run.header.datasets.items():
-            records = [record for record in run.records if record.split == split]
-            if not records:
-                continue
-            numbers = totals(records)
-            missing = sum(numbers["failures"].values()) + sum(numbers["errors"].values())
-            tokens = numbers["tokens"]["completion"]
-            model = " ".join(run.model.replace("|", "\\|").split()) + _SERVED * served
-            rows.append(
-                f"| {model} | {split} | {len(records):,} of {split_size(split) or facts['n']:,} "
-                f"| {100 * numbers['accuracy']:.1f} | {numbers['mean_iou']:.3f} | {100 * missing / len(records):.1f} "
-                f"| {'' if tokens is None else f'{tokens:.0f}'} |"
-            )
+    for run, split, records in _parts(runs):
+        any_served = any_served or not run.is_of_known_weights
+        numbers = totals(records)
+        missing = sum(numbers["failures"].values()) + sum(numbers["errors"].values())
+        tokens = numbers["tokens"]["completion"]
+        clusters = stats.codes([record.image or ("row", number) for number, record in enumerate(records)])
+        accuracy = stats.cluster_mean([float(record.hit()) for record in records], clusters)
+        overlap = stats.cluster_mean([record.iou for record in records], clusters)
+        rows.append(
+            f"| {_name(run)} | {split} | {len(records):,} of {split_size(split) or run.header.datasets[split]['n']:,} "
+            f"| {100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}-{100 * accuracy.high:.1f}) "
+            f"| {overlap.value:.3f} ({overlap.low:.3f}-{overlap.high:.3f}) | {100 * missing / len(records):.1f} "
+            f"| {'' if tokens is None else f'{tokens:.0f}'} |"
+        )
     if not rows:
         return []
     return [_HEAD[0], *rows, *(["", _HEAD[1]] if any_served else [])]
+
+
+def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
+    """Write how long answers took, a row a journal and split; no lines where nothing took time."""
+    rows = []
+    for run, split, records in _parts(runs):
+        numbers = totals(records)["latency"]["seconds"]
+        if numbers is None or not numbers["p99"]:
+            continue
+        engine = run.header.engine
+        how = [str(engine.get("serve") or engine.get("backend") or "engine")]
+        if run.is_of_known_weights and engine.get("dtype"):
+            how.append(f"dtype {engine['dtype']}")
+        times = " | ".join(f"{numbers[key]:.3g}" for key in ("mean", "p50", "p90", "p99"))
+        hardware = run.header.versions.get("hardware", "not known")
+        versions = ", ".join(f"{name} {of}" for name, of in run.header.versions.items() if name in _FAST)
+        where = f"{' '.join(hardware.replace('|', ' ').split())}; {', '.join(how)}; {versions}"
+        rows.append(
+            f"| {_name(run)} | {split} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
+            f"| {run.header.started[:10]} |"
+        )
+    return [_TIMES, *rows] if rows else []
+
+
+def _parts(runs: Iterable[ScoredRun]) -> Iterator[tuple[ScoredRun, str, list[Record]]]:
+    """The splits of each run that it has answers to."""
+    for run in runs:
+        for split in run.header.datasets:
+            if records := [record for record in run.records if record.split == split]:
+                yield run, split, records
+
+
+def _name(run: ScoredRun) -> str:
+    served = "" if run.is_of_known_weights else _SERVED
+    return " ".join(run.model.replace("|", "\\|").split()) + served

@@ -8,13 +8,19 @@ from pathlib import Path
 from egm.datasets.formats import (
     egm_rl,
     egm_sft,
+    grounding_me,
     jxu124,
+    label_studio,
     llama_factory,
     lmms_lab,
     minigpt4,
     ms_swift,
     plain,
     qwen_vl_finetune,
+    ref_adv,
+    ref_l4,
+    refcoco_m,
+    screenspot_pro,
     vlm_r1,
 )
 from egm.datasets.formats.base import Format
@@ -30,13 +36,20 @@ ROW_FORMATS = (
     egm_rl.FORMAT,
     lmms_lab.FORMAT,
     jxu124.FORMAT,
+    ref_adv.FORMAT,
+    ref_l4.FORMAT,
+    refcoco_m.FORMAT,
+    grounding_me.FORMAT,
+    screenspot_pro.FORMAT,
+    label_studio.FORMAT,
     plain.FORMAT,
 )
 """All of them; the first whose keys are all there counts."""
 
 KNOWN = (
     "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in ROW_FORMATS)
-    + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json)"
+    + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json); "
+    "gRefCOCO (grefs(*).json and instances.json)"
 )
 """What messages say is known."""
 

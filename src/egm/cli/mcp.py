@@ -1,0 +1,41 @@
+"""`egm mcp`: grounding as tools of the Model Context Protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from egm.cli import options
+from egm.cli.served import opened_grounder
+
+
+@options.with_settings
+def mcp_command(
+    images: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of the pictures that may be asked about.", show_default=False)
+    ],
+    model: options.Model = None,
+    server: options.Server = None,
+    codec: options.Codec = None,
+    *,
+    settings: options.Settings,
+    prompt: options.Prompt = None,
+    gate: options.GateFile = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Let an assistant ground: a server of the Model Context Protocol over standard input and output.
+
+    Its tools are ground, count and check. They open pictures in DIR alone, whatever is asked, and fetch nothing. It
+    ends with its client.
+    """
+    from egm.doors.mcp import build_mcp_server
+    from egm.extras import need
+
+    need("egm mcp", "mcp")
+    options.refuse_no_folder(images)
+    asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt, "gate": gate}
+    with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as grounder:
+        build_mcp_server(grounder, images).run("stdio")
