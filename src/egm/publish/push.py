@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egm.errors import ModelError
+from egm.progress import progress_task
 from egm.publish.model_folder import publishable
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -57,13 +58,14 @@ def push(plan: PushPlan) -> str:
     api = HfApi()
     try:
         made = api.create_repo(plan.repo, repo_type="model", private=plan.private, exist_ok=True)
-        api.upload_folder(
-            repo_id=plan.repo,
-            repo_type="model",
-            folder_path=plan.files[0][0].parent,
-            allow_patterns=[path.name for path, _ in plan.files],
-            commit_message="Upload the model",
-        )
+        with progress_task(f"sending {plan.size / 1e9:.2f} GB"):
+            api.upload_folder(
+                repo_id=plan.repo,
+                repo_type="model",
+                folder_path=plan.files[0][0].parent,
+                allow_patterns=[path.name for path, _ in plan.files],
+                commit_message="Upload the model",
+            )
     except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
         raise ModelError(
             f"pushing to {plan.repo!r} failed ({type(error).__name__}): log in with `hf auth login`, check the name, "

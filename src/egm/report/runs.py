@@ -16,6 +16,7 @@ from egm.datasets import EVALUATION, split_size
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, read_whole_run, refuse_shard
+from egm.progress import track
 from egm.report.summary import cluster_numbers, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
@@ -110,7 +111,7 @@ def load_runs(
         raise DataError("a run is given twice: name each run folder once")
     runs: list[Run] = []
     places: list[Path] = []
-    for number, folder in enumerate(folders):
+    for number, folder in enumerate(track(folders, "reading runs")):
         run = _load(folder, printable(names[number]) if names else "")
         _check_complete(run, folder, allow_partial=allow_partial)
         joined = next((n for n, earlier in enumerate(runs) if _same_but_for_splits(earlier, run)), None)
