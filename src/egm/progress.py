@@ -27,6 +27,7 @@ Unit: TypeAlias = Literal["", "bytes"]
 LINE_SECONDS: Final = 30.0
 """Seconds between two lines of a task where standard error is no terminal."""
 _BAR_WIDTH: Final = 20  # of 80 columns: figures and names take the others
+_MOST_NAME: Final = 40  # characters beside a bar
 _REDRAW: Final = 0.2  # seconds
 _LONGEST: Final = 100 * 86400.0  # seconds: what is said to take longer is not known well enough to be said
 
@@ -91,7 +92,9 @@ class ProgressTask:
         pace = [_rate(rate, self._unit)] if rate else [f"{timedelta(seconds=round(now - self._start))} so far"]
         if rate and self.total is not None and (left := max(self.total - self.done, 0) / rate) < _LONGEST:
             pace.append(f"{timedelta(seconds=round(left))} to go")
-        return ", ".join(filter(None, (_amount(self.done, self.total, self._unit), said, *pace)))
+        # What is said last is cut off first, and of what is not counted that may be any line of somebody's log.
+        said_and_pace = (said, *pace) if self.total is not None else (*pace, said)
+        return ", ".join(filter(None, (_amount(self.done, self.total, self._unit), *said_and_pace)))
 
     def line(self) -> str:
         """Word it with its name, as a line of its own."""
@@ -157,7 +160,7 @@ class ProgressDisplay:
         task = ProgressTask(name, total, done=done, unit=unit, clock=self._clock)
         self._tasks.append(task)
         if self._bars is not None:
-            self._rows[task] = self._bars.add_task(spaced(name), total=None, shown=task)
+            self._rows[task] = self._bars.add_task(spaced(name)[:_MOST_NAME], total=None, shown=task)
         return task
 
     def remove(self, task: ProgressTask, *, keep: bool = False) -> None:
@@ -286,11 +289,12 @@ def _bars(stream: TextIO | None, *, keep: bool) -> Progress:
             return Text(spaced(task.fields["shown"].figures()))
 
     return parts.Progress(
-        parts.TextColumn("{task.description}", markup=False),
+        parts.TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         Bar(_BAR_WIDTH),
-        Figures(Column(no_wrap=True, overflow="ellipsis")),
+        Figures(Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         console=Console(stderr=True) if stream is None else Console(file=stream),
         transient=not keep,
+        expand=True,
         redirect_stdout=False,  # which may be a file, and is not to end up here
         refresh_per_second=1 / _REDRAW,
     )

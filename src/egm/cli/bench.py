@@ -110,7 +110,8 @@ def latency(
             "cut_tail": cut_tail,
             "seed": seed,
         }
-        results = list(track(loads, "measuring loads", len(loops) + len(rates)))
+        number = len(loops) + len(rates)
+        results = list(track(loads, "measuring loads", number, enabled=None if number > 1 else False))
     if as_json:
         print(json.dumps({**about, "loads": results}))
     else:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from egm.serve.start import Waiting
 
 
+_MOST_LINE = 120  # characters of an engine's log that are shown while it starts
+
+
 def refuse_two_servers(engine: str | None, aim: str | None, server: object) -> None:
     """Refuse `--serve` beside `--server`, and `--aim` without `--serve`.
 
@@ -217,6 +220,6 @@ def watched() -> Iterator[Waiting]:
                 return
             if not shown:
                 shown.append(stack.enter_context(progress_task("starting")))
-            shown[0].says = printable(line)
+            shown[0].says = printable(line)[:_MOST_LINE]
 
         yield waiting
