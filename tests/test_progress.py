@@ -74,12 +74,15 @@ def test_figures_say_how_far_how_fast_and_how_long(
     assert (task.figures(), task.line()) == (figures, f"reading: {figures}")
 
 
-def test_bytes_are_told_in_gigabytes(clock: Clock) -> None:
+def test_bytes_are_told_in_their_own_words(clock: Clock) -> None:
     task = ProgressTask("fetching", unit="bytes", clock=clock)
     task.update(0, 16e9)
     clock.now += 10
     task.advance(4e9)
     assert task.figures() == "4.00 of 16.00 GB, 400.0 MB/s, 0:00:30 to go"
+    small = ProgressTask("fetching", 20e6, unit="bytes", clock=clock)
+    small.advance(2.5e6)
+    assert small.figures() == "2.5 of 20.0 MB, 0:00:00 so far"
 
 
 def test_what_was_done_before_the_total_is_known_is_no_pace(clock: Clock) -> None:

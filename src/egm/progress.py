@@ -302,7 +302,9 @@ def _bars(stream: TextIO | None, *, keep: bool) -> Progress:
 
 def _amount(done: float, total: float | None, unit: Unit) -> str:
     if unit == "bytes":
-        return f"{done / 1e9:.2f} GB" if total is None else f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+        scale, name, digits = (1e9, "GB", 2) if (total or done) >= 1e9 else (1e6, "MB", 1)
+        of = "" if total is None else f" of {total / scale:.{digits}f}"
+        return f"{done / scale:.{digits}f}{of} {name}"
     if total is None:
         return f"{done:,.0f}" if done else ""
     return f"{done:,.0f} of {total:,.0f}"

@@ -56,6 +56,8 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
         raise typer.Exit(1)
     if result.header.share is not None:
         say_next("egm eval merge RUN... --out DIR, of all shards")
+    elif len(result.records) < result.total:
+        say_next(f"the command of a shard, without --shard and with --out {folder}")
     else:
         say_next(f"egm report {folder} --gallery {folder / 'gallery.html'}")
 

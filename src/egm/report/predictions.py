@@ -66,9 +66,9 @@ def read_records(
     path = Path(path)
     if not path.exists():
         raise DataError(f"there are no predictions at {path}: check the path")
+    if is_journal(path):
+        return _read_journal(path, samples, partial=partial)
     with progress_task(f"reading {path}"):
-        if is_journal(path):
-            return _read_journal(path, samples, partial=partial)
         predictions = read_predictions(path)
         answered = _without_samples(predictions) if samples is None else match(predictions, samples)
     if samples is not None and not partial:
