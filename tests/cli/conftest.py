@@ -38,9 +38,10 @@ def egm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capfd.readouterr()
-        said, mark, step = err.rpartition("next: ")
-        err, step = (said, step.removesuffix("\n")) if mark and said[-1:] in ("", "\n") else (err, "")
-        return Outcome(end.value.code if isinstance(end.value.code, int) else 0, out, err, step)
+        lines, step = err.splitlines(keepends=True), ""
+        if lines and lines[-1].startswith("next: "):
+            step = lines.pop().removeprefix("next: ").rstrip("\n")
+        return Outcome(end.value.code if isinstance(end.value.code, int) else 0, out, "".join(lines), step)
 
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what a command sets ends with the test
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,10 @@ from .conftest import Egm
 
 COMMANDS = [
     ("data synthetic --scenes 3 --out s", "egm data check s/val.jsonl, then egm eval s/val.jsonl"),
+    (
+        "data synthetic --split train --scenes 1 --out t",
+        "egm data check t/train.jsonl, then egm sft RECIPE.yaml --set data.train=t/train.jsonl",
+    ),
     ("data check s/val.jsonl", "egm eval s/val.jsonl"),
     ("data convert s/val.jsonl s/coco.json", "egm data check s/coco.json"),
     (

@@ -308,11 +308,11 @@ def _run(
 def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int, name: str) -> list[_Reply]:
     if isinstance(grounder.backend, RemoteBackend):
         each = grounder.backend.generate_each(queries, grounder.settings, limit=at_once)
-        outcomes = dict(track(each, name, len(queries)))
-        return [outcomes[number] for number in range(len(queries))]
+        found = dict(track(each, name, len(queries)))
+        return [found[number] for number in range(len(queries))]
     batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
     with progress_task(name, len(queries)) as task:
-        outcomes = []
+        outcomes: list[_Reply] = []
         for batch in batches:
             outcomes += _generate_batch(grounder, batch)
             task.update(len(outcomes))

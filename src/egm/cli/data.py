@@ -64,7 +64,8 @@ def synthetic(
         lines += _write_scene(data.samples(number), out, f"images/{split}-{seed}-{number:06d}.png")
     write_text(target, "".join(lines))  # last, so that where it is, all its pictures are
     print(spaced(target))
-    say_next(f"egm data check {target}", f"egm eval {target}")
+    use = f"egm sft RECIPE.yaml --set data.train={target}" if split.startswith("train") else f"egm eval {target}"
+    say_next(f"egm data check {target}", use)
 
 
 def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from egm.errors import ModelError
 from egm.progress import progress_task
@@ -58,7 +62,7 @@ def push(plan: PushPlan) -> str:
     api = HfApi()
     try:
         made = api.create_repo(plan.repo, repo_type="model", private=plan.private, exist_ok=True)
-        with progress_task(f"sending {plan.size / 1e9:.2f} GB"):
+        with _shown(plan.size):
             api.upload_folder(
                 repo_id=plan.repo,
                 repo_type="model",
@@ -72,3 +76,20 @@ def push(plan: PushPlan) -> str:
             "your rights and the network"
         ) from error
     return str(made)
+
+
+@contextmanager
+def _shown(size: int) -> Iterator[None]:
+    """Leave the Hub's client its bars, which tell bytes, on a terminal; elsewhere say how long it has been going on."""
+    from huggingface_hub import utils
+
+    bars: Any = utils  # which does not list these functions for type checkers
+    if sys.stderr.isatty() or bars.are_progress_bars_disabled():
+        yield
+        return
+    bars.disable_progress_bars()  # they would be written to files too
+    try:
+        with progress_task(f"sending {size / 1e9:.2f} GB"):
+            yield
+    finally:
+        bars.enable_progress_bars()
