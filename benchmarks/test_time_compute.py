@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from egm import stats
+from egm import reliability, stats
 from egm.backends import CARD_SETTINGS, GenerationSettings
 from egm.boxes import Box
 from egm.consensus import Consensus, consensus, poll
@@ -181,7 +181,7 @@ def tells(item: Point, clusters: Any) -> list[dict[str, Any]]:
             "name": item.name,
             "score": name,
             "auroc": asdict(stats.auroc(values, item.right, clusters)),
-            "ece": stats.calibration_error(
+            "ece": reliability.calibration_error(
                 values if name == "agreement" else np.exp(np.minimum(values, 0.0)), item.right
             ),
         }
@@ -233,7 +233,7 @@ def draw(folder: Path, rows: Sequence[dict[str, Any]], item: Point) -> None:
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
     for name, values in item.scores.items():
         shares = values if name == "agreement" else np.exp(np.minimum(values, 0.0))
-        found = stats.reliability(shares, item.right)
+        found = reliability.reliability(shares, item.right)
         axes.plot([b.confidence for b in found], [b.accuracy for b in found], alpha=0.5)
         axes.scatter(
             [b.confidence for b in found],

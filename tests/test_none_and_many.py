@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,34 @@ def test_all_boxes_in_order_with_the_confidence_that_probabilities_give() -> Non
     usual = grounder(sure).ground(PICTURE, "cups")
     assert [each.confidence for each in usual.boxes] == [None, None]
     assert usual.to_dict()["boxes"][0].keys() == {"box", "label"}
+
+
+@pytest.mark.parametrize("thought", ["</think>\n\n", "Two, at 1 and 2.\n</think>\n\n"])
+def test_each_box_is_as_sure_as_the_tokens_of_its_own_coordinates(thought: str) -> None:
+    written = text(B, A).removeprefix("</think>\n\n")
+    parts = re.split(r"(?<=d\": \[)([^]]*)", written)  # what stands between the brackets of each box, and around
+    sure = (-3.0, -0.1, -3.0, -0.7, -3.0)
+    tokens = [(piece, each) for part, each in zip(parts, sure, strict=True) for piece in re.findall(r"\d|\D+", part)]
+    ends = accumulate((len(piece) for piece, _ in tokens), initial=len(thought))
+    told = ((len(thought), -9.0), *((end, each) for end, (_, each) in zip([*ends][1:], tokens, strict=True)))
+    cut = told[: len(told) // 2]  # of which the second box has none
+    for token_logprobs, confidences in ((told, (-0.1, -0.7)), (cut, (-1.0, -1.0)), ((), (-1.0, -1.0))):
+        reply = Completion(thought + written, answer_logprob=-1.0, token_logprobs=token_logprobs)
+        boxes = grounder(reply).ground(PICTURE, "cups", expect="all").boxes
+        assert [each.box for each in boxes] == [B, A]
+        assert [each.confidence for each in boxes] == [pytest.approx(math.exp(mean)) for mean in confidences]
+
+
+def test_what_is_no_box_gives_no_place() -> None:
+    said = '</think> [{"bbox_2d": [1, 2, 400, 400], "label": "1, 2, 3 or 4"}, {"bbox_2d": [0, 0, 200, 200]}]'
+    size = {"size": PICTURE.size}
+    boxes = [each.box for each in CODEC.parse(said, expect="all", **size).boxes]
+    places = CODEC.box_places(said, boxes, **size)
+    assert places is not None
+    assert [said[start:end] for start, end in places] == ["1, 2, 400, 400", "0, 0, 200, 200"]
+    assert CODEC.box_places(said, [C, *boxes], **size) is None
+    kosmos = get_codec("kosmos2")
+    assert kosmos.box_places(kosmos.target("cup", [A, B], **size), [A, B], **size) is None
 
 
 def test_votes_agree_on_sets_and_say_how_sure_each_box_is() -> None:

@@ -272,17 +272,3 @@ def test_auroc_is_clustered_and_drawn_from_its_seed() -> None:
 def test_auroc_needs_both_kinds() -> None:
     with pytest.raises(ValueError, match="some of both"):
         stats.auroc([1, 2], [1, 1], [0, 1])
-
-
-def test_calibration_error_by_hand() -> None:
-    confidences, right = [0.25, 0.25, 0.95, 1.0, 1.0], [1, 0, 1, 1, 0]
-    assert stats.reliability(confidences, right, bins=2) == [
-        stats.Bin(0.25, 0.5, 2),
-        stats.Bin(pytest.approx(2.95 / 3), pytest.approx(2 / 3), 3),
-    ]
-    expected = 2 / 5 * 0.25 + 3 / 5 * (2.95 / 3 - 2 / 3)
-    assert stats.calibration_error(confidences, right, bins=2) == pytest.approx(expected)
-    assert stats.calibration_error([0.0, 1.0], [0, 1]) == 0.0
-    assert [item.rows for item in stats.reliability([0.1, 0.2, 0.0], [0, 0, 0], bins=10)] == [2, 1]  # edges below
-    with pytest.raises(ValueError, match="shares from 0 to 1"):
-        stats.calibration_error([1.5], [1])

@@ -29,8 +29,9 @@ EXTRAS: Final = {
     "trl": "train",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "gradio": "web",
 }
-"""The extra that installs each optional package; `train` installs what `torch` and `data` do too."""
+"""The extra that installs each optional package; `train` does what `torch` and `data` do, `web` what `serve` does."""
 CHECKPOINTS: Final = ("torch", "torchvision", "transformers", "accelerate")
 """What running any checkpoint in this process takes."""
 TRAINING_PACKAGES: Final = (*CHECKPOINTS, "datasets", "peft", "trl")
@@ -70,6 +71,7 @@ def explained(what: str) -> Iterator[None]:
 def _line(what: str, missing: Sequence[str]) -> str:
     extras = {EXTRAS[package] for package in missing}
     extras -= {"torch", "data"} if "train" in extras else set()
+    extras -= {"serve"} if "web" in extras else set()
     listed = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
     verb = "is" if len(missing) == 1 else "are"
     return f'{what} needs {listed}, which {verb} not installed: pip install "egm-grounding[{",".join(sorted(extras))}]"'

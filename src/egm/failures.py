@@ -36,20 +36,23 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from egm.assignment import match_boxes
 from egm.boxes import Box, iou, iou_array, pairwise_iou
+from egm.codecs.fitting import fit_answers
 from egm.codecs.registry import codec_without_thinking, says_none
 from egm.journal import ERROR, Record
 from egm.terminal import printable
-from egm.types import HIT_IOU
+from egm.types import HIT_IOU, Failure
 
 COMPLEX_AT = 2
 """A phrase with this many relations, ordinals, superlatives and negations together is complex."""
 
+_MOST_FITTED = 1000  # malformed answers that are held against every convention
 _SAME_OBJECT = 0.9
 _NESTED = 0.9
 _NESTED_BELOW = 0.4
@@ -305,8 +308,22 @@ def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
         )
     if codec is not None and not says_none(codec) and any(record.expect != "one" for record in kept):
         notes.append(f"codec {codec} has no answer for 'nothing matches': where all boxes were asked for, words say it")
-    cause, scale = usual_cause(answers), _scale_note(kept)
-    return [*notes, *([cause[1]] if cause else []), *([scale] if scale else [])]
+    cause = usual_cause(answers)
+    others = (cause[1] if cause else None, _mixed_note(kept, codec), _scale_note(kept))
+    return [*notes, *(note for note in others if note is not None)]
+
+
+def _mixed_note(records: Sequence[Record], codec: str | None) -> str | None:
+    """Say that some answers hold boxes in the form of another convention, by that form alone; none is read by it."""
+    found = [(record.text, record.size) for record in records if codec and record.failure == Failure.MALFORMED]
+    fitting = fit_answers([(text, size) for text, size in islice(found, _MOST_FITTED) if size is not None])
+    theirs = [fit for fit in fitting.fits if fit.own]
+    if not theirs:
+        return None
+    return (
+        f"{theirs[0].own:,} of {len(records):,} answers hold a box as codec {theirs[0].codec} writes it, and none to "
+        f"codec {codec}: `egm score --codec ask` counts the conventions that a file mixes"
+    )
 
 
 def _scale_note(records: Sequence[Record]) -> str | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
-from egm.backends.base import Backend, GenerationSettings, Request
+from egm.backends.base import Backend, GenerationSettings, Request, closed_on_error
 from egm.backends.remote import RemoteBackend, Rounds, in_order
 from egm.codecs import DEFAULT_CODEC, Codec, get_codec
 from egm.codecs.registry import check_family as check_family
@@ -20,11 +19,12 @@ from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
 from egm.progress import track
 from egm.questions import MAX_PHRASE as MAX_PHRASE
-from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question
+from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question, write_request
 from egm.questions import check_phrase as check_phrase
+from egm.thinking import GateSource, checked_gate, gate_for, gate_subject, think_or_not
 from egm.types import Completion, Expect, Grounding, Sample
 from egm.voting import GroundedCompletion as GroundedCompletion
-from egm.voting import run_rounds, vote
+from egm.voting import run_rounds
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -46,10 +46,12 @@ class Grounder:
             whoever made it to close; those that `load` and `connect` opened are the grounder's own.
         cut_tail: End each answer behind its box, at the codec's stop strings (`Codec.tail_stops`): the same box for
             fewer tokens. Engines that know no stop strings write the tail all the same.
+        gate: With `think="auto"` in the settings, what decides whether to think: a gate that `egm.calibrate` fitted, or
+            its file.
 
     Raises:
-        EgmError: If a number is out of range, the prompt style is unknown, or the backend keeps no thinking budget, or
-            the codec has no tail to cut.
+        EgmError: If a number is out of range, the prompt style is unknown, the backend keeps no thinking budget, the
+            codec has no tail to cut, or the gate was fitted on something else.
 
     Example:
         >>> from egm.backends import ScriptedBackend
@@ -69,22 +71,20 @@ class Grounder:
         batch_size: int = 8,
         owns_backend: bool = False,
         cut_tail: bool = False,
+        gate: GateSource = None,
     ) -> None:
         if batch_size < 1:
             raise EgmError(f"batch_size {batch_size} is out of range: give at least 1")
-        self.backend, self.codec, self.batch_size = backend, codec, batch_size
-        self.owns_backend = owns_backend
+        self.backend, self.codec, self.batch_size, self.owns_backend = backend, codec, batch_size, owns_backend
         self.settings = settings or GenerationSettings()
         self.prompt = prompt
         if cut_tail:
             check_tail(codec)
             self.settings = replace(self.settings, stop=codec.tail_stops)
-        if self.settings.thinking_budget is not None and not backend.thinking_budgets:
-            raise EgmError(
-                f"{type(backend).__name__} cannot go on with an answer that is begun for it, as a thinking budget "
-                "needs: leave thinking_budget out"
-            )
+        backend.check_settings(self.settings)
         codec.messages("anything", prompt=prompt)  # so that an unknown style is refused now
+        subject = gate_subject(backend.model, codec, prompt, self.settings)
+        self.gate = checked_gate(gate, self.settings, subject)
 
     @classmethod
     def load(
@@ -99,6 +99,7 @@ class Grounder:
         batch_size: int | None = None,
         fast: bool = True,
         cut_tail: bool = False,
+        gate: GateSource = None,
     ) -> Grounder:
         """Load a model, with the codec that its configuration calls for.
 
@@ -118,6 +119,7 @@ class Grounder:
             fast: Whether to use the fast paths: egm-tiny in NumPy unless another device or type is asked for, without
                 importing torch, and EGM's own Qwen3-VL vision tower elsewhere. False runs what transformers has.
             cut_tail: See `Grounder`.
+            gate: See `Grounder`.
 
         Raises:
             ModelError: If there is no such model, it does not load, or no codec knows its family.
@@ -134,10 +136,11 @@ class Grounder:
         backend = load_backend(checkpoint, device=device, dtype=dtype, fast=fast)
         if batch_size is None:
             batch_size = 8 if backend.batches else 1
-        with _closed_on_error(backend):
+        with closed_on_error(backend):
             reader = codec_for(checkpoint.model_type, backend.prompt) if reader is None else reader
             asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
-            return cls(backend, reader, batch_size=batch_size, owns_backend=True, **asked)
+            own = gate_for(gate, checkpoint.name, checkpoint.path)
+            return cls(backend, reader, batch_size=batch_size, owns_backend=True, gate=own, **asked)
 
     @classmethod
     def connect(
@@ -150,6 +153,7 @@ class Grounder:
         settings: GenerationSettings | None = None,
         prompt: str | None = None,
         cut_tail: bool = False,
+        gate: GateSource = None,
         **options: Any,
     ) -> Grounder:
         """Ask a model behind an OpenAI-compatible server, such as SGLang, vLLM or `transformers serve`.
@@ -164,6 +168,7 @@ class Grounder:
             settings: How text is generated; greedy by default, with answers that the server's context has room for.
             prompt: The codec's prompt style; None takes its default.
             cut_tail: See `Grounder`.
+            gate: See `Grounder`.
             **options: What else `egm.backends.openai.backend.OpenAIBackend` takes, such as `api_key`.
 
         Raises:
@@ -176,16 +181,13 @@ class Grounder:
         urls = [url] if isinstance(url, str) else [*url]
         asks: dict[str, Any] = {"concurrency": concurrency, **options}
         backend = OpenAIBackend(urls[0], model, **asks) if len(urls) == 1 else ServerPool(urls, model, **asks)
-        with _closed_on_error(backend):
+        with closed_on_error(backend):
             settings = backend.usual_settings() if settings is None else settings
-            asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+            asked: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
             return cls(backend, reader, batch_size=concurrency, owns_backend=True, **asked)
 
     def close(self) -> None:
-        """Close the backend, and with it the connections to a server, if it is this grounder's own.
-
-        Leaving a `with` block does the same.
-        """
+        """Close the backend, and with it the connections to a server, if it is this grounder's own."""
         if self.owns_backend:
             self.backend.close()
 
@@ -199,10 +201,12 @@ class Grounder:
         """Refuse to ask for a number of boxes that cannot be asked for.
 
         Raises:
-            EgmError: If the codec cannot (`Codec.check_expect`), or the tail behind the first box is cut and all boxes
-                are asked for.
+            EgmError: If the codec cannot (`Codec.check_expect`), or not without thinking, or the tail behind the first
+                box is cut and all boxes are asked for.
         """
         self.codec.check_expect(expect)
+        if self.settings.think != "always":
+            self.codec.direct_prefill("anything", **({} if expect == "one" else {"expect": expect}))
         if expect == "all" and self.settings.stop:
             raise EgmError("an answer whose tail is cut ends behind its first box: leave cut_tail (--cut-tail) out")
 
@@ -335,7 +339,7 @@ class Grounder:
                 question = self._load(*item, cache)
             except EgmError as error:
                 return error
-            return question, backend.submit_rounds(self._rounds(question), self.settings)
+            return question, backend.submit_rounds(self.rounds(question), self.settings)
 
         def may_start(waiting: Sequence[LoadedQuestion]) -> bool:
             pixels = sum(question.image.width * question.image.height for question in waiting)
@@ -358,22 +362,18 @@ class Grounder:
         return [result for question in questions for result in self._answer_alone([question])]
 
     def _answer(self, questions: Sequence[LoadedQuestion]) -> list[GroundedCompletion]:
-        rounds = [self._rounds(question) for question in questions]
+        rounds = [self.rounds(question) for question in questions]
         return run_rounds(rounds, lambda requests: self.backend.generate(requests, self.settings))
 
-    def _rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
-        return vote(self.request(question), self.settings, partial(self._read, question))
+    def rounds(self, question: LoadedQuestion) -> Rounds[GroundedCompletion]:
+        """Yield the requests about a question, as `run_rounds` and `RemoteBackend.submit_rounds` take them."""
+        asked: dict[str, Any] = {"phrase": question.phrase, **question.expected}
+        rest: dict[str, Any] = {"codec": self.codec, "gate": self.gate, "told": self.backend.tells_logprobs}
+        return think_or_not(self.request(question), self.settings, partial(self._read, question), asked, **rest)
 
     def request(self, question: LoadedQuestion) -> Request:
         """Write what the backend is asked about a question."""
-        messages = self.codec.messages(question.phrase, amodal=question.amodal, prompt=self.prompt, **question.expected)
-        bounded = self.settings.thinking_budget is not None
-        cut = partial(self.codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
-        facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
-        ends = partial(self.codec.ends_before_tail, **facts) if self.settings.stop else None
-        return self.backend.make_request(
-            messages, question.image, source=question.source, seed_index=question.index, cut=cut, ends=ends
-        )
+        return write_request(question, self.backend, self.codec, self.settings, self.prompt)
 
     def _read(self, question: LoadedQuestion, reply: Completion) -> GroundedCompletion:
         grounding = question.read(reply, self.codec)
@@ -381,13 +381,3 @@ class Grounder:
             written = count if reply.completion_tokens is None else reply.completion_tokens
             reply = replace(reply, reasoning_tokens=min(count, written))
         return GroundedCompletion(grounding, reply)
-
-
-@contextmanager
-def _closed_on_error(backend: Backend) -> Iterator[None]:
-    """Close a backend for which nobody else will, since its grounder never came to be."""
-    try:
-        yield
-    except BaseException:
-        backend.close()
-        raise

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from egm.backends.base import Backend, GenerationSettings, Request
 from egm.codecs import Codec, neutralise
 from egm.datasets.check import is_outside
 from egm.errors import EgmError, ImageError, PhraseError
@@ -79,8 +82,13 @@ class LoadedQuestion:
         )
         boxes = grounding.boxes
         if self.expect != "one" and reply.answer_logprob is not None:
-            sure = math.exp(min(0.0, reply.answer_logprob))
-            boxes = tuple(replace(each, confidence=sure) for each in boxes)
+            places = codec.box_places(
+                reply.text, [each.box for each in boxes], size=self.image.size, seen_size=reply.seen_size
+            )
+            sure = _probabilities(reply, places) or [reply.answer_logprob] * len(boxes)
+            boxes = tuple(
+                replace(each, confidence=math.exp(min(0.0, mean))) for each, mean in zip(boxes, sure, strict=True)
+            )
         return replace(
             grounding,
             boxes=boxes,
@@ -90,6 +98,39 @@ class LoadedQuestion:
             answer_logprob=reply.answer_logprob,
             image=self.image,
         )
+
+
+def write_request(
+    question: LoadedQuestion, backend: Backend, codec: Codec, settings: GenerationSettings, prompt: str | None
+) -> Request:
+    """Write what a backend is asked about a question.
+
+    Args:
+        question: The question.
+        backend: Who is asked.
+        codec: Its convention.
+        settings: How it is to generate: a thinking budget and stop strings need the codec's help.
+        prompt: Prompt style of the codec; None takes its own.
+    """
+    messages = codec.messages(question.phrase, amodal=question.amodal, prompt=prompt, **question.expected)
+    bounded = settings.thinking_budget is not None
+    cut = partial(codec.answer_prefill, phrase=question.phrase, **question.expected) if bounded else None
+    facts: dict[str, Any] = {"size": question.image.size, "amodal": question.amodal, "phrase": question.phrase}
+    ends = partial(codec.ends_before_tail, **facts) if settings.stop else None
+    asked: dict[str, Any] = {"source": question.source, "seed_index": question.index, "cut": cut, "ends": ends}
+    return replace(
+        backend.make_request(messages, question.image, **asked),
+        drafts=(codec.frame(question.phrase, size=question.image.size),),
+        token_logprobs=question.expect != "one" and backend.tells_logprobs,  # for the confidence of each box
+    )
+
+
+def _probabilities(reply: Completion, places: Sequence[tuple[int, int]] | None) -> list[float]:
+    """Mean log-probabilities of the tokens that the places of boxes are written with; none where these are not told."""
+    starts = [0, *(end for end, _ in reply.token_logprobs)]
+    spans = [(start, end, value) for start, (end, value) in zip(starts, reply.token_logprobs, strict=False)]
+    told = [[value for start, end, value in spans if end > first and start < last] for first, last in places or ()]
+    return [fmean(values) for values in told] if all(told) else []
 
 
 class ImageCache:

@@ -75,6 +75,10 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_number(number, -_FINITE, _FINITE) for number in value.values())
+
+
 def _are_datasets(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(facts, dict)
@@ -133,13 +137,15 @@ RECORD_RULES: Final[Mapping[str, Rule]] = {
     "error": _or_null(_TEXT),
     "iou": _SHARE,
     "finish_reason": _or_null(_TEXT),
-    **dict.fromkeys(("prompt_tokens", "reasoning_tokens", "completion_tokens"), _TOKENS),
+    **dict.fromkeys(("prompt_tokens", "reasoning_tokens", "completion_tokens", "direct_tokens"), _TOKENS),
     "seconds": _SECONDS,
     "first_token_seconds": _or_null(_SECONDS),
     "queue_seconds": _SECONDS,
     "votes": _ONE_OR_MORE,
     "confidence": _or_null(_SHARE),
     **dict.fromkeys(("logprob", "answer_logprob"), _LOGPROB),
+    "thought": _or_null(_BOOLEAN),
+    "certainties": _or_null(Rule(_are_numbers, "an object of finite numbers")),
     "cold": _BOOLEAN,
     "meta": _OBJECT,
 }

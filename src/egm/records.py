@@ -16,13 +16,14 @@ from egm.types import HIT_IOU, Expect, Grounding, Sample
 _FORMAT: Final = 1
 _LATER: Final = re.compile(r"engine\.(tensors|configuration|server)|datasets\..*\.questions", re.DOTALL)
 """What journals from before lack, and cannot differ in."""
-_BEFORE: Final[Mapping[str, Any]] = {"settings.stop": []}
+_BEFORE: Final[Mapping[str, Any]] = {"settings.stop": [], "settings.think": "always"}
 """What was so in journals from before that do not say it."""
 
 
 Corners: TypeAlias = tuple[float, float, float, float]
 """A box in pixels, `x1, y1, x2, y2`."""
 _MANY: Final[Mapping[str, Any]] = {"expect": "one", "truths": None, "boxes": None, "confidences": None}
+_LEFT_OUT: Final[Mapping[str, Any]] = {**_MANY, "thought": None, "certainties": None, "direct_tokens": None}
 """What a line leaves out where it is so."""
 
 
@@ -62,6 +63,9 @@ class Record:
         truths: The true boxes where there is not exactly one, else None: none if nothing matches.
         boxes: All boxes of the answer, where all were asked for.
         confidences: Of each box that answers (`answered`), where known.
+        thought: Whether the model was left to think, where that was decided for it; else None.
+        certainties: How sure it was of its direct answer, by measure (`egm.thinking.MEASURES`), if one was asked for.
+        direct_tokens: Tokens of a direct answer that was not taken; `completion_tokens` count them too.
     """
 
     id: str
@@ -94,6 +98,9 @@ class Record:
     truths: tuple[Corners, ...] | None = None
     boxes: tuple[Corners, ...] | None = None
     confidences: tuple[float, ...] | None = None
+    thought: bool | None = None
+    certainties: Mapping[str, float] | None = None
+    direct_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Count the answer's tokens."""
@@ -104,7 +111,7 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the line."""
         row = {name: getattr(self, name) for name in self.__slots__}  # `asdict` copies everything, which takes longer
-        for name, usual in _MANY.items():  # as journals of one box have always been
+        for name, usual in _LEFT_OUT.items():  # as journals of one box have always been
             if row[name] == usual:
                 del row[name]
         return row

@@ -21,6 +21,10 @@ Expect: TypeAlias = Literal["one", "any", "all"]
 """How many boxes are asked for: the one that there is, the one that there may be, or all that there are, if any."""
 EXPECTS: Final[tuple[Expect, ...]] = get_args(Expect)
 
+Think: TypeAlias = Literal["always", "auto", "never"]
+"""Whether to think before answering: as the model was trained to, where a gate says that it pays, or not at all."""
+THINK: Final[tuple[Think, ...]] = get_args(Think)
+
 HIT_IOU: Final = 0.5
 """The IoU from which on a box counts as right: Acc@0.5."""
 
@@ -67,6 +71,18 @@ class Failure(StrEnum):
     """Four numbers, but outside the declared convention."""
     DEGENERATE = "degenerate"
     """Four numbers, but they enclose no area."""
+
+
+FAILURE_WORDS: Final[Mapping[Failure, str]] = {
+    Failure.NO_BOX: "the answer holds no box",
+    Failure.TRUNCATED: "the answer was cut off",
+    Failure.REPEATED: "the model repeated itself, and was stopped",
+    Failure.MALFORMED: "the answer's box is not four numbers",
+    Failure.REFUSED: "the model says that there is no such thing",
+    Failure.OUT_OF_RANGE: "the answer's box lies outside the scale",
+    Failure.DEGENERATE: "the answer's box has no area",
+}
+"""Failures as people are told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +145,8 @@ class Completion:
         stop_reason: The stop string that it ends before, if it does and that is known.
         lost_tokens: Tokens read and generated in failed tries before the answered one, as far as the engine counted
             them.
+        token_logprobs: Of each token how many characters of the text are read with it, and its log-probability, where
+            that was asked for (`Request.token_logprobs`).
     """
 
     text: str
@@ -144,6 +162,7 @@ class Completion:
     answer_logprob: float | None = None
     stop_reason: str | None = None
     lost_tokens: tuple[int, int] = (0, 0)
+    token_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,8 @@ class LabelledBox:
         box: In pixels.
         label: The label beside it, if any.
         confidence: Where any number of boxes is asked for: the share of the votes that give it too, or, of one answer,
-            the probability of the answer's tokens (their geometric mean), where the engine tells; else None.
+            the probability of the tokens of its coordinates (their geometric mean), or of the whole answer's where
+            these cannot be told apart; None where the engine tells none.
     """
 
     box: Box
@@ -186,6 +206,8 @@ class Grounding:
         answer_logprob: The same of what stands after the reasoning.
         tail_cut: Whether the text was ended behind the box on purpose (`cut_tail`): what it lacks is no fault of the
             model's.
+        thought: Whether it was left to think, where that was decided for it (`GenerationSettings.think`); else None.
+        certainty: How sure the model was of its direct answer, as the gate measures it; None without a gate.
         expect: How many boxes were asked for.
         image: The upright RGB picture, for `draw`.
     """
@@ -205,6 +227,8 @@ class Grounding:
     logprob: float | None = None
     answer_logprob: float | None = None
     tail_cut: bool = False
+    thought: bool | None = None
+    certainty: float | None = None
     expect: Expect = "one"
     image: Image | None = field(default=None, repr=False, compare=False)
 
@@ -320,6 +344,7 @@ class Grounding:
             "logprob": self.logprob,
             "answer_logprob": self.answer_logprob,
             "tail_cut": self.tail_cut,
+            **({} if self.thought is None else {"thought": self.thought, "certainty": self.certainty}),
         }
 
 
@@ -355,3 +380,16 @@ def sum_if_all(counts: Sequence[int | None]) -> int | None:
     """Add counts up; of what is not counted everywhere there is no sum."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
+
+
+def cost_of_both(first: Completion, second: Completion) -> dict[str, Any]:
+    """Return what two requests for one answer cost together, as fields of a `Completion`."""
+    return {
+        "prompt_tokens": sum_if_all([first.prompt_tokens, second.prompt_tokens]),
+        "completion_tokens": sum_if_all([first.completion_tokens, second.completion_tokens]),
+        "reasoning_tokens": None,  # which of them, no server was in a place to count
+        "seconds": first.seconds + second.seconds,
+        "first_token_seconds": first.first_token_seconds,
+        "queue_seconds": first.queue_seconds,
+        "lost_tokens": tuple(map(sum, zip(first.lost_tokens, second.lost_tokens, strict=True))),
+    }

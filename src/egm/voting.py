@@ -7,7 +7,7 @@ process can take the rounds of many questions as one batch, and a server can ans
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
@@ -30,11 +30,16 @@ class GroundedCompletion:
         completion: The reply, with what it cost. Of several votes, the text is that of the chosen one; tokens are
             summed, and the seconds run from sending the first to the last token of the last.
         votes: All that were sampled, in their order, each with its own cost; empty where only one was asked for.
+        certainties: How sure the model was of its direct answer, by measure (`egm.thinking.MEASURES`); None where none
+            was asked for.
+        direct: The direct answer that was asked for first and not taken, with its own cost, if any.
     """
 
     grounding: Grounding
     completion: Completion
     votes: tuple[GroundedCompletion, ...] = ()
+    certainties: Mapping[str, float] | None = None
+    direct: GroundedCompletion | None = None
 
 
 def vote(

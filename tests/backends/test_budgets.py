@@ -70,6 +70,27 @@ def test_a_budget_is_kept_to_the_token(engine: NumpyBackend | TransformersBacken
     assert [reply.text for reply in ended] == [reply.text for reply in free]
 
 
+def test_a_begun_answer_is_gone_on_with(engine: NumpyBackend | TransformersBackend, requests_: list[Request]) -> None:
+    """What is begun is read behind all of the prompt, is no part of the completion, and its log-probabilities are
+    those of one reading of the whole."""
+    begun = "</think>\n\n[12"
+    asked = [replace(request, prefill=begun, token_logprobs=True) for request in requests_]
+    plain, replies = engine.generate(requests_, GREEDY), engine.generate(asked, GREEDY)
+    alone = [reply for request in asked for reply in engine.generate([request], GREEDY)]
+    assert [reply.text for reply in replies] == [reply.text for reply in alone]
+    assert all(not reply.token_logprobs for reply in plain)
+    for request, without, reply in zip(requests_, plain, replies, strict=True):
+        assert reply.prompt_tokens == without.prompt_tokens + len(engine._encode(begun))
+        assert len(reply.token_logprobs) == reply.completion_tokens
+        ends, chosen = zip(*reply.token_logprobs, strict=True)
+        assert sum(chosen) / len(chosen) == pytest.approx(reply.logprob, abs=1e-5)
+        first = engine.token_scores(request, begun)[-1]  # of the likeliest token behind what is begun
+        assert chosen[0] == pytest.approx(first.logprob, abs=5e-3)  # placeholders are barred
+        assert ends[-1] >= len(reply.text)
+    thought = engine.generate([replace(asked[0], prefill=""), asked[0]], GREEDY)  # nothing is shared between these
+    assert [reply.text for reply in thought] == [plain[0].text, replies[0].text]
+
+
 def test_what_was_closed_is_not_closed_again(
     engine: NumpyBackend | TransformersBackend, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,7 +160,8 @@ def test_usage(egm: Egm, arguments: list[str]) -> None:
     [
         (
             ["--split", "dev"],
-            "SynthRef has no split 'dev': choose one of train, train-complex, train-reworded, train-any, val",
+            "SynthRef has no split 'dev': choose one of train, train-complex, train-reworded, train-any, "
+            "calibration, val",
         ),
         (["--split", "train"], "say how many scenes, such as --scenes 1000"),
         (["--scenes", "0"], "cannot give 0 scenes"),

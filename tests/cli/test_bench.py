@@ -57,6 +57,7 @@ def test_json_alone_on_standard_output(egm: Egm) -> None:
     assert set(row) == {
         *("loop", "concurrency", "rate", "requests", "errors", "first_error", "wall_seconds", "requests_per_second"),
         *("latency", "seconds", "first_token", "queue", "tokens_per_second", "mean_tokens"),
+        *("operations", "bytes"),
     }
 
 
@@ -92,7 +93,8 @@ def test_egm_tiny_in_this_process(egm: Egm) -> None:
     )
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("NumpyBackend, model egm-tiny; egm ")
-    assert re.search(r"^1 at once +1 +0 .* 4\.0$", outcome.out, re.MULTILINE)
+    assert re.search(r"^1 at once +1 +0 .* 4\.0 +\d\.\d\d +0\.0\d$", outcome.out, re.MULTILINE)
+    assert "computed, at 2 bytes a number" in " ".join(outcome.out.split())
 
 
 @pytest.mark.parametrize(

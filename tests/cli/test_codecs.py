@@ -70,6 +70,19 @@ def test_ask_on_a_file(egm: Egm, tmp_path: Path) -> None:
     assert {fit["codec"]: fit["own"] for fit in fitting["fits"] if fit["own"]} == {"gemini": 1, "florence2": 1}
 
 
+def test_a_file_that_mixes_conventions_is_scored_by_the_declared_one_and_said_to(egm: Egm, tmp_path: Path) -> None:
+    truth = {"truth": [64, 96, 192, 192], "width": 640, "height": 480}
+    said = [target("gemini"), target("gemini"), target("gemini"), target("florence2"), "There is no cup."]
+    rows = [{**truth, "image": f"{number}.jpg", "phrase": "it", "text": text} for number, text in enumerate(said)]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    scored = egm("score", "mixed.jsonl", "--codec", "gemini", "--json")
+    assert json.loads(scored.out)["scores"][0]["pooled"]["acc@0.5"]["value"] == 3 / 5
+    assert scored.err.replace("\n", " ").strip() == (
+        "note: 1 of 5 answers hold a box as codec florence2 writes it, and none to codec gemini: `egm score --codec "
+        "ask` counts the conventions that a file mixes"
+    )
+
+
 def test_ask_needs_texts(egm: Egm, tmp_path: Path) -> None:
     file = tmp_path / "boxes.jsonl"
     file.write_text(json.dumps({"image": "a.jpg", "phrase": "it", "box": [1, 2, 3, 4]}) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from egm.codecs import get_codec
+from egm.codecs.parsing.reading import MAX_BOXES
 from egm.datasets import open_dataset
 from egm.datasets.synthetic import SynthRef
 from egm.types import Sample
@@ -128,6 +129,11 @@ def test_rows_of_none_and_many_go_out_and_come_back(egm: Egm, tmp_path: Path) ->
         (tmp_path / "bad.jsonl").write_text(json.dumps({**rows[0], **bad}) + "\n")
         outcome = egm("data", "check", "bad.jsonl")
         assert said in outcome.out + outcome.err
+    alone = {key: value for key, value in rows[0].items() if key != "bbox"}
+    (tmp_path / "bad.jsonl").write_text(json.dumps({**alone, "bboxes": None}) + "\n")
+    outcome = egm("score", "predictions.jsonl", "--data", "bad.jsonl")
+    assert outcome.code == 2
+    assert "bad.jsonl line 1: bboxes is null: give a list of boxes, empty if nothing matches" in outcome.err
 
 
 def test_anybodys_predictions_of_sets(egm: Egm, tmp_path: Path) -> None:
@@ -151,6 +157,10 @@ def test_anybodys_predictions_of_sets(egm: Egm, tmp_path: Path) -> None:
     assert score["sets"]["estimates"]["n_acc"]["value"] == 0.5
     assert score["sets"]["average_precision"] == [1, 1]
     assert score["misses"] == {"false_alarm": 1}
+    (tmp_path / "many.jsonl").write_text(json.dumps({"id": "1", "boxes": [[0, 0, 10, 10]] * 20_000}))
+    outcome = egm("score", "many.jsonl", "--data", "data.jsonl", "--allow-partial", "--json")
+    [score] = json.loads(outcome.out)["scores"]
+    assert score["sets"]["estimates"]["precision@0.5"]["value"] == 1 / MAX_BOXES
     for bad, what in (
         ({"boxes": [[0, 0, 1, 1]], "box": [0, 0, 1, 1]}, "has box and boxes"),
         ({"boxes": [[0, 0, 1, 1]], "confidences": []}, "confidences one number for each"),

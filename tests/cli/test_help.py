@@ -26,7 +26,7 @@ COMMANDS = (
         "serve",
         "download",
     ),
-    *("doctor", "data check", "data convert", "data synthetic", "models export", "eval merge"),
+    *("doctor", "data check", "data convert", "data synthetic", "models export", "eval merge", "calibrate"),
 )
 
 
@@ -71,20 +71,22 @@ def test_every_word_of_an_option_is_shown(egm: Egm, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("option", "users"),
     [
-        ("--model", "bench doctor eval ground mcp"),
-        ("--server", "bench doctor eval ground mcp rationales"),
-        ("--codec", "bench convert doctor eval ground mcp rationales score"),
+        ("--model", "bench calibrate doctor eval ground mcp"),
+        ("--server", "bench calibrate doctor eval ground mcp rationales web"),
+        ("--codec", "bench calibrate convert doctor eval ground mcp rationales score web"),
         ("--data", "score"),
-        ("--data-root", "check convert eval rationales score"),
-        ("--images", "check convert eval export rationales report score"),
+        ("--data-root", "calibrate check convert eval rationales score"),
+        ("--images", "calibrate check convert eval export rationales report score web"),
         ("--serve", "bench doctor eval ground rationales"),
         ("--aim", "bench doctor eval ground rationales serve"),
         ("--engine", "serve"),
-        ("--device", "bench doctor eval ground mcp rationales serve"),
-        ("--max-tokens", "bench eval ground mcp"),
+        ("--device", "bench calibrate doctor eval ground mcp rationales serve web"),
+        ("--max-tokens", "bench calibrate eval ground mcp web"),
         ("--votes", "eval ground mcp"),
-        ("--thinking-budget", "eval ground mcp"),
-        ("--prompt", "convert eval ground mcp"),
+        ("--think", "eval ground mcp"),
+        ("--gate", "eval ground mcp"),
+        ("--thinking-budget", "calibrate eval ground mcp"),
+        ("--prompt", "calibrate convert eval ground mcp"),
     ],
 )
 def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> None:
@@ -95,6 +97,8 @@ def test_an_option_means_the_same_wherever_it_is(option: str, users: str) -> Non
         if option in parameter.opts and not parameter.hidden
     }
     assert sorted(found) == users.split()
+    if option == "--codec":  # which score reads texts by, as it asks no model
+        assert "tells which conventions can be meant" in found.pop("score")[0]
     assert len(set(found.values())) == 1
 
 

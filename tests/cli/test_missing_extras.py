@@ -20,6 +20,7 @@ COMMANDS = {
     "ground on a device": ("ground", "shapes.png", "the star", "--device", "cpu", "--dtype", "bfloat16"),
     "eval": ("eval", "synthref/val", "--scenes", 1, "--out", "run", *MODEL),
     "bench": ("bench", "latency", *MODEL),
+    "web": ("web",),
     "sft": ("sft", RECIPES / "egm-tiny.yaml"),
     "grpo": ("grpo", RECIPES / "egm-tiny-grpo.yaml"),
     "reproduce": ("reproduce", RECIPES / "reproduce-toy.yaml"),

@@ -113,3 +113,45 @@ def test_published_averages_that_are_not_the_mean_say_so() -> None:
     remarks = {row.model: " ".join(row.remarks) for row in published().rows}
     assert "91.65" in remarks["EGM-Qwen3-VL-8B"]
     assert "average is as published" not in remarks["EGM-Qwen3-VL-4B"]
+
+
+def test_doubtful_truths_stand_beside_the_whole_and_are_marked(
+    egm: Egm, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ids = [sample.id for number, sample in enumerate(SynthRef("val", scenes=3)) if not number % 2]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    outcome = egm("report", runs[0], "--doubtful", "ids.txt", "--gallery", "page.html", "--out", "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    rows = {row["questions"]: row for row in csv.DictReader((tmp_path / "out" / "known_truths.csv").open())}
+    assert float(rows["without the doubtful ones"]["synthref/val"]) == 100.0
+    assert float(rows["the doubtful ones alone"]["synthref/val"]) == 0.0
+    assert (tmp_path / "page.html").read_text().count("doubtful truth") == len(ids)
+    refused = egm("report", runs[0], "--doubtful", "nowhere.txt")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+
+
+def test_files_for_the_hub_are_of_models_that_were_asked(egm: Egm, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    said = "the answers of a were read from a file, so no model was evaluated"
+    for arguments, message in (
+        ((runs[0], "--hub", "hub"), said),
+        ((*runs, "--hub", "hub"), "--hub writes the results of one model, not of 2"),
+        ((runs[0], "--hub-dataset", "synthref=me/x"), "say where to write them with --hub DIR"),
+        ((runs[0], "--hub", "hub", "--hub-dataset", "me/x"), "must be NAME=OWNER/NAME"),
+    ):
+        outcome = egm("report", *arguments)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert message in outcome.err
+    # As a journal of a model behind a server is: what is written is named.
+    journal = runs[0] / "journal.jsonl"
+    header, *lines = journal.read_text().splitlines()
+    count = len(list(SynthRef("val", scenes=3)))
+    served = {**json.loads(header), "engine": {"backend": "OpenAIBackend"}}
+    served["datasets"] = {"mine/val": {**served["datasets"].pop("synthref/val"), "n": count}}
+    rows = [{**json.loads(line), "split": "mine/val"} for line in lines]
+    for facts in served["datasets"].values():
+        facts.pop("questions")
+    journal.write_text("\n".join(map(json.dumps, [served, *rows])) + "\n")
+    outcome = egm("report", runs[0], "--hub", "hub", "--hub-dataset", "mine=me/mine")
+    assert outcome.code == 0, outcome.err
+    assert "note: wrote hub/model/.eval_results/mine.yaml" in outcome.err
+    assert "id: me/mine" in (tmp_path / "hub" / "model" / ".eval_results" / "mine.yaml").read_text()

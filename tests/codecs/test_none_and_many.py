@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egm.boxes import Box
@@ -15,6 +15,19 @@ from egm.types import Expect, Failure
 SIZE = (1000, 1000)
 INSTRUCT = get_codec("qwen3_vl_instruct")
 FAMILIES = ["qwen3_vl", "qwen3_vl_instruct", "qwen2_5_vl", "internvl"]
+BY_NAME = {
+    "gemini": 'Detect everything that matches the description "the cup". The box_2d should be',
+    "glm_v": "Please pinpoint the bounding box [[x1,y1,x2,y2], …] in the image as per the given description. the cup",
+    "paligemma": "detect the cup",
+    "florence2": "<CAPTION_TO_PHRASE_GROUNDING>the cup",
+    "kosmos2": "<grounding><phrase> the cup</phrase>",
+    "deepseek_vl2": "Locate <|ref|>the cup<|/ref|> in the given image.",
+    "rex_omni": "Detect the cup.",
+    "ground_anything": "Locate all the instances that match the following categories: the cup.",
+    "locate_anything": "Locate all the instances that match the following description: the cup.",
+    "moondream": "detect: the cup",
+}
+"""Families asked for by name, whose prompts ask for all boxes."""
 A, B = Box(0, 0, 100, 100), Box(200, 200, 300, 300)
 
 NOTHING = {
@@ -93,14 +106,45 @@ def test_the_boxes_that_count_are_the_first_or_all() -> None:
         assert [each.box for each in read.boxes] == [A, B]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *BY_NAME])
+@settings(max_examples=30)
 @given(st.lists(st.tuples(*[st.integers(0, 499)] * 2, *[st.integers(500, 1000)] * 2), min_size=1, max_size=5))
 def test_targets_are_read_back(family: str, numbers: list[tuple[int, int, int, int]]) -> None:
     codec, boxes = get_codec(family), [Box(*each) for each in numbers]
     text = codec.target("the cup", boxes, size=SIZE, rationale="They are there.", seen_size=SIZE)
     read = codec.parse(text, size=SIZE, seen_size=SIZE, expect="all")
-    assert (list(read.answered), read.repairs) == (boxes, ())
-    assert {each.label for each in read.boxes} == {"the cup"}
+    assert (len(read.answered), read.repairs) == (len(boxes), ())
+    units = max(1.0, max(SIZE) / min(codec.scale(SIZE, SIZE).span))  # in pixels
+    for box, true in zip(read.answered, boxes, strict=True):
+        assert tuple(box) == pytest.approx(tuple(true), abs=0 if family in FAMILIES else 1.5 * units)
+    assert {each.label for each in read.boxes} <= {"the cup", None}
+    assert family in {"glm_v", "moondream"} or read.boxes[0].label == "the cup"
+
+
+@pytest.mark.parametrize("family", BY_NAME)
+def test_families_that_are_asked_by_name_are_asked_for_all_in_their_own_words(family: str) -> None:
+    codec = get_codec(family)
+    codec.check_expect("all")
+    every = asked(codec, expect="all")
+    assert every.startswith(BY_NAME[family])
+    assert "<|box_start|>" not in every, "a word of a family's own is known to it, and no special token is put in"
+    assert ("answer []" in every) == (family == "gemini")
+
+
+@pytest.mark.parametrize("family", ["gemini", "rex_omni", "ground_anything", "locate_anything", "moondream"])
+def test_a_familys_own_word_for_none_is_taught_and_read_back(family: str) -> None:
+    codec = get_codec(family)
+    read = codec.parse(codec.target("the cup", [], size=SIZE), size=SIZE, expect="all")
+    assert (read.is_none, read.repairs) == (True, ())
+
+
+@pytest.mark.parametrize("family", ["qwen_vl", "qwen2_vl", "seed_vl"])
+def test_families_without_a_question_for_all_refuse_it(family: str) -> None:
+    codec = get_codec(family)
+    with pytest.raises(EgmError, match="has no answer for several boxes: ask for one box"):
+        codec.messages("it", expect="all")
+    with pytest.raises(EgmError, match=r"has no answer for 'nothing matches': ask for one box$"):
+        codec.messages("it", expect="any")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -165,6 +209,13 @@ def test_thousands_of_boxes_are_bounded() -> None:
     assert len(read.answered) == MAX_BOXES
     assert read.repairs == (Repair.TOO_MANY,)
     assert list(read.answered) == boxes[:MAX_BOXES]
+
+
+@pytest.mark.parametrize("family", BY_NAME)
+def test_thousands_of_boxes_are_bounded_in_every_form(family: str) -> None:
+    codec = get_codec(family)
+    read = codec.parse(codec.target("it", [Box(100, 100, 400, 400)] * 5000, size=SIZE), size=SIZE, expect="all")
+    assert (len(read.answered), read.repairs) == (MAX_BOXES, (Repair.TOO_MANY,))
 
 
 def test_a_thinking_budget_leaves_open_whether_there_is_a_box() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from egm.boxes import Box
 from egm.codecs import codec_names, get_codec, neutralise
 from egm.codecs.resize import smart_resize
+from egm.errors import EgmError
 from egm.types import Failure
 
 SIZE = (640, 480)
@@ -142,3 +144,22 @@ def test_pixels_follow_the_processor() -> None:
 @pytest.mark.parametrize("name", codec_names())
 def test_targets_hold_no_end_of_turn(name: str) -> None:
     assert "<|im_end|>" not in get_codec(name).target("the man", BOX, size=SIZE, rationale="There.")
+
+
+@pytest.mark.parametrize("name", codec_names())
+def test_a_direct_answer_begins_as_it_is_taught(name: str) -> None:
+    """What is begun in the model's place is what a target without a rationale begins with, up to the coordinates."""
+    codec, box = get_codec(name), Box(10, 20, 30, 40)
+    target = codec.target("the <b> cup.", box, size=(100, 100))
+    if not (codec.thinking_prefilled or codec.opening("x")):
+        with pytest.raises(EgmError, match="has no way to answer without thinking where one is expected"):
+            codec.direct_prefill("x")
+        return
+    begun = codec.direct_prefill("the <b> cup.")
+    assert target.startswith(begun)
+    assert begun.startswith("</think>") is codec.thinking_prefilled
+    rest = target.removeprefix(begun)
+    assert not re.match(r"\s", rest)
+    assert codec.parse(begun + rest, size=(100, 100)).box == codec.parse(target, size=(100, 100)).box
+    if codec.thinking_prefilled:
+        assert codec.direct_prefill("x", expect="all") == "</think>\n\n"  # for nothing may match

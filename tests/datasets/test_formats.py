@@ -93,6 +93,13 @@ def test_a_format_is_told_by_its_keys_not_by_its_numbers(tmp_path: Path) -> None
     assert boxes == [Box(100, 200, 400, 600), Box(*numbers), Box(200, 100, 600, 200), Box(*numbers)]
 
 
+@pytest.mark.parametrize("other", [MINIGPT4, VLM_R1, SFT])
+def test_a_file_holds_rows_of_one_form(tmp_path: Path, other: dict[str, Any]) -> None:
+    said = r"row 2: has no .*; it is of another form than the first row \(.+\): keep one a file"
+    with pytest.raises(DataError, match=said):
+        opened(tmp_path, [PLAIN, other])
+
+
 @pytest.mark.parametrize(
     ("good", "change", "says"),
     [

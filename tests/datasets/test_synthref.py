@@ -37,6 +37,7 @@ DIGESTS = {
     "train-complex": "959ff650082ea709",
     "train-reworded": "6a64c472e4b9dce4",
     "train-any": "c5b029b39496103f",
+    "calibration": "49bb64094a05b710",
     "val": "3bcea19586a4ec2f",
     "test-simple": "2b9538edefea50e1",
     "test-complex": "d43a349a2ea07b34",
@@ -44,7 +45,6 @@ DIGESTS = {
     "test-none": "0e863f40dd74f7c8",
     "test-all": "894fd49751cec358",
 }
-
 
 KNOWN = {*raster.SHAPES, *raster.COLORS, *raster.FILLS, "small", "large"}
 
@@ -139,7 +139,7 @@ def test_samples_are_whole_and_as_the_split_says(split: str) -> None:
         assert weights[sample.meta["complexity"]] > 0
         if not sample.amodal:
             assert sample.box == sample.box.clip(sample.size)
-    if split == "val" or split in TRAINING:
+    if split in ("val", "calibration") or split in TRAINING:
         assert not any(sample.meta["new_look"] for sample in found)
         share = sum(sample.meta["new_words"] for sample in found) / len(found)
         assert 0.45 < share < 0.75 if split == "train-reworded" else share == 0
@@ -279,7 +279,7 @@ def test_a_selection_is_what_a_person_would_point_at() -> None:
 def test_unknown_splits_and_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="choose one of candidates, inventory, unboxed"):
         SynthRef("val", rationale="short")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="choose one of train, train-complex, train-reworded, train-any, val"):
+    with pytest.raises(DataError, match="choose one of train, train-complex, train-reworded, train-any, calib"):
         SynthRef("testA")
     with pytest.raises(DataError, match="1 to 500"):
         SynthRef("val", scenes=501)

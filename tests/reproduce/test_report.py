@@ -14,6 +14,7 @@ import pytest
 
 from egm.errors import DataError
 from egm.journal import Header, Journal, Record
+from egm.models.costs import Cost, cost_model
 from egm.report.grid import Grid
 from egm.reproduce.arms import resolve
 from egm.reproduce.claims import Claim, Verdict, decide, judge, paragraph
@@ -55,9 +56,15 @@ def records(rule: Rule, tokens: int = 10) -> list[Record]:
         phrase = COMPLEX if is_complex else SIMPLE
         made.append(
             Record(str(row), f"p{picture}", phrase, TRUTH, (200, 200), split="synthref/val", box=box, iou=float(hit),
-                   amodal=is_amodal, completion_tokens=tokens, seconds=1.0)
+                   amodal=is_amodal, prompt_tokens=80, completion_tokens=tokens, seconds=1.0)
         )  # fmt: skip
     return made
+
+
+def costs_of(size: str, tokens: int) -> Cost:
+    model = cost_model(size)
+    assert model is not None
+    return model.answer((200, 200), prompt=80, written=tokens)
 
 
 def timing(seconds: float, hardware: str = "H200", **versions: str) -> dict[str, Any]:
@@ -122,7 +129,18 @@ def test_all_hold_where_the_figures_are_the_papers(made: Made) -> None:
     made.answer(AS_THE_PAPER, large=10, reinforced=30)
     made.time(**{name: timing(0.4 if name == "large" else 0.1) for name in AS_THE_PAPER})
     claims = made.claims()
-    assert {claim.verdict for claim in claims.values()} == {Verdict.HELD}
+    assert {key for key, claim in claims.items() if claim.verdict is not Verdict.HELD} == {"fewer_tokens"}
+    assert (claims["fewer_tokens"].verdict, claims["fewer_tokens"].difference.value) == (
+        Verdict.NOT_HELD,
+        pytest.approx(-20),
+    )
+    large_costs, best_costs = (costs_of(size, tokens) for size, tokens in (("tiny-m", 10), ("tiny-s", 30)))
+    assert claims["fewer_operations"].difference.value == pytest.approx(large_costs.operations - best_costs.operations)
+    assert claims["fewer_bytes"].difference.value == pytest.approx(large_costs.bytes - best_costs.bytes)
+    assert f"against {large_costs.bytes / 1e9:.4g} (large)" in claims["fewer_bytes"].figures
+    (line,) = (line for line in made.grids()["models"].sections[0][1] if line.name == "large")
+    cells = dict(zip(made.grids()["models"].columns[1:], line.cells, strict=True))
+    assert cells["GFLOP"].text == f"{large_costs.operations / 1e9:.4g}"
     large = sum(record.iou for record in records(AS_THE_PAPER["large"])) / ROWS
     best = sum(record.iou for record in records(AS_THE_PAPER["reinforced"])) / ROWS
     beats = claims["beats_large"]
@@ -151,22 +169,26 @@ def test_one_batch_says_nothing_of_the_spread(made: Made) -> None:
 
 def test_none_holds_where_it_is_the_other_way_round(made: Made) -> None:
     worse = {"direct": share(0.5, 0.9), "large": share(0.9), "thinking": share(0.3, 0.4), "reinforced": share(0.2, 0.1)}
-    made.answer(worse)
+    made.answer(worse, large=5, reinforced=600)
     made.time(**{name: timing(0.1 if name == "large" else 0.4) for name in worse})
     claims = made.claims()
     assert {key for key, claim in claims.items() if claim.verdict is not Verdict.NOT_HELD} == set()
     text = paragraph(list(claims.values()), load_results(made.plan))
-    assert text.startswith("Of 8 claims of the paper, on SynthRef and with models of 11.5M to 40.4M parameters trained")
-    assert ": 8 did not hold (95 % intervals). Did not hold: a small model that thinks" in text
+    assert text.startswith(
+        "Of 11 claims of the paper, on SynthRef and with models of 11.5M to 40.4M parameters trained"
+    )
+    assert ": 11 did not hold (95 % intervals). Did not hold: a small model that thinks" in text
     assert "\n" not in text
 
 
 def test_nothing_is_decided_where_the_interval_holds_0(made: Made) -> None:
     made.answer(dict.fromkeys(AS_THE_PAPER, share(0.5)))
     made.time(**{name: timing(0.1) for name in AS_THE_PAPER})
-    assert {claim.verdict for claim in made.claims().values()} == {Verdict.UNDECIDED}
+    decided = {key for key, claim in made.claims().items() if claim.verdict is not Verdict.UNDECIDED}
+    assert decided == {"fewer_operations", "fewer_bytes"}  # of equally long answers those of the smaller model
     text = paragraph(list(made.claims().values()), load_results(made.plan))
-    assert "8 not decided (95 % intervals). Not decided, as the interval holds 0: " in text
+    assert "9 not decided (95 % intervals)." in text
+    assert "Not decided, as the interval holds 0: " in text
 
 
 def test_the_ends_of_an_interval_decide() -> None:

@@ -50,7 +50,7 @@ def with_url(url: Any) -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "several answers": ({"n": 2}, "n: this server offers only 1 here"),
     "a penalty": ({"presence_penalty": 0.5}, "presence_penalty: this server offers only 0"),
-    "log-probabilities": ({"logprobs": True}, "logprobs: this server offers only False"),
+    "log-probabilities of others": ({"top_logprobs": 2}, "top_logprobs: this server offers only 0"),
     "tools": ({"tools": [{"type": "function"}]}, "tools: this server offers only []"),
     "JSON": ({"response_format": {"type": "json_object"}}, "response_format: this server offers only {'type': 'text'}"),
     "arguments of a template": ({"chat_template_kwargs": {}}, "chat_template_kwargs: Extra inputs"),

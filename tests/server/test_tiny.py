@@ -15,6 +15,7 @@ from egm.backends.openai.backend import OpenAIBackend
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.grounder import Grounder
+from egm.thinking import Gate, gate_subject
 from egm.types import Sample
 
 from .serving import ask, data_url, served
@@ -66,6 +67,32 @@ def test_a_thinking_budget_is_kept(url: str, samples: list[Sample]) -> None:
     there = Grounder.connect(url, settings=settings).ground(samples[0].image, samples[0].phrase)
     assert there.text == here.text
     assert there.text.count("</think>") == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_log_probabilities_are_those_in_process(
+    url: str, tiny: NumpyBackend, samples: list[Sample], stream: bool
+) -> None:
+    settings = GenerationSettings(max_new_tokens=24)
+    asked = [replace(own, token_logprobs=True) for own in requests(samples)]
+    here = tiny.generate(asked, settings)
+    with OpenAIBackend(url, stream=stream) as backend:
+        there, untold = backend.generate(asked, settings), backend.generate(requests(samples), settings)
+    for mine, reply in zip(here, there, strict=True):
+        assert [end for end, _ in reply.token_logprobs] == [end for end, _ in mine.token_logprobs]
+        assert [value for _, value in reply.token_logprobs] == pytest.approx([v for _, v in mine.token_logprobs])
+        assert reply.logprob == pytest.approx(mine.logprob)
+    assert not any(reply.token_logprobs for reply in untold)
+
+
+def test_a_gate_decides_behind_the_server_too(url: str, samples: list[Sample]) -> None:
+    """The server begins the answer as the chat template writes it, and says how sure it is."""
+    settings = GenerationSettings(max_new_tokens=12, think="auto")
+    subject = gate_subject("egm-tiny", get_codec("qwen3_vl"), None, settings)
+    with Grounder.connect(url, settings=settings, gate=Gate("least", -99.0, **subject)) as grounder:
+        results = grounder.ground_many([(own.image, own.phrase) for own in samples])
+    assert all(result.thought is (result.certainty is None) for result in results)
+    assert all(result.text.startswith("</think>") for result in results if not result.thought)
 
 
 def test_a_token_that_is_barred(url: str) -> None:

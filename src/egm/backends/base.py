@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from egm.environment import cpu_name
-from egm.errors import EgmError, RequestError
-from egm.types import Completion, Message
+from egm.errors import EgmError, RequestError, nearest
+from egm.types import THINK, Completion, Message, Think
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,13 +33,21 @@ class Request:
             the reasoning in it has ended.
         continue_final_message: Whether the last message is how the answer begins, for the model to go on with, and not
             an answer of before.
+        prefill: Assistant prefill: how the answer begins, behind all that the chat template begins it with; empty where
+            the model begins it itself. It is read, not generated: no part of the completion.
+        token_logprobs: Whether the completion is to tell the log-probability of each token (`token_logprobs`).
         banned_token: A token that the model may not choose, if any.
         on_text: Called with each piece of the text as it is written, up to a stop string, also with none where a token
             makes no character yet; the answer ends there once it returns True. A backend that cannot tell its text
             before the end never calls it (`Backend.streams`), and what is written last may be in the completion alone.
+            It is called in the backend's thread.
+        on_again: Called where all that `on_text` was told counts no more, since the text is written anew: after a try
+            that broke off, which only servers have.
         ends: Where stop strings are set: whether a text may end before one. True if its answer is there, False if it
             has broken off before that, None if it shows no sign of having broken off, as one that ended by itself does
-            not. Without it, a text ends before the first stop string.
+            not. It is given all of the answer, the prefill too. Without it, a text ends before the first stop string.
+        drafts: Texts that the answer may repeat, such as the frame that its codec gives it: a backend in this process
+            may write them in fewer steps where the model agrees. They change no answer.
         on_lost: Called with the tokens read and generated of a failed try that the server counted some for, before the
             request is sent again: whether it may be. It is called in the backend's thread; without it, it may.
     """
@@ -49,9 +58,13 @@ class Request:
     vote: int = 0
     cut: Callable[[str], str] | None = field(default=None, compare=False)
     continue_final_message: bool = False
+    prefill: str = ""
+    token_logprobs: bool = False
     banned_token: int | None = None
     on_text: Callable[[str], bool] | None = field(default=None, compare=False)
+    on_again: Callable[[], None] | None = field(default=None, compare=False)
     ends: Callable[[str], bool | None] | None = field(default=None, compare=False)
+    drafts: Sequence[str] = field(default=(), compare=False)
     on_lost: Callable[[tuple[int, int]], bool] | None = field(default=None, compare=False)
 
     def same_prompt(self, other: Request) -> bool:
@@ -59,9 +72,14 @@ class Request:
         return (
             len(self.images) == len(other.images)
             and self.continue_final_message == other.continue_final_message
+            and self.prefill == other.prefill
             and all(mine is theirs for mine, theirs in zip(self.images, other.images, strict=True))
             and self.messages == other.messages
         )
+
+    def may_end(self, text: str) -> bool | None:
+        """Tell whether the answer may end before a stop string (`ends`), of which a text stands behind the prefill."""
+        return True if self.ends is None else self.ends(self.prefill + text)
 
     def check(self) -> None:
         """Refuse pictures without a place in the messages, and places without a picture.
@@ -94,6 +112,9 @@ class GenerationSettings:
             0.5 to 1, by the rule of `egm.consensus`; 1 stops only where it cannot be overtaken. None never stops.
         thinking_budget: Most tokens of reasoning. Where they run out, the reasoning is closed and the answer begun in
             the model's place. None sets no bound.
+        think: Whether to think before answering: "always" leaves that to the model, as it was trained; "never" closes
+            the reasoning before it begins, so that the answer comes directly; "auto" answers directly where a gate
+            holds that to be sure enough (`egm.thinking`). This too is for whoever asks.
         stop: Stop strings: a text ends before the first of them at which `Request.ends` lets it, and has "stop_string"
             for its finish reason. Its tokens are those up to the whole of the stop string. `Grounder` sets them from
             its codec (`cut_tail`).
@@ -115,6 +136,7 @@ class GenerationSettings:
     stop_confidence: float | None = None
     thinking_budget: int | None = None
     stop: tuple[str, ...] = ()
+    think: Think = "always"
 
     def __post_init__(self) -> None:
         """Refuse numbers that no engine takes."""
@@ -122,7 +144,9 @@ class GenerationSettings:
         if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
             raise EgmError(f"stop must be a list of texts, none of them empty, not {given!r}")
         object.__setattr__(self, "stop", tuple(given))
-        for name in (item.name for item in fields(self) if item.name != "stop"):
+        if self.think not in THINK:
+            raise EgmError(f"unknown think {self.think!r}: {nearest(str(self.think), THINK)}")
+        for name in (item.name for item in fields(self) if item.name not in ("stop", "think")):
             kind = float if name in ("temperature", "top_p", "stop_confidence") else operator.index
             if name in ("stop_confidence", "thinking_budget") and getattr(self, name) is None:
                 continue
@@ -150,6 +174,12 @@ class GenerationSettings:
             )
         if self.stop_confidence is not None and self.votes == 1:
             raise EgmError("stop_confidence stops a vote, and 1 answer is none: give votes, the most to sample")
+        if self.think == "never" and self.thinking_budget is not None:
+            raise EgmError("thinking_budget bounds reasoning, and think=never has none: leave one of them out")
+        if self.think == "auto" and self.votes > 1:
+            raise EgmError(
+                "think=auto asks for one direct answer first: leave votes out, or take think=always or never"
+            )
         if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
             raise EgmError(
                 f"thinking_budget {self.thinking_budget} leaves no room for the answer within max_new_tokens "
@@ -160,6 +190,14 @@ class GenerationSettings:
     def greedy(self) -> bool:
         """Whether the likeliest token is taken each time."""
         return self.temperature == 0.0
+
+
+def no_logprobs(why: str) -> str:
+    """Say that a gate cannot do its work, since nothing tells how sure a model is of its answer."""
+    return (
+        f"thinking only where it pays (think=auto) takes the log-probabilities of the tokens, and {why}: ask a server "
+        "that gives them (logprobs), or take think=always or never"
+    )
 
 
 CARD_SETTINGS: Final = GenerationSettings(max_new_tokens=8192, temperature=0.6, top_p=0.95)
@@ -209,7 +247,10 @@ class Backend(ABC):
 
     Attributes:
         model: What answers, for messages and records: a name, a folder or a hub id.
-        thinking_budgets: Whether it keeps a thinking budget (`Request.cut`); one that does not is never given any.
+        thinking_budgets: Whether it goes on with begun answers: keeps a thinking budget (`Request.cut`),
+            and begins with a prefill; one that does not is never given any.
+        tells_logprobs: Whether it tells log-probabilities at no cost; one that does not is asked for them only where
+            they decide something.
         batches: Whether it computes the requests of a call together. One that answers them one after the other gains
             nothing from being given several, and can be timed with one alone.
         streams: Whether it calls `Request.on_text`. One that does not cannot be told to end an answer either.
@@ -218,6 +259,7 @@ class Backend(ABC):
 
     model: str
     thinking_budgets: bool = False
+    tells_logprobs: bool = True
     batches: bool = True
     streams: bool = False
     context: int | None = None
@@ -284,6 +326,20 @@ class Backend(ABC):
         """
         return None
 
+    def check_settings(self, settings: GenerationSettings) -> None:
+        """Refuse settings that it does not keep to.
+
+        Raises:
+            EgmError: If there is a thinking budget, or may be a direct answer, and it cannot go on with a begun answer.
+        """
+        begins = {"thinking_budget": settings.thinking_budget is not None, "think": settings.think != "always"}
+        if not self.thinking_budgets and (name := next((name for name, needed in begins.items() if needed), None)):
+            what = "a thinking budget" if name == "thinking_budget" else f"think={settings.think}"
+            raise EgmError(
+                f"{type(self).__name__} cannot go on with an answer that is begun for it, as {what} needs: "
+                f"leave {name} out"
+            )
+
     def describe(self) -> EngineInfo:
         """Say what it is and what it runs on: by default its class, on this machine's processor."""
         return EngineInfo(type(self).__name__, hardware=cpu_name())
@@ -296,3 +352,13 @@ class Backend(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextmanager
+def closed_on_error(backend: Backend) -> Iterator[None]:
+    """Close a backend for which nobody else will, since what was to own it never came to be."""
+    try:
+        yield
+    except BaseException:
+        backend.close()
+        raise

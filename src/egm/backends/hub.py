@@ -60,9 +60,9 @@ def _bar_of(task: ProgressTask) -> type[Any]:
     """Make what the Hub's client takes for a bar, which shows nothing and tells a task of the bytes."""
     from huggingface_hub import utils
 
-    base: Any = vars(utils)["tqdm"]  # which it does not list for type checkers
+    hub: Any = utils  # which does not list what it has for type checkers
 
-    class HubBar(base):  # type: ignore[misc]
+    class HubBar(hub.tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options | {"disable": True})
             # Of its two bars of bytes one shows what the network carries, of which nobody knows how much there will be.

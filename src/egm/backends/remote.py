@@ -30,6 +30,7 @@ class RemoteBackend(Backend):
     """
 
     concurrency: int
+    tells_logprobs = False
 
     def usual_settings(self) -> GenerationSettings:
         """Greedy settings, with answers that the context has room for, where that is known."""

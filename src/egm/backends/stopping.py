@@ -14,7 +14,7 @@ class StopStrings:
 
     Args:
         stops: The strings, none of them empty.
-        ends: Whether the text may end before one (`Request.ends`); where it is not true, that one is passed over.
+        ends: Whether the text may end before one (`Request.may_end`); where it is not true, that one is passed over.
             Without it the text ends at the first.
 
     Attributes:
@@ -66,7 +66,7 @@ def before_stop(reply: Completion, request: Request, settings: GenerationSetting
         >>> before_stop(reply, Request([]), GenerationSettings(stop=("END",))).text
         'one '
     """
-    stops = StopStrings(settings.stop, request.ends)
+    stops = StopStrings(settings.stop, request.may_end)
     stops.add(reply.text)
     if stops.found is None:
         return reply

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from egm.backends.base import GenerationSettings, Request
@@ -42,6 +43,20 @@ class TextPieces:
         return text[len(before) :]
 
 
+def token_logprobs(
+    ids: Sequence[int], logprobs: Sequence[float], decode: Callable[[Sequence[int]], str]
+) -> tuple[tuple[int, float], ...]:
+    """Tell the log-probability of each token, and where it ends in the text, as `Completion.token_logprobs` does.
+
+    Example:
+        >>> token_logprobs([97, 0xC3, 0xA9], [-1.0, -2.0, 0.0], lambda ids: bytes(ids).decode(errors="replace"))
+        ((1, -1.0), (1, -2.0), (2, 0.0))
+    """
+    pieces = TextPieces(decode)
+    ends = accumulate(len(pieces.add([token])) for token in ids)
+    return tuple((end, float(value)) for end, value in zip(ends, logprobs, strict=True))
+
+
 class TextWatch:
     """Watches a row while it is written: tells the request's listener of its text, and finds where it ends.
 
@@ -69,7 +84,7 @@ class TextWatch:
         can_end: Callable[[int], bool],
     ) -> None:
         self._tell, self._decode, self._end_tokens = request.on_text, decode, end_tokens
-        self._pieces, self._stops = TextPieces(decode), StopStrings(settings.stop, request.ends)
+        self._pieces, self._stops = TextPieces(decode), StopStrings(settings.stop, request.may_end)
         self._looks_at = can_end if self._tell is None else (lambda _: True)
         self._new: list[int] = []  # tokens whose text nobody has looked at
         self._count, self._over = 0, False

@@ -24,7 +24,7 @@ from egm.backends.sampling import (
     mean_logprobs,
     row_draws,
 )
-from egm.backends.streaming import TextWatch, WatchStop, watch_rows
+from egm.backends.streaming import TextWatch, WatchStop, token_logprobs, watch_rows
 from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
@@ -156,7 +156,7 @@ class TransformersBackend(Backend):
             raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
         except (ValueError, TypeError, IndexError) as error:  # such as a processor's, which counts places for pictures
             raise RequestError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
-        return [self._reply(generated, watch, start) for generated, watch in zip(replies, watches, strict=True)]
+        return [self._reply(*each, start) for each in zip(requests, replies, watches, strict=True)]
 
     @cached_property
     def _decoder(self) -> Any:
@@ -173,7 +173,7 @@ class TransformersBackend(Backend):
         return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches)
 
     def _prompt_of(self, request: Request) -> str:
-        return self.prompt(request.messages, continue_final_message=request.continue_final_message)
+        return self.prompt(request.messages, continue_final_message=request.continue_final_message) + request.prefill
 
     def _generated(
         self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
@@ -250,8 +250,9 @@ class TransformersBackend(Backend):
     def _stops(self) -> list[int]:
         return stop_tokens(self.module.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
 
-    def _reply(self, generated: GeneratedTokens, watch: TextWatch, start: float) -> Completion:
-        whole, answer = mean_logprobs(generated.ids, generated.logprobs, self._think_end, generated.forced)
+    def _reply(self, request: Request, generated: GeneratedTokens, watch: TextWatch, start: float) -> Completion:
+        ids, logprobs = generated.ids, generated.logprobs
+        whole, answer = mean_logprobs(ids, logprobs, self._think_end, generated.forced)
         return Completion(
             **watch.finish(generated.ids),
             prompt_tokens=generated.prompt_tokens,
@@ -260,6 +261,7 @@ class TransformersBackend(Backend):
             seen_size=generated.seen_size,
             logprob=whole,
             answer_logprob=answer,
+            token_logprobs=token_logprobs(ids, logprobs, self._decode) if request.token_logprobs else (),
         )
 
     @cached_property

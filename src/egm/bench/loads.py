@@ -276,6 +276,8 @@ def _run(
         records.append(
             Record(
                 **facts,
+                size=sample.size,
+                prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
                 seconds=reply.seconds,
                 first_token_seconds=reply.first_token_seconds,
@@ -302,7 +304,24 @@ def _run(
         "queue": spreads["queue"],
         "tokens_per_second": tokens / wall if tokens else None,
         "mean_tokens": summary["tokens"]["completion"] if tokens else None,
+        **_computed(
+            grounder.backend.model, [record for record in records if record.failure != ERROR], load.at_once or 1
+        ),
     }
+
+
+def _computed(model: str, records: Sequence[Record], at_once: int) -> dict[str, float | None]:
+    """Mean floating-point operations and bytes moved of an answer, where they can be computed (`egm.models.costs`)."""
+    from egm.models.costs import cost_model
+
+    costs = cost_model(model)
+    told = [
+        costs.answer(record.size, prompt=record.prompt_tokens, written=record.completion_tokens, at_once=at_once)
+        for record in records
+        if costs and record.size and record.prompt_tokens is not None and record.completion_tokens is not None
+    ]
+    names = ("operations", "bytes")
+    return {name: sum(getattr(each, name) for each in told) / len(told) if told else None for name in names}
 
 
 def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int, name: str) -> list[_Reply]:

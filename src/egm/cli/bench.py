@@ -128,9 +128,10 @@ def latency(
 def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
     from rich.text import Text
 
+    computed = any(row["operations"] is not None for row in results)
     table = plain_table(
         *("load", "measured", "errors", "req/s", "mean", "p50", "p90", "p99"),
-        *("first token p50", "queue p50", "queue p99", "tok/s", "tokens"),
+        *("first token p50", "queue p50", "queue p99", "tok/s", "tokens", *(["GFLOP", "GB"] if computed else [])),
     )
     for row in results:
         times, first, queue = (row[name] or {} for name in ("latency", "first_token", "queue"))
@@ -145,6 +146,7 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
             *(figure(queue.get(name), 3) for name in ("p50", "p99")),
             figure(row["tokens_per_second"], 1),
             figure(row["mean_tokens"], 1),
+            *(figure(row[name], 2, scale=1e-9) for name in ("operations", "bytes") if computed),
         )
     out = console()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
@@ -154,6 +156,7 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
             f"{about['images']} images, at most {about['max_tokens']} tokens"
             f"{', answers end behind their box' if about['cut_tail'] else ''}; of each load so many requests as stand "
             f"under measured, after {about['warmup']} to warm up; times in seconds"
+            f"{'; operations and bytes moved of an answer are computed, at 2 bytes a number' if computed else ''}"
         ),
         soft_wrap=True,
     )

@@ -12,6 +12,7 @@ import typer
 
 from egm._version import __version__
 from egm.cli.bench import app as bench
+from egm.cli.calibrate import calibrate_command
 from egm.cli.codecs import codecs_command
 from egm.cli.data import app as data
 from egm.cli.demo import demo
@@ -32,6 +33,7 @@ from egm.cli.score import score_command
 from egm.cli.serve import serve_command
 from egm.cli.sft import sft
 from egm.cli.verl import verl
+from egm.cli.web import web_command
 from egm.errors import EgmError
 from egm.extras import explained
 from egm.progress import ask_for_progress
@@ -71,8 +73,10 @@ app.command("grpo")(grpo)
 app.command("verl")(verl)
 evaluation.command("merge")(merge_command)
 app.add_typer(evaluation, name="eval")
+app.command("calibrate")(calibrate_command)
 app.command("download")(download_command)
 app.command("serve")(serve_command)
+app.command("web")(web_command)
 app.command("mcp")(mcp_command)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from egm.cli.data_benchmarks import benchmarks_command
 from egm.cli.data_files import check, convert
 from egm.cli.embedded import SIGNATURE
 from egm.cli.group import Group
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(cls=Group, help="Make, check and convert datasets.", no_args_is_help=True)
 app.command("check")(check)
 app.command("convert")(convert)
+app.command("benchmarks")(benchmarks_command)
 
 
 @app.command("synthetic")
@@ -30,8 +32,8 @@ def synthetic(
     split: Annotated[
         str,
         typer.Option(
-            help="train, train-complex, train-reworded, train-any, val, test-simple, test-complex, test-amodal, "
-            "test-none or test-all."
+            help="train, train-complex, train-reworded, train-any, calibration, val, test-simple, test-complex, "
+            "test-amodal, test-none or test-all."
         ),
     ] = "val",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("egm-out/synthref"),

@@ -60,6 +60,7 @@ def check(
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data-root.
     """
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
+    from egm.datasets.benchmarks import benchmark_of
     from egm.datasets.check import is_file, malformed_rows
     from egm.datasets.registry import evaluation_images
     from egm.datasets.scale_check import scale_notes
@@ -84,7 +85,8 @@ def check(
         _report(dataset, 0, malformed_rows(malformed), listing)
         raise typer.Exit(1) from None
     notes, held_out = [], None
-    if leaks and opened.name not in EVALUATION and opened.kind != "SynthRef":
+    is_benchmark = benchmark_of(opened.name) is not None
+    if leaks and opened.name not in EVALUATION and not is_benchmark and opened.kind != "SynthRef":
         try:
             held_out = evaluation_images(data_root, allow_partial=allow_partial)
         except DataError as error:
@@ -94,7 +96,7 @@ def check(
     look = images is not None or not opened.names_files or any(is_file(s.image) for s in opened.annotations())
     if not look:
         notes.append("images were not opened, as none is where egm eval would look: give --images")
-    published = opened.name in SIZES  # which repeat some rows, and stay as published
+    published = opened.name in SIZES or is_benchmark  # which repeat some rows, and stay as published
     if published:
         notes.append("repeats were not looked for: published splits hold some, and stay as published")
     found = check_dataset(opened, malformed=malformed, images=look, held_out=held_out, repeats=not published)

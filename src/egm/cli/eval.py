@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -22,12 +19,12 @@ from egm.cli.embedded import dataset_notice
 from egm.cli.group import DefaultGroup
 from egm.cli.run_figures import tell_run
 from egm.cli.served import about, refuse_two_servers, served_grounder
-from egm.errors import DataError, EgmError
+from egm.cli.splits import check_pictures, open_splits
+from egm.errors import EgmError
 from egm.terminal import spaced
 
 if TYPE_CHECKING:
     from egm.codecs import Codec
-    from egm.datasets.dataset import Dataset
     from egm.grounder import Grounder
     from egm.types import Sample
 
@@ -106,6 +103,7 @@ def eval_command(
     settings: options.Settings,
     prompt: options.Prompt = None,
     cut_tail: options.CutTail = False,
+    gate: options.GateFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     as_json: options.AsJson = False,
@@ -129,26 +127,22 @@ def eval_command(
         raise EgmError("--server and --script are two sources of answers: give one")
     if serve is not None and script is not None:
         raise EgmError("--serve and --script are two sources of answers: give one")
+    if script is not None and settings.think != "always":
+        raise EgmError("--script replays answers as they were given, and --think would ask for others: leave it out")
     refuse_two_servers(serve, aim, server)
     datasets = datasets or []
     suites.check_source(suite, datasets, scenes=scenes)
-    if again := next((name for name in datasets if datasets.count(name) > 1), None):
-        raise DataError(f"{again!r} is given twice: name each dataset once")
     splits: dict[str, Iterable[Sample]] = {}
     if suite is not None:
         options.refuse_no_folder(images)
         where: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
         for split, dataset in open_suite(suite, pictures=limit, **where).items():
-            _check_pictures(dataset)
+            check_pictures(dataset)
             splits[split] = dataset
-    for name in datasets:
-        split, samples = _open(
-            name, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes, limit=limit
-        )
-        if split in splits:
-            raise DataError(f"{split!r} is given twice: name each dataset once")
-        splits[split] = samples
-    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+    splits |= open_splits(
+        datasets, images=images, data=data_root, allow_partial=allow_partial, scenes=scenes, limit=limit
+    )
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
     with ExitStack() as stack:
         if serve is not None:
             placed: dict[str, Any] = {"device": device, "dtype": dtype, "concurrency": concurrency or 8}
@@ -179,54 +173,6 @@ def eval_command(
     tell_run(result, folder, suite=suite is not None, as_json=as_json)
 
 
-def _open(
-    name: str, *, images: Path | None, data: Path | None, allow_partial: bool, scenes: int | None, limit: int | None
-) -> tuple[str, Iterable[Sample]]:
-    if name.startswith("synthref/") and not Path(name).exists():
-        from egm.datasets.synthetic import SynthRef
-
-        source = SynthRef(name.partition("/")[2], scenes=scenes)
-        if source.scenes is None and limit is None:
-            raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, list(_packed(islice(source, limit)))
-    if scenes is not None:
-        raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
-    from egm.datasets.registry import open_dataset
-
-    options.refuse_no_folder(images)
-    dataset = open_dataset(name, images=images, data=data, allow_partial=allow_partial)
-    dataset = dataset if limit is None else dataset.first(limit)
-    _check_pictures(dataset)
-    return dataset.name, dataset
-
-
-def _check_pictures(dataset: Dataset) -> None:
-    """Refuse a dataset of whose pictures none is there."""
-    from egm.datasets.check import is_file
-
-    if dataset.names_files:
-        names = dict.fromkeys(str(sample.image) for sample in dataset.annotations())
-        if not any(is_file(Path(name)) for name in names):
-            raise DataError(
-                f"none of the pictures of {dataset.name} is there, such as {str(Path(next(iter(names))))!r}: give the "
-                "folder that they lie in with --images"
-            )
-
-
-def _packed(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """The samples with their pictures as PNG: all of SynthRef's in pixels would take most of a gigabyte."""
-    from PIL.Image import Image
-
-    last: tuple[Image, bytes] | None = None
-    for sample in samples:
-        assert isinstance(sample.image, Image)
-        if last is None or last[0] is not sample.image:
-            stream = io.BytesIO()
-            sample.image.save(stream, "PNG", compress_level=1)
-            last = sample.image, stream.getvalue()
-        yield replace(sample, image=last[1])
-
-
 def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     """The samples, without reading pictures that lie inside files."""
     from egm.datasets.dataset import Dataset
@@ -246,10 +192,7 @@ def _connect_or_replay(
     from egm.grounder import Grounder
 
     if servers:
-        concurrency = 8 * len(servers) if concurrency is None else concurrency
-        grounder = Grounder.connect([*servers], model, codec=codec, concurrency=concurrency, **asking)
-        # Several are of the same kind as one, so that a run may be gone on with by more of them, or fewer.
-        return grounder, {"backend": "OpenAIBackend", "server": ", ".join(sorted({*map(server_place, servers)}))}
+        return connect_servers(servers, model, codec, concurrency, asking)
     from egm.evaluate.replay import read_script
     from egm.journal import JOURNAL_NAME
 
@@ -258,6 +201,18 @@ def _connect_or_replay(
     backend = read_script(script, asked, votes=asking["settings"].votes, model=model or "scripted")
     grounder = Grounder(backend, codec, batch_size=8 if concurrency is None else concurrency, **asking)
     return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
+
+
+def connect_servers(
+    servers: Sequence[str], model: str | None, codec: Codec, concurrency: int | None, asking: Mapping[str, Any]
+) -> tuple[Grounder, dict[str, Any]]:
+    """Ask a model behind servers; also what decides its answers, for a run to be gone on with."""
+    from egm.grounder import Grounder
+
+    concurrency = 8 * len(servers) if concurrency is None else concurrency
+    grounder = Grounder.connect([*servers], model, codec=codec, concurrency=concurrency, **asking)
+    # Several are of the same kind as one, so that a run may be gone on with by more of them, or fewer.
+    return grounder, {"backend": "OpenAIBackend", "server": ", ".join(sorted({*map(server_place, servers)}))}
 
 
 def server_place(server: str) -> str:

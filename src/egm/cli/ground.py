@@ -19,20 +19,12 @@ from egm.cli.served import opened_grounder, refuse_two_servers
 from egm.errors import EgmError, ImageError
 from egm.progress import track
 from egm.terminal import printable
+from egm.types import FAILURE_WORDS
 
 if TYPE_CHECKING:
     from egm.types import Grounding
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_WHY = {
-    "no_box": "the answer holds no box",
-    "truncated": "the answer was cut off",
-    "repeated": "the model repeated itself, and was stopped",
-    "malformed": "the answer's box is not four numbers",
-    "refused": "the model says that there is no such thing",
-    "out_of_range": "the answer's box lies outside the scale",
-    "degenerate": "the answer's box has no area",
-}
 
 
 @options.with_settings
@@ -58,6 +50,7 @@ def ground(
     settings: options.Settings,
     prompt: options.Prompt = None,
     cut_tail: options.CutTail = False,
+    gate: options.GateFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -83,7 +76,7 @@ def ground(
         load_image(image)  # what is wrong with it can be said before a model is loaded
         if draw is not None:
             check_picture_path(draw)
-    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+    asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
     code = 0
     with ExitStack() as stack:
         where: dict[str, Any] = {"server": server, "serve": serve, "aim": aim, "device": device, "dtype": dtype}
@@ -152,7 +145,8 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
         if show_reasoning:
             print("  reasoning:", printable(grounding.reasoning) or "none")
         written = "" if grounding.tokens is None else f", {grounding.tokens} tokens"
-        cost = f"({grounding.seconds:.2f} s{written})"
+        how = {None: "", True: ", thought first", False: ", asked directly"}[grounding.thought]
+        cost = f"({grounding.seconds:.2f} s{written}{how})"
         if grounding.confidence is not None:
             cost = f"{grounding.confidence:.0%} of {grounding.votes} votes  {cost}"
         if grounding.is_none:
@@ -163,5 +157,5 @@ def _print(path: str | None, groundings: list[Grounding], show_reasoning: bool) 
                 print("  box", *(f"{value:.1f}" for value in box), "", f"{sure}{cost}")
                 cost = ""
         else:
-            print(f"  no box: {_WHY[str(grounding.failure)]}  {cost}")
+            print(f"  no box: {FAILURE_WORDS[grounding.failure]}  {cost}")
     sys.stdout.flush()

@@ -25,6 +25,7 @@ def mcp_command(
     *,
     settings: options.Settings,
     prompt: options.Prompt = None,
+    gate: options.GateFile = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -38,7 +39,7 @@ def mcp_command(
 
     need("egm mcp", "mcp")
     options.refuse_no_folder(images)
-    asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt}
+    asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt, "gate": gate}
     with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as grounder:
         about = spaced(f"{grounder.backend.model} about the pictures in {images}")
         print(f"ready on standard input and output: {about}", file=sys.stderr)

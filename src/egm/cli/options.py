@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 
@@ -44,7 +44,7 @@ Model = Annotated[
 ]
 _SERVER = typer.Option(
     metavar="URL",
-    help="An OpenAI-compatible server, of which egm eval takes several; its key is taken from OPENAI_API_KEY.",
+    help="An OpenAI-compatible server, of which egm eval and web take several; its key is taken from OPENAI_API_KEY.",
     show_default=False,
 )
 Server = Annotated[str | None, _SERVER]
@@ -72,6 +72,16 @@ Codec = Annotated[
         help=f"How a model is asked and read, such as {DEFAULT_CODEC}; egm codecs lists all. By default "
         "what its checkpoint calls for; one that is asked without its checkpoint at hand is taken for "
         f"{DEFAULT_CODEC}.",
+        show_default=False,
+    ),
+]
+TextCodec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"The convention that texts are read by, such as {DEFAULT_CODEC}; egm codecs lists all. It is never "
+        "guessed: without it texts are refused, and of text and box the box counts. Boxes and journals need none. ask "
+        "tells which conventions can be meant, and scores nothing.",
         show_default=False,
     ),
 ]
@@ -145,6 +155,15 @@ CutTail = Annotated[
     bool,
     typer.Option("--cut-tail", help="End each answer behind its box, before the label: the same box for fewer tokens."),
 ]
+GateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--gate",
+        metavar="FILE",
+        help="With --think auto, what decides: a file that egm calibrate wrote for this model.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
 # The options that make `GenerationSettings`, in the order of the help; `with_settings` gives them to a command.
@@ -175,6 +194,17 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "think": (
+        Annotated[
+            str,
+            typer.Option(
+                metavar="ALWAYS|AUTO|NEVER",
+                help="Whether to think first: as the model was trained to, where its gate says that it pays (--gate), "
+                "or not at all.",
+            ),
+        ],
+        "always",
+    ),
     "thinking_budget": (
         Annotated[
             int | None,
@@ -185,16 +215,22 @@ _SETTINGS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def with_settings(command: _Command) -> _Command:
-    """Give a command the options of `GenerationSettings`; together they are its parameter `settings`."""
+def with_settings(command: _Command, *, left_out: Collection[str] = ()) -> _Command:
+    """Give a command the options of `GenerationSettings`; together they are its parameter `settings`.
+
+    Args:
+        command: The command.
+        left_out: Names of settings that it leaves as they are by default.
+    """
+    shown = {name: facts for name, facts in _SETTINGS.items() if name not in left_out}
 
     def fold(values: dict[str, Any]) -> dict[str, Any]:
-        given = {name: values.pop(name) for name in _SETTINGS}
+        given = {name: values.pop(name) for name in shown}
         elsewhere = bool(values.get("server")) or values.get("script") is not None
         settings = _settings(model=None if elsewhere else values["model"] or "egm-tiny", **given)
         return {**values, "settings": settings}
 
-    options = [_parameter(name, annotation, default) for name, (annotation, default) in _SETTINGS.items()]
+    options = [_parameter(name, annotation, default) for name, (annotation, default) in shown.items()]
     return _with_options(command, options, fold, place="settings")
 
 

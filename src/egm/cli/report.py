@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console, say_next
+from egm.cli.printing import console, note, say_next
 from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from egm.report.compare import Comparison
     from egm.report.grid import Grid
@@ -31,7 +31,12 @@ class TableForm(StrEnum):
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders that egm eval wrote.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders that egm eval wrote, or files of predictions that carry the truth.",
+            show_default=False,
+        ),
     ],
     form: Annotated[TableForm, typer.Option("--format", help="How the tables are printed.")] = TableForm.TERMINAL,
     out: Annotated[
@@ -42,6 +47,40 @@ def report(
         list[str] | None, typer.Option(help="What to call a run, one for each in order; else the model's name.")
     ] = None,
     allow_partial: options.AllowPartial = False,
+    doubtful: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which truths are doubtful: ids (.txt, .json), or a reviewed file of Ref-L4; repeatable. Figures with "
+            "and without them stand side by side.",
+            show_default=False,
+        ),
+    ] = None,
+    trusted: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A dataset of trusted questions, such as RefCOCO-M, for figures on these alone; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write evaluation files for the Hugging Face Hub there: results for a model's repository "
+            "(.eval_results), and eval.yaml for that of each benchmark.",
+            show_default=False,
+        ),
+    ] = None,
+    hub_dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=OWNER/NAME",
+            help="With --hub: the dataset repository of splits whose own is not known, such as refcoco=me/refcoco.",
+            show_default=False,
+        ),
+    ] = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -58,13 +97,15 @@ def report(
     Everything is rebuilt from the journals, without a model. A gallery takes its pictures from --images, but those of
     SynthRef are drawn again.
     """
-    from egm.report.run_tables import card_grid, cost_grid, sets_grid
+    from egm.report.run_tables import accuracy_grids, cost_grid, sets_grid
     from egm.report.runs import load_runs
 
     if paired and len(runs) != 2:
         raise EgmError(f"--paired compares two runs, not {len(runs)}: give two run folders")
     if paired and form is TableForm.CSV:
         raise EgmError("a CSV file is one table, and --paired has more: give --out too, and another --format")
+    if hub is None and hub_dataset:
+        raise EgmError("--hub-dataset is for files of the Hub: say where to write them with --hub DIR")
     if gallery is None and (gallery_items is not None or images is not None):
         raise EgmError("--gallery-items and --images are for a gallery: say where to write it with --gallery FILE")
     if gallery is not None and gallery.is_dir():
@@ -72,15 +113,25 @@ def report(
     loaded = load_runs(runs, names=name, allow_partial=allow_partial)
     if paired and len(loaded) != 2:
         raise EgmError("the two runs differ in nothing but their splits: there is nothing to compare")
-    grids = {"accuracy": card_grid(loaded), "latency": cost_grid(loaded)}
+    asked_here = [run for run in loaded if not run.is_predictions]
+    grids = accuracy_grids(loaded) | ({"latency": cost_grid(asked_here)} if asked_here else {})
     if (sets := sets_grid(loaded)) is not None:
         grids["none_and_many"] = sets
+    known = None
+    if doubtful or trusted:
+        from egm.report.known_truths import known_truths_grid, read_known_truths
+
+        known = read_known_truths(loaded, doubtful=doubtful or (), trusted=trusted or ())
+        grids["known_truths"] = known_truths_grid(loaded, known)
     comparison = _compare(loaded) if paired else None
     if comparison is not None:
         grids |= _comparison_grids(comparison, loaded)
     # First what can fail, so that an error is all that is printed.
+    if hub is not None:
+        _write_hub_files(loaded, hub, hub_dataset or [])
     if gallery is not None:
-        _write_gallery(loaded, gallery, gallery_items, images)
+        marked = () if known is None else known.doubtful
+        _write_gallery(loaded, gallery, gallery_items, images, marked)
     no_figures = None
     if out is not None:
         _write_tables(grids, comparison, out)
@@ -110,12 +161,27 @@ def _comparison_grids(comparison: Comparison, runs: Sequence[Run]) -> dict[str, 
     return dict(zip(stems, comparison_grids(comparison, (runs[0].name, runs[1].name)), strict=False))
 
 
-def _write_gallery(runs: Sequence[Run], path: Path, items: int | None, images: Path | None) -> None:
+def _write_hub_files(runs: Sequence[Run], folder: Path, named: Sequence[str]) -> None:
+    from egm.report.hub_files import write_hub_files
+
+    if len(runs) != 1:
+        raise EgmError(f"--hub writes the results of one model, not of {len(runs)}: give one run")
+    pairs = [each.partition("=") for each in named]
+    if wrong := next((each for each, (_, sign, _) in zip(named, pairs, strict=True) if not sign), None):
+        raise EgmError(f"--hub-dataset {wrong!r} must be NAME=OWNER/NAME, such as refcoco=me/refcoco")
+    for path in write_hub_files(runs[0], folder, {family: dataset for family, _, dataset in pairs}):
+        note(f"wrote {path}")
+
+
+def _write_gallery(
+    runs: Sequence[Run], path: Path, items: int | None, images: Path | None, doubtful: Collection[tuple[str, str]]
+) -> None:
     from egm.files import write_text
     from egm.report.gallery import GALLERY_ITEMS, gallery
 
     options.refuse_no_folder(images)
-    page = gallery(runs, images=images, items=GALLERY_ITEMS if items is None else items)
+    most = GALLERY_ITEMS if items is None else items
+    page = gallery(runs, images=images, items=most, doubtful=doubtful)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
 

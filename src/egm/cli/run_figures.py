@@ -91,6 +91,12 @@ def _print(summary: Mapping[str, Any], folder: Path) -> None:
         out.print(times)
     if rate := whole["latency"]["tokens_per_second"]:
         out.print(f"{rate:.1f} tokens a second in one request")
+    if thinking := whole.get("thinking"):
+        out.print(
+            f"thought about {100 * thinking['thought']:.1f} % of {thinking['n']}; direct answers that were not taken: "
+            f"{thinking['direct_tokens']:.1f} of the tokens",
+            soft_wrap=True,
+        )
     if sets := whole.get("sets"):
         parts = [("F1@0.5", "f1"), ("rejection accuracy", "n_acc"), ("false alarms", "false_alarms")]
         parts += [("false rejections", "false_rejections")]

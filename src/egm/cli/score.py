@@ -33,7 +33,7 @@ def score_command(
     ],
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    codec: options.Codec = None,
+    codec: options.TextCodec = None,
     pixels_of: Annotated[
         str,
         typer.Option(help="With a codec of pixels: those of the picture as the model saw it (seen), or original."),
@@ -54,11 +54,11 @@ def score_command(
 ) -> None:
     """Score predictions: accuracy and IoU with 95 % intervals by picture, and every miss by kind.
 
-    Reads journals of `egm eval`, VLM-R1's logs, the official implementation's output, lmms-eval's samples, and rows
-    (JSON list or lines, .gz too) with id, or image and phrase, and with text or box (pixels, x1 y1 x2 y2). Two files
-    are compared on the items that both answer. --codec ask tells which conventions fit the answers, by their form
-    alone, and scores nothing. A judge's key is taken from OPENAI_API_KEY;
-    it is shown the pictures if --images says where they lie.
+    Reads journals of `egm eval`, VLM-R1's logs, the official implementation's output, lmms-eval's samples, Ref-Adv's
+    predictions, and rows (JSON list or lines, .gz too) with id, or image and phrase, and with text or box (pixels, x1
+    y1 x2 y2). Two files are compared on the items that both answer. --codec ask tells which conventions fit the
+    answers, by their form alone, and scores nothing. A judge's key is taken from OPENAI_API_KEY; it is shown the
+    pictures if --images says where they lie.
     """
     import json
 

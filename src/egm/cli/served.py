@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from egm.grounder import Grounder
     from egm.serve import Plan, RunningServer
     from egm.serve.start import Waiting
+    from egm.thinking import GateSource
 
 
 _MOST_LINE = 120  # characters of an engine's log that are shown while it starts
@@ -86,6 +87,7 @@ def served_grounder(
     settings: GenerationSettings | None,
     prompt: str | None = None,
     cut_tail: bool = False,
+    gate: GateSource = None,
     **options: Any,
 ) -> Iterator[tuple[Grounder, RunningServer]]:
     """Serve a model on a free port while a command runs, say so on standard error, and ask it.
@@ -101,6 +103,7 @@ def served_grounder(
             engines refuse to be asked for more.
         prompt: The codec's prompt style.
         cut_tail: Whether answers end behind their box; a codec for which they cannot is refused before the start.
+        gate: What decides whether to think, where the settings ask for it.
         **options: What else `Grounder.connect` takes.
 
     Yields:
@@ -130,6 +133,7 @@ def served_grounder(
             settings=settings,
             prompt=prompt,
             cut_tail=cut_tail,
+            gate=gate,
             api_key=server.key or "none",
             **options,
         ) as grounder:

@@ -19,7 +19,8 @@ Suite = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="All splits of a table, and the table at the end: refcoco (the model card's eight) or synthref.",
+        help="All splits of a table, and the table at the end: refcoco (the model card's eight), hard (the benchmarks "
+        "that egm data benchmarks lists), all (both) or synthref.",
         show_default=False,
     ),
 ]
@@ -60,9 +61,9 @@ def folder_names(suite: str, pictures: int | None) -> tuple[str, ...]:
 
 
 def print_table(result: Evaluation) -> None:
-    """Print the table of a run: on RefCOCO beside the published rows."""
+    """Print the tables of a run: on RefCOCO and the benchmarks beside the published rows."""
     from egm.report import grid
-    from egm.report.run_tables import card_grid
+    from egm.report.run_tables import accuracy_grids
     from egm.report.runs import Run
 
     header = result.header
@@ -70,4 +71,4 @@ def print_table(result: Evaluation) -> None:
         printable(header.model), header, result.records, {name: facts["n"] for name, facts in header.datasets.items()}
     )
     console().print()
-    console().print(grid.terminal(card_grid([run], questions=True)))
+    console().print(grid.terminal(*accuracy_grids([run], questions=True).values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from egm.boxes import Box
 from egm.codecs import targets
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 10**9  # pixels of a side
+_TWO: Final = ((0, 0, 1, 1), (0, 0, 1, 1))
 
 
 class Codec:
@@ -85,10 +86,14 @@ class Codec:
             boxes: Of each box the numbers on the family's scale.
 
         Raises:
-            EgmError: If the family has no such form, as here, unless a subclass says one.
+            EgmError: If its form has none of so many.
         """
         if len(boxes) == 1:
             return self.answer(phrase, boxes[0])
+        if boxes or self.none is not None:
+            written = self.form.write_all(neutralise(phrase).strip(), boxes)
+            if written is not None or not boxes:
+                return written or str(self.none)
         what = "several boxes" if boxes else "'nothing matches'"
         raise EgmError(f"codec {self.name!r} has no answer for {what}: ask for one box (expect='one')")
 
@@ -102,12 +107,16 @@ class Codec:
         if expect not in EXPECTS:
             raise EgmError(f"unknown expect {expect!r}: {nearest(str(expect), EXPECTS)}")
         if expect == "any" and not self.none:
-            raise EgmError(
-                f"codec {self.name!r} has no answer for 'nothing matches': ask for one box, or for all (expect='all'), "
-                "where its words are read"
-            )
+            instead = ", or for all (expect='all'), where its words are read" if self._writes_several() else ""
+            raise EgmError(f"codec {self.name!r} has no answer for 'nothing matches': ask for one box{instead}")
         if expect == "all":
-            self.answers("anything", [(0, 0, 1, 1)] * 2)
+            self.answers("anything", _TWO)
+
+    def _writes_several(self) -> bool:
+        try:
+            return bool(self.answers("anything", _TWO))
+        except EgmError:
+            return False
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:  # noqa: ARG002
         """Say what coordinates mean: `units`, unless a family says otherwise.
@@ -191,6 +200,15 @@ class Codec:
         answer = self.answers(phrase, numbers)
         return targets.with_reasoning(answer, rationale, thinking_prefilled=self.thinking_prefilled)
 
+    def frame(self, phrase: str, *, size: tuple[int, int]) -> str:
+        """Write an answer around a box that is no one's: what stands about the numbers is what an answer repeats.
+
+        Args:
+            phrase: What was asked.
+            size: Width and height of the image in pixels.
+        """
+        return self.target(phrase, Box(size[0] / 4, size[1] / 4, size[0] / 2, size[1] / 2), size=size, seen_size=size)
+
     def turn(
         self, phrase: str, box: Box | Sequence[Box], *, size: tuple[int, int], rationale: str | None = None
     ) -> str:
@@ -215,6 +233,29 @@ class Codec:
         """
         opening = self.opening(phrase) if expect == "one" else ""  # else it would rule out that nothing matches
         return targets.close_reasoning(text, opening, thinking_prefilled=self.thinking_prefilled)
+
+    def direct_prefill(self, phrase: str, *, expect: Expect = "one") -> str:
+        """Write the assistant prefill of an answer without reasoning: what the chat template opens of it is closed.
+
+        Args:
+            phrase: What is asked.
+            expect: How many boxes are asked for.
+
+        Returns:
+            How `target` begins without a rationale; where one box is expected, up to the first coordinate.
+
+        Raises:
+            EgmError: If that is nothing, which would leave the model free to think: the template opens no reasoning,
+                and more than one answer is possible.
+        """
+        opening = self.opening(phrase) if expect == "one" else ""  # else it would rule out that nothing matches
+        begun = targets.with_reasoning(opening, None, thinking_prefilled=self.thinking_prefilled)
+        if not begun:
+            raise EgmError(
+                f"codec {self.name!r} has no way to answer without thinking where {expect} is expected: take "
+                "think=always, or ask for one box (expect='one')"
+            )
+        return begun
 
     def restore_tags(self, text: str) -> str:
         """Write back the tags of an answer from which a decoder has stripped them as special tokens.
@@ -294,6 +335,22 @@ class Codec:
             phrase=phrase,
             expect=expect,
         )
+
+    def box_places(
+        self, text: str, boxes: Sequence[Box], *, size: tuple[int, int], seen_size: tuple[int, int] | None = None
+    ) -> list[tuple[int, int]] | None:
+        """Say where in a text the coordinates of its boxes stand.
+
+        Args:
+            text: Everything generated.
+            boxes: What `parse` has read from it, in its order.
+            size: As of `parse`.
+            seen_size: See there.
+
+        Returns:
+            Start and end of each; None if one of them is not four numbers that follow each other.
+        """
+        return reading.box_places(text, boxes, self.scale(_possible(size), seen_size and _possible(seen_size)), size)
 
     def _forms(self) -> Forms:
         return Forms(self.form, self.other_forms, self.plain_lists)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,12 +30,6 @@ class InternVL(Codec):
     prompts: ClassVar[tuple[str, ...]] = ("grounding", "qwen3")
     form: ClassVar[Form] = BOX_TAGS
     other_forms: ClassVar[tuple[Form, ...]] = (Keyed(), BOX_START_TAGS)
-
-    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
-        """Write an answer of one or several boxes; for "nothing matches" the family has none; see `Codec.answers`."""
-        if not boxes:
-            return super(InternVL, self).answers(phrase, boxes)
-        return f"{self.opening(phrase)[:-1]}{', '.join(str(list(numbers)) for numbers in boxes)}]</box>"
 
     def restore_tags(self, text: str) -> str:
         """Write back what stripping took from an answer that holds one box and nothing else; see `Codec.restore_tags`.

@@ -23,7 +23,7 @@ class Gemini(Codec):
 
     name: ClassVar[str] = "gemini"
     prompts: ClassVar[tuple[str, ...]] = ("gemini",)
-    form: ClassVar[Form] = Keyed(("box_2d",))
+    form: ClassVar[Form] = Keyed(("box_2d",), between=",\n\t")
     plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = Scale(y_first=True)
     none: ClassVar[str | None] = "[]"
@@ -44,7 +44,7 @@ class Moondream(Codec):
     name: ClassVar[str] = "moondream"
     prompts: ClassVar[tuple[str, ...]] = ("moondream",)
     form: ClassVar[Form] = Keyed(
-        (), ("x_min", "y_min", "x_max", "y_max"), head='{"objects": [', tail="]}", labelled=False
+        (), ("x_min", "y_min", "x_max", "y_max"), head='{"objects": [', tail="]}", labelled=False, between=", "
     )
     plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = Scale((1, 1), digits=4)

@@ -41,8 +41,25 @@ ALL_WORDINGS: Final = {
     "grounding": (
         "Please provide the {amodal}bounding box coordinates of all regions this sentence describes: {sentence}"
     ),
+    "glm_v": (
+        "Please pinpoint the bounding box [[x1,y1,x2,y2], …] in the image as per the given description. {phrase}"
+        "{amodally}"
+    ),
+    "gemini": (
+        'Detect everything that matches the description "{phrase}"{amodally}. The box_2d should be [ymin, xmin, ymax, '
+        "xmax] normalized to 0-1000. Answer as a JSON list of objects with box_2d and label."
+    ),
+    "deepseek_vl2": "Locate <|ref|>{phrase}{amodally}<|/ref|> in the given image.",
+    "locate_anything": "Locate all the instances that match the following description: {phrase}{amodally}.",
+    "ground_anything": "Locate all the instances that match the following categories: {phrase}{amodally}.",
+    **{style: WORDINGS[style] for style in ("paligemma", "florence2", "kosmos2", "rex_omni", "moondream")},
 }
-"""How all boxes are asked for, by the same styles."""
+"""How all boxes are asked for, by the same styles: as their authors do, some of them in the words that ask for one.
+Those of qwen3, grounding and gemini are EGM's own."""
+
+_FREE = frozenset(["qwen3", "grounding", "gemini"])
+"""Styles in words of any model's: these say what to answer where nothing matches. The others are what a family was
+trained with, which knows its own word for that."""
 
 PROMPTS = tuple(WORDINGS)
 """Known styles."""
@@ -85,7 +102,7 @@ def user_turn(
         amodal: Ask for the whole object, its hidden part too.
         tags: What the family sets a phrase in; the style `grounding` does too.
         expect: How many boxes are asked for.
-        none: What to answer where nothing matches, which the wording says unless one box is expected.
+        none: What to answer where nothing matches, which free wordings say unless one box is expected.
 
     Raises:
         EgmError: If the style is unknown.
@@ -102,6 +119,6 @@ def user_turn(
         amodal="amodal " if amodal else "",
         amodally=" amodally" if amodal else "",
     )
-    if expect != "one" and none is not None:
+    if expect != "one" and none is not None and style in _FREE:
         text += f" If nothing in the image matches, answer {none}."
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.codecs import targets
 from egm.codecs.base import Codec
-from egm.codecs.parsing.forms import BOX_START_TAGS, Form
+from egm.codecs.parsing.forms import BOX_START_TAGS, JSON_LIST, Form
 from egm.codecs.parsing.reading import Scale
 from egm.codecs.registry import register_codec
 from egm.codecs.resize import smart_resize
@@ -41,13 +40,10 @@ class Qwen25VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     speaks_pixels: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    form: ClassVar[Form] = JSON_LIST
     other_forms: ClassVar[tuple[Form, ...]] = (BOX_START_TAGS,)  # fine-tuned ones write these, in pixels too
     none: ClassVar[str | None] = "[]"
     proven: ClassVar[bool] = True
-
-    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
-        """Write an answer of any number of boxes; see `Codec.answers`."""
-        return targets.json_answers(phrase, boxes)
 
     def scale(self, size: tuple[int, int], seen_size: tuple[int, int] | None) -> Scale:
         """Say what coordinates mean: pixels of the image as the model saw it; see `Codec.scale`."""

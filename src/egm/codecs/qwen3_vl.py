@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from egm.codecs import targets
 from egm.codecs.base import Codec
-from egm.codecs.parsing.forms import BOX_START_TAGS, BOX_TAGS, Form
+from egm.codecs.parsing.forms import BOX_START_TAGS, BOX_TAGS, JSON_LIST, Form
 from egm.codecs.registry import register_codec
 
 
@@ -28,13 +27,10 @@ class Qwen3VL(Codec):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
     thinking_prefilled: ClassVar[bool] = True
     tail_stops: ClassVar[tuple[str, ...]] = targets.JSON_TAIL_STOPS
+    form: ClassVar[Form] = JSON_LIST
     other_forms: ClassVar[tuple[Form, ...]] = (BOX_TAGS, BOX_START_TAGS)
     none: ClassVar[str | None] = "[]"
     proven: ClassVar[bool] = True
-
-    def answers(self, phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
-        """Write an answer of any number of boxes; see `Codec.answers`."""
-        return targets.json_answers(phrase, boxes)
 
 
 @register_codec

@@ -56,7 +56,9 @@ class GLMV(Codec):
 
     name: ClassVar[str] = "glm_v"
     prompts: ClassVar[tuple[str, ...]] = ("glm_v", "qwen3")
-    form: ClassVar[Form] = Tagged(("<|begin_of_box|>", "<|end_of_box|>"), None, "[[{},{},{},{}]]", holds_json=True)
+    form: ClassVar[Form] = Tagged(
+        ("<|begin_of_box|>", "<|end_of_box|>"), None, "[[{},{},{},{}]]", holds_json=True, several="together"
+    )
     other_forms: ClassVar[tuple[Form, ...]] = (Keyed(),)
     proven: ClassVar[bool] = True
 
@@ -68,7 +70,7 @@ class DeepSeekVL2(Codec):
 
     name: ClassVar[str] = "deepseek_vl2"
     prompts: ClassVar[tuple[str, ...]] = ("deepseek_vl2",)
-    form: ClassVar[Form] = Tagged(("<|det|>", "<|/det|>"), ("<|ref|>", "<|/ref|>"))
+    form: ClassVar[Form] = Tagged(("<|det|>", "<|/det|>"), ("<|ref|>", "<|/ref|>"), several="together")
     units: ClassVar[Scale] = _THOUSAND
     proven: ClassVar[bool] = True
 
@@ -98,7 +100,9 @@ class RexOmni(Codec):
 
     name: ClassVar[str] = "rex_omni"
     prompts: ClassVar[tuple[str, ...]] = ("rex_omni",)
-    form: ClassVar[Form] = Tagged(("<|box_start|>", "<|box_end|>"), _OBJECT_REF, _TOKENS, COORDINATE)
+    form: ClassVar[Form] = Tagged(
+        ("<|box_start|>", "<|box_end|>"), _OBJECT_REF, _TOKENS, COORDINATE, several="together"
+    )
     plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = _THOUSAND
     none: ClassVar[str | None] = "<|box_start|>None<|box_end|>"
@@ -122,7 +126,7 @@ class LocateAnything(Codec):
 
     name: ClassVar[str] = "locate_anything"
     prompts: ClassVar[tuple[str, ...]] = ("locate_anything",)
-    form: ClassVar[Form] = Tagged(("<box>", "</box>"), ("<ref>", "</ref>"), _TOKENS, COORDINATE)
+    form: ClassVar[Form] = Tagged(("<box>", "</box>"), ("<ref>", "</ref>"), _TOKENS, COORDINATE, several="each")
     plain_lists: ClassVar[bool] = False
     none: ClassVar[str | None] = "<box>none</box>"
     proven: ClassVar[bool] = True
@@ -147,6 +151,7 @@ class Kosmos2(Codec):
         "<patch_index_{}><patch_index_{}>",
         PATCH,
         between="</delimiter_of_multi_objects/>",
+        several="together",
     )
     plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = Scale((32, 32))

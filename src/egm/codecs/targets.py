@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +9,6 @@ from egm.codecs.parsing.reading import Scale, split_reasoning
 from egm.codecs.prompts import neutralise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from egm.boxes import Box
 
 JSON_TAIL_STOPS: Final = ('"label"',)
@@ -47,15 +44,6 @@ def whole_numbers(box: Box, size: tuple[int, int], scale: Scale) -> tuple[float,
     x1, x2 = _at_least_one_unit(x1, x2, span[0])
     y1, y2 = _at_least_one_unit(y1, y2, span[1])
     return (x1 / parts, y1 / parts, x2 / parts, y2 / parts) if parts > 1 else (x1, y1, x2, y2)
-
-
-def json_answers(phrase: str, boxes: Sequence[tuple[float, float, float, float]]) -> str:
-    """Write the same of any number of boxes: an object each, or an empty list."""
-    if not boxes:
-        return "```json\n[]\n```"
-    label = json.dumps(neutralise(phrase).strip(), ensure_ascii=False)
-    lines = ",\n".join(f'\t{{"bbox_2d": {list(numbers)}, "label": {label}}}' for numbers in boxes)
-    return f"```json\n[\n{lines}\n]\n```"
 
 
 def with_reasoning(answer: str, rationale: str | None, *, thinking_prefilled: bool) -> str:

@@ -23,7 +23,7 @@ class PaliGemma(Codec):
 
     name: ClassVar[str] = "paligemma"
     prompts: ClassVar[tuple[str, ...]] = ("paligemma",)
-    form: ClassVar[Form] = Tokens("<loc{}>", label_first=False, digits=4)
+    form: ClassVar[Form] = Tokens("<loc{}>", label_first=False, between=" ; ", digits=4)
     plain_lists: ClassVar[bool] = False
     units: ClassVar[Scale] = Scale((1024, 1024), y_first=True, bins=True)
     proven: ClassVar[bool] = True

@@ -213,5 +213,6 @@ def open_indexed(path: str | Path, *, images: str | Path | None = None) -> Index
         found = IndexedJsonl(path, images=ImageRoot(images or path.parent, remember=False))
         return None if found.format.lists else found
     if path.suffix == ".parquet":
-        return IndexedParquet(path, images=ImageRoot(images, remember=False))
+        rows = IndexedParquet(path, images=ImageRoot(images, remember=False))
+        return None if rows.format.nests else rows
     return None

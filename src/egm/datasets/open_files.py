@@ -7,17 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from egm.collector import paused_collector
-from egm.datasets import coco, jsonl, parquet
+from egm.datasets import captioned, coco, grefcoco, jsonl, parquet
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import Row
 from egm.datasets.formats import plain
+from egm.datasets.formats.base import Format
 from egm.datasets.formats.conversation import CODEC_KEY
 from egm.datasets.formats.recognise import KNOWN, format_of, known_columns, list_keys, recognise
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import JsonError, load_json, read_whole, refuse_halves, says_halves
-from egm.datasets.read_rows import Malformed, read_rows
+from egm.datasets.read_rows import Malformed, RowReader, read_rows
 from egm.datasets.unc import read_unc
 from egm.errors import DataError
+from egm.types import Sample
 
 
 @paused_collector()
@@ -48,6 +50,11 @@ def open_files(
     path = paths[0]
     if codec is not None and path.suffix not in (".json", ".jsonl"):
         raise DataError(f"{path} holds no conversations, which alone need to be told a codec: leave --from-codec out")
+    if path.is_dir() and (named := [path / name for name in grefcoco.NAMES if (path / name).is_file()]):
+        path = named[0]
+    if path.name in grefcoco.NAMES:
+        samples = grefcoco.read_grefcoco(path, name=name, images=images, split=split, malformed=malformed)
+        return Dataset(name, samples, root=images.root, kind="gRefCOCO")
     if path.is_dir() or path.suffix in (".p", ".zip"):
         samples = read_unc(path, name=name, images=images, by=by, split=split, malformed=malformed)
         return Dataset(name, samples, root=images.root, kind="UNC")
@@ -86,13 +93,31 @@ def _open_json(
     except JsonError as error:
         raise DataError(f"{path} {error}") from None
     if isinstance(content, dict):
+        if captioned.is_captioned(content):
+            samples = captioned.read_captioned(content, name=name, file=path, images=images, malformed=malformed)
+            return Dataset(name, samples, root=images.root, kind=captioned.KIND)
         if content.keys() >= coco.KEYS:
             samples = coco.read_coco(content, name=name, file=path, images=images, malformed=malformed)
             return Dataset(name, samples, root=images.root, kind="COCO")
+        if isinstance(content.get("annotations"), list):  # HC-RefLoCo's rows, beside its `metadata`
+            return _open_list(content["annotations"], path, name, images, malformed, codec, halves=may_hold_halves)
         raise DataError(f"{path} holds one object with {list_keys(content)}, which is no known format: {KNOWN}")
     if not isinstance(content, list):
         raise DataError(f"{path} must hold a list of rows or a COCO object, not {type(content).__name__}")
-    rows = (_row(row, may_hold_halves=may_hold_halves) for row in content)
+    return _open_list(content, path, name, images, malformed, codec, halves=may_hold_halves)
+
+
+def _open_list(
+    content: list[object],
+    path: Path,
+    name: str,
+    images: ImageRoot,
+    malformed: list[Malformed] | None,
+    codec: str | None,
+    *,
+    halves: bool,
+) -> Dataset:
+    rows = (_row(row, may_hold_halves=halves) for row in content)
     named = ((f"row {number}", row) for number, row in enumerate(rows, 1))
     return _open_rows(named, path, name, images, malformed, codec)
 
@@ -121,8 +146,25 @@ def _open_rows(
         # Where no row can be read at all, it does not matter which reader says so.
         known = plain.FORMAT if whole is None else recognise(whole.keys(), path)
     rows = itertools.chain(head, rest)
-    samples = read_rows(rows, known.read, name=name, file=path, images=images, malformed=malformed)
+    samples = read_rows(rows, _of_one_form(known), name=name, file=path, images=images, malformed=malformed)
     return Dataset(name, samples, root=images.root, kind=known.name, scale=known.scale)
+
+
+def _of_one_form(known: Format) -> RowReader:
+    """Say of a row that cannot be read that it is of another form than the first, where it is."""
+
+    def read(row: Row, name: str, images: ImageRoot) -> Iterable[Sample]:
+        try:
+            return known.read(row, name, images)
+        except DataError as error:
+            other = format_of(row.keys())
+            if other is None or other is known:
+                raise
+            raise DataError(
+                f"{error}; it is of another form than the first row ({other.name}): keep one a file"
+            ) from None
+
+    return read
 
 
 def _with_codec(rows: Iterable[tuple[str, Row | DataError]], codec: str) -> Iterator[tuple[str, Row | DataError]]:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, counts_of, open_benchmark
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.open_files import open_files
@@ -33,7 +34,7 @@ def dataset_names() -> tuple[str, ...]:
     """
     from egm.datasets.synthetic import SPLITS, TRAINING
 
-    return (*SIZES, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split not in TRAINING))
+    return (*SIZES, *BENCHMARK_SPLITS, *(f"{_SYNTHREF}/{split}" for split in SPLITS if split not in TRAINING))
 
 
 def split_size(name: str) -> int | None:
@@ -47,6 +48,8 @@ def split_size(name: str) -> int | None:
 
     if name in SIZES:
         return SIZES[name].expressions
+    if (counts := counts_of(name)) is not None:
+        return counts.questions
     family, _, split = name.partition("/")
     return SPLITS[split].samples if family == _SYNTHREF and split in SPLITS else None
 
@@ -66,13 +69,14 @@ def open_dataset(
     Every row is checked when it is opened, pictures when they are used. Which format a file has shows in its keys.
 
     Args:
-        name_or_path: A split, such as `refcoco/val`, `refcoco+/testA`, `refcocog/test` or `synthref/val`; or the path
-            of a .json, .jsonl or .parquet file, or of a UNC folder, zip or `refs(*).p`.
+        name_or_path: A split, such as `refcoco/val`, `refcoco+/testA`, `refcocog/test`, `ref-adv-s/test` or
+            `synthref/val`; or the path of a .json, .jsonl or .parquet file, or of a UNC folder, zip or `refs(*).p`.
         images: Folder that images lie in; no row can lead out of it. COCO's train2014 may be the folder or lie in it.
             If left out, names stay as they are in the file, and annotations can be read without the pictures; those of
             a .jsonl file are then taken from its own folder, others from the current one, which no link may lead out
             of.
-        data: Folder with the annotations of RefCOCO; else the environment variable EGM_DATA, else `./data`.
+        data: Folder with the annotations of RefCOCO and the benchmarks; else the environment variable EGM_DATA, else
+            `./data`.
         allow_partial: Take a split whose size is not the published one.
         first: Take the first so many samples alone; of SynthRef no more scenes are made, and any split will do.
         codec: For conversations whose rows do not say it: the name of the codec that their answers are written in.
@@ -126,10 +130,12 @@ def _open(
     malformed: list[Malformed] | None = None,
 ) -> Dataset:
     text = str(name_or_path)
-    if codec is not None and (text in SIZES or text.startswith(f"{_SYNTHREF}/")):
+    if codec is not None and (text in SIZES or text in BENCHMARK_SPLITS or text.startswith(f"{_SYNTHREF}/")):
         raise DataError(f"{text} holds no conversations, which alone need to be told a codec: leave --from-codec out")
     if text in SIZES:
         return _open_refcoco(text, images, data, allow_partial=allow_partial, malformed=malformed)
+    if text in BENCHMARK_SPLITS:
+        return open_benchmark(text, images=images, data=data, allow_partial=allow_partial, malformed=malformed)
     if text.startswith(f"{_SYNTHREF}/") and not Path(text).exists():
         return _SynthRows(text.partition("/")[2], first)
     path = Path(text)

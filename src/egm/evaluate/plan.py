@@ -25,6 +25,7 @@ from egm.images import picture_key
 from egm.journal import Header, question_line, questions_digest
 from egm.record_rules import refuse_number
 from egm.records import question_facts
+from egm.thinking import Gate
 from egm.types import Expect, Sample
 
 P = TypeVar("P", bound=Pictured)
@@ -159,13 +160,21 @@ def make_header(
         settings=asdict(grounder.settings),
         datasets=dataset_digests(planned, choices),
         concurrency=grounder.batch_size,
-        engine={"backend": type(grounder.backend).__name__, **engine},
+        engine={"backend": type(grounder.backend).__name__, **engine, **_gate_facts(grounder.gate)},
         images=images,
         versions=package_versions("numpy", "pillow", "torch", "transformers", "openai") | _hardware(grounder),
         command=command_line(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         shard=shard,
     )
+
+
+def _gate_facts(gate: Gate | None) -> dict[str, Any]:
+    if gate is None:
+        return {}
+    digest = hashlib.sha256(gate.to_json().encode()).hexdigest()[:16]
+    said = {name: gate.facts[name] for name in ("bound", "expected") if name in gate.facts}
+    return {"gate": {"measure": gate.measure, "threshold": gate.threshold, "digest": digest, **said}}
 
 
 def _hardware(grounder: Grounder) -> dict[str, str]:

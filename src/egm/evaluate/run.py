@@ -219,6 +219,9 @@ def _record(item: PlannedSample, answer: GroundedCompletion | EgmError, *, cold:
         confidence=grounding.confidence,
         logprob=_finite(grounding.logprob),
         answer_logprob=_finite(grounding.answer_logprob),
+        thought=grounding.thought,
+        certainties=answer.certainties,
+        direct_tokens=None if answer.direct is None else answer.direct.completion.completion_tokens,
     )
     try:
         record.check()

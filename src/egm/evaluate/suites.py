@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from egm.datasets import EVALUATION, Dataset, open_dataset
+from egm.datasets.benchmarks import benchmark_of, find_benchmark
 from egm.datasets.dataset import Choice, PartOfDataset
 from egm.errors import DataError, nearest
 from egm.types import Sample
 
+HARD: Final = (
+    "ref-adv-s/test",
+    "ref-l4/all",
+    "refcoco-m/val",
+    "groundingme/test",
+    "grefcoco/testA",
+    "grefcoco/testB",
+    "finecops-ref/positive",
+    "finecops-ref/negative-text",
+    "finecops-ref/negative-image",
+    "hc-refloco/test",
+    "screenspot-pro/test",
+)
+"""The benchmarks on which models are far from done: long and adversarial phrases, none, many, screenshots."""
 SUITES: Final[Mapping[str, tuple[str, ...]]] = {
     "refcoco": EVALUATION,
+    "hard": HARD,
+    "all": (*EVALUATION, *HARD),
     "synthref": ("synthref/val", "synthref/test-simple", "synthref/test-complex", "synthref/test-amodal"),
 }
 """Splits by name of the suite, in the order of the table."""
@@ -45,10 +63,30 @@ def open_suite(
     """
     if name not in SUITES:
         raise DataError(f"there is no suite {name!r}: {nearest(name, tuple(SUITES))}")
+    _refuse_missing(name, Path(data) if data is not None else Path(os.environ.get("EGM_DATA") or "data"))
     splits = {
         split: open_dataset(split, images=images, data=data, allow_partial=allow_partial) for split in SUITES[name]
     }
     return splits if pictures is None else choose_pictures(splits, pictures)
+
+
+def _refuse_missing(name: str, data: Path) -> None:
+    """Refuse a suite of benchmarks of which some are not there, all of them in one line."""
+    missing, last = [], None
+    for split in SUITES[name]:
+        try:
+            if benchmark_of(split) is not None:
+                find_benchmark(split, data)
+        except DataError as error:
+            missing.append(split)
+            last = error
+    if len(missing) > 1:
+        raise DataError(
+            f"the suite {name!r} lacks {', '.join(missing)} in {str(data)!r}: egm data benchmarks says where they are "
+            "had; or name those that are there"
+        )
+    if last is not None:
+        raise last
 
 
 def choose_pictures(splits: Mapping[str, Dataset], count: int) -> dict[str, Dataset]:

@@ -17,7 +17,8 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
     Returns:
         `n`; `accuracy` (Acc@0.5) and `mean_iou`, both with failures as 0; `failures` and, apart, `errors` counted by
         kind; `truncated`, how many answers the token limit cut; `tokens`, means an answer; `latency`, see
-        `latency_totals`; and `sets`, see `set_totals`, where not exactly one box is expected.
+        `latency_totals`; `thinking`, see `thinking_totals`, where it was decided whether to think; and `sets`, see
+        `set_totals`, where not exactly one box is expected.
     """
     answered = [record for record in records if record.failure != ERROR]
     kinds = Counter(record.failure for record in answered if record.failure is not None)
@@ -36,7 +37,25 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
             "completion": mean_if_any([r.completion_tokens for r in answered if r.completion_tokens is not None]),
         },
         "latency": latency_totals(records),
+        **(
+            {"thinking": thinking_totals(decided)} if (decided := [r for r in records if r.thought is not None]) else {}
+        ),
         **({"sets": set_totals(several)} if (several := [r for r in records if r.expect != "one"]) else {}),
+    }
+
+
+def thinking_totals(records: Sequence[Record]) -> dict[str, Any]:
+    """Return how often was thought, of records of which that was decided, JSON-ready.
+
+    Returns:
+        `n`; `thought`, the share that was; `direct_tokens`, tokens an answer that went into direct answers which were
+        not taken, of `n`, which the answers' tokens hold.
+    """
+    thought = [record for record in records if record.thought]
+    return {
+        "n": len(records),
+        "thought": len(thought) / len(records),
+        "direct_tokens": sum(record.direct_tokens or 0 for record in records) / len(records),
     }
 
 

@@ -18,6 +18,7 @@ from egm.draw import draw_boxes
 from egm.terminal import printable
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from PIL.Image import Image
 
 _MOST_TEXT: Final = 6000  # characters; a model that repeats itself writes tens of thousands
@@ -34,19 +35,24 @@ def render(template: str, *, styles: Sequence[str] = ("page.css",), script: str 
         script: Name of the file of its one script, if it has one.
         **content: What the template shows.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     # These files are parts of this package, so they are no more escaped than the template itself.
     here = Path(__file__).parent
     style = Markup("".join((here / name).read_text("utf-8") for name in styles))  # noqa: S704
     code = None if script is None else Markup((here / script).read_text("utf-8"))  # noqa: S704
-    environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"printable": printable, "readable": readable}
     digests = {"style": _digest(style), "script": None if code is None else _digest(code)}
-    return environment.get_template(template).render(style=style, script=code, digests=digests, **content)
+    return template_environment().get_template(template).render(style=style, script=code, digests=digests, **content)
+
+
+def template_environment(*folders: Path) -> Environment:
+    """Where templates are, beside those of this package; all values in them are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader([*folders, Path(__file__).parent])
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"printable": printable, "readable": readable}
+    return found
 
 
 def readable(text: str) -> str:

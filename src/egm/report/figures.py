@@ -30,7 +30,7 @@ _LARGEST: Final = 700.0  # where all models are small, of the largest of them
 _SMALLEST: Final = 28.0
 _UNKNOWN: Final = 60.0
 _CAP: Final = 3.0  # half the width of an interval's ends, points
-_STYLE: Final = {
+FIGURE_STYLE: Final = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,6 +41,7 @@ _STYLE: Final = {
     "svg.hashsalt": "egm",  # else every file has other ids
     "text.parse_math": False,  # names are no formulas
 }
+"""How figures look."""
 
 
 def latency_figure(points: Sequence[Point], splits: Sequence[str]) -> dict[str, bytes]:
@@ -118,7 +119,10 @@ def _draw(
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}), warnings.catch_warnings():
+    with (
+        matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **FIGURE_STYLE}),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font lacks
         figure = Figure(figsize=(7.2, 4.9), dpi=200)
         axes = figure.add_axes((0.09, 0.25, 0.88, 0.68))
@@ -136,13 +140,17 @@ def _draw(
         _label(axes, points, xs, radii, taken, sized=sized)
         lines = [line for note in notes for line in textwrap.wrap(note, 118)]
         figure.text(0.09, 0.13, "\n".join(lines), fontsize=7.2, color="#555555", va="top", linespacing=1.35)
-        return {f".{kind}": _file(figure, kind) for kind in ("png", "svg")}
+        return figure_files(figure)
 
 
-def _file(figure: Figure, kind: str) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    return stream.getvalue()
+def figure_files(figure: Figure) -> dict[str, bytes]:
+    """Write a figure as files that are the same bytes for the same figure: their content by suffix."""
+    files = {}
+    for kind in ("png", "svg"):
+        stream = io.BytesIO()
+        figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        files[f".{kind}"] = stream.getvalue()
+    return files
 
 
 def _y_title(splits: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -57,13 +57,20 @@ class Item:
         return phrase_facts(self.record.phrase).is_complex
 
 
-def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GALLERY_ITEMS) -> str:
+def gallery(
+    runs: Sequence[Run],
+    *,
+    images: Path | None = None,
+    items: int = GALLERY_ITEMS,
+    doubtful: Collection[tuple[str, str]] = (),
+) -> str:
     """Write the gallery as one HTML page.
 
     Args:
         runs: Whose answers to show.
         images: Folder that the pictures' names in the journals are relative to. Pictures of SynthRef are drawn again.
         items: Most answers to show.
+        doubtful: Questions, by split and id, whose truth is doubtful; they are marked.
 
     Raises:
         DataError: If a picture was held in a dataset's own file, or is not the one that was asked about.
@@ -80,10 +87,11 @@ def gallery(runs: Sequence[Run], *, images: Path | None = None, items: int = GAL
         splits=list(dict.fromkeys(item.record.split for item in shown)),
         outcomes=[(key, title, counts[key], totals[key]) for key, title in titles.items() if totals[key]],
         titles=titles,
+        doubtful=doubtful,
         total=len(everything),
         shown=len(shown),
         items=(
-            (item, *texts_of(item.record, runs[item.run]), _overlay(item.record, runs[item.run], images))
+            (item, *texts_of(item.record, runs[item.run]), overlay(item.record, runs[item.run], images))
             for item in track(shown, "drawing answers")
         ),
     )
@@ -124,8 +132,8 @@ def texts_of(record: Record, run: Run) -> tuple[str, str]:
     return readable(reasoning), readable(answer or "")
 
 
-def _overlay(record: Record, run: Run, images: Path | None) -> str:
-    """The picture with both boxes, as a `data:` URL."""
+def overlay(record: Record, run: Run, images: Path | None) -> str:
+    """The picture with both boxes, as a `data:` URL; arguments and errors as of `gallery`."""
     picture = _picture(record, run, images)
     if record.size is not None and picture.size != record.size:
         raise DataError(

@@ -4,6 +4,10 @@
 - A folder with `dataset_info.json`, or rows `{image, sent, bbox, height, width, generated_result}`: the output of the
   official implementation. The truth comes with it.
 - Rows `{doc, filtered_resps}`: lmms-eval's samples.
+- Rows `{row_idx, file_name, normal_caption, gt_bbox_xyxy, pred_box_xyxy_first, model_full_name, prompt_id}`: Ref-Adv's
+  published predictions, a file a model, with the box that its script read, in pixels. Source: `run.py` and `outputs/`
+  of dddraxxx/Ref-Adv.
+- Rows `{id, pred_bbox, format}`: what Ref-L4 and HC-RefLoCo score; `format` says xyxy or xywh, in pixels.
 - Rows `{id}` or `{image, phrase}`, with `text` or `box`: anybody's. `box` is `x1, y1, x2, y2` in pixels of the original
   image, or null where there is none; one that encloses no area, such as 0, 0, 0, 0, is a miss. Of a row with both, the
   text is read where a codec is declared, and else the box is taken. `truth` (likewise), `width`, `height` and
@@ -20,13 +24,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from egm.boxes import Box
-from egm.datasets.fields import identity, is_coordinate, pixels, xyxy
+from egm.datasets.fields import identity, is_coordinate, pixels, short, xyxy
 from egm.datasets.inputs import JsonError, bounded_lines, load_json, open_regular, read_whole
 from egm.errors import DataError
 from egm.extras import need
@@ -37,6 +41,7 @@ MAX_ROWS = 1_000_000
 
 _Row = Mapping[str, Any]
 _LONGEST_NAME = 4096
+_REF_ADV = "ref-adv-s/test"
 _QUESTION = re.compile(r".*(?:describes|description)\s*:\s*(.+)", re.DOTALL)
 
 
@@ -56,6 +61,9 @@ class Prediction:
         truth: The true box in pixels, if the row carries it.
         size: Width and height of the original image, if the row carries it.
         finish_reason: "stop", or "length" if the token limit cut the text off.
+        split: The split that rows of this form are about, where there is only one.
+        model: What answered, where the row says it.
+        meta: Facts of the sample that the row carries.
     """
 
     where: str
@@ -69,6 +77,9 @@ class Prediction:
     truth: Box | None = None
     size: tuple[int, int] | None = None
     finish_reason: str = "stop"
+    split: str = ""
+    model: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -182,6 +193,10 @@ def _prediction(row: _Row, where: str) -> Prediction:
             phrase=doc["answer"],
             text=_answer(row.get("filtered_resps", row.get("resps")), where),
         )
+    if "pred_box_xyxy_first" in row:
+        return _ref_adv(row, where)
+    if "pred_bbox" in row:
+        return _with_format(row, where)
     if "generated_result" in row:
         return Prediction(
             where,
@@ -209,6 +224,49 @@ def _prediction(row: _Row, where: str) -> Prediction:
         truth=_box(row.get("truth"), "truth", where),
         size=_size(row, where),
         finish_reason=usual_finish_reason(str(row.get("finish_reason") or "stop")),
+    )
+
+
+def _ref_adv(row: _Row, where: str) -> Prediction:
+    """A row of Ref-Adv's predictions: a box, or an empty list where its script found none."""
+    number, listed = row.get("row_idx"), row["pred_box_xyxy_first"]
+    if type(number) is not int or number < 0:
+        raise DataError(f"{where}: row_idx must be the number of a row of the dataset, from 0")
+    empty = _encloses_nothing(listed)
+    box = None if listed == [] or empty else _box(listed, "pred_box_xyxy_first", where)
+    asked = {"direct": "", "cot": ", CoT prompt"}.get(str(row.get("prompt_id")), f", {row.get('prompt_id')}")
+    model = _text_or_none(row, "model_full_name")
+    meta = {"distractors": row.get("distractor_count"), "use_negation": row.get("use_negation")}
+    return Prediction(
+        where,
+        id=f"{_REF_ADV}/{number + 1}",
+        image=_image(row, "file_name"),
+        phrase=_text_or_none(row, "normal_caption"),
+        gives_box=True,
+        boxes=() if box is None else (LabelledBox(box),),
+        failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
+        truth=_box(row.get("gt_bbox_xyxy"), "gt_bbox_xyxy", where),
+        split=_REF_ADV,
+        model=None if model is None else f"{model}{asked}",
+        meta={key: value for key, value in meta.items() if isinstance(value, int)},
+    )
+
+
+def _with_format(row: _Row, where: str) -> Prediction:
+    """A row that says how its box is meant."""
+    form, numbers = row.get("format"), row["pred_bbox"]
+    if form not in ("xyxy", "xywh"):
+        raise DataError(f"{where}: format must be xyxy or xywh, not {short(form)}")
+    if form == "xywh" and isinstance(numbers, list) and len(numbers) == 4 and all(map(is_coordinate, numbers)):
+        numbers = [numbers[0], numbers[1], numbers[0] + numbers[2], numbers[1] + numbers[3]]
+    empty = _encloses_nothing(numbers)
+    box = None if empty else _box(numbers, "pred_bbox", where)
+    return Prediction(
+        where,
+        id=_id(row, where),
+        gives_box=True,
+        boxes=() if box is None else (LabelledBox(box),),
+        failure=Failure.DEGENERATE if empty else Failure.NO_BOX,
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from egm.boxes import Box
-from egm.codecs import Codec
+from egm.codecs import Codec, Repair
+from egm.codecs.parsing.reading import MAX_BOXES
 from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
@@ -77,6 +78,19 @@ def read_records(
         _record(prediction, split, sample if expect is None else replace(sample, expect=expect), reading)
         for prediction, (split, sample) in track(zip(predictions, answered, strict=True), "scoring", len(predictions))
     ]
+
+
+def model_of(path: str | Path) -> str:
+    """Name what answered in a file of predictions: as its rows say, else as the file is called.
+
+    Raises:
+        DataError: If the rows are of several models, or the file cannot be read.
+    """
+    path = Path(path)
+    models = list(dict.fromkeys(row.model for row in read_predictions(path) if row.model is not None))
+    if len(models) > 1:
+        raise DataError(f"{path} holds answers of {len(models)} models, such as {models[0]} and {models[1]}: split it")
+    return models[0] if models else path.name.partition(".")[0]
 
 
 def answers_in(path: str | Path, *, samples: Samples | None = None) -> list[tuple[str, tuple[int, int]]]:
@@ -179,7 +193,10 @@ def neighbours_in(samples: Samples) -> dict[str, list[Neighbour]]:
 def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading | None) -> Record:
     truths = sample.truths
     if truths is None:
-        raise DataError(f"{prediction.where}: sample {sample.id!r} has no true box to score against")
+        raise DataError(
+            f"{split or 'the dataset'}: sample {sample.id!r} has no true box to score against, and {prediction.where} "
+            "answers it"
+        )
     if sample.size is not None and prediction.size not in (None, sample.size):
         raise DataError(
             f"{prediction.where} says its picture is {prediction.size}, and the dataset says {sample.size}: its boxes "
@@ -190,7 +207,7 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
     try:
         refuse_number(sample.expect, len(truths))
     except DataError as error:
-        raise DataError(f"{prediction.where}: sample {sample.id!r} cannot be scored: {error}") from None
+        raise DataError(f"{split or prediction.where}: sample {sample.id!r} cannot be scored: {error}") from None
     return Record(
         **question_facts(sample),
         image=image_of(sample),
@@ -208,11 +225,12 @@ def _record(prediction: Prediction, split: str, sample: Sample, reading: Reading
 def _ground(prediction: Prediction, sample: Sample, reading: Reading | None) -> Grounding:
     if prediction.text is None or (prediction.gives_box and reading is None):
         several = sample.expect != "one"
-        boxes = prediction.boxes if several else prediction.boxes[:1]
+        boxes = prediction.boxes[: MAX_BOXES if several else 1]
         says_none = several and not boxes and prediction.gives_box and prediction.failure is Failure.NO_BOX
         box = boxes[0].box if boxes else None
         failure = None if box is not None or says_none else prediction.failure
-        return Grounding(box=box, failure=failure, boxes=boxes, expect=sample.expect)
+        repairs = (Repair.TOO_MANY,) if several and len(prediction.boxes) > MAX_BOXES else ()
+        return Grounding(box=box, failure=failure, boxes=boxes, expect=sample.expect, repairs=repairs)
     if reading is None:
         raise DataError(
             f"{prediction.where} holds text: say how to read it with --codec (egm codecs lists them, and --codec ask "
@@ -257,5 +275,6 @@ def _without_samples(predictions: Sequence[Prediction]) -> list[tuple[str, Sampl
             if prediction.id is not None:
                 raise DataError(f"{prediction.where} answers {short(name)} again: keep one row a sample")
             name = f"{name}|{times[name]}"
-        samples.append(("", Sample(name, image, phrase, prediction.truth, prediction.size)))
+        sample = Sample(name, image, phrase, prediction.truth, prediction.size, meta=prediction.meta)
+        samples.append((prediction.split, sample))
     return samples

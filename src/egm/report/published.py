@@ -50,16 +50,37 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """What was published of one model on one benchmark.
+
+    Attributes:
+        model: Its name in the source, and how it was asked where that differs.
+        split: The benchmark's split.
+        value: Percent of what the benchmark counts.
+        source: Title and address of the source.
+        remarks: What is to be known beside it, such as how it was counted and what disagrees with it.
+    """
+
+    model: str
+    split: str
+    value: float
+    source: str
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """All that was published.
 
     Attributes:
-        rows: One a model.
+        rows: One a model, on RefCOCO.
+        benchmarks: One a model and benchmark.
         accuracy_note: How accuracy was counted.
         latency_note: How latency was measured, as far as it is known.
     """
 
     rows: tuple[PublishedRow, ...]
+    benchmarks: tuple[BenchmarkRow, ...]
     accuracy_note: str
     latency_note: str
 
@@ -71,7 +92,13 @@ def published() -> Published:
     sources = {key: f"{source['title']}, {source['url']}" for key, source in content["sources"].items()}
     latencies = {row["model"]: row.get("latency_ms") for row in content["rows"]}
     rows = tuple(_row(row, sources, latencies) for row in content["rows"])
-    return Published(rows, content["accuracy_note"], content["latency_note"])
+    benchmarks = tuple(
+        BenchmarkRow(model, split, float(value), sources[part["source"]], tuple(part.get("notes", ())))
+        for split, parts in content["benchmarks"].items()
+        for part in parts
+        for model, value in part["percent"].items()
+    )
+    return Published(rows, benchmarks, content["accuracy_note"], content["latency_note"])
 
 
 def _row(row: Mapping[str, Any], sources: Mapping[str, str], latencies: Mapping[str, float | None]) -> PublishedRow:

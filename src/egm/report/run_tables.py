@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egm.datasets import EVALUATION
+from egm.datasets.benchmarks import benchmark_of
 from egm.errors import ModelError
 from egm.evaluate import totals
+from egm.models.costs import cost_model
 from egm.models.presets import get_preset, size_text
+from egm.report.costs import CURRENCIES, UNITS, AnswerCosts, answer_costs
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
-from egm.report.runs import Run, columns_of
+from egm.report.runs import Run, benchmarks_of, columns_of
 from egm.report.set_summary import SET_METRICS, summarise_sets
-from egm.report.summary import cluster_numbers
+from egm.report.summary import cluster_numbers, measure_of
 from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 _SHOWN = ("f1@0.5", "f1@0.5:0.95", "acc_one", "n_acc", "false_alarms")
 PUBLISHED, MEASURED = "as published", "measured here"
+
+
+def accuracy_grids(runs: Sequence[Run], *, questions: bool = False) -> dict[str, Grid]:
+    """The tables of accuracy by what they are called: the card's, or of the splits found, and that of the benchmarks.
+
+    Args:
+        runs: Ours.
+        questions: Whether to say beneath each of them how many questions it was.
+    """
+    benchmarks = benchmarks_of(runs)
+    others = [split for run in runs for split in run.split_sizes if split not in benchmarks]
+    grids = {"accuracy": card_grid(runs, questions=questions)} if others or not benchmarks else {}
+    return grids | ({"benchmarks": benchmark_grid(runs)} if benchmarks else {})
+
+
+def benchmark_grid(runs: Sequence[Run]) -> Grid:
+    """What each benchmark counts, ours beneath the published figures; without an average, as they differ in kind."""
+    sections = []
+    for split in benchmarks_of(runs):
+        lines = [
+            Line(row.model, (Cell(), Cell(f"{row.value:.1f}")), (row.source, *row.remarks))
+            for row in published().benchmarks
+            if row.split == split
+        ]
+        for run in runs:
+            if split in run.accuracy:
+                asked = sum(record.split == split for record in run.records)
+                lines.append(Line(run.name, (Cell(f"{asked:,}"), Cell.percent(run.accuracy[split])), run.remarks))
+        what = "centre in the true box" if measure_of(split) == "centre" else "Acc@0.5"
+        sections.append((f"{split}, {what}", tuple(lines)))
+    note = (
+        "Without questions: as published. Measured: 95 % intervals, clustered by picture; of several boxes those count "
+        "as right that pair off with the true ones (an F1 of 1)."
+    )
+    return Grid("Benchmarks, %", ("model", "questions", "%"), tuple(sections), (note,))
 
 
 def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
@@ -28,7 +66,7 @@ def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
         runs: Ours.
         questions: Whether to say beneath each of them how many questions it was.
     """
-    columns = columns_of(runs)
+    columns = tuple(split for split in columns_of(runs) if benchmark_of(split) is None) or columns_of(runs)
     on_refcoco = columns == EVALUATION
     ours = []
     for run in runs:
@@ -70,15 +108,30 @@ def sets_grid(runs: Sequence[Run]) -> Grid | None:
 def cost_grid(runs: Sequence[Run]) -> Grid:
     """Latency in milliseconds and tokens of an answer, with how many were asked at once."""
     times = ("mean", "p50", "p90", "p99", "cold", "warm")
-    titles = ("model", "parameters", "at once", *times, "tokens/s", "reasoning", "tokens")
-    ours = tuple(_cost_line(run) for run in runs)
+    costs = [answer_costs(run.records, cost_model(run.header.model)) for run in runs]
+    computed = [name for name in ("operations", "bytes") if any(each.mean(name) is not None for each in costs)]
+    thought = any(record.thought is not None for run in runs for record in run.records)
+    extra = (*(CURRENCIES[name] for name in computed), *(["thought about, %"] if thought else []))
+    titles = ("model", "parameters", "at once", *times, "tokens/s", "reasoning", "tokens", *extra)
+    ours = tuple(
+        _cost_line(run, [_in_units(each, name) for name in computed] + ([_thought(run)] if thought else []))
+        for run, each in zip(runs, costs, strict=True)
+    )
     sections: tuple[tuple[str, tuple[Line, ...]], ...] = (("", ours),)
     notes = [
         "Milliseconds from sending to the last token, over all answers of the run: mean and percentiles, and the means "
         "of the first question about a picture (cold) and of the later ones (warm). Tokens: means an answer."
     ]
+    if computed:
+        notes.append(
+            "Operations and bytes moved are computed from the model's shape, for an answer alone and 2 bytes a number "
+            "(egm.models.costs)."
+        )
+    if thought:
+        notes += [note for run in runs if (note := _saved(run))]
     if columns_of(runs) == EVALUATION:
-        known = tuple(_published_cost(row) for row in published().rows if row.latency_ms is not None)
+        blank = (Cell(),) * len(extra)
+        known = tuple(_published_cost(row, blank) for row in published().rows if row.latency_ms is not None)
         sections = ((PUBLISHED, known), (MEASURED, ours))
         notes.append(published().latency_note)
     return Grid("Latency (ms) and tokens", titles, sections, tuple(notes))
@@ -103,7 +156,7 @@ def _published_line(row: PublishedRow) -> Line:
     return Line(row.model, tuple(Cell(f"{figure:.1f}") for figure in figures), (row.source, *row.remarks))
 
 
-def _cost_line(run: Run) -> Line:
+def _cost_line(run: Run, extra: Sequence[Cell]) -> Line:
     summary = totals(run.records)
     latency, tokens = summary["latency"], summary["tokens"]
     times = latency["seconds"] or {}
@@ -124,15 +177,42 @@ def _cost_line(run: Run) -> Line:
             number(latency["tokens_per_second"]),
             number(tokens["reasoning"]),
             number(tokens["completion"]),
+            *extra,
         ),
         run.remarks,
     )
 
 
-def _published_cost(row: PublishedRow) -> Line:
+def _in_units(costs: AnswerCosts, currency: str) -> Cell:
+    mean = costs.mean(currency)
+    return Cell("" if mean is None else f"{mean / UNITS[currency]:.4g}")
+
+
+def _thought(run: Run) -> Cell:
+    found = totals(run.records).get("thinking")
+    return Cell("" if found is None else f"{100 * found['thought']:.1f}")
+
+
+def _saved(run: Run) -> str | None:
+    """What a gate saved against always thinking, as that was measured when it was fitted."""
+    facts: Any = run.header.engine
+    for name in ("gate", "expected", "tokens_always"):
+        facts = facts.get(name) if isinstance(facts, Mapping) else None
+    tokens = totals(run.records)["tokens"]["completion"]
+    if not isinstance(facts, int | float) or not facts > 0 or tokens is None:
+        return None
+    whole = float(facts)
+    return (
+        f"{run.name} thinks where its gate says so: {tokens:.1f} tokens an answer, direct answers that were not taken "
+        f"included, against {whole:.1f} of always thinking on the questions that it was calibrated on "
+        f"({100 * (1 - tokens / whole):+.1f} % saved)."
+    )
+
+
+def _published_cost(row: PublishedRow, extra: tuple[Cell, ...]) -> Line:
     blank = Cell()
     tokens = Cell("" if row.tokens is None else f"{row.tokens:.0f}")
-    cells = (_size(row.parameters), blank, Cell(f"{row.latency_ms:.0f}"), *[blank] * 7, tokens)
+    cells = (_size(row.parameters), blank, Cell(f"{row.latency_ms:.0f}"), *[blank] * 7, tokens, *extra)
     return Line(row.model, cells, (row.source, *row.cost_remarks))
 
 

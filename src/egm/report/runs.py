@@ -13,13 +13,21 @@ import numpy as np
 
 from egm import stats
 from egm.datasets import EVALUATION, split_size
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
-from egm.journal import ERROR, Header, Record, read_whole_run, refuse_shard
+from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
 from egm.progress import track
-from egm.report.summary import cluster_numbers, values_of
+from egm.report.predictions import model_of, read_records
+from egm.report.summary import cluster_numbers, hits_of, values_of
 from egm.stats import Estimate
 from egm.terminal import printable
+
+_THINKS = {
+    "never": "asked for direct answers, without reasoning (--think never)",
+    "auto": "thinks only where its gate says that it pays (--think auto)",
+}
+_PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,11 @@ class Run:
     header: Header
     records: Sequence[Record]
     split_sizes: Mapping[str, int]
+
+    @property
+    def is_predictions(self) -> bool:
+        """Whether it is of a file of predictions, which says nothing of what the answers cost."""
+        return _PREDICTIONS in self.header.engine
 
     @property
     def missing(self) -> dict[str, int]:
@@ -60,6 +73,8 @@ class Run:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
         if self.header.settings.get("stop"):
             remarks.append("answers end behind their box (--cut-tail), which saves tokens and time")
+        if (how := _THINKS.get(str(self.header.settings.get("think")))) is not None:
+            remarks.append(how)
         if errors := sum(record.failure == ERROR for record in self.records):
             remarks.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
         return tuple(remarks)
@@ -72,12 +87,12 @@ class Run:
 
     @cached_property
     def accuracy(self) -> dict[str, Estimate]:
-        """Acc@0.5 by split, intervals clustered by picture."""
+        """Acc@0.5 by split, or what a benchmark counts in its place (`measure_of`); intervals clustered by picture."""
         estimates = {}
         for split in self.split_sizes:
             records = [record for record in self.records if record.split == split]
             if records:
-                estimates[split] = stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records))
+                estimates[split] = stats.cluster_mean(hits_of(records), cluster_numbers(records))
         return estimates
 
     def average(self, splits: Sequence[str]) -> Estimate | None:
@@ -92,12 +107,13 @@ class Run:
 def load_runs(
     paths: Sequence[str | Path], *, names: Sequence[str] | None = None, allow_partial: bool = False
 ) -> list[Run]:
-    """Read the journals of `egm eval`.
+    """Read the journals of `egm eval`, and files of predictions that carry the truth.
 
     Journals that differ in nothing but their splits become one run, so that splits may have been evaluated one by one.
 
     Args:
-        paths: Journals, or the run folders that hold them.
+        paths: Journals, or the run folders that hold them; or files of predictions with boxes, and their true ones
+            (`egm.report.prediction_files`).
         names: What to call each; by default the model's name, with the folder's where two models share it.
         allow_partial: Accept runs in which samples are missing.
 
@@ -133,12 +149,23 @@ def columns_of(runs: Sequence[Run]) -> tuple[str, ...]:
     return EVALUATION if splits.keys() & set(EVALUATION) else tuple(splits)
 
 
+def benchmarks_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The splits of benchmarks that the runs are about, in the order of the table of these."""
+    return tuple(split for split in BENCHMARK_SPLITS if any(split in run.split_sizes for run in runs))
+
+
 def shared_splits(runs: Sequence[Run]) -> tuple[str, ...]:
     """The splits that every run has answers to, in the order of `columns_of`."""
     return tuple(split for split in columns_of(runs) if all(split in run.accuracy for run in runs))
 
 
 def _load(folder: Path, name: str) -> Run:
+    if folder.is_file() and not is_journal(folder):
+        records = read_records(folder)
+        counts = Counter(record.split for record in records)
+        datasets = {split: {"n": n} for split, n in counts.items()}
+        header = Header(model_of(folder), {}, {}, {}, datasets, engine={_PREDICTIONS: folder.name})
+        return Run(name, header, records, dict(counts))
     header, records = read_whole_run(folder)
     return Run(name, header, records, {split: facts["n"] for split, facts in header.datasets.items()})
 
@@ -176,9 +203,9 @@ def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
                     f"{str(other)!r} and {str(place)!r} are about different samples of {split} ({how}): "
                     "report them apart"
                 )
-    strangers = [split for split in where if split not in EVALUATION]
-    if strangers and len(strangers) < len(where):
-        ours = next(split for split in where if split in EVALUATION)
+    strangers = [split for split in where if split not in EVALUATION and benchmark_of(split) is None]
+    ours = next((split for split in where if split in EVALUATION), None)
+    if strangers and ours is not None:
         raise DataError(
             f"mixed datasets: {str(where[ours][1])!r} has {ours}, {str(where[strangers[0]][1])!r} has {strangers[0]}: "
             "report RefCOCO's splits and others apart"

@@ -11,6 +11,7 @@ import numpy as np
 
 from egm import stats
 from egm.boxes import Box
+from egm.datasets.benchmarks import benchmark_of
 from egm.errors import DataError
 from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, classify_set_miss, phrase_facts
 from egm.journal import Record
@@ -31,6 +32,7 @@ METRICS: Final[dict[str, str]] = {
 _BOOTSTRAPPED = ("acc@0.5", "mean_iou")
 _SIZES = ("small", "medium", "large")
 _SHARES = ("< 5 %", "5-10 %", "10-20 %", "20-40 %", "> 40 %")
+_NEGATION: Final[Mapping[Any, str]] = {True: "yes", False: "no"}
 _NO_BOX = (float("nan"),) * 4
 Estimates = dict[str, Estimate]
 
@@ -64,8 +66,8 @@ class Summary:
         average: The same as the mean over splits, as the model card averages; None with fewer than two splits.
         bootstrap: Acc@0.5 and mean IoU of `pooled` with intervals by resampling pictures.
         splits: Each of `METRICS`, by split.
-        groups: Acc@0.5 by `words`, `relations`, `complexity` and `size`, and by `share` (of the picture), `category`
-            and `kind` where known.
+        groups: Acc@0.5 by `words`, `relations`, `complexity` and `size`, and by `share` (of the picture), `category`,
+            `kind`, `distractors` and `negation` where known.
         misses: How many misses of each kind of `egm.failures.Miss`.
         no_box: How many rows had no box, by reason.
         complexity: How misses and complex phrases go together.
@@ -158,6 +160,19 @@ def values_of(records: Sequence[Record]) -> dict[str, FloatArray]:
     }
 
 
+def measure_of(split: str) -> str:
+    """Key of the metric that counts for a split: that a box is right, or that its centre lies in the true one."""
+    benchmark = benchmark_of(split)
+    return "centre" if benchmark is not None and benchmark.measure == "centre" else "acc@0.5"
+
+
+def hits_of(records: Sequence[Record]) -> FloatArray:
+    """One value in [0, 1] for each record: what counts for its split."""
+    columns = values_of(records)
+    by_centre = np.array([measure_of(record.split) == "centre" for record in records])
+    return np.where(by_centre, columns["centre"], columns["acc@0.5"])
+
+
 def knows_images(records: Sequence[Record]) -> bool:
     """Whether every record says which picture it is about."""
     return all(record.image for record in records)
@@ -236,6 +251,8 @@ def _groups(
         "share": [_share(record) for record in records],
         "category": [category_of(record.meta) for record in records],
         "kind": [None if record.meta.get("kind") is None else str(record.meta["kind"]) for record in records],
+        "distractors": [_distractors(record.meta) for record in records],
+        "negation": [_NEGATION.get(record.meta.get("use_negation")) for record in records],
     }
     # By name otherwise: bins of counts begin with one digit.
     order: dict[str, Callable[[str], Any]] = {"size": _SIZES.index, "share": _SHARES.index}
@@ -261,6 +278,12 @@ def _bin(count: int, ends: Sequence[int]) -> str:
             return str(end) if end == start else f"{start}-{end}"
         start = end + 1
     return f"{start}+"
+
+
+def _distractors(meta: Mapping[str, Any]) -> str | None:
+    """How many things could be taken for the object, where a dataset says it, in Ref-Adv's bins."""
+    count = meta.get("distractors")
+    return _bin(count, (3, 6)) if type(count) is int else None
 
 
 def _size(truth: tuple[float, float, float, float]) -> str:

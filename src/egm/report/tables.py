@@ -23,6 +23,8 @@ _GROUPS = {
     "share": "true box, share of the picture",
     "category": "category",
     "kind": "kind",
+    "distractors": "distractors in the picture",
+    "negation": "negation in the phrase",
 }
 
 

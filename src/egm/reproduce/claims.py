@@ -10,13 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from egm.models.presets import size_text
 from egm.report import compare
+from egm.report.costs import CURRENCIES, UNITS
 from egm.report.labels import percent
 from egm.report.tables import p_value
-from egm.reproduce.results import Result, Results, complexity_gain, complexity_gap, seconds_saved
+from egm.reproduce.results import Result, Results, complexity_gain, complexity_gap, cost_saved, seconds_saved
 from egm.stats import Estimate
+
+_WHAT = {
+    "tokens": "tokens than the larger one",
+    "operations": "floating-point operations than the larger one",
+    "bytes": "bytes moved than the larger one, asked one at a time",
+}
+"""What an answer takes beside time."""
 
 
 class Verdict(StrEnum):
@@ -37,7 +46,7 @@ class Claim:
         says: What it says.
         verdict: What became of it here.
         figures: The figures that decide, or what is missing.
-        difference: The difference whose interval decides; in seconds for latency, else a share.
+        difference: The difference whose interval decides: in seconds, tokens, operations or bytes, else a share.
     """
 
     key: str
@@ -79,6 +88,17 @@ def judge(results: Results) -> list[Claim]:
             "under load it answers sooner than the larger one, its thinking included",
             (large, reinforced),
             _load,
+        ),
+        *(
+            _claim(
+                results,
+                f"fewer_{currency}",
+                f"its thinking included, it takes fewer {what}",
+                pair,
+                partial(_cheaper, currency),
+            )
+            for currency, what in _WHAT.items()
+            for pair in [(large, reinforced)]
         ),
         _claim(
             results,
@@ -187,6 +207,17 @@ def _sooner(first: Result, second: Result, *, load: bool) -> tuple[Estimate, str
         f"{ours:.1f} ms with {tokens[0]} tokens ({second.arm.name}) against {theirs:.1f} ms with "
         f"{tokens[1]} ({first.arm.name}) {how}, {1000 * saved.value:.1f} ms saved "
         f"({1000 * saved.low:.1f} to {1000 * saved.high:.1f}){answers}"
+    )
+
+
+def _cheaper(currency: str, first: Result, second: Result) -> tuple[Estimate, str]:
+    saved = cost_saved(first, second, currency)
+    unit = UNITS[currency]
+    ours, theirs = (result.costs.mean(currency) or 0.0 for result in (second, first))
+    value, low, high = (f"{number / unit:.4g}" for number in (saved.value, saved.low, saved.high))
+    return saved, (
+        f"{ours / unit:.4g} {CURRENCIES[currency]} an answer ({second.arm.name}) against {theirs / unit:.4g} "
+        f"({first.arm.name}), {value} saved ({low} to {high})"
     )
 
 

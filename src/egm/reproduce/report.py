@@ -12,6 +12,7 @@ from egm.failures import COMPLEX_AT
 from egm.files import write_bytes, write_text
 from egm.models.presets import size_text
 from egm.report import grid as forms
+from egm.report.costs import CURRENCIES, UNITS
 from egm.report.figures import latency_figure, tokens_figure
 from egm.report.grid import Cell, Grid, Line
 from egm.report.run_tables import card_grid
@@ -79,23 +80,44 @@ def _tokens(result: Result) -> Cell:
     return Cell("" if result.tokens is None else f"{result.tokens:.0f}")
 
 
+def _computed(result: Result) -> tuple[Cell, ...]:
+    means = {name: result.costs.mean(name) for name in ("operations", "bytes")}
+    return tuple(Cell("" if mean is None else f"{mean / UNITS[name]:.4g}") for name, mean in means.items())
+
+
 def _models(results: Results) -> Grid:
     accuracy = card_grid([result.run for result in results.arms.values()])
     ((_, lines),) = accuracy.sections
     loads = {result.timing.load["concurrency"] for result in results.arms.values() if result.timing is not None}
     load = f"answers/s in batches of {', '.join(map(str, sorted(loads)))}" if loads else "answers/s in batches"
-    titles = ("model", "parameters", "training samples", *accuracy.columns[1:], "tokens", "mean ms", "p50", "p90", load)
+    titles = (
+        "model",
+        "parameters",
+        "training samples",
+        *accuracy.columns[1:],
+        *CURRENCIES.values(),
+        "mean ms",
+        "p50",
+        "p90",
+        load,
+    )
     rows = tuple(
-        Line(line.name, (*_facts(result), *line.cells, _tokens(result), *_times(result)), line.remarks)
+        Line(
+            line.name,
+            (*_facts(result), *line.cells, _tokens(result), *_computed(result), *_times(result)),
+            line.remarks,
+        )
         for line, result in zip(lines, results.arms.values(), strict=True)
     )
     notes = [
         *accuracy.notes,
+        "Operations and bytes moved are computed from each model's shape, for an answer alone and 2 bytes a number "
+        "(egm.models.costs); what kernels really do differs, and their launching is no part of it.",
         "Latency: from sending to the last token, one request at a time. All models were timed in one run.",
     ]
     if results.untimed is not None:
         notes[-1] = f"Latencies are left out: {results.untimed}."
-    return Grid("Acc@0.5 (%), tokens and latency", titles, (("", rows),), tuple(notes))
+    return Grid("Acc@0.5 (%), cost and latency", titles, (("", rows),), tuple(notes))
 
 
 def _facts(result: Result) -> tuple[Cell, Cell]:

@@ -11,7 +11,9 @@ import numpy as np
 from egm import stats
 from egm.failures import phrase_facts
 from egm.journal import Record
+from egm.models.costs import cost_model
 from egm.report import Comparison, Summary, compare, interval_summary
+from egm.report.costs import CURRENCIES, AnswerCosts, answer_costs
 from egm.report.figure_points import Point, points_of
 from egm.report.runs import Run, load_runs
 from egm.report.summary import cluster_numbers, values_of
@@ -46,6 +48,11 @@ class Result:
     def summary(self) -> Summary:
         """Accuracies with intervals of the arm's records."""
         return interval_summary(self.records)
+
+    @cached_property
+    def costs(self) -> AnswerCosts:
+        """What each answer took, in tokens, floating-point operations and bytes moved."""
+        return answer_costs(self.records, cost_model(self.arm.root.recipe.model.name))
 
     @property
     def tokens(self) -> float | None:
@@ -163,6 +170,30 @@ def seconds_saved(first: Timing, second: Timing, *, load: bool = False) -> Estim
     clusters = np.arange(len(a)) // (rows[0]["concurrency"] if load else 1)
     scale = float(max(a.max(), b.max()))
     found = stats.paired_difference(b / scale, a / scale, clusters).analytic
+    return replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
+
+
+def cost_saved(first: Result, second: Result, currency: str) -> Estimate:
+    """What an answer of the first takes minus what one of the second does, on the same questions, by picture.
+
+    Args:
+        first: One arm.
+        second: Another.
+        currency: One of `egm.report.costs.CURRENCIES`.
+
+    Raises:
+        ValueError: If it is not known of all answers of both.
+    """
+    places = {record.key: number for number, record in enumerate(first.records)}
+    if len(places) != len(second.records) or any(record.key not in places for record in second.records):
+        raise ValueError("they were not asked the same questions")
+    order = [places[record.key] for record in second.records]
+    a, b = first.costs.of(currency)[order], second.costs.of(currency)
+    for result, values in ((first, a), (second, b)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"the {CURRENCIES[currency]} of {result.arm.name} are not known of all answers")
+    scale = max(float(a.max()), float(b.max()))
+    found = stats.paired_difference(b / scale, a / scale, cluster_numbers(second.records), draws=2).analytic
     return replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
 
 

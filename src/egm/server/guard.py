@@ -46,11 +46,11 @@ class Guard:
                 self._check_key(scope)
                 body = await self._read(scope, receive, stack)
             except HttpError as error:
-                await _refuse(timed, error)
+                await refuse(timed, error)
                 return
             if body is not None:
                 scope[CLEANUP] = stack
-                await self._app(scope, _replayed(body, receive), timed)
+                await self._app(scope, replayed(body, receive), timed)
 
     def _check_key(self, scope: Scope) -> None:
         if not self._key or scope["path"] in _OPEN:
@@ -95,17 +95,18 @@ class Guard:
         return timed
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """Hand out a body that was read, and then what comes after it: that the client goes."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replayed() -> MutableMapping[str, Any]:
+    async def again() -> MutableMapping[str, Any]:
         return waiting.pop() if waiting else await receive()
 
-    return replayed
+    return again
 
 
-async def _refuse(send: Send, error: HttpError) -> None:
+async def refuse(send: Send, error: HttpError) -> None:
+    """Answer with an error."""
     content = json.dumps(error.body()).encode()
     headers = {"content-type": "application/json", "content-length": str(len(content)), **error.headers}
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -38,6 +38,7 @@ def read_request(body: ChatRequest) -> Request:
         seed_index=secrets.randbits(63) if body.seed is None else body.seed,
         continue_final_message=goes_on,
         banned_token=body.banned_token(),
+        token_logprobs=bool(body.logprobs),
     )
 
 

@@ -127,6 +127,7 @@ class ChatRequest(_Closed):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
 
     # What clients send by default.
     n: Annotated[int | None, _only(1)] = None
@@ -134,7 +135,6 @@ class ChatRequest(_Closed):
     presence_penalty: Annotated[float | None, _only(0)] = None
     repetition_penalty: Annotated[float | None, _only(1)] = None
     min_p: Annotated[float | None, _only(0)] = None
-    logprobs: Annotated[bool | None, _only(False)] = None
     top_logprobs: Annotated[int | None, _only(0)] = None
     response_format: Annotated[Any, _only({"type": "text"})] = None
     modalities: Annotated[Any, _only(["text"])] = None

@@ -14,7 +14,7 @@ from egm.types import STOP_STRING, Completion
 WARNING: Final = "X-EGM-Warning"
 """The header that says what of a request was not done as asked."""
 DONE: Final = b"data: [DONE]\n\n"
-_GOES_ON: Final[Mapping[str, str | None]] = {"finish_reason": None}
+_GOES_ON: Final[Mapping[str, Any]] = {"finish_reason": None}
 
 
 class Answer:
@@ -57,7 +57,7 @@ class Answer:
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": reply.text},
-            "logprobs": None,
+            "logprobs": self._logprobs(reply),
             **_end(reply),
         }
         said = {"object": "chat.completion", "choices": [choice], "usage": _usage(reply)}
@@ -73,13 +73,25 @@ class Answer:
 
     def last(self, reply: Completion) -> Iterator[bytes]:
         """Write the events that end a streamed answer."""
-        yield self._event({}, _end(reply), **self._warned(reply))
+        yield self._event({}, {"logprobs": self._logprobs(reply), **_end(reply)}, **self._warned(reply))
         options = self._body.stream_options
         if options is not None and options.include_usage:
             yield _line({**self._head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(reply)})
         yield DONE
 
-    def _event(self, delta: dict[str, str], end: Mapping[str, str | None] = _GOES_ON, **more: Any) -> bytes:
+    def _logprobs(self, reply: Completion) -> dict[str, Any] | None:
+        """Write the log-probabilities of the text's tokens, where they were asked for and the backend tells them."""
+        if not self._body.logprobs or not reply.token_logprobs:
+            return None
+        ends = [end for end, _ in reply.token_logprobs]
+        tokens: list[dict[str, Any]] = [
+            {"token": reply.text[start:end], "logprob": value, "bytes": None, "top_logprobs": []}
+            for start, (end, value) in zip([0, *ends], reply.token_logprobs, strict=False)
+            if start < len(reply.text)
+        ]
+        return {"content": tokens}
+
+    def _event(self, delta: dict[str, str], end: Mapping[str, Any] = _GOES_ON, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, **end}
         return _line({**self._head, "object": "chat.completion.chunk", "choices": [choice], **more})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from PIL import Image
 
 from egm.backends import GenerationSettings, Request
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
-from egm.backends.numpy.backend import NumpyBackend, read_safetensors
+from egm.backends.numpy.backend import NumpyBackend
+from egm.backends.numpy.folder import read_safetensors
 from egm.backends.transformers import TransformersBackend
 from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError, ModelError
 
 GREEDY = GenerationSettings(max_new_tokens=24)
@@ -135,3 +138,49 @@ def test_requests_that_do_not_fit(backend: NumpyBackend) -> None:
         backend.generate([Request([{"role": "user", "content": "<|image_pad|>"}])], GREEDY)
     with pytest.raises(BackendError, match="the chat template refuses"):
         backend.generate([Request([{"role": "tool", "content": "x"}])], GREEDY)
+
+
+def test_drafts_change_no_text(requests_: list[Request]) -> None:
+    """egm-tiny's real answers, which repeat themselves and their frame; also sampled, cut short and begun by others."""
+    checkpoint = find_checkpoint("egm-tiny")
+    plain, drafting = (NumpyBackend(checkpoint, drafts=drafts) for drafts in (False, True))
+    codec = get_codec("qwen3_vl")
+    samples = SynthRef("val").samples(0)
+    asked = [
+        Request(
+            codec.messages(sample.phrase),
+            [sample.image],
+            number,
+            cut=partial(codec.answer_prefill, phrase=sample.phrase),
+            drafts=(codec.frame(sample.phrase, size=sample.size), "words that no answer has"),
+        )
+        for number, sample in enumerate(samples[:2])
+    ]
+    greedy = GenerationSettings(max_new_tokens=400)
+    for settings in (
+        greedy,
+        GenerationSettings(max_new_tokens=400, temperature=0.8, seed=3),
+        replace(greedy, max_new_tokens=70),
+        replace(greedy, thinking_budget=40),
+        replace(greedy, stop=codec.tail_stops),
+    ):
+        for request in asked if settings is greedy else asked[:1]:
+            [ours], [theirs] = drafting.generate([request], settings), plain.generate([request], settings)
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+            bare = {"seconds": 0, "logprob": None, "answer_logprob": None}
+            assert replace(ours, **bare) == replace(theirs, **bare)
+    counts = drafting.draft_counts
+    assert counts.accepted > counts.tokens / 3
+    assert counts.passes < counts.tokens * 2 / 3
+    assert plain.draft_counts.passes == 0
+
+
+def test_a_few_pictures_are_remembered_and_no_more(backend: NumpyBackend) -> None:
+    rng = np.random.default_rng(5)
+    pictures = [Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)) for _ in range(10)]
+    messages = get_codec("qwen3_vl").messages("the cup")
+    once = replace(GREEDY, max_new_tokens=2)
+    first = [backend.generate([Request(messages, [picture])], once)[0].text for picture in pictures]
+    assert len(backend._seen) == 8
+    again = [backend.generate([Request(messages, [picture])], once)[0].text for picture in reversed(pictures)]
+    assert again[::-1] == first

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, TokenScore
 from egm.backends.checkpoint import Checkpoint
+from egm.backends.numpy.folder import compile_template, image_positions, image_settings, read_safetensors
 from egm.backends.numpy.qwen3_vl import Floats, Grid, LanguageModel, VisionTower, take_rows, with_prefix
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import ThinkingBudget, group_by_prompt, mean_logprobs, seed_of
-from egm.backends.streaming import TextWatch, watch_rows
+from egm.backends.streaming import TextWatch, token_logprobs, watch_rows
 from egm.backends.tokens import scores_of_tokens, stop_tokens
 from egm.codecs.resize import smart_resize
 from egm.environment import cpu_name
 from egm.errors import ModelError, RequestError
+from egm.models.decode.drafts import DraftCounts, NGramDrafts
 from egm.models.decode.repetition import ends_repeated
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_PICTURES = 8  # that are remembered
 
 
 class NumpyBackend(Backend):
@@ -35,6 +42,10 @@ class NumpyBackend(Backend):
 
     Args:
         checkpoint: A checked model folder.
+        drafts: Whether one answer is written in fewer passes than tokens, see `egm.models.decode.drafts`.
+
+    Attributes:
+        draft_counts: What drafts saved so far.
 
     Raises:
         ModelError: If it is not a dense Qwen3-VL, or a file is missing or damaged.
@@ -44,8 +55,9 @@ class NumpyBackend(Backend):
     batches = False
     streams = True
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.model = checkpoint.name
+    def __init__(self, checkpoint: Checkpoint, *, drafts: bool = True) -> None:
+        self.model, self.drafts, self.draft_counts = checkpoint.name, drafts, DraftCounts()
+        self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         if checkpoint.model_type != "qwen3_vl":
             raise ModelError(f"{self.model!r} is not a dense Qwen3-VL model: load it through TransformersBackend")
         try:
@@ -66,8 +78,8 @@ class NumpyBackend(Backend):
         self._tower = VisionTower(config["vision_config"], with_prefix(weights, "model.visual."))
         self._decoder = LanguageModel(config["text_config"], text, head)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._template = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
-        self._pixels = _image_settings(folder)
+        self._template = compile_template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+        self._pixels = image_settings(folder)
         self._image, self._video = config["image_token_id"], config["video_token_id"]
         stops = config["text_config"]["eos_token_id"]
         if (folder / "generation_config.json").is_file():
@@ -113,13 +125,13 @@ class NumpyBackend(Backend):
         request.check()
         if len(request.images) > 1:
             raise RequestError(f"{self.model} takes one picture a request, not {len(request.images)}")
-        seen = [self._see(image) for image in request.images]
+        seen = [self._look_at(image) for image in request.images]
         prompt = self.prompt(request.messages, continue_final_message=request.continue_final_message)
-        ids = self._encode(prompt)
+        ids = self._encode(prompt + request.prefill)
         if ids.count(self._image) != len(seen) or self._video in ids:
             raise RequestError("the text holds control tokens for pictures: pass phrases through a codec")
         at = ids.index(self._image) if seen else 0
-        grid, features, levels = seen[0] if seen else ((0, 0), None, [])
+        grid, features, levels = (seen[0].grid, seen[0].features, seen[0].levels) if seen else ((0, 0), None, [])
         if features is not None:
             ids[at : at + 1] = [self._image] * len(features)
         ids += written
@@ -131,15 +143,15 @@ class NumpyBackend(Backend):
         if features is not None:
             rows = slice(at, at + len(features))
             hidden[rows] = features
-            positions = _positions(len(ids), at, grid)
-            return _Prompt(ids, grid, hidden, positions, [(rows, level) for level in levels])
-        return _Prompt(ids, grid, hidden, positions, [])
+            positions = image_positions(len(ids), at, grid)
+            return _Prompt(ids, grid, hidden, positions, [(rows, level) for level in levels], seen[0], rows.stop)
+        return _Prompt(ids, grid, hidden, positions, [], None, 0)
 
     def _answer(self, group: Sequence[Request], settings: GenerationSettings) -> list[Completion]:
         """Read once what requests share, and write their answers in step."""
         start = time.perf_counter()
         prompt = self._read_prompt(group[0])
-        ids, grid = prompt.ids, prompt.grid
+        ids = prompt.ids
         limit = min(settings.max_new_tokens, self.context - len(ids))
         cache = self._decoder.cache(len(ids) + limit)
         scores = self._decoder(prompt.hidden[None], prompt.positions, cache, 0, prompt.levels)
@@ -148,6 +160,9 @@ class NumpyBackend(Backend):
             _PartialAnswer(own, settings, self._decode, self._encode, self._stops, watch)
             for own, watch in zip(group, watches, strict=True)
         ]
+        if self.drafts and len(answers) == 1:
+            self._write_alone(answers[0], prompt, group[0].drafts, cache, scores, limit, start)
+            return [self._complete(answers[0], prompt, pictures=len(group[0].images))]
         unfinished, place = answers, int(prompt.positions.max())
         scores = np.repeat(scores, len(group), axis=0)
         cache = take_rows(cache, [0] * len(group), len(ids))
@@ -163,20 +178,64 @@ class NumpyBackend(Backend):
                 cache, unfinished = take_rows(cache, running, read), [unfinished[number] for number in running]
             newest = self._decoder.embeddings[[own.ids[-1] for own in unfinished]][:, None]
             scores = self._decoder(newest, np.full((3, 1), place + count), cache, read, [])
+        return [self._complete(own, prompt, pictures=len(group[0].images)) for own in answers]
+
+    def _write_alone(
+        self,
+        own: _PartialAnswer,
+        prompt: _Prompt,
+        frames: Sequence[str],
+        cache: Floats,
+        scores: Floats,
+        limit: int,
+        start: float,
+    ) -> None:
+        """Write one answer: a pass reads the newest token and a draft, and as much of it stays as the model writes."""
+        asked = prompt.ids[prompt.text :]
+        earlier = [] if prompt.seen is None else prompt.seen.said
+        drafts = NGramDrafts([*([*self._encode(frame), min(self._stops)] for frame in frames), earlier])
+        drafts.take(asked)
+        counts, read = self.draft_counts, len(prompt.ids)
+        draft: list[int] = []
+        place = int(prompt.positions.max()) + 1 - read  # from a place in the cache to its position
+        while True:
+            scores[:, [self._image, self._video]] = -np.inf
+            used = 0
+            for used, row in enumerate(scores, 1):
+                own.write(row, start=start)
+                drafts.take(own.ids[-1:])
+                if own.stopped or len(own.ids) == limit or used > len(draft) or own.ids[-1] != draft[used - 1]:
+                    break
+            counts.tokens += used
+            counts.drafted += len(draft)
+            counts.accepted += used - 1
+            if own.stopped or len(own.ids) == limit:
+                break
+            drafts.learn(len(draft), used - 1)
+            if len(own.ids) > 1:  # the first is of the prompt's own pass
+                read += used
+            draft = drafts.propose(limit - len(own.ids))
+            at = np.arange(read, read + 1 + len(draft)) + place
+            newest = self._decoder.embeddings[[own.ids[-1], *draft]][None]
+            hidden = self._decoder.read(newest, np.broadcast_to(at, (3, len(at))), cache, read, [])
+            scores = self._decoder.scores(hidden)[0]
+            counts.passes += 1
+        if prompt.seen is not None:
+            prompt.seen.said = [*asked[-2:], *own.ids]
+
+    def _complete(self, own: _PartialAnswer, prompt: _Prompt, *, pictures: int) -> Completion:
         patch, think_end = self._pixels["patch_size"], self._encode("</think>")
-        logprobs = [mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced) for own in answers]
-        return [
-            Completion(
-                **own.watch.finish(own.ids),
-                prompt_tokens=len(ids),
-                completion_tokens=len(own.ids),
-                seconds=own.seconds,
-                seen_size=(grid[1] * patch, grid[0] * patch) if group[0].images else None,
-                logprob=whole,
-                answer_logprob=answer,
-            )
-            for own, (whole, answer) in zip(answers, logprobs, strict=True)
-        ]
+        whole, answer = mean_logprobs(own.ids, own.logprobs, think_end, own.budget.forced)
+        return Completion(
+            **own.watch.finish(own.ids),
+            prompt_tokens=len(prompt.ids),
+            completion_tokens=len(own.ids),
+            seconds=own.seconds,
+            seen_size=(prompt.grid[1] * patch, prompt.grid[0] * patch) if pictures else None,
+            logprob=whole,
+            answer_logprob=answer,
+            token_logprobs=token_logprobs(own.ids, own.logprobs, self._decode) if own.tells else (),
+        )
 
     def _render(self, messages: list[Message], begin: bool) -> str:
         text: str = self._template.render(messages=messages, add_generation_prompt=begin)
@@ -187,6 +246,16 @@ class NumpyBackend(Backend):
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _look_at(self, image: Image) -> _Seen:
+        """Look at a picture, or remember what was seen of it: several questions in a row are often about one."""
+        key = hashlib.blake2b(f"{image.mode} {image.size}".encode() + image.tobytes()).digest()
+        if key not in self._seen:
+            self._seen[key] = _Seen(*self._see(image))
+            if len(self._seen) > _PICTURES:
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(key)
+        return self._seen[key]
 
     def _see(self, image: Image) -> tuple[Grid, Floats, list[Floats]]:
         from PIL.Image import Resampling
@@ -203,6 +272,16 @@ class NumpyBackend(Backend):
         return grid, *self._tower(patches.reshape(grid[0] * grid[1], -1), (grid[0], grid[1]))
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What was seen of a picture, and the tokens of the last answer about it, with those before it."""
+
+    grid: Grid
+    features: Floats
+    levels: list[Floats]
+    said: list[int] = field(default_factory=list)
+
+
 class _Prompt(NamedTuple):
     """What a request shows and says, embedded.
 
@@ -212,6 +291,8 @@ class _Prompt(NamedTuple):
         hidden: Embeddings, shape (tokens, hidden).
         positions: M-RoPE positions, shape (3, tokens).
         levels: Which tokens the features of each DeepStack level are added to, and the features.
+        seen: The picture, if there is one.
+        text: Where the text behind it begins.
     """
 
     ids: list[int]
@@ -219,6 +300,8 @@ class _Prompt(NamedTuple):
     hidden: Floats
     positions: Any
     levels: list[tuple[slice, Floats]]
+    seen: _Seen | None
+    text: int
 
 
 class _PartialAnswer:
@@ -236,6 +319,7 @@ class _PartialAnswer:
         self.watch, self._stops = watch, stops
         self.settings, self.random = settings, np.random.default_rng(seed_of(settings, request))
         self.budget = ThinkingBudget(settings, request, decode, encode)
+        self.tells = request.token_logprobs
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.seconds, self.stopped = 0.0, False
@@ -262,58 +346,3 @@ class _PartialAnswer:
         shares /= shares.sum()
         kept = np.cumsum(shares) - shares < settings.top_p  # at least the likeliest
         return int(self.random.choice(order[kept], p=shares[kept] / shares[kept].sum()))
-
-
-def read_safetensors(folder: Path) -> dict[str, Floats]:
-    """Read every tensor of a folder's safetensors files as float32; bfloat16, which NumPy lacks, is widened.
-
-    Raises:
-        ModelError: If a tensor is of another type.
-    """
-    from safetensors import deserialize
-
-    weights = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, entry in deserialize(file.read_bytes()):  # type: ignore[no-untyped-call]
-            raw = entry["data"]
-            if entry["dtype"] == "BF16":
-                values = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
-            elif entry["dtype"] in ("F32", "F16"):
-                values = np.frombuffer(raw, np.float32 if entry["dtype"] == "F32" else np.float16).astype(np.float32)
-            else:
-                raise ModelError(f"{file.name} holds {name} as {entry['dtype']}: save it as F32, BF16 or F16")
-            weights[name] = values.reshape(entry["shape"])
-    return weights
-
-
-def _positions(length: int, at: int, grid: Grid) -> Any:
-    """M-RoPE positions, shape (3, length): text counts on, an image spans a plane that begins where it stands."""
-    rows, columns = grid[0] // 2, grid[1] // 2
-    positions = np.empty((3, length), dtype=np.int64)
-    positions[:, :at] = np.arange(at)
-    end = at + rows * columns
-    positions[0, at:end] = at
-    positions[1, at:end] = at + np.repeat(np.arange(rows), columns)
-    positions[2, at:end] = at + np.tile(np.arange(columns), rows)
-    positions[:, end:] = at + max(rows, columns) + np.arange(length - end)
-    return positions
-
-
-def _image_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "processor_config.json"
-    if file.is_file():
-        return dict(json.loads(file.read_bytes())["image_processor"])
-    return dict(json.loads((folder / "preprocessor_config.json").read_bytes()))
-
-
-def _template(source: str) -> Any:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise RequestError(f"the chat template refuses: {message}")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    return environment.from_string(source)

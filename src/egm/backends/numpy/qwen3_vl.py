@@ -18,6 +18,8 @@ Weights: TypeAlias = Mapping[str, Floats]
 Grid: TypeAlias = tuple[int, int]
 """Rows and columns of patches."""
 
+_FEW_ROWS = 32
+
 
 def with_prefix(weights: Weights, prefix: str) -> Weights:
     """Return the weights whose names begin with a prefix, without it."""
@@ -213,8 +215,8 @@ class LanguageModel:
 def linear(x: Floats, weight: Floats) -> Floats:
     """Multiply rows, shape (..., in), by a weight, shape (out, in)."""
     rows = x.reshape(-1, x.shape[-1])
-    # A product with one vector gains nothing from threads, and BLAS's wait for each other where the CPU is busy.
-    product = np.einsum("oi,i->o", weight, rows[0]) if len(rows) == 1 else rows @ weight.T
+    # Of few rows the weight is what is read, and BLAS reads it as it lies only where it stands first.
+    product = (weight @ rows.T).T if len(rows) <= _FEW_ROWS else rows @ weight.T
     return np.asarray(product.reshape(*x.shape[:-1], -1))
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from egm.backends.base import EngineInfo, GenerationSettings, Request
+from egm.backends.base import EngineInfo, GenerationSettings, Request, no_logprobs
 from egm.backends.openai.bounds import TextBound, bound_wire, bounded_response
 from egm.backends.openai.budget import answer_within_budget
 from egm.backends.openai.connection import drive_rounds, list_models, only_token, server_url, stop_loop
@@ -25,6 +25,7 @@ from egm.backends.openai.key import read_key, without_key
 from egm.backends.openai.messages import RemoteRequest, body, plain_jpeg
 from egm.backends.openai.replies import Reply
 from egm.backends.openai.server_info import ask_server, context_length
+from egm.backends.openai.told import ToldText
 from egm.backends.remote import RemoteBackend, Rounds
 from egm.backends.retry import RetryPolicy
 from egm.errors import BackendError, EgmError, ModelError
@@ -89,11 +90,11 @@ class OpenAIBackend(RemoteBackend):
             if not seconds > 0:
                 raise EgmError(f"{name} {seconds} is out of range: give more than 0")
         self.url, self._loopback = server_url(url)
-        self.concurrency, self._logprobs, self._alone = concurrency, logprobs, alone
+        self.concurrency, self.tells_logprobs, self._alone = concurrency, logprobs, alone
         self._retry = retry or RetryPolicy()
         self._stall, self._timeout = stall_seconds, timeout_seconds
         self._key = read_key(api_key or os.environ.get("OPENAI_API_KEY", ""))
-        self._streams = stream
+        self.streams = stream
         self._takes_stop: bool | None = None  # until a reply shows it
         self._slots, self._lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._think_end_token: tuple[int | None] | None = None  # until it is asked for
@@ -247,17 +248,18 @@ class OpenAIBackend(RemoteBackend):
     async def _ask(self, submitted: float, request: Request, settings: GenerationSettings) -> Completion:
         async with self._slots:  # also while waiting between tries: a server that is overloaded gets fewer requests
             query = await asyncio.to_thread(body, request, settings, model=self.model)
-            query |= {"logprobs": True} if self._logprobs else {}
+            tells = self.tells_logprobs or request.token_logprobs
+            query |= {"logprobs": True} if tells else {}
             stopping = "stop" in query
-            bound_wire(settings.max_new_tokens, logprobs=self._logprobs)
+            bound_wire(settings.max_new_tokens, logprobs=tells)
             attempt, lost = 0, (0, 0)
             while True:
                 if self._takes_stop is False:
                     query.pop("stop", None)
-                streamed, sent = self._streams, time.perf_counter()
+                streamed, sent = self.streams, time.perf_counter()
                 try:
                     async with asyncio.timeout(self._timeout):
-                        reply = await (self._stream(query) if streamed else self._whole(query))
+                        reply = await (self._stream(query, request) if streamed else self._whole(query))
                     text = without_key(reply.text, self._key, answer=True)  # as one that shows what it was sent does
                     finish_reason = without_key(reply.finish_reason, self._key)
                     self._note_stop(sent="stop" in query, wanted=stopping)
@@ -269,10 +271,12 @@ class OpenAIBackend(RemoteBackend):
                     fault = classify_exception(error, now=time.time(), clean=self._clean)
                     lost = lost[0] + fault.tokens[0], lost[1] + fault.tokens[1]
                     if streamed and fault.about_streaming:
-                        self._streams = False
+                        self.streams = False
                         continue
                     if fault.about_stop and self._takes_stop is None and query.pop("stop", None):
                         continue
+                    if request.token_logprobs and not fault.retry and "logprob" in fault.text.lower():
+                        raise EgmError(no_logprobs(f"{self.url} refuses to tell them ({fault.text})")) from None
                     elsewhere = not self._alone and (fault.unreachable or fault.timed_out)
                     again = fault.retry and not elsewhere and attempt < self._retry.retries
                     if again and any(fault.tokens) and request.on_lost is not None:
@@ -298,9 +302,11 @@ class OpenAIBackend(RemoteBackend):
                     stacklevel=2,
                 )
 
-    async def _stream(self, query: dict[str, Any]) -> Completion:
+    async def _stream(self, query: dict[str, Any], request: Request) -> Completion:
         start, first = time.perf_counter(), None
         reply, bound = Reply(query["max_tokens"], query.get("stop", ())), TextBound(query["max_tokens"])
+        begun = request.prefill if isinstance(request, RemoteRequest) else ""
+        told = ToldText(request, self._key, begun=begun)
         try:
             async with asyncio.timeout(self._stall) as silence:
                 stream = await self._client.chat.completions.create(
@@ -315,11 +321,16 @@ class OpenAIBackend(RemoteBackend):
                             if brought := reply.add(chunk):
                                 first = time.perf_counter() - start if first is None else first
                                 bound.take(brought)
-        except TimeoutError as error:
-            if silence.expired():
+                                if told.take(reply):
+                                    reply.finish_reason = "stop"
+                                    break
+            completion = reply.completion()
+        except BaseException as error:
+            told.take_back()
+            if isinstance(error, TimeoutError) and silence.expired():
                 raise TimeoutError(f"nothing came for {self._stall:g} s") from error
             raise
-        return replace(reply.completion(), seconds=time.perf_counter() - start, first_token_seconds=first)
+        return replace(completion, seconds=time.perf_counter() - start, first_token_seconds=first)
 
     async def _whole(self, query: dict[str, Any]) -> Completion:
         start = time.perf_counter()

@@ -16,10 +16,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from egm.backends.base import GenerationSettings, Request
-from egm.backends.openai.early_stop import cost_of_both
 from egm.backends.openai.messages import RemoteRequest
 from egm.errors import BackendError
-from egm.types import Completion
+from egm.types import Completion, cost_of_both
 
 _NEEDS = "a thinking budget needs a server that goes on with a begun answer (continue_final_message: vLLM, SGLang)"
 
@@ -54,13 +53,17 @@ async def answer_within_budget(
     if first.finish_reason != "length":
         return first
     thought = first.text.rstrip("\n")  # as templates do
-    prefill = thought + request.cut(thought)
+    prefill = thought + (begun := request.cut(thought))
+    if request.on_text is not None:
+        request.on_text(begun)
     files = request.files if isinstance(request, RemoteRequest) else ()
     rest = RemoteRequest(
         request.messages,
         request.images,
         seed_index=request.seed_index,
         vote=request.vote,
+        on_text=request.on_text,
+        on_again=request.on_again,
         ends=request.ends,
         files=files,
         prefill=prefill,

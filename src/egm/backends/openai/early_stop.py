@@ -10,11 +10,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from egm.backends.base import GenerationSettings, Request
-from egm.backends.openai.messages import RemoteRequest
-from egm.types import STOP_STRING, Completion, sum_if_all
+from egm.types import STOP_STRING, Completion, cost_of_both
 
 
 async def answer_up_to_stop(
@@ -49,8 +47,7 @@ async def answer_up_to_stop(
         reply = replace(reply, text=text, finish_reason=STOP_STRING, stop_reason=shown)
     if request.ends is None:
         return reply
-    begun = request.prefill if isinstance(request, RemoteRequest) else ""
-    ends = request.ends(begun + reply.text)
+    ends = request.may_end(reply.text)
     if ends:
         return replace(reply, finish_reason=STOP_STRING)
     if ends is None and reply.finish_reason == "stop":  # by itself, as far as anybody can tell
@@ -60,18 +57,7 @@ async def answer_up_to_stop(
         "without: where that is often so, cutting the tail (cut_tail, --cut-tail) costs more than it saves",
         stacklevel=2,
     )
+    if request.on_again is not None:
+        request.on_again()
     whole = await ask(request, replace(settings, stop=()))
     return replace(whole, **cost_of_both(reply, whole))
-
-
-def cost_of_both(first: Completion, second: Completion) -> dict[str, Any]:
-    """Return what two requests for one text cost together, as fields of a `Completion`."""
-    return {
-        "prompt_tokens": sum_if_all([first.prompt_tokens, second.prompt_tokens]),
-        "completion_tokens": sum_if_all([first.completion_tokens, second.completion_tokens]),
-        "reasoning_tokens": None,  # which of them, no server was in a place to count
-        "seconds": first.seconds + second.seconds,
-        "first_token_seconds": first.first_token_seconds,
-        "queue_seconds": first.queue_seconds,
-        "lost_tokens": tuple(map(sum, zip(first.lost_tokens, second.lost_tokens, strict=True))),
-    }

@@ -28,12 +28,9 @@ class RemoteRequest(Request):
 
     Attributes:
         files: For each picture what `plain_jpeg` returns, or nothing at all.
-        prefill: Assistant prefill: how the answer begins, for the server to go on with; empty where it begins the
-            answer itself.
     """
 
     files: tuple[bytes | None, ...] = ()
-    prefill: str = ""
 
 
 def plain_jpeg(source: ImageSource, image: Image) -> bytes | None:
@@ -98,9 +95,8 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         content = message["content"]
         parts = content if isinstance(content, str) else [_part(part, urls) for part in content]
         messages.append({"role": message["role"], "content": parts})
-    prefill = request.prefill if isinstance(request, RemoteRequest) else ""
-    if prefill:
-        messages.append({"role": "assistant", "content": prefill})
+    if request.prefill:
+        messages.append({"role": "assistant", "content": request.prefill})
     fields: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -115,7 +111,7 @@ def body(request: Request, settings: GenerationSettings, *, model: str) -> dict[
         fields["stop"] = list(settings.stop)
     if request.banned_token is not None:
         fields["logit_bias"] = {str(request.banned_token): -100}  # the least that the protocol allows
-    goes_on = prefill or request.continue_final_message
+    goes_on = request.prefill or request.continue_final_message
     extra: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False} if goes_on else {}
     if settings.top_k and not settings.greedy:
         extra["top_k"] = settings.top_k

@@ -135,6 +135,7 @@ class ServerPool(RemoteBackend):
         if concurrency < 1:
             raise EgmError(f"concurrency {concurrency} is out of range: give at least 1")
         self.concurrency, self._retry = concurrency, retry or RetryPolicy()
+        self.tells_logprobs = bool(options.get("logprobs", False))
         share = math.ceil(concurrency / len(places))
         self._servers = [
             _Server(
@@ -143,6 +144,7 @@ class ServerPool(RemoteBackend):
             )
             for url in places
         ]
+        self.streams = any(server.backend.streams for server in self._servers)
         self._slots = asyncio.Semaphore(concurrency)  # shares that do not come out even are more together
         self._homes: OrderedDict[int, _Server] = OrderedDict()
         self._keys: OrderedDict[int, tuple[Image, int]] = OrderedDict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import isfinite
 from typing import Any
 
@@ -180,6 +181,7 @@ class Reply:
             reasoning_tokens=usage.reasoning,
             logprob=_mean_if_all([value for _, value in self.logprobs]),
             answer_logprob=_mean_if_all(self._answer_logprobs()),
+            token_logprobs=self._token_logprobs(),
         )
 
     def _take_id(self, given: Any) -> None:
@@ -205,13 +207,20 @@ class Reply:
 
     def _answer_logprobs(self) -> list[float | None]:
         """Those of the tokens after the one that ends the last `</think>`."""
-        text, ends = "", []
-        for token, _ in self.logprobs:
-            text += token
-            ends.append(len(text))
-        closed = text.rfind("</think>")
+        closed = "".join(token for token, _ in self.logprobs).rfind("</think>")
         after = closed + len("</think>") if closed >= 0 else 0
-        return [value for (_, value), end in zip(self.logprobs, ends, strict=True) if end > after]
+        return [value for (_, value), end in zip(self.logprobs, self._token_ends(), strict=True) if end > after]
+
+    def _token_logprobs(self) -> tuple[tuple[int, float], ...]:
+        """Those of all tokens, each with its end; none where the server left one out, or shows other tokens as text."""
+        known = [value for _, value in self.logprobs if value is not None]
+        if len(known) < len(self.logprobs) or not "".join(token for token, _ in self.logprobs).startswith(self.text()):
+            return ()
+        return tuple(zip(self._token_ends(), known, strict=True))
+
+    def _token_ends(self) -> list[int]:
+        """How many characters there are with each token."""
+        return [*accumulate(len(token) for token, _ in self.logprobs)]
 
 
 def _get(value: Any, name: str) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from egm.codecs.parsing.entries import Entry, Repair, read_numbers
 from egm.codecs.parsing.loose import read_brackets, read_corners
@@ -20,11 +21,11 @@ _MARK = re.compile(
     r"<box>|<\|box_start\|>|<\|det\|>|<\|begin_of_box\|>|<bbox>|<loc[0-9]|<loc_[0-9]|<patch_index_[0-9]|<points?\s"
 )
 COORDINATE = re.compile(r"<([0-9]{1,6})>")
-_BROKENCOORDINATE = re.compile(r"<[0-9]{0,6}\Z")
 _ROW = re.compile(r"(?:<[0-9]{1,6}>){2,}+")
 _HALF_PAIR = re.compile(r"[\s+-]*+[0-9][\s0-9.,+-]*+\Z")
 PATCH = re.compile(r"<patch_index_([0-9]{1,6})>")
 _PATCHES = 32  # a side of Kosmos-2's grid
+Numbers = tuple[float, float, float, float]
 
 
 class Form(ABC):
@@ -49,8 +50,12 @@ class Form(ABC):
         """Write how an answer begins, up to the first coordinate."""
 
     @abstractmethod
-    def write(self, label: str, numbers: tuple[float, float, float, float]) -> str:
+    def write(self, label: str, numbers: Numbers) -> str:
         """Write a whole answer; it begins with `opening`."""
+
+    def write_all(self, label: str, boxes: Sequence[Numbers]) -> str | None:  # noqa: ARG002
+        """Write a whole answer of any number of boxes; None where the form has none of so many, as here."""
+        return None
 
     @abstractmethod
     def find(self, answer: str) -> list[Entry]:
@@ -71,6 +76,7 @@ class Keyed(Form):
         head: How an answer begins, up to the first object.
         tail: How it ends.
         labelled: Whether a label follows.
+        between: What parts several objects; None where an answer holds one, and no list.
 
     Example:
         >>> Keyed(("box_2d",)).find('[{"box_2d": [1, 2, 3, 4], "label": "cup"}]')[0].numbers
@@ -82,20 +88,32 @@ class Keyed(Form):
     head: str = "```json\n[\n\t"
     tail: str = "\n]\n```"
     labelled: bool = True
+    between: str | None = None
     marks: tuple[str, ...] = ()
 
     def opening(self, label: str) -> str:  # noqa: ARG002 - the label comes after the box
         """Write how an answer begins; see `Form.opening`."""
         return self.head + (f'{{"{self.corners[0]}": ' if self.corners else f'{{"{self.keys[0]}": [')
 
-    def write(self, label: str, numbers: tuple[float, float, float, float]) -> str:
+    def write(self, label: str, numbers: Numbers) -> str:
         """Write a whole answer; see `Form.write`. The label is escaped, so that any gives valid JSON."""
+        return f"{self.head}{self._object(label, numbers)}{self.tail}"
+
+    def write_all(self, label: str, boxes: Sequence[Numbers]) -> str | None:
+        """Write a list of objects, an empty one too; see `Form.write_all`."""
+        if self.between is None:
+            return None
+        if not boxes:
+            return self.head.rstrip() + self.tail.lstrip()
+        return f"{self.head}{self.between.join(self._object(label, numbers) for numbers in boxes)}{self.tail}"
+
+    def _object(self, label: str, numbers: Numbers) -> str:
         if self.corners:
             box = json.dumps(dict(zip(self.corners, numbers, strict=True)))[1:-1]
         else:
             box = f'"{self.keys[0]}": {list(numbers)}'
         named = f', "label": {json.dumps(label, ensure_ascii=False)}' if self.labelled else ""
-        return f"{self.head}{{{box}{named}}}{self.tail}"
+        return f"{{{box}{named}}}"
 
     def find(self, answer: str) -> list[Entry]:
         """Find boxes in strict JSON, or after the key in what is none; see `Form.find`."""
@@ -115,6 +133,7 @@ class Tagged(Form):
         tokens: The location token that each number is, or each corner, if they are tokens.
         between: What parts several boxes of tokens.
         holds_json: Whether JSON may stand between the tags too.
+        several: How several boxes are written: in one pair of tags, or each in its own; None if none are known to be.
     """
 
     box: tuple[str, str]
@@ -123,6 +142,7 @@ class Tagged(Form):
     tokens: re.Pattern[str] | None = None
     between: str = ","
     holds_json: bool = False
+    several: Literal["together", "each"] | None = None
     marks: tuple[str, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
@@ -134,11 +154,28 @@ class Tagged(Form):
         named = "" if self.label is None else f"{self.label[0]}{label}{self.label[1]}"
         return f"{named}{self.box[0]}{self.numbers.partition('{')[0]}"
 
-    def write(self, label: str, numbers: tuple[float, float, float, float]) -> str:
+    def write(self, label: str, numbers: Numbers) -> str:
         """Write a whole answer; see `Form.write`."""
-        written = numbers if self.tokens is not PATCH else _patches(numbers)
-        start = self.opening(label).removesuffix(self.numbers.partition("{")[0])
-        return f"{start}{self.numbers.format(*written)}{self.box[1]}"
+        return f"{self._before(label)}{self._written(numbers)}{self.box[1]}"
+
+    def write_all(self, label: str, boxes: Sequence[Numbers]) -> str | None:
+        """Write several boxes under one label; see `Form.write_all`."""
+        if self.several is None or not boxes:
+            return None
+        written = [self._written(numbers) for numbers in boxes]
+        if self.several == "each":
+            inside = (self.box[1] + self.box[0]).join(written)
+        elif self.tokens is not None:
+            inside = self.between.join(written)
+        else:  # lists, and one list around them
+            inside = f"[{', '.join(each[1:-1] for each in written)}]"
+        return f"{self._before(label)}{inside}{self.box[1]}"
+
+    def _before(self, label: str) -> str:
+        return self.opening(label).removesuffix(self.numbers.partition("{")[0])
+
+    def _written(self, numbers: Numbers) -> str:
+        return self.numbers.format(*(numbers if self.tokens is not PATCH else _patches(numbers)))
 
     def find(self, answer: str) -> list[Entry]:
         """Find what stands between the tags; see `Form.find`."""
@@ -214,6 +251,7 @@ class Tokens(Form):
     Attributes:
         token: How a number is written, such as `<loc_{}>`.
         label_first: Whether the label comes first.
+        between: What parts several boxes: each has the label behind it, or one label stands before them all.
         digits: To how many digits a number is filled up with zeros.
 
     Example:
@@ -223,6 +261,7 @@ class Tokens(Form):
 
     token: str
     label_first: bool
+    between: str = ""
     digits: int = 1
     marks: tuple[str, ...] = field(default=(), init=False)
 
@@ -239,10 +278,18 @@ class Tokens(Form):
         """Write how an answer begins; see `Form.opening`."""
         return (label if self.label_first else "") + self.marks[0]
 
-    def write(self, label: str, numbers: tuple[float, float, float, float]) -> str:
+    def write(self, label: str, numbers: Numbers) -> str:
         """Write a whole answer; see `Form.write`."""
-        tokens = "".join(self.token.format(str(number).zfill(self.digits)) for number in numbers)
-        return f"{label}{tokens}" if self.label_first else f"{tokens} {label}"
+        return f"{label}{self._written(numbers)}" if self.label_first else f"{self._written(numbers)} {label}"
+
+    def write_all(self, label: str, boxes: Sequence[Numbers]) -> str | None:
+        """Write several boxes; see `Form.write_all`."""
+        if self.label_first:
+            return label + self.between.join(map(self._written, boxes)) if boxes else None
+        return self.between.join(self.write(label, numbers) for numbers in boxes) or None
+
+    def _written(self, numbers: Numbers) -> str:
+        return "".join(self.token.format(str(number).zfill(self.digits)) for number in numbers)
 
     def find(self, answer: str) -> list[Entry]:
         """Find runs of tokens, of which each four are a box; see `Form.find`."""
@@ -269,7 +316,9 @@ class Tokens(Form):
         return re.search(rf"{re.escape(self.marks[0])}[0-9]{{0,6}}>?+\Z", answer.rstrip()) is not None
 
 
-BOX_TAGS = Tagged(("<box>", "</box>"), ("<ref>", "</ref>"))
+JSON_LIST = Keyed(between=",\n\t")
+"""A list of objects with `bbox_2d`, in a fence."""
+BOX_TAGS = Tagged(("<box>", "</box>"), ("<ref>", "</ref>"), several="together")
 """`<ref>cup</ref><box>[[1, 2, 3, 4]]</box>`."""
 BOX_START_TAGS = Tagged(
     ("<|box_start|>", "<|box_end|>"), ("<|object_ref_start|>", "<|object_ref_end|>"), "({},{}),({},{})"
@@ -345,7 +394,7 @@ def _corners(first: int, last: int) -> list[float]:
     return [x1 + inset, y1 + inset, x2 + 1 - inset, y2 + 1 - inset]
 
 
-def _patches(numbers: tuple[float, float, float, float]) -> tuple[str, str]:
+def _patches(numbers: Numbers) -> tuple[str, str]:
     """Name the patches of a box's corners; the inverse of `_corners`, up to half a patch."""
     x1, y1, x2, y2 = (int(number) for number in numbers)
     return f"{y1 * _PATCHES + x1:04d}", f"{(y2 - 1) * _PATCHES + x2 - 1:04d}"

@@ -63,6 +63,7 @@ MAX_BOXES: Final = 1000
 """Most boxes of an answer, where all are asked for."""
 _NOWHERE = ((0.0,) * 4, (-1.0,) * 4)
 """What models write that must give four numbers and find nothing."""
+_NUMERAL = re.compile(r"-?[0-9]++(?:\.[0-9]++)?+")
 _FIRST_LIST = re.compile(r"[\[(]\s{0,8}+[-+.0-9]")
 
 
@@ -232,6 +233,27 @@ def place_entries(
         )
         for entry in find_entries(answer, forms, phrase=phrase)
     ]
+
+
+def box_places(text: str, boxes: Sequence[Box], scale: Scale, size: tuple[int, int]) -> list[tuple[int, int]] | None:
+    """Say from where to where in a text the numbers of each box stand; see `Codec.box_places`.
+
+    Only four numbers in a row that mean this very box are its place, so that no label's or list's are taken for it.
+    """
+    numbers = list(_NUMERAL.finditer(text, text.rfind("</think>") + 1))
+    places: list[tuple[int, int]] = []
+    at = 0
+    for box in boxes:
+        while at + 4 <= len(numbers):
+            four = numbers[at : at + 4]
+            if scale.to_pixels([float(number.group()) for number in four], size, amodal=True) == box:
+                break
+            at += 1
+        else:
+            return None
+        places.append((four[0].start(), four[-1].end()))
+        at += 4
+    return places
 
 
 def find_entries(answer: str, forms: Forms, *, phrase: str = "") -> list[Entry]:

@@ -44,6 +44,8 @@ def _truth(row: Row) -> dict[str, Any]:
     if expect not in EXPECTS:
         raise DataError(f"expect {short(expect)} is none of {', '.join(EXPECTS)}")
     if listed is None:
+        if "bboxes" in row and "bbox" not in row:
+            raise DataError("bboxes is null: give a list of boxes, empty if nothing matches, or bbox null if unknown")
         return {"expect": expect, "box": None if box is None else xyxy(box)}
     if box is not None or not isinstance(listed, list):
         raise DataError("bboxes must be a list of boxes, in the place of bbox")

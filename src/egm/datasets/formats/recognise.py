@@ -8,6 +8,7 @@ from pathlib import Path
 from egm.datasets.formats import (
     egm_rl,
     egm_sft,
+    grounding_me,
     jxu124,
     label_studio,
     llama_factory,
@@ -16,6 +17,10 @@ from egm.datasets.formats import (
     ms_swift,
     plain,
     qwen_vl_finetune,
+    ref_adv,
+    ref_l4,
+    refcoco_m,
+    screenspot_pro,
     vlm_r1,
 )
 from egm.datasets.formats.base import Format
@@ -31,6 +36,11 @@ ROW_FORMATS = (
     egm_rl.FORMAT,
     lmms_lab.FORMAT,
     jxu124.FORMAT,
+    ref_adv.FORMAT,
+    ref_l4.FORMAT,
+    refcoco_m.FORMAT,
+    grounding_me.FORMAT,
+    screenspot_pro.FORMAT,
     label_studio.FORMAT,
     plain.FORMAT,
 )
@@ -38,7 +48,8 @@ ROW_FORMATS = (
 
 KNOWN = (
     "; ".join(f"{item.name} ({', '.join(sorted(item.keys))})" for item in ROW_FORMATS)
-    + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json)"
+    + "; COCOA, COCO-Amodal, TAO-Amodal or COCO JSON (images, annotations); UNC (refs(*).p and instances.json); "
+    "gRefCOCO (grefs(*).json and instances.json)"
 )
 """What messages say is known."""
 

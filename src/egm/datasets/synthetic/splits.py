@@ -1,4 +1,4 @@
-"""SynthRef's splits: four unbounded training sets and six frozen ones."""
+"""SynthRef's splits: four unbounded training sets and seven frozen ones."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ SPLITS: dict[str, SplitSpec] = {
     "train-complex": SplitSpec(scenes=None, complexity=(0.05, 0.25, 0.4, 0.3), amodal=0.3),
     "train-reworded": SplitSpec(scenes=None, complexity=(0.1, 0.35, 0.35, 0.2), amodal=0.3, other_words=0.6),
     "train-any": SplitSpec(scenes=None, complexity=_MIXED, amodal=0.0, many=(0.3, 0.35, 0.35), expects=("any", "all")),
+    "calibration": SplitSpec(scenes=6_000, samples=23_826, complexity=_MIXED, amodal=0.25),
     "val": SplitSpec(scenes=500, samples=1_983, complexity=_MIXED, amodal=0.25),
     "test-simple": SplitSpec(scenes=750, samples=2_960, complexity=(0.4, 0.6, 0.0, 0.0), amodal=0.0, held_out=0.5),
     "test-complex": SplitSpec(scenes=750, samples=2_797, complexity=(0.0, 0.0, 0.6, 0.4), amodal=0.0, held_out=0.5),
@@ -118,9 +119,9 @@ class SynthRef:
     """Questions about synthetic scenes, up to four a scene; the same arguments give the same bytes everywhere.
 
     Args:
-        split: "train", "train-complex", "train-reworded", "train-any", "val", "test-simple", "test-complex",
-            "test-amodal", "test-none" or "test-all". Of "train-any", "test-none" and "test-all" some phrases fit
-            nothing, and of the first and the last some fit several (`Sample.expect`, `Sample.boxes`).
+        split: "train", "train-complex", "train-reworded", "train-any", "calibration", "val", "test-simple",
+            "test-complex", "test-amodal", "test-none" or "test-all". Of "train-any", "test-none" and "test-all" some
+            phrases fit nothing, and of the first and the last some fit several (`Sample.expect`, `Sample.boxes`).
         seed: Another seed gives another draw of the split. The frozen splits are those of seed 0.
         scenes: How many scenes, for a training split or a part of another. Default: all; training splits have no end.
         rationale: Style of the rationales: "candidates" tells their boxes step by step, "inventory" lists the whole

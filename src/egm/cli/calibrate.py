@@ -1,0 +1,173 @@
+"""`egm calibrate`: fit the gate that lets a model think only where it pays."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from egm.cli import options
+from egm.cli.eval import connect_servers, load_model
+from egm.cli.printing import console, note, say_next
+from egm.cli.splits import open_splits
+from egm.errors import EgmError, MissingExtraError
+from egm.progress import progress_task
+from egm.terminal import printable, spaced
+
+if TYPE_CHECKING:
+    from egm.calibrate import Calibration
+    from egm.grounder import Grounder
+    from egm.thinking import Gate
+
+_USUAL = "synthref/calibration"
+
+
+@partial(options.with_settings, left_out=("think", "votes", "stop_confidence"))
+def calibrate_command(
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATASET...]", help=f"What to ask about, as egm eval; by default {_USUAL}.", show_default=False
+        ),
+    ] = None,
+    model: options.Model = None,
+    server: options.Servers = None,
+    codec: options.Codec = None,
+    direct: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="A run of egm eval with --think never, in place of asking.", show_default=False
+        ),
+    ] = None,
+    thinking: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="The run of the same questions with --think always.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs, the gate, table and picture.")] = Path(
+        "runs/calibrate"
+    ),
+    points: Annotated[float, typer.Option(help="Most accuracy that the gate may cost, in points of Acc@0.5.")] = 0.5,
+    confidence: Annotated[float, typer.Option(help="With which that is to hold.")] = 0.95,
+    images: options.Images = None,
+    data_root: options.DataRoot = None,
+    allow_partial: options.AllowPartial = False,
+    scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first samples of each.", show_default=False)
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
+    ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")
+    ] = False,
+    *,
+    settings: options.Settings,
+    prompt: options.Prompt = None,
+    cut_tail: options.CutTail = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Fit the gate that decides whether a model thinks (--think auto --gate FILE).
+
+    Every question is asked twice, directly and with reasoning, into DIR/direct and DIR/thinking, which the same command
+    goes on with. The gate takes the direct answer where the model is sure enough of it: so often as saves most tokens
+    while accuracy stays, with --confidence, at most --points below that of always thinking, on pictures such as these.
+    DIR/gate.json holds it, DIR/frontier.csv accuracy against tokens for every threshold. Exit code 1 if no threshold
+    saves tokens within the bound; its gate then always thinks.
+    """
+    from egm.calibrate import calibrate, check_enough
+    from egm.evaluate.plan import plan_samples
+    from egm.stats import codes
+
+    if (direct is None) != (thinking is None):
+        raise EgmError("--direct and --thinking are two runs of the same questions: give both, or neither")
+    if direct is None or thinking is None:
+        places: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
+        splits = open_splits(datasets or [_USUAL], **places, scenes=scenes, limit=limit)
+        pictures = codes([item.image for item in plan_samples(splits)[0]])
+        check_enough(pictures, points=points, confidence=confidence)  # before anything is asked
+        asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
+        with ExitStack() as stack:
+            if server:
+                from egm.codecs import DEFAULT_CODEC, get_codec
+
+                options.refuse_placement(device, dtype)
+                asking["logprobs"] = True
+                grounder, engine = connect_servers(
+                    server, model, get_codec(codec or DEFAULT_CODEC), concurrency, asking
+                )
+            else:
+                grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
+            stack.enter_context(grounder)
+            _ask(splits, grounder, out, engine, retry_errors=retry_errors)
+        direct, thinking = out / "direct", out / "thinking"
+    elif datasets or model or server:
+        raise EgmError("--direct and --thinking are answers that are there: leave datasets, --model and --server out")
+    with progress_task("choosing a threshold"):
+        gate, found = calibrate(direct, thinking, points=points, confidence=confidence)
+    _write(gate, found, out)
+    if as_json:
+        print(gate.to_json(), end="")
+    else:
+        _print(found, out)
+    if found.chosen is None:
+        raise typer.Exit(1)
+    say_next(f"egm eval DATASET --think auto --gate {out}")
+
+
+def _ask(splits: Any, grounder: Grounder, out: Path, engine: dict[str, Any], *, retry_errors: bool) -> None:
+    from egm.evaluate import evaluate
+    from egm.grounder import Grounder
+
+    shared: dict[str, Any] = {"prompt": grounder.prompt, "batch_size": grounder.batch_size}
+    never = Grounder(grounder.backend, grounder.codec, settings=replace(grounder.settings, think="never"), **shared)
+    for name, asks in (("direct", never), ("thinking", grounder)):
+        note(f"asking {'directly' if name == 'direct' else 'with reasoning'}, into {out / name}")
+        try:
+            result = evaluate(splits, asks, out / name, engine=engine, retry_errors=retry_errors)
+        except KeyboardInterrupt:
+            print(f"interrupted: {spaced(out)} keeps the answers, and the same command goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
+        if result.stopped is not None:
+            raise EgmError(f"{result.stopped} (--retry-errors)")
+
+
+def _write(gate: Gate, found: Calibration, out: Path) -> None:
+    from egm.calibrate.frontier import frontier_figure, frontier_grid
+    from egm.files import write_bytes, write_text
+    from egm.report.grid import csv_text
+    from egm.thinking import GATE_NAME
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / GATE_NAME, gate.to_json())
+    write_text(out / "frontier.csv", csv_text(frontier_grid(found)))
+    try:
+        for suffix, content in frontier_figure(found).items():
+            write_bytes(out / f"frontier{suffix}", content)
+    except MissingExtraError as error:  # the gate is there all the same
+        note(str(error))
+
+
+def _print(found: Calibration, out: Path) -> None:
+    from egm.calibrate.frontier import frontier_grid
+    from egm.report import grid
+    from egm.thinking import GATE_NAME
+
+    screen = console()
+    screen.print(grid.terminal(frontier_grid(found)))
+    chosen = found.chosen
+    if chosen is None:
+        said = "no threshold saves tokens within the bound: the gate always thinks"
+    else:
+        said = (
+            f"thinks about {100 * (1 - chosen.taken):.1f} % of the questions and saves {100 * found.saved:.1f} % of "
+            f"the tokens, for {100 * chosen.loss.value:+.2f} points"
+        )
+    screen.print(f"{said}; gate: {printable(spaced(out / GATE_NAME))}", soft_wrap=True, markup=False)

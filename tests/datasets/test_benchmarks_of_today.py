@@ -1,0 +1,193 @@
+"""Benchmarks: what is read of files in their forms, and that other versions are refused by count and hash."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from egm.boxes import Box
+from egm.datasets import dataset_names, open_dataset, split_size
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, BENCHMARKS, file_sha256
+from egm.datasets.indexed import open_indexed
+from egm.errors import DataError
+from egm.images import load_image
+
+from . import benchmark_files as files
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    files.write_all(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", BENCHMARK_SPLITS)
+def test_every_split_is_read_and_expects_the_same_of_all_its_questions(data: Path, split: str) -> None:
+    opened = open_dataset(split, data=data, allow_partial=True)
+    benchmark = next(each for each in BENCHMARKS if split in each.names)
+    assert {sample.expect for sample in opened.annotations()} == {benchmark.expect}
+    assert all(sample.size == (files.WIDTH, files.HEIGHT) for sample in opened.annotations())
+    assert all(sample.meta["split"] == split.partition("/")[2] for sample in opened.annotations())
+    assert (opened.name, split in dataset_names()) == (split, True)
+    if not opened.names_files:  # whose pictures lie in the file
+        assert load_image(opened[0].image).size == (files.WIDTH, files.HEIGHT)
+
+
+def test_ref_adv_keeps_what_its_authors_report_by(data: Path) -> None:
+    first = open_dataset("ref-adv-s/test", data=data, allow_partial=True).annotations()[0]
+    assert (first.box, first.image) == (Box(1, 2, 30, 40), Path("000000000000.jpg"))
+    assert (first.meta["distractors"], first.meta["use_negation"]) == (3, True)
+
+
+def test_both_splits_of_ref_l4_are_one_by_its_third_name(data: Path) -> None:
+    both = open_dataset("ref-l4/all", data=data, allow_partial=True)
+    assert [sample.id for sample in both] == ["0", "1", "2", "3"]
+    assert both[0].box == Box(10, 5, 30.5, 35.25)
+
+
+def test_refcoco_m_is_a_question_for_each_expression_of_each_object(data: Path) -> None:
+    opened = open_dataset("refcoco-m/val", data=data, allow_partial=True)
+    assert len(opened) == 8
+    assert Counter(str(sample.image) for sample in opened.annotations()) == {
+        f"COCO_train2014_{number:012}.jpg": 4 for number in range(2)
+    }
+    assert {sample.box for sample in opened.annotations()} == {Box(1, 2, 11, 22), Box(1, 2, 11, 23)}
+    # No index tells where an expression is: the file is read whole, and none is lost.
+    assert open_indexed(data / "refcoco-m" / "data" / "validation-00000-of-00002.parquet") is None
+
+
+def test_what_grounding_me_rejects_matches_nothing_whatever_its_box_says(data: Path) -> None:
+    one, none = open_dataset("groundingme/test", data=data, allow_partial=True).annotations()
+    assert (one.box, none.truths, none.meta["kind"]) == (Box(1, 2, 30, 40), (), "Rejection")
+
+
+@pytest.mark.parametrize("name", ["grefs(unc).json", "grefs(unc).p"])
+def test_grefcoco_has_any_number_of_boxes(tmp_path: Path, name: str) -> None:
+    files.grefcoco(tmp_path, name=name)
+    opened = open_dataset("grefcoco/testA", data=tmp_path, allow_partial=True)
+    truths = {sample.phrase: sample.truths for sample in opened}
+    assert truths == {
+        "both cups": (Box(1, 2, 11, 22), Box(30, 2, 40, 22)),
+        "the dog": (),
+        "right cup": (Box(30, 2, 40, 22),),
+    }
+    assert len(open_dataset(tmp_path / "grefcoco")) == 5  # by its folder, all splits
+
+
+def test_negatives_of_finecops_are_told_by_their_rows(data: Path) -> None:
+    for split, phrases in (("positive", 2), ("negative-text", 1), ("negative-image", 1)):
+        opened = open_dataset(f"finecops-ref/{split}", data=data, allow_partial=True)
+        assert len(opened) == phrases
+        assert all((sample.truths == ()) == (split != "positive") for sample in opened)
+
+
+def test_screenshots_are_asked_about_by_application(data: Path) -> None:
+    opened = open_dataset("screenspot-pro/test", data=data, allow_partial=True)
+    assert [sample.id for sample in opened] == ["vscode_macos_0", "vscode_macos_1", "word_macos_0", "word_macos_1"]
+    assert (opened[0].box, opened[0].meta["kind"]) == (Box(10, 5, 20, 15), "icon")
+
+
+def test_pictures_lie_in_a_folder_of_the_benchmarks_own_name(data: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for folder in ("train2014", "screenspot-pro/images", "ref-l4"):
+        (pictures / folder).mkdir(parents=True)
+    for split, folder in (("grefcoco/val", "train2014"), ("screenspot-pro/test", "screenspot-pro/images")):
+        opened = open_dataset(split, data=data, images=pictures, allow_partial=True)
+        assert opened.root == (pictures / folder).resolve()
+    assert open_dataset("ref-l4/val", data=data, images=pictures, allow_partial=True).root == pictures / "ref-l4"
+    (data / "hc-refloco" / "images").mkdir()  # as the files came
+    assert open_dataset("hc-refloco/test", data=data).root == data / "hc-refloco" / "images"
+
+
+def test_a_file_of_the_published_size_is_taken(tmp_path: Path) -> None:
+    files.ref_adv(tmp_path, 1_142)
+    assert len(open_dataset("ref-adv-s/test", data=tmp_path)) == 1_142 == split_size("ref-adv-s/test")
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("ref-adv-s/test", "3 questions instead of 1,142"),
+        ("refcoco-m/val", "8 questions instead of 5,598, 2 pictures instead of 1,190"),
+        ("ref-l4/test", "another hash than 6af2bcac60d0aff5"),
+        ("ref-l4/all", "4 questions instead of 45,341"),
+        ("grefcoco/testA", "1 questions that nothing matches instead of 4,448"),
+        ("finecops-ref/negative-text", "1 questions instead of 9,814"),
+        ("screenspot-pro/test", "4 questions instead of 1,581"),
+    ],
+)
+def test_another_version_is_refused_with_its_counts_and_hash(data: Path, split: str, said: str) -> None:
+    with pytest.raises(DataError, match="is another version of") as caught:
+        open_dataset(split, data=data)
+    message = str(caught.value)
+    first = Path(message.partition(" is another version")[0])
+    assert said in message
+    assert f"its sha256 is {file_sha256(first)[:16]}" in message
+    assert "--allow-partial" in message
+    assert "\n" not in message
+
+
+def test_files_that_are_not_there_are_named_with_where_they_are_had(tmp_path: Path) -> None:
+    for benchmark in BENCHMARKS:
+        with pytest.raises(DataError, match=f"no files of {benchmark.name}/") as caught:
+            open_dataset(benchmark.names[0], data=tmp_path)
+        assert benchmark.source in str(caught.value)
+        assert benchmark.licence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("grefs(unc).json", [{"image_id": 7, "ann_id": [9], "sentences": []}], "row 1: has an ann_id 9"),
+        ("grefs(unc).json", [{"image_id": 8, "ann_id": [1], "sentences": []}], "row 1: has an image_id 8"),
+        ("grefs(unc).json", [{"image_id": 7, "ann_id": [], "sentences": []}], "-1 says that nothing matches"),
+        ("grefs(unc).json", ["x"], "row 1: is not an object"),
+        ("grefs(unc).json", {"refs": []}, "must hold a list of references"),
+    ],
+)
+def test_bad_references_are_named(tmp_path: Path, name: str, content: object, said: str) -> None:
+    files.grefcoco(tmp_path)
+    (tmp_path / "grefcoco" / name).write_text(json.dumps(content))
+    with pytest.raises(DataError) as caught:
+        open_dataset(tmp_path / "grefcoco" / name)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotations": []}, "image 1: has no annotation"),
+        ({"annotations": [{"bbox": [1, 2, 3, 4]}]}, "annotation 1 has no image_id"),
+        (
+            {"annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 1, "bbox": [1, 2, 3, 4]}]},
+            "has 2 boxes",
+        ),
+        ({"annotations": [{"image_id": 1, "bbox": [1, 2, 0, 4]}]}, "image 1: bbox"),
+        (
+            {"annotations": [{"image_id": 1, "empty": True}, {"image_id": 1, "bbox": [1, 2, 3, 4], "empty": False}]},
+            "both that nothing matches",
+        ),
+    ],
+)
+def test_bad_captioned_files_are_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    shown = {"id": 1, "file_name": "a.jpg", "caption": "the cup", "width": 60, "height": 50}
+    path = files.write_json(tmp_path / "a.json", {"images": [shown], "annotations": [], **change})
+    with pytest.raises(DataError) as caught:
+        open_dataset(path)
+    assert said in str(caught.value)
+
+
+def test_several_boxes_of_a_captioned_file_are_asked_for_together(tmp_path: Path) -> None:
+    shown = [{"id": n, "file_name": "a.jpg", "caption": f"cups {n}", "width": 60, "height": 50} for n in (1, 2)]
+    boxes = [
+        {"image_id": 1, "bbox": [1, 2, 3, 4], "empty": False},
+        {"image_id": 1, "bbox": [9, 2, 3, 4], "empty": False},
+        {"image_id": 2, "bbox": [0, 0, 0, 0], "empty": True},
+    ]
+    path = files.write_json(tmp_path / "a.json", {"images": shown, "annotations": boxes})
+    both, none = open_dataset(path)
+    assert (both.truths, none.truths) == ((Box(1, 2, 4, 6), Box(9, 2, 12, 6)), ())
+    assert {both.expect, none.expect} == {"all"}

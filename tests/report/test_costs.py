@@ -1,0 +1,42 @@
+"""What answers took, from their records."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from egm.journal import Record
+from egm.models.costs import cost_model
+from egm.report.costs import answer_costs
+
+TRUTH = (0.0, 0.0, 10.0, 10.0)
+
+
+def record(**facts: object) -> Record:
+    return Record("a", "p", "x", TRUTH, (200, 200), **{"prompt_tokens": 80, "completion_tokens": 30, **facts})  # type: ignore[arg-type]
+
+
+def test_an_answer_takes_what_its_tokens_do_and_one_asked_twice_both() -> None:
+    model = cost_model("tiny-s")
+    assert model is not None
+    plain, twice = record(), record(prompt_tokens=160, completion_tokens=38, direct_tokens=8)
+    found = answer_costs([plain, twice], model)
+    once = model.answer((200, 200), prompt=80, written=30)
+    both = once + model.answer((200, 200), prompt=80, written=8)
+    assert found.tokens.tolist() == [30, 38]
+    assert found.operations.tolist() == pytest.approx([once.operations, both.operations])
+    assert found.bytes.tolist() == pytest.approx([once.bytes, both.bytes])
+    assert found.mean("bytes") == pytest.approx((once.bytes + both.bytes) / 2)
+
+
+def test_what_cannot_be_told_is_left_out() -> None:
+    rows = [
+        record(prompt_tokens=None),
+        record(votes=3, confidence=1.0),
+        record(failure="error", completion_tokens=None),
+    ]
+    found = answer_costs(rows, cost_model("tiny-s"))
+    assert all(map(math.isnan, found.operations))
+    assert (found.mean("operations"), found.mean("tokens")) == (None, 30)
+    assert answer_costs([record()], None).mean("bytes") is None
