@@ -85,6 +85,7 @@ def calibrate_command(
     from egm.calibrate import calibrate, check_enough
     from egm.evaluate.plan import plan_samples
     from egm.stats import codes
+    from egm.thinking import GATE_NAME
 
     if (direct is None) != (thinking is None):
         raise EgmError("--direct and --thinking are two runs of the same questions: give both, or neither")
@@ -119,7 +120,7 @@ def calibrate_command(
         _print(found, out)
     if found.chosen is None:
         raise typer.Exit(1)
-    say_next(f"egm eval DATASET --think auto --gate {out}")
+    say_next(f"egm eval DATASET --think auto --gate {out / GATE_NAME}")
 
 
 def _ask(splits: Any, grounder: Grounder, out: Path, engine: dict[str, Any], *, retry_errors: bool) -> None:
