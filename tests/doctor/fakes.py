@@ -74,7 +74,7 @@ def positions_counted() -> Backend:
     turn, behind = engine._decoder._rotation, {"prompt": 0}
 
     def rotation(positions: Any) -> Any:
-        if positions[0, 0] == 0:  # a prompt: what follows it is as many places on as its picture takes fewer than tokens
+        if positions[0, 0] == 0:  # a prompt; its picture takes fewer places than tokens
             at = np.arange(positions.shape[1])
             behind["prompt"] = int(at[-1] - positions.max())
         else:
