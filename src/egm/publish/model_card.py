@@ -95,6 +95,8 @@ _LATENCY = "Seconds from sending a question to the last token of its answer, in 
 _MENDED = "{!r} is not what egm sft wrote there: restore it, or export the model folder alone"
 _UNKNOWN_DATA = "What it was trained on is not known to the export"
 _DRAWN = ", which is drawn shapes alone: on photographs its boxes mean nothing."
+_EMBEDDED_DATA = [f"synthref/{split}" for split in ("train", "train-reworded", "train-complex", "train-any")]
+"""All that egm-tiny was trained on, in all its stages."""
 
 
 def model_card(
@@ -127,7 +129,7 @@ def model_card(
     except (TypeError, ValueError, AttributeError, KeyError, IndexError):  # a value of another sort than it was
         raise ModelError(_MENDED.format(str(run))) from None
     if embedded:
-        sources = ["synthref/train", "synthref/train-reworded"]
+        sources = _EMBEDDED_DATA
     if embedded:
         license_id = license_id or read_license(embedded_path())
     license_id = None if license_id is None else printable(license_id)
