@@ -131,7 +131,8 @@ def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
         (["check", "good.jsonl", "--images", "none"], "there is no folder 'none'"),
         (["convert", "good.jsonl", "out.csv"], "does not say which format"),
         (["convert", "good.jsonl", "rows.jsonl"], "is there already"),
-        (["convert", "good.jsonl", "x.json", "--format", "csv"], "choose one of jsonl"),
+        (["convert", "good.jsonl", "x.json", "--format", "csv"], "there is no format 'csv' to write: "),
+        (["convert", "good.jsonl", "x.json", "--format", "label_studio"], "did you mean 'label-studio'?"),
     ):
         outcome = egm("data", *arguments)
         assert (outcome.code, outcome.out) == (2, "")

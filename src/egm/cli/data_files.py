@@ -14,7 +14,7 @@ from egm.cli import options
 from egm.cli.export import write_files
 from egm.cli.printing import console, note
 from egm.codecs import DEFAULT_CODEC, get_codec
-from egm.errors import DataError
+from egm.errors import DataError, nearest
 from egm.files import write_text
 from egm.terminal import printable, spaced
 
@@ -202,6 +202,8 @@ def convert(
         raise DataError(
             f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(endings.values()))}"
         )
+    if kind not in endings:
+        raise DataError(f"there is no format {kind!r} to write: {nearest(kind, tuple(endings))}")
     if kind in _TOOLS and out.suffix != _TOOLS[kind]:
         raise DataError(f"{str(out)!r} is to be a file for {kind}: end its name in {_TOOLS[kind]}")
     for path in (out, out.with_suffix(_BESIDE[kind])) if kind in _BESIDE else (out,):
