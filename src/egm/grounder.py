@@ -17,6 +17,7 @@ from egm.codecs.registry import check_tail
 from egm.codecs.registry import codec_for as codec_for
 from egm.errors import BackendError, EgmError
 from egm.images import ImageSource, load_image
+from egm.progress import track
 from egm.questions import MAX_PHRASE as MAX_PHRASE
 from egm.questions import ImageCache, Item, LoadedQuestion, check_all, item_error, load_question, write_request
 from egm.questions import check_phrase as check_phrase
@@ -240,7 +241,7 @@ class Grounder:
 
         Args:
             items: Samples, or pairs of image and phrase.
-            progress: Whether to show a progress bar on standard error, if that is a terminal.
+            progress: Whether to show progress on standard error: a bar on a terminal, else a line every half minute.
 
         Returns:
             One grounding an item, in the same order.
@@ -248,19 +249,10 @@ class Grounder:
         Raises:
             EgmError: Of the same kind as `ground` raises, with the number of the item, counted from 0.
         """
-        from rich.console import Console
-        from rich.progress import track
-
         items = list(items)
         check_all(items)
-        console = Console(stderr=True)
-        shown: dict[str, Any] = {
-            "console": console,
-            "transient": True,
-            "disable": not (progress and console.is_terminal),
-        }
         results: list[Grounding] = []
-        for index, result in enumerate(track(self.ground_each(items), "grounding", total=len(items), **shown)):
+        for index, result in enumerate(track(self.ground_each(items), "grounding", len(items), enabled=progress)):
             if isinstance(result, EgmError):  # the file was there when it was checked
                 raise item_error(result, index)
             results.append(replace(result, image=None))

@@ -22,6 +22,7 @@ from egm.assignment import bottleneck_iou
 from egm.boxes import iou_array, pairwise_iou
 from egm.collector import paused_collector
 from egm.errors import DataError
+from egm.progress import progress_task
 from egm.records import ERROR as ERROR
 from egm.records import Corners
 from egm.records import Header as Header
@@ -129,10 +130,11 @@ def read_whole_run(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
             of a split than it has samples, those of a whole split are not its questions, or an IoU is not that of the
             two boxes.
     """
-    header, records = read_journal(path)
-    file = _file_of(path)
-    check_questions(file, header, records)
-    _check_overlaps(file, records)
+    with progress_task(f"reading {os.fspath(path)}"):
+        header, records = read_journal(path)
+        file = _file_of(path)
+        check_questions(file, header, records)
+        _check_overlaps(file, records)
     return header, records
 
 

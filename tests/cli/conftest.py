@@ -17,9 +17,12 @@ from ..backends.tiny import save_tiny
 
 @dataclass(frozen=True)
 class Outcome:
+    """What a command came to; of standard error `err` lacks the last line where that says what comes next."""
+
     code: int
     out: str
     err: str
+    next: str = ""
 
 
 Egm = Callable[..., Outcome]
@@ -35,7 +38,10 @@ def egm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capfd.readouterr()
-        return Outcome(end.value.code if isinstance(end.value.code, int) else 0, out, err)
+        lines, step = err.splitlines(keepends=True), ""
+        if lines and lines[-1].startswith("next: "):
+            step = lines.pop().removeprefix("next: ").rstrip("\n")
+        return Outcome(end.value.code if isinstance(end.value.code, int) else 0, out, "".join(lines), step)
 
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # so that what a command sets ends with the test
     monkeypatch.chdir(tmp_path)

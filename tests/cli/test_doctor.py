@@ -63,7 +63,7 @@ def test_a_server_of_its_own_is_started_examined_and_ended(egm: Egm) -> None:
     assert outcome.out.startswith("egm-tiny by egm ")
     started, log = outcome.err.split(", log: ")
     assert started.startswith("starting egm ")
-    told = re.search(r"127\.0\.0\.1:(\d+)", Path(log.strip()).read_text())
+    told = re.search(r"127\.0\.0\.1:(\d+)", Path(log.splitlines()[0]).read_text())
     assert told is not None
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(told[1])))

@@ -107,7 +107,7 @@ def test_its_limit_fits_its_answers_where_none_is_given(given: dict[str, Any], l
         seen.append(settings)
 
     usual = {"model": None, "server": None, "sample": False, "seed": 0, "max_tokens": None, "votes": 1}
-    command(**usual | {"stop_confidence": None, "thinking_budget": None} | given)
+    command(**usual | {"stop_confidence": None, "think": "always", "thinking_budget": None} | given)
     assert seen[0].max_new_tokens == limit
 
 

@@ -111,7 +111,7 @@ def test_a_dataset_becomes_a_task_of_lmms_eval(egm: Egm, tmp_path: Path) -> None
     assert egm("data", "synthetic", "--split", "test-simple", "--scenes", 1, "--out", "s").code == 0
     outcome = egm("data", "convert", "s/test-simple.jsonl", "tasks/shapes.yaml", "--codec", "qwen3_vl_instruct")
     assert (outcome.code, outcome.out) == (0, "tasks/shapes.yaml\n")
-    assert outcome.err == "note: lmms-eval --include_path tasks --tasks egm_shapes\n"
+    assert (outcome.err, outcome.next) == ("", "lmms-eval --include_path tasks --tasks egm_shapes")
     row = json.loads((tmp_path / "tasks" / "shapes.jsonl").read_text().splitlines()[0])
     assert row["codec"] == "qwen3_vl_instruct"
     assert (tmp_path / "s" / row["image"]).is_file()

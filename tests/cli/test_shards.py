@@ -46,6 +46,7 @@ def test_what_is_not_finished_is_said(egm: Egm) -> None:
     assert "shard 3 of 3 is missing" in refused.err
     partial = egm("eval", "merge", 1, 2, "--out", "merged", "--allow-partial")
     assert (partial.code, partial.err) == (0, "note: shard 3 of 3 is missing\n")
+    assert partial.next == "the command of a shard, without --shard and with --out merged"
     assert "incomplete" in partial.out
 
 

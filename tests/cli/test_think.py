@@ -61,6 +61,7 @@ def test_from_calibration_to_report(egm: Egm, rows: Path) -> None:
         where = ("--server", server.url, "--images", rows.parent)
         fitted = egm("calibrate", rows.name, *where, "--out", "gate", "--points", 8)
         assert (fitted.code, "thinks about 50.0 % of the questions and saves 40.0 %" in fitted.out) == (0, True)
+        assert fitted.next == "egm eval DATASET --think auto --gate gate/gate.json"
         asked = len(server.asked)
         assert asked == 4 * PICTURES
         used = egm("eval", rows.name, *where, "--out", "auto", "--think", "auto", "--gate", "gate/gate.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from egm.doctor import EngineVerdict, examine_backend, examine_server, known_def
 from egm.doctor.examine import find_reference
 from egm.doctor.recording import Recording, shipped_recording
 from egm.errors import BackendError, EgmError
+from egm.progress import ProgressDisplay, ProgressTask
 from egm.types import Completion
 
 from . import fakes
@@ -26,6 +28,18 @@ from .test_diagnose import Stale, answer_alone, names
 SMALL = ["224", "twin-1", "twin-2", "twin-3", "twin-4", "tall", "5:1", "turned"]
 
 
+class Asked(ProgressDisplay):
+    """Keeps how far tasks were when they ended."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        super().__init__(stream)
+        self.ended: list[tuple[str, float | None, float]] = []
+
+    def remove(self, task: ProgressTask, *, keep: bool = False) -> None:
+        self.ended.append((task.name, task.total, task.done))
+        super().remove(task, keep=keep)
+
+
 def examine(engine: Any, **options: Any) -> Any:
     with served(engine, **options) as url:
         return examine_server(url, pictures=SMALL)
@@ -33,11 +47,10 @@ def examine(engine: Any, **options: Any) -> Any:
 
 def test_a_good_server_is_right_whole_and_streamed_and_at_once() -> None:
     engine = Replayed()
-    asked: list[int] = []
-    with served(engine, logprobs=True) as url:
-        found = examine_server(url, watch=lambda total: lambda: asked.append(total))
+    with served(engine, logprobs=True) as url, Asked(io.StringIO()) as display:
+        found = examine_server(url)
     assert (found.diagnosis.verdict, found.diagnosis.findings) == (EngineVerdict.RIGHT, ())
-    assert len(asked) == asked[0]
+    assert display.ended == [("asking", 51, 51)]  # as many as were foretold
     seen = found.observation
     assert len(seen.together) == 16
     assert (len(seen.alone), len(seen.warm), len(seen.whole), len(seen.files)) == (24, 4, 2, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import json
 import shutil
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from egm.errors import ModelError
 from egm.models import embedded_path
+from egm.progress import ProgressDisplay, ProgressTask
 from egm.publish.download import download, hub_name, known_models, state
 
 NAME = "nvidia/EGM-8B"
@@ -127,6 +129,27 @@ def test_a_model_is_fetched_by_its_short_name_and_looked_through(hub: Hub, tmp_p
     assert not [path for path in hub.asked if path.endswith(".safetensors")]  # it is not fetched again
 
 
+class Fetched(ProgressDisplay):
+    """Keeps how many bytes tasks had told of when they ended."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.ended: list[tuple[str, float, float | None]] = []
+
+    def remove(self, task: ProgressTask, *, keep: bool = False) -> None:
+        self.ended.append((task.name, task.done, task.total))
+        super().remove(task, keep=keep)
+
+
+def test_bytes_are_told_as_they_come_and_the_client_draws_no_bar(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    with Fetched() as display:
+        found = download(NAME)
+    small = sum(path.stat().st_size for path in found.folder.iterdir() if path.suffix != ".safetensors")
+    weights = (found.folder / "model.safetensors").stat().st_size
+    assert display.ended == [(f"fetching {NAME}", small, small), (f"fetching {NAME}", weights, weights)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_into_a_folder(hub: Hub, tmp_path: Path) -> None:
     found = download(NAME, to=tmp_path / "models" / "EGM-8B")
     assert found.folder == tmp_path / "models" / "EGM-8B"
@@ -213,6 +236,7 @@ def test_the_commands(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = outcome.stdout.strip()
     assert (Path(folder) / "model.safetensors").is_file()
     assert "nvidia/EGM-8B, qwen3_vl: 0.02 GB in 8 files, whole" in outcome.stderr
+    assert outcome.stderr.endswith("next: egm ground IMAGE PHRASE --model nvidia/EGM-8B\n")
     rows = CliRunner().invoke(app, ["models"]).stdout.splitlines()
     assert next(row for row in rows if NAME in row and "SFT" not in row).split()[1] == "yes"
     assert next(row for row in rows if "nvidia/EGM-4B" in row).split()[1] == "-"

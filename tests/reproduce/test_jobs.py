@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from egm.errors import EgmError
 from egm.processes import Terminated, interruptible
@@ -66,7 +65,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> M
 
 def shown() -> tuple[Progress, io.StringIO]:
     stream = io.StringIO()
-    return Progress(Console(file=stream, width=200)), stream
+    return Progress(stream), stream
 
 
 def test_each_begins_when_those_before_it_have_ended(make: Make, ended: list[str], tmp_path: Path) -> None:

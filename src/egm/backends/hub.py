@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from egm.errors import ModelError
+from egm.progress import ProgressTask, progress_task
 
 HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """What a name on the Hub looks like: OWNER/NAME."""
@@ -35,7 +36,9 @@ def fetch(name: str, patterns: tuple[str, ...], *, to: Path | None = None) -> Pa
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns), local_dir=to))
+        with progress_task(f"fetching {name}", unit="bytes") as task:
+            found = snapshot_download(name, allow_patterns=list(patterns), local_dir=to, tqdm_class=_bar_of(task))
+        return Path(found)
     except GatedRepoError as error:
         reason = "is behind a licence on the Hugging Face Hub: accept it there and run `hf auth login`"
         raise ModelError(f"{name!r} {reason}") from error
@@ -51,6 +54,26 @@ def fetch(name: str, patterns: tuple[str, ...], *, to: Path | None = None) -> Pa
             f"{name!r} is no folder here, and fetching it from the Hugging Face Hub failed "
             f"({type(error).__name__}): check the network, or give a local folder"
         ) from error
+
+
+def _bar_of(task: ProgressTask) -> type[Any]:
+    """Make what the Hub's client takes for a bar, which shows nothing and tells a task of the bytes."""
+    from huggingface_hub import utils
+
+    hub: Any = utils  # which does not list what it has for type checkers
+
+    class HubBar(hub.tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})
+            # Of its two bars of bytes one shows what the network carries, of which nobody knows how much there will be.
+            self._is_told = options.get("unit") == "B" and options.get("desc") != "Downloading bytes"
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self._is_told:
+                task.update(self.n, self.total or None)
+
+    return HubBar
 
 
 def cached_folder(name: str) -> Path | None:

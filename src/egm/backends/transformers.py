@@ -30,6 +30,7 @@ from egm.environment import cpu_name, driver_version, gpu_name
 from egm.errors import BackendError, ModelError, RequestError
 from egm.extras import CHECKPOINTS, need
 from egm.models.families import family_of, image_tokens
+from egm.progress import progress_task
 from egm.types import Completion, Message
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
@@ -82,7 +83,7 @@ class TransformersBackend(Backend):
         checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
         need(f"running {checkpoint.name} in this process", *CHECKPOINTS)
         target = _device(device)
-        with quiet():
+        with quiet(), progress_task(f"loading {checkpoint.name}"):
             module, processor = _load(checkpoint, target, _dtype(dtype, target))
         family = family_of(checkpoint.model_type)
         if family is not None and processor.tokenizer.eos_token is not None:

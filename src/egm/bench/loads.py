@@ -22,6 +22,7 @@ from egm.backends.retry import RetryPolicy
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError, DataError, EgmError
 from egm.journal import Record
+from egm.progress import progress_task, track
 from egm.questions import LoadedQuestion
 
 if TYPE_CHECKING:
@@ -174,6 +175,9 @@ class _Load:
     at_once: int | None = None
     rate: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.at_once} at once" if self.rate is None else f"{self.rate:g} a second"
+
 
 def _settings(max_tokens: int | None) -> GenerationSettings | None:
     return None if max_tokens is None else GenerationSettings(max_new_tokens=max_tokens)
@@ -219,7 +223,7 @@ def _measure(
     for load, number in zip(loads, numbers, strict=True):
         first = [next(pairs)[1] for _ in range(warmup)]
         batch = [next(pairs) for _ in range(number)]
-        _closed(grounder, first, load.at_once or 1)
+        _closed(grounder, first, load.at_once or 1, f"warming up for {load}")
         yield _run(grounder, load, batch, cold=cold, seed=seed)
 
 
@@ -258,9 +262,9 @@ def _run(
     start = time.perf_counter()
     if load.rate is not None and isinstance(grounder.backend, RemoteBackend):
         times = arrivals(load.rate, len(batch), seed=seed)
-        outcomes, late = _open(grounder.backend, grounder.settings, queries, times)
+        outcomes, late = _open(grounder.backend, grounder.settings, queries, times, str(load))
     else:
-        outcomes = _closed(grounder, queries, load.at_once or 1)
+        outcomes = _closed(grounder, queries, load.at_once or 1, str(load))
     wall = time.perf_counter() - start
     records = []
     for (sample, _), reply, wait_seconds in zip(batch, outcomes, late, strict=True):
@@ -320,12 +324,18 @@ def _computed(model: str, records: Sequence[Record], at_once: int) -> dict[str, 
     return {name: sum(getattr(each, name) for each in told) / len(told) if told else None for name in names}
 
 
-def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int) -> list[_Reply]:
+def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int, name: str) -> list[_Reply]:
     if isinstance(grounder.backend, RemoteBackend):
-        outcomes = dict(grounder.backend.generate_each(queries, grounder.settings, limit=at_once))
-        return [outcomes[number] for number in range(len(queries))]
+        each = grounder.backend.generate_each(queries, grounder.settings, limit=at_once)
+        found = dict(track(each, name, len(queries)))
+        return [found[number] for number in range(len(queries))]
     batches = (queries[start : start + at_once] for start in range(0, len(queries), at_once))
-    return [outcome for batch in batches for outcome in _generate_batch(grounder, batch)]
+    with progress_task(name, len(queries)) as task:
+        outcomes: list[_Reply] = []
+        for batch in batches:
+            outcomes += _generate_batch(grounder, batch)
+            task.update(len(outcomes))
+    return outcomes
 
 
 def _generate_batch(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_Reply]:
@@ -336,13 +346,13 @@ def _generate_batch(grounder: Grounder, batch: Sequence[Request]) -> Sequence[_R
 
 
 def _open(
-    backend: RemoteBackend, settings: GenerationSettings, queries: Sequence[Request], times: Sequence[float]
+    backend: RemoteBackend, settings: GenerationSettings, queries: Sequence[Request], times: Sequence[float], name: str
 ) -> tuple[list[_Reply], list[float]]:
     futures: list[Future[Completion]] = []
     late: list[float] = []
     start = time.perf_counter()
     try:
-        for query, due in zip(queries, times, strict=True):
+        for query, due in track(zip(queries, times, strict=True), name, len(times)):
             if (early := start + due - time.perf_counter()) > 0:
                 time.sleep(early)
             late.append(max(0.0, time.perf_counter() - start - due))

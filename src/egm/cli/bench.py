@@ -12,9 +12,10 @@ import typer
 
 from egm.cli import options
 from egm.cli.group import Group
-from egm.cli.printing import console, figure, plain_table
+from egm.cli.printing import console, figure, plain_table, say_next
 from egm.cli.served import refuse_two_servers, served_grounder
 from egm.errors import EgmError
+from egm.progress import track
 from egm.terminal import printable
 
 app = typer.Typer(cls=Group, help="Measure how fast a model answers.", no_args_is_help=True)
@@ -109,7 +110,8 @@ def latency(
             "cut_tail": cut_tail,
             "seed": seed,
         }
-        results = list(_watched(loads, len(loops) + len(rates)))
+        number = len(loops) + len(rates)
+        results = list(track(loads, "measuring loads", number, enabled=None if number > 1 else False))
     if as_json:
         print(json.dumps({**about, "loads": results}))
     else:
@@ -119,14 +121,8 @@ def latency(
         print("first error:", printable(failed), file=sys.stderr)
     if all(row["errors"] == row["requests"] for row in results):
         raise typer.Exit(1)
-
-
-def _watched(loads: Any, total: int) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(loads, "measuring", total=total, console=console, transient=True, disable=not console.is_terminal)
+    place = f"--model {model}" if server is None else f"--server {server}"
+    say_next(f"egm eval DATASET {place}" if serve is None else f"egm eval DATASET --serve {serve}")
 
 
 def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:

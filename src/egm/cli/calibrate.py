@@ -13,9 +13,10 @@ import typer
 
 from egm.cli import options
 from egm.cli.eval import connect_servers, load_model
-from egm.cli.printing import console, note
+from egm.cli.printing import console, note, say_next
 from egm.cli.splits import open_splits
 from egm.errors import EgmError, MissingExtraError
+from egm.progress import progress_task
 from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def calibrate_command(
     from egm.calibrate import calibrate, check_enough
     from egm.evaluate.plan import plan_samples
     from egm.stats import codes
+    from egm.thinking import GATE_NAME
 
     if (direct is None) != (thinking is None):
         raise EgmError("--direct and --thinking are two runs of the same questions: give both, or neither")
@@ -109,7 +111,8 @@ def calibrate_command(
         direct, thinking = out / "direct", out / "thinking"
     elif datasets or model or server:
         raise EgmError("--direct and --thinking are answers that are there: leave datasets, --model and --server out")
-    gate, found = calibrate(direct, thinking, points=points, confidence=confidence)
+    with progress_task("choosing a threshold"):
+        gate, found = calibrate(direct, thinking, points=points, confidence=confidence)
     _write(gate, found, out)
     if as_json:
         print(gate.to_json(), end="")
@@ -117,6 +120,7 @@ def calibrate_command(
         _print(found, out)
     if found.chosen is None:
         raise typer.Exit(1)
+    say_next(f"egm eval DATASET --think auto --gate {out / GATE_NAME}")
 
 
 def _ask(splits: Any, grounder: Grounder, out: Path, engine: dict[str, Any], *, retry_errors: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -34,6 +36,7 @@ from egm.cli.verl import verl
 from egm.cli.web import web_command
 from egm.errors import EgmError
 from egm.extras import explained
+from egm.progress import ask_for_progress
 
 app = typer.Typer(
     name="egm",
@@ -91,7 +94,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a phrase may hold what the terminal's encoding lacks
     try:
-        with explained("this command"):
+        # Of several processes of a launcher the first shows how far they are.
+        with explained("this command"), ask_for_progress() if os.environ.get("RANK", "0") == "0" else nullcontext():
             app()
     except EgmError as error:
         _fail(str(error))

@@ -13,7 +13,9 @@ from egm.cli.data_benchmarks import benchmarks_command
 from egm.cli.data_files import check, convert
 from egm.cli.embedded import SIGNATURE
 from egm.cli.group import Group
+from egm.cli.printing import say_next
 from egm.errors import DataError
+from egm.progress import track
 from egm.terminal import spaced
 
 if TYPE_CHECKING:
@@ -50,9 +52,6 @@ def synthetic(
     and test-all `bboxes`, a list, where there is not exactly one, and `expect`), `height`, `width`, `amodal`,
     `rationale` and what kind of question it is. The same arguments give the same lines on every machine.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from egm.datasets.synthetic import VERSION, SynthRef
     from egm.files import write_text
 
@@ -62,13 +61,13 @@ def synthetic(
     target = out / f"{split}.jsonl"
     _refuse_others(target, f"synthref{VERSION}/{split}/{seed}/", data.scenes)
     (out / "images").mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=True)
     lines: list[str] = []
-    numbers = track(range(data.scenes), split, console=console, transient=True, disable=not console.is_terminal)
-    for number in numbers:
+    for number in track(range(data.scenes), f"drawing scenes of {split}"):
         lines += _write_scene(data.samples(number), out, f"images/{split}-{seed}-{number:06d}.png")
     write_text(target, "".join(lines))  # last, so that where it is, all its pictures are
     print(spaced(target))
+    use = f"egm sft RECIPE.yaml --set data.train={target}" if split.startswith("train") else f"egm eval {target}"
+    say_next(f"egm data check {target}", use)
 
 
 def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:

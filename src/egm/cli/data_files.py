@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
-from egm.cli.export import write_files
-from egm.cli.printing import console, note
+from egm.cli.export import IMPORT_TASKS, write_files
+from egm.cli.printing import console, note, say_next
 from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.errors import DataError, nearest
 from egm.files import write_text
@@ -20,7 +19,6 @@ from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.datasets import Finding
-    from egm.types import Sample
 
 _Source = Annotated[
     str, typer.Argument(metavar="DATASET", help="A split, such as refcoco/val, or a path.", show_default=False)
@@ -61,16 +59,12 @@ def check(
     current folder. Leaks are looked for in every dataset that is
     not one of the evaluation splits itself; that needs the annotations of all eight, see --data-root.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from egm.datasets import EVALUATION, SIZES, Malformed, check_dataset, open_dataset
     from egm.datasets.benchmarks import benchmark_of
     from egm.datasets.check import is_file, malformed_rows
     from egm.datasets.registry import evaluation_images
     from egm.datasets.scale_check import scale_notes
 
-    errors = Console(stderr=True)
     options.refuse_no_folder(images)
     if listing is not None and listing.exists():
         raise DataError(f"{str(listing)!r} is there already: give --list another name")
@@ -102,22 +96,18 @@ def check(
     look = images is not None or not opened.names_files or any(is_file(s.image) for s in opened.annotations())
     if not look:
         notes.append("images were not opened, as none is where egm eval would look: give --images")
-
-    def progress(items: list[Sample]) -> Iterable[Sample]:
-        return track(items, "images", console=errors, transient=True, disable=not errors.is_terminal)
-
     published = opened.name in SIZES or is_benchmark  # which repeat some rows, and stay as published
     if published:
         notes.append("repeats were not looked for: published splits hold some, and stay as published")
-    found = check_dataset(
-        opened, malformed=malformed, images=look, held_out=held_out, repeats=not published, progress=progress
-    )
+    found = check_dataset(opened, malformed=malformed, images=look, held_out=held_out, repeats=not published)
     notes += scale_notes(opened)
     for line in notes:
         note(line)
     _report(opened.name, len(opened), found, listing)
     if found:
+        say_next("mend or drop these rows" if listing is not None else "--list FILE writes all of it, one a line")
         raise typer.Exit(1)
+    say_next(f"egm eval {dataset}")
 
 
 def _report(name: str, rows: int, found: list[Finding], listing: Path | None) -> None:
@@ -226,12 +216,15 @@ def convert(
         from egm.doors.label_studio import LABEL_CONFIG, dataset_tasks
 
         write_files((dataset_tasks(opened, url=url or ""), LABEL_CONFIG), out, out.with_suffix(_BESIDE[kind]))
+        say_next(IMPORT_TASKS)
         return
     if kind == "lmms-eval":
         from egm.doors.lmms_eval import lmms_eval_task
 
         task = lmms_eval_task(opened, out, codec=asked or get_codec(DEFAULT_CODEC), prompt=prompt)
-        note(f"lmms-eval --include_path {out.parent} --tasks {task}")
-    else:
-        write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
+        print(spaced(out))
+        say_next(f"lmms-eval --include_path {out.parent} --tasks {task}")
+        return
+    write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
     print(spaced(out))
+    say_next(f"egm data check {out}")

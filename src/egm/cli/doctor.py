@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console, figure, note, plain_table
+from egm.cli.printing import console, figure, note, plain_table, say_next
 from egm.cli.served import refuse_two_servers, started
 from egm.errors import EgmError
 from egm.terminal import printable
@@ -94,10 +93,11 @@ def doctor(
             running = stack.enter_context(started(model, serve, aim, device=device, dtype=dtype))
             server, model = running.url, running.model
             asked["api_key"] = running.key or "none"
-        watch = stack.enter_context(_progress())
         assert server is not None
-        found = examine_server(server, model, reference=held, pictures=picture, watch=watch, **asked)
+        found = examine_server(server, model, reference=held, pictures=picture, **asked)
     _print(found, as_json)
+    if found.diagnosis.verdict == 0 and serve is None:
+        say_next(f"egm eval DATASET --server {server}")
     raise typer.Exit(int(found.diagnosis.verdict))
 
 
@@ -120,21 +120,7 @@ def _record(model: str, out: Path, **options: Any) -> None:
     recording = make(model, **options)
     write_recording(recording, out)
     print(printable(f"{out}: {len(recording.answers)} answers of {recording.model}, weights {recording.weights}"))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    shown = Console(stderr=True)
-    with Progress(console=shown, transient=True, disable=not shown.is_terminal) as bars:
-
-        def watch(total: int) -> Callable[[], None]:
-            task = bars.add_task("asking", total=total)
-            return lambda: bars.advance(task)
-
-        yield watch
+    say_next(f"egm doctor --server URL --reference {out}")
 
 
 def _toolkit(as_json: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from egm.cli.printing import say_next
 from egm.terminal import spaced
 
 
@@ -29,8 +29,7 @@ def download_command(
     """
     from egm.publish.download import download
 
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read as the Hub's client is imported
     found = download(model, to=to)
     print(spaced(found.folder))
     print(f"{found.name}, {found.model_type}: {found.size / 1e9:.2f} GB in {found.files} files, whole", file=sys.stderr)
+    say_next(f"egm ground IMAGE PHRASE --model {found.name if to is None else found.folder}")

@@ -35,6 +35,6 @@ def merge_command(
 
     merged = merge_runs(runs, out, allow_partial=allow_partial, max_errors=max_errors)
     suite = tuple(merged.header.datasets) in SUITES.values()
-    tell_run(merged, out, suite=suite, as_json=as_json)
     for remark in merged.remarks:
         note(remark)
+    tell_run(merged, out, suite=suite, as_json=as_json)

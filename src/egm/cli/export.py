@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from egm.cli import options
-from egm.cli.printing import note
+from egm.cli.printing import note, say_next
 from egm.errors import DataError
 from egm.terminal import spaced
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from egm.doors.answers import ExportedAnswer
+
+
+IMPORT_TASKS: Final = "in Label Studio, make a project with the interface (.xml) and import the tasks (.json)"
+"""What is done with tasks that are written for Label Studio."""
 
 
 class AnswerForm(StrEnum):
@@ -75,6 +79,7 @@ def export_command(
         found = read_answers(answers, allow_partial=allow_partial)
         dataset = fiftyone_dataset(found, out, images=images, pictures=pictures, field=field or PREDICTION_FIELD)
         print(spaced(f"{dataset.name}: {len(dataset)} samples"))
+        say_next(f"fiftyone app launch {dataset.name}")
         return
     target = Path(out)
     if target.suffix != ".json":
@@ -84,8 +89,9 @@ def export_command(
         if path.exists() and not force:
             raise DataError(f"{str(path)!r} is there already: give another name, or --force")
     found = read_answers(answers, allow_partial=allow_partial)
-    content = _coco(found) if form is AnswerForm.COCO_RESULTS else _tasks(found, url, pictures, images)
-    write_files(content, target, beside)
+    coco = form is AnswerForm.COCO_RESULTS
+    write_files(_coco(found) if coco else _tasks(found, url, pictures, images), target, beside)
+    say_next(f"COCO({str(beside)!r}).loadRes({str(target)!r}) in pycocotools" if coco else IMPORT_TASKS)
 
 
 def _coco(answers: Sequence[ExportedAnswer]) -> tuple[Any, str | None]:

@@ -18,6 +18,7 @@ from egm.cli.pictures import check_picture_path, write_picture
 from egm.cli.printing import note
 from egm.cli.served import opened_grounder, refuse_two_servers
 from egm.errors import EgmError, ImageError
+from egm.progress import track
 from egm.terminal import printable
 from egm.types import FAILURE_WORDS
 
@@ -92,7 +93,10 @@ def ground(
             for path in paths
             for phrase in asked
         )
-        for path, answers in _by_image(paths, results, len(asked)):
+        # Answers that are printed on a terminal are progress enough.
+        shown = None if len(paths) > 1 and not sys.stdout.isatty() else False
+        each = _by_image(paths, results, len(asked))
+        for path, answers in track(each, "grounding images", len(paths), enabled=shown):
             error = next((answer for answer in answers if isinstance(answer, EgmError)), None)
             if error is not None:
                 print("error:", printable(str(error)), file=sys.stderr)

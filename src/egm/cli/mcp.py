@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from egm.cli import options
+from egm.cli.printing import say_next
 from egm.cli.served import opened_grounder
+from egm.terminal import spaced
 
 
 @options.with_settings
@@ -38,4 +41,8 @@ def mcp_command(
     options.refuse_no_folder(images)
     asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt, "gate": gate}
     with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as grounder:
+        about = spaced(f"{grounder.backend.model} about the pictures in {images}")
+        print(f"ready on standard input and output: {about}", file=sys.stderr)
+        if sys.stdin.isatty():
+            say_next(f"let an assistant start this command: egm mcp {images.absolute()}; Ctrl-C ends it")
         build_mcp_server(grounder, images).run("stdio")

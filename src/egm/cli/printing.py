@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from egm.terminal import printable
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,15 @@ def console() -> Console:
 def note(text: str) -> None:
     """Say on standard error, in one line, what the reader of the figures should know."""
     print("note:", printable(text), file=sys.stderr)
+
+
+def say_next(*steps: str) -> None:
+    """Say on standard error what to do now: the last line of a command that took its time.
+
+    Args:
+        *steps: Commands, or what else there is to do, in order; paths and names in them may come from anywhere.
+    """
+    print("next:", ", then ".join(map(spaced, steps)), file=sys.stderr)
 
 
 def plain_table(*columns: str, names: int = 1) -> Table:

@@ -12,7 +12,7 @@ import typer
 from egm.cli import options
 from egm.cli.group import DefaultGroup
 from egm.cli.offline import SYNTHREF, count_samples, draw_samples, is_drawn, open_offline
-from egm.cli.printing import console, note, plain_table
+from egm.cli.printing import console, note, plain_table, say_next
 from egm.cli.rationales_merge import merge_rationales_command
 from egm.cli.teachers import BLIND_KEY, RunModels
 from egm.errors import EgmError
@@ -235,6 +235,12 @@ def make_command(
             print(f"interrupted: {spaced(out)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
     _print_run(run, out, as_json)
+    steps = [f"egm rationales report {out}"]
+    if share is not None:
+        steps.append("egm rationales merge RUN... --out DIR, of all shards")
+    elif run.tally.kept:
+        steps.append(f"egm sft RECIPE.yaml --set data.train={out / 'train.jsonl'}")
+    say_next(*steps)
 
 
 app.command("merge")(merge_rationales_command)
@@ -274,6 +280,7 @@ def report_rationales(
     failed = f", {found.failed:,} without an answer: {printable(found.usual_error)}" if found.failed else ""
     print(f"kept {numbers['kept']:,} of {numbers['samples']:,} samples, in {numbers['tries']:,} tries{failed}")
     print(f"page: {spaced(target)}")
+    say_next(f"open {target} in a browser")
 
 
 def _wording(teacher: str, style: str, styles: Path | None) -> TeacherStyle | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from egm.cli import options
-from egm.cli.printing import note
+from egm.cli.printing import note, say_next
 from egm.terminal import spaced
 
 
@@ -38,6 +38,7 @@ def merge_rationales_command(
     else:
         alike = f"; {merged.alike:,} were dropped as they say what other shards' do" if merged.alike else ""
         print(f"kept {merged.kept:,} of {merged.samples:,} samples{alike}")
-        print(f"journal: {spaced(out)}; the command of the whole run writes training data and card from it")
+        print(f"journal: {spaced(out)}")
     for remark in merged.remarks:
         note(remark)
+    say_next(f"the command of a shard, without --shard and with --out {out}")

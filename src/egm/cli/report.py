@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egm.cli import options
-from egm.cli.printing import console, note
+from egm.cli.printing import console, note, say_next
 from egm.errors import EgmError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def report(
     _print(list(grids.values()), form)
     if no_figures is not None:
         raise no_figures
+    if gallery is not None:
+        say_next(f"open {gallery} in a browser")
 
 
 def _compare(runs: Sequence[Run]) -> Comparison:

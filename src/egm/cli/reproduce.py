@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egm.cli.printing import console, plain_table
+from egm.cli.printing import console, plain_table, say_next
 from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
 from egm.terminal import printable, spaced
@@ -77,6 +77,7 @@ def reproduce(
         for name, why in failed.items():
             print("error:", printable(f"{name}: {why}"), file=sys.stderr)
         raise typer.Exit(1)
+    say_next(_next_step(plan, recipe))
 
 
 def _report(plan: ReproductionPlan) -> None:
@@ -89,6 +90,16 @@ def _report(plan: ReproductionPlan) -> None:
     out.print(terminal(table))
     out.print("\n".join(map(spaced, text.split("\n"))), markup=False)
     print(spaced(path))
+
+
+def _next_step(plan: ReproductionPlan, recipe: Path) -> str:
+    """What is left of a recipe, or else what becomes of its models."""
+    again = f"egm reproduce {recipe} --out {plan.out}"
+    if not plan.reaches("report"):
+        return again
+    if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):
+        return f"{again} --ablation {left[0]}"
+    return f"egm models export {plan.out / 'ARM' / 'train'} of the arm that you want"
 
 
 def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from egm.cli import suite as suites
-from egm.cli.printing import console, figure, note, plain_table
+from egm.cli.printing import console, figure, note, plain_table, say_next
 from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
     if result.stopped is not None:
         print("error:", printable(result.stopped), "(--retry-errors, --max-errors)", file=sys.stderr)
         raise typer.Exit(1)
+    if result.header.share is not None:
+        say_next("egm eval merge RUN... --out DIR, of all shards")
+    elif len(result.records) < result.total:
+        say_next(f"the command of a shard, without --shard and with --out {folder}")
+    else:
+        say_next(f"egm report {folder} --gallery {folder / 'gallery.html'}")
 
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:

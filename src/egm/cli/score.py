@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from egm.cli import options
 from egm.cli.printing import console, note
 from egm.errors import EgmError
+from egm.progress import progress_task, track
 from egm.terminal import printable
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ def score_command(
         for path in predictions
     ]
     asked = [asked_of(path, samples) for path in predictions]
-    summaries = [interval_summary(records, neighbours=neighbours, draws=draws, seed=seed) for records in files]
-    comparison = compare(*files, neighbours=neighbours, draws=draws, seed=seed) if len(files) == 2 else None
+    how: dict[str, Any] = {"neighbours": neighbours, "draws": draws, "seed": seed}
+    summaries = [interval_summary(records, **how) for records in track(files, "computing intervals")]
+    with progress_task("comparing"):
+        comparison = compare(*files, **how) if len(files) == 2 else None
     judgements = _judge(judge, judge_model, files, images, neighbours) if judge is not None else []
     for path, records in zip(predictions, files, strict=True):
         declared = None if reading is None else reading.codec.name

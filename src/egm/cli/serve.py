@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from egm.cli import options
-from egm.cli.printing import note
+from egm.cli.printing import note, say_next
 from egm.cli.served import announce, watched
 from egm.errors import BackendError
 from egm.terminal import printable, spaced
@@ -89,6 +89,7 @@ def serve_command(
             version = f" {server.version}" if server.version else ""
             print(f"{printable(server.model)} at {server.url}/v1 by {server.engine}{version}")
             print(f"checked: {printable(server.answer)}; Ctrl-C ends it", flush=True)
+            say_next(f"egm ground IMAGE PHRASE --server {server.url}", f"egm eval DATASET --server {server.url}")
             while not server.wait(_POLL):
                 pass
             print("error:", printable(server.ended or ""), file=sys.stderr)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.cli.printing import note
 from egm.errors import EgmError
-from egm.terminal import spaced
+from egm.progress import ProgressTask, progress_task
+from egm.terminal import printable, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from egm.serve import Plan, RunningServer
     from egm.serve.start import Waiting
     from egm.thinking import GateSource
+
+
+_MOST_LINE = 120  # characters of an engine's log that are shown while it starts
 
 
 def refuse_two_servers(engine: str | None, aim: str | None, server: object) -> None:
@@ -206,25 +210,20 @@ def announce(plan: Plan, log: Path) -> None:
 
 @contextmanager
 def watched() -> Iterator[Waiting]:
-    """Show on a terminal, on standard error, how long an engine has been starting, and what it wrote last.
+    """Show how long an engine has been starting, and what it wrote last.
 
     Yields:
         What is told of it; nothing to show takes the line away.
     """
-    from rich.console import Console
-    from rich.text import Text
+    with ExitStack() as stack:
+        shown: list[ProgressTask] = []  # begun when there is something to wait for: a download before has its own
 
-    console = Console(stderr=True)
-    status = console.status("")  # begun when there is something to wait for: a download before has bars of its own
+        def waiting(seconds: float, line: str) -> None:
+            if not (seconds or line):
+                stack.close()
+                return
+            if not shown:
+                shown.append(stack.enter_context(progress_task("starting")))
+            shown[0].says = printable(line)[:_MOST_LINE]
 
-    def waiting(seconds: float, line: str) -> None:
-        status.update(Text(f"starting, {seconds:.0f} s  {line[: max(20, console.width - 24)]}"))
-        if seconds or line:
-            status.start()
-        else:
-            status.stop()
-
-    try:
         yield waiting
-    finally:
-        status.stop()

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from egm.cli.printing import say_next
 from egm.terminal import spaced
 
 Recipe = Annotated[Path, typer.Argument(help="YAML file; recipes/ holds some.", show_default=False)]
@@ -66,8 +67,8 @@ def say(model: Path | None, run: Path) -> None:
         if is_first():
             print(spaced(model))
             asked = model if model.name == "model" else run / "export"
-            steps = [f"egm models export {spaced(run)}", f"egm eval DATASET --model {spaced(asked)}"]
-            print("next:", ", then ".join(steps if asked != model else steps[::-1]), file=sys.stderr)
+            steps = [f"egm models export {run}", f"egm eval DATASET --model {asked}"]
+            say_next(*(steps if asked != model else steps[::-1]))
         return
     if is_first():
         print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {spaced(run)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from egm.cli.printing import say_next
 from egm.cli.training import DryRun, Out, Recipe, Resume, Settings, keys_option, run_folder, say, say_checked
 
 _CLUSTER = "Ray cluster: auto, HOST:PORT of its head or http://HOST:PORT of its job server; by default one of its own."
@@ -59,6 +60,7 @@ def verl(
     launch = Launch(rollouts, cluster, gpus, nodes, absolute, tuple(overrides or ()))
     if show:
         print(print_verl(loaded, run, launch, resume=resume), end="")
+        say_next(f"the same command without --print, for {run}")
         return
     model = run_verl(loaded, run, launch, resume=resume, check=not skip_preflight, dry=dry_run)
     if dry_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -12,6 +12,7 @@ from egm.datasets.dataset import Dataset
 from egm.datasets.read_rows import Malformed
 from egm.errors import DataError, ImageError
 from egm.images import load_image
+from egm.progress import track
 from egm.types import Sample
 
 KINDS = ("malformed", "missing image", "unreadable image", "wrong size", "box outside", "duplicate", "leak")
@@ -43,7 +44,6 @@ def check_dataset(
     images: bool = True,
     held_out: Mapping[str, list[str]] | None = None,
     repeats: bool = True,
-    progress: Callable[[list[Sample]], Iterable[Sample]] = iter,
 ) -> list[Finding]:
     """Look for problems in a dataset.
 
@@ -55,7 +55,6 @@ def check_dataset(
             is one of them, or holds the same twelve-digit COCO number, as mirrored copies do.
         repeats: Look for samples that repeat another one: same image, same box, same words. The published splits hold
             such rows, and stay as published.
-        progress: Wraps what is gone through while pictures are opened.
 
     Returns:
         The findings, ordered by `KINDS` and then as in the dataset.
@@ -67,7 +66,7 @@ def check_dataset(
     if held_out:
         found += _leaks(samples, held_out)
     if images:
-        found += _pictures(dataset, progress)
+        found += _pictures(dataset)
     return sorted(found, key=lambda finding: KINDS.index(finding.kind))
 
 
@@ -136,12 +135,12 @@ def leak_key(name: str) -> str:
     return coco_number(name) or PurePath(name).name
 
 
-def _pictures(dataset: Dataset, progress: Callable[[list[Sample]], Iterable[Sample]]) -> Iterable[Finding]:
+def _pictures(dataset: Dataset) -> Iterable[Finding]:
     places: dict[str, list[int]] = {}
     samples = dataset.annotations()
     for index, sample in enumerate(samples):
         places.setdefault(str(sample.image), []).append(index)
-    for sample in progress([samples[indices[0]] for indices in places.values()]):
+    for sample in track([samples[indices[0]] for indices in places.values()], "opening pictures"):
         indices = places[str(sample.image)]
         try:
             source = dataset[indices[0]].image

@@ -23,10 +23,12 @@ from egm.errors import DataError
 from egm.extras import need
 from egm.files import write_bytes, write_text
 from egm.images import ImageSource, load_image
+from egm.progress import track
 from egm.types import Sample
 
 ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "coco": ".json", **dict.fromkeys(TOOLS, ".jsonl")}
 """Formats that can be written, with the ending of their files."""
+_WRITING = "writing rows"
 _WRITERS, _MOST_WAITING = 2, 16  # threads that save pictures, and pictures that wait for them
 _COMPRESSION = 3  # of 9: half the time of the usual 6, and files a tenth larger
 
@@ -64,22 +66,27 @@ def write_dataset(
     if not (dataset.names_files or embed):
         raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")
     names = [] if embed else [image_name(sample, dataset.root) for sample in samples]
+    named = zip(samples, names, strict=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     family = codec or get_codec(DEFAULT_CODEC)
     if kind == "parquet":
         need("writing parquet", "pyarrow")
-        rows = dataset if embed else _for_training(dataset)
+        rows = track(dataset if embed else _for_training(dataset), _WRITING, len(dataset))
         write_rl_rows(rows, path, source=dataset.name, codec=family, prompt=prompt, embed=embed)
     elif kind in TOOLS:
         for sample in samples:
             box_and_size(sample)
-        turns = (conversation_row(kind, s, name, family, prompt=prompt) for s, name in zip(samples, names, strict=True))
+        turns = (
+            conversation_row(kind, s, name, family, prompt=prompt) for s, name in track(named, _WRITING, len(names))
+        )
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in turns))
     elif kind == "coco":
         write_text(path, json.dumps(_coco(samples, names), ensure_ascii=False) + "\n")
     else:
-        lines = (json.dumps(row_of(s, name), ensure_ascii=False) + "\n" for s, name in zip(samples, names, strict=True))
+        lines = (
+            json.dumps(row_of(s, name), ensure_ascii=False) + "\n" for s, name in track(named, _WRITING, len(names))
+        )
         write_text(path, "".join(lines))
 
 
@@ -105,7 +112,7 @@ def save_pictures(dataset: Dataset, folder: str | Path) -> Dataset:
     saved: dict[str, tuple[Path, tuple[int, int]]] = {}
     samples, writing, taken = [], deque[Future[None]](), set[Path]()
     with ThreadPoolExecutor(_WRITERS) as writers:  # which encode and sync while the next picture is drawn
-        for number, sample in enumerate(dataset.annotations()):
+        for number, sample in enumerate(track(dataset.annotations(), "saving pictures")):
             name = image_name(sample, dataset.root)
             if name not in saved:
                 source = dataset[number].image

@@ -16,6 +16,7 @@ from egm.datasets.open_files import open_files
 from egm.datasets.read_rows import Malformed
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
 from egm.errors import DataError, nearest
+from egm.progress import progress_task
 from egm.types import Sample
 
 if TYPE_CHECKING:
@@ -94,9 +95,10 @@ def open_dataset(
         ('synthref1/val/0/0/0', 'small orange diamond')
     """
     images, data = (None if folder is None else Path(folder) for folder in (images, data))
-    dataset = _open(
-        name_or_path, images, data, allow_partial=allow_partial, first=first, codec=codec, malformed=malformed
-    )
+    with progress_task(f"reading {name_or_path}"):
+        dataset = _open(
+            name_or_path, images, data, allow_partial=allow_partial, first=first, codec=codec, malformed=malformed
+        )
     if first is not None:
         dataset = dataset.first(first)
     if dataset.names_files and dataset.root is None:

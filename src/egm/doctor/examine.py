@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from egm.doctor.recorder import record, with_simulations
 from egm.doctor.recording import Recording, read_recording, shipped_recording
 from egm.doctor.rounds import ROUNDS, TOGETHER, Observation, Round, count_questions, observe
 from egm.errors import BackendError, EgmError, ModelError
+from egm.progress import progress_task
 
 _RECORD = "record one with `egm doctor --record MODEL --out FILE` and give it as --reference FILE"
 _UNNAMED = frozenset(["unknown", "vision", "quantised"])
@@ -69,7 +70,6 @@ def examine_server(
     max_new_tokens: int | None = None,
     retry: RetryPolicy | None = None,
     api_key: str | None = None,
-    watch: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
 ) -> Examination:
     """Examine the engine behind an OpenAI-compatible server.
 
@@ -86,7 +86,6 @@ def examine_server(
         max_new_tokens: Most tokens of an answer; fewer than were recorded compare beginnings, without boxes.
         retry: How failed requests are sent again; None is twice.
         api_key: The server's key; None takes OPENAI_API_KEY from the environment, if set.
-        watch: Called with the number of questions, and returns what is called after each.
 
     Raises:
         EgmError: If there is no reference, or it is of other weights, other pictures or another format.
@@ -113,8 +112,8 @@ def examine_server(
             engine = stack.enter_context(open_engine(engine.model, logprobs=True))
         whole = stack.enter_context(open_engine(engine.model, stream=False))
         reader = get_codec(recording.codec)
-        step = watch(count_questions(drawn, server=True))
-        seen = observe(engine, reader, drawn, settings, whole=whole, rounds=rounds, progress=step)
+        with progress_task("asking", count_questions(drawn, server=True)) as task:
+            seen = observe(engine, reader, drawn, settings, whole=whole, rounds=rounds, progress=task.advance)
     diagnosis = diagnose(seen, recording, drawn, reader)
     unnamed = diagnosis.findings and diagnosis.findings[0].name in _UNNAMED
     live = None if isinstance(reference, Recording) or (reference and Path(reference).is_file()) else reference

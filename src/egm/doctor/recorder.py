@@ -15,6 +15,7 @@ from egm.doctor.pictures import CONTROLS, Picture, built_in_pictures
 from egm.doctor.recording import Parting, RecordedAnswer, Recording, VisualTokens, scores_as_recorded
 from egm.environment import package_versions
 from egm.extras import CHECKPOINTS, need
+from egm.progress import track
 from egm.types import Completion, Message
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def control_question(codec: Codec, phrase: str) -> list[Message]:
 def _answers(
     backend: Backend, codec: Codec, pictures: Sequence[Picture], settings: GenerationSettings
 ) -> Iterator[RecordedAnswer]:
-    for picture in pictures:
+    for picture in track(pictures, "recording answers"):
         request = Request(question(codec, picture), [picture.image])
         (reply,) = backend.generate([request], settings)
         grounding = codec.parse(
@@ -168,14 +169,16 @@ def with_simulations(
         backend = stack.enter_context(TransformersBackend.load(checkpoint, device=device, dtype=dtype, fast=False))
         for name, simulation in simulations_of(backend.module).items():
             with simulation(backend.module):
-                found[name] = _partings(backend, recording, pictures)
+                found[name] = _partings(backend, recording, pictures, f"simulating {name}")
     return replace(recording, simulated=found)
 
 
-def _partings(backend: TransformersBackend, recording: Recording, pictures: Sequence[Picture]) -> dict[str, Parting]:
+def _partings(
+    backend: TransformersBackend, recording: Recording, pictures: Sequence[Picture], task: str
+) -> dict[str, Parting]:
     codec, settings = get_codec(recording.codec), GenerationSettings(max_new_tokens=recording.max_new_tokens)
     found: dict[str, Parting] = {}
-    for start in range(0, len(pictures), _AT_ONCE):
+    for start in track(range(0, len(pictures), _AT_ONCE), task):
         batch = pictures[start : start + _AT_ONCE]
         requests = [Request(question(codec, picture), [picture.image]) for picture in batch]
         for picture, request, reply in zip(batch, requests, backend.generate(requests, settings), strict=True):

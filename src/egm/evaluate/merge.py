@@ -18,6 +18,7 @@ from egm.evaluate.run import MAX_ERRORS, Evaluation, block_size, write_numbers, 
 from egm.evaluate.shards import DealtPictures
 from egm.files import write_bytes
 from egm.journal import JOURNAL_NAME, Header, Record, check_questions, read_journal, read_whole_run
+from egm.progress import track
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _read(paths: Sequence[str | os.PathLike[str]]) -> list[_Part]:
     if len({place.resolve() for place in places}) < len(places):
         raise DataError("a run is given twice: name each run folder once")
     parts: list[_Part] = []
-    for place in places:
+    for place in track(places, "reading shards"):
         header, records = read_whole_run(place)
         shard = header.shard
         if shard is None:

@@ -1,26 +1,19 @@
-"""Progress of a run: running counts, the early stop for too many errors, and the bar or the lines that show them."""
+"""Progress of a run: running counts, the early stop for too many errors, and the task that shows them."""
 
 from __future__ import annotations
 
-import time
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Protocol
 
 from egm.errors import EgmError
 from egm.journal import ERROR, Record
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, Task
+from egm.progress import progress_task
 
 EARLY = 200
 """Samples after which a run may end for its share of errors; before, errors count as a share of so many."""
-
-
-LINE_SECONDS: Final = 30.0
-"""Seconds between two lines of progress where standard error is no terminal."""
 
 
 class Counts(Protocol):
@@ -33,12 +26,8 @@ class Counts(Protocol):
         """How many are done."""
         ...
 
-    def short(self) -> str:
-        """What a bar says."""
-        ...
-
-    def long(self) -> str:
-        """What a line says."""
+    def says(self) -> str:
+        """How good it is so far."""
         ...
 
 
@@ -67,13 +56,12 @@ class RunningCounts:
         if record.failure == ERROR:
             self.errors[record.error or ""] += 1
 
-    def short(self) -> str:
-        """What a bar says: the accuracy."""
-        return f"Acc@0.5 {100 * self.hits / self.done:.2f}" if self.done else ""
-
-    def long(self) -> str:
-        """What a line says: accuracy and errors."""
-        return ", ".join(filter(None, (self.short(), f"{self.errors.total():,} errors")))
+    def says(self) -> str:
+        """Word accuracy and errors so far."""
+        failed = self.errors.total()
+        errors = f"{failed:,} error{'s' if failed != 1 else ''}" if failed else ""
+        accuracy = f"Acc@0.5 {100 * self.hits / self.done:.2f}" if self.done else ""
+        return ", ".join(filter(None, (accuracy, errors)))
 
     def too_many_errors(self) -> bool:
         """Whether errors have had more than their share."""
@@ -92,71 +80,10 @@ class RunningCounts:
 def progress_bar(counts: Counts, *, enabled: bool, task: str = "evaluating") -> Iterator[Callable[[], None]]:
     """Progress on standard error: how far a run is, how good, how fast, how long to go; yields what updates it.
 
-    A terminal gets a bar, all else a line every `LINE_SECONDS`. What an interrupted run had answered is said first.
+    What an interrupted run had answered is said first.
     """
-    from rich.console import Console
-
-    if not enabled:
-        yield lambda: None
-        return
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    if counts.done:
-        console.print(f"{counts.done:,} of {counts.total:,} answers were there already")
-    if not console.is_terminal:
-        yield _lines(counts, console)
-        return
-    bar = _columns(console)
-    shown = bar.add_task(task, total=counts.total, completed=counts.done, says="")
-    last_update = 0.0
-
-    def update() -> None:
-        nonlocal last_update
-        now = time.monotonic()
-        if now - last_update >= 0.1 or counts.done == counts.total:
-            last_update = now
-            bar.update(shown, completed=counts.done, says=counts.short())
-
-    with bar:
-        yield update
-
-
-def _lines(counts: Counts, console: Any) -> Callable[[], None]:
-    """What prints a line of progress, if it is time."""
-    start = last = time.monotonic()
-    before = counts.done
-
-    def update() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < LINE_SECONDS:
-            return
-        last = now
-        rate = (counts.done - before) / max(now - start, 1e-9)
-        left = f"{timedelta(seconds=round((counts.total - counts.done) / rate))} to go" if rate else ""
-        console.print(
-            ", ".join(filter(None, (f"{counts.done:,} of {counts.total:,}", counts.long(), f"{rate:.1f}/s", left)))
-        )
-
-    return update
-
-
-def _columns(console: Any) -> Progress:
-    from rich import progress as parts
-    from rich.text import Text
-
-    class Rate(parts.ProgressColumn):
-        """Samples a second, lately."""
-
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f}/s")
-
-    return parts.Progress(
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        parts.MofNCompleteColumn(),
-        parts.TextColumn("{task.fields[says]}"),
-        Rate(),
-        parts.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    if enabled and counts.done:
+        print(f"{counts.done:,} of {counts.total:,} answers were there already", file=sys.stderr)  # noqa: T201
+    with progress_task(task, counts.total, done=counts.done, enabled=enabled) as shown:
+        shown.says = counts.says
+        yield lambda: shown.update(counts.done)

@@ -9,6 +9,7 @@ from typing import Any
 
 from egm.backends.checkpoint import find_checkpoint
 from egm.errors import ModelError
+from egm.progress import track
 from egm.publish.model_folder import check_dtype, load_float32, new_folder, save_model
 
 
@@ -46,7 +47,7 @@ def average_models(
     with new_folder(out) as folder:
         first, processor = load_float32(find_checkpoint(models[0]))
         total = _parameters(first)
-        for name in models[1:]:
+        for name in track(models[1:], "adding models"):
             other = _weights(name, like=total, processor=processor, first=models[0])
             for key, value in other.items():
                 total[key] += value

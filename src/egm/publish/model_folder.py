@@ -12,6 +12,7 @@ from typing import Any
 from egm.backends.checkpoint import Checkpoint, check_folder
 from egm.backends.library_noise import quiet
 from egm.errors import ModelError
+from egm.progress import progress_task
 
 SAVED_DTYPES = ("bfloat16", "float16", "float32")
 MAX_SHARD_SIZE = "5GB"
@@ -103,7 +104,7 @@ def save_weights(model: Any, folder: Path, *, dtype: str, state: Mapping[str, An
     import torch
 
     kind = getattr(torch, dtype)
-    with quiet():
+    with quiet(), progress_task("saving weights"):
         if state is None:
             model.to(kind).save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
         else:

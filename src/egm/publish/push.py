@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from egm.errors import ModelError
+from egm.progress import progress_task
 from egm.publish.model_folder import publishable
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -57,16 +62,34 @@ def push(plan: PushPlan) -> str:
     api = HfApi()
     try:
         made = api.create_repo(plan.repo, repo_type="model", private=plan.private, exist_ok=True)
-        api.upload_folder(
-            repo_id=plan.repo,
-            repo_type="model",
-            folder_path=plan.files[0][0].parent,
-            allow_patterns=[path.name for path, _ in plan.files],
-            commit_message="Upload the model",
-        )
+        with _shown(plan.size):
+            api.upload_folder(
+                repo_id=plan.repo,
+                repo_type="model",
+                folder_path=plan.files[0][0].parent,
+                allow_patterns=[path.name for path, _ in plan.files],
+                commit_message="Upload the model",
+            )
     except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
         raise ModelError(
             f"pushing to {plan.repo!r} failed ({type(error).__name__}): log in with `hf auth login`, check the name, "
             "your rights and the network"
         ) from error
     return str(made)
+
+
+@contextmanager
+def _shown(size: int) -> Iterator[None]:
+    """Leave the Hub's client its bars, which tell bytes, on a terminal; elsewhere say how long it has been going on."""
+    from huggingface_hub import utils
+
+    bars: Any = utils  # which does not list these functions for type checkers
+    if sys.stderr.isatty() or bars.are_progress_bars_disabled():
+        yield
+        return
+    bars.disable_progress_bars()  # they would be written to files too
+    try:
+        with progress_task(f"sending {size / 1e9:.2f} GB"):
+            yield
+    finally:
+        bars.enable_progress_bars()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from egm.errors import DataError
 from egm.evaluate.plan import plan_samples
 from egm.evaluate.shards import Shard
 from egm.processes import end_with_parent
+from egm.progress import progress_task
 from egm.rationales.synthref import check_style, tell
 from egm.types import Sample
 
@@ -93,7 +93,10 @@ def _collect(
         assert missing is not None
         stop = missing if end is None else min(missing, end)
         parts = [range(start, min(start + _SCENES, stop)) for start in range(begin, stop, _SCENES)]
-        samples += itertools.chain.from_iterable(draw(parts))
+        with progress_task(f"drawing scenes of {source.split}", stop - begin) as task:
+            for part, drawn in zip(parts, draw(parts), strict=True):
+                samples += drawn
+                task.advance(len(part))
         begin = stop
     return samples if first is None else samples[:first]
 

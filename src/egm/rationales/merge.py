@@ -21,6 +21,7 @@ from egm.errors import DataError
 from egm.evaluate.plan import command_line
 from egm.files import write_bytes
 from egm.journal import JOURNAL_NAME
+from egm.progress import track
 from egm.rationales.blind import NAME
 from egm.rationales.candidate import Candidate
 from egm.rationales.filters import Filter, build_filters, run_filters
@@ -118,7 +119,7 @@ def merge_rationales(
     identity, about = parts[0].whole(), dict(parts[0].header["about"])
     about |= {"command": list(command_line()), "started": min(part.header["about"]["started"] for part in parts)}
     again = _Again(parts[0].header)
-    listed = [again.decide(lines) for lines in _by_number(parts)]
+    listed = [again.decide(lines) for lines in track(_by_number(parts), "deciding on samples")]
     rows = [header_row(identity, about), *(line_row(line) for lines in listed for line in lines)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(file, b"".join(json.dumps(row).encode("ascii") + b"\n" for row in rows))
@@ -128,7 +129,7 @@ def merge_rationales(
 def _read(paths: Sequence[str | os.PathLike[str]]) -> list[_Part]:
     """Read all shards, and hold them against the first."""
     parts: list[_Part] = []
-    for place in map(Path, paths):
+    for place in track([*map(Path, paths)], "reading shards"):
         part = _Part(place, *read_ledger(place))
         shard = part.header["identity"].get("shard")
         if shard is None:

@@ -13,6 +13,7 @@ from egm.boxes import Box
 from egm.errors import DataError, ImageError
 from egm.images import load_image
 from egm.pages.page import overlay_url, readable, render
+from egm.progress import progress_task, track
 from egm.rationales.blind import NAME, REASON
 from egm.rationales.filters import filter_reasons
 from egm.rationales.ledger import Call, convention, read_ledger
@@ -130,7 +131,8 @@ def read_report(path: str | os.PathLike[str]) -> RationaleReport:
     Raises:
         DataError: If there is none, or its journal is damaged.
     """
-    header, lines = read_ledger(path)
+    with progress_task(f"reading {path}"):
+        header, lines = read_ledger(path)
     asked: dict[str, Call] = {}
     failed: dict[str, str] = {}
     tries, unasked = [], Counter[str]()
@@ -186,7 +188,7 @@ def _items(
     report: RationaleReport, shown: Sequence[DecidedTry], images: Path | None
 ) -> Iterator[tuple[DecidedTry, str, str, str]]:
     style, codec = convention(report.header)
-    for row in shown:
+    for row in track(shown, "drawing tries"):
         rationale = rationale_of(row.text, style, codec)
         yield row, readable(rationale), readable(row.text), _overlay(row, images)
 

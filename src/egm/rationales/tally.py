@@ -80,15 +80,11 @@ class Tally:
         """What most of the calls that failed failed with; nothing where none did."""
         return next((error for error, _ in self.errors.most_common(1)), "")
 
-    def short(self) -> str:
-        """What a progress bar says."""
+    def says(self) -> str:
+        """Word how many were kept so far, what that took, and how many are without an answer."""
         share = f"kept {100 * self.kept / self.done:.0f} %" if self.done else ""
-        return ", ".join(filter(None, (share, self.cost())))
-
-    def long(self) -> str:
-        """What a line of progress says."""
-        failed = f", {self.failed:,} without an answer" if self.failed else ""
-        return f"{self.short()}{failed}"
+        failed = f"{self.failed:,} without an answer" if self.failed else ""
+        return ", ".join(filter(None, (share, self.cost(), failed)))
 
     def cost(self) -> str:
         """What was spent so far, in words."""

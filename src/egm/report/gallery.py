@@ -20,6 +20,7 @@ from egm.failures import phrase_facts
 from egm.images import load_image
 from egm.journal import Record
 from egm.pages.page import overlay_url, readable, render
+from egm.progress import track
 from egm.report.labels import MISS_TITLES
 from egm.report.runs import Run
 from egm.report.summary import misses_of
@@ -91,7 +92,7 @@ def gallery(
         shown=len(shown),
         items=(
             (item, *texts_of(item.record, runs[item.run]), overlay(item.record, runs[item.run], images))
-            for item in shown
+            for item in track(shown, "drawing answers")
         ),
     )
 

@@ -28,6 +28,7 @@ from egm.errors import BackendError, ImageError
 from egm.failures import Miss, Neighbour, phrase_facts
 from egm.images import load_image
 from egm.journal import Record
+from egm.progress import track
 from egm.report.summary import cluster_numbers, misses_of
 from egm.stats import Estimate
 from egm.types import Completion
@@ -171,7 +172,7 @@ def judge_misses(
             yield judge_request(record, picture)
 
     replies: dict[int, Completion | BackendError] = dict(
-        backend.generate_each(requests(), settings or GenerationSettings())
+        track(backend.generate_each(requests(), settings or GenerationSettings()), "judging misses", len(misses))
     )
     verdicts = tuple(
         _verdict(record, kind, replies.get(number), seen=with_picture.get(number, False))

@@ -15,6 +15,7 @@ from egm.datasets.fields import short
 from egm.errors import DataError
 from egm.failures import Neighbour
 from egm.journal import Record, is_journal, read_header, read_whole_run, refuse_shard
+from egm.progress import progress_task, track
 from egm.record_rules import refuse_number
 from egm.records import Corners, answer_facts, question_facts
 from egm.report.matching import Samples, box_key, image_key, image_of, match, names_picture, phrase_key, was_in_memory
@@ -68,13 +69,14 @@ def read_records(
         raise DataError(f"there are no predictions at {path}: check the path")
     if is_journal(path):
         return _read_journal(path, samples, partial=partial)
-    predictions = read_predictions(path)
-    answered = _without_samples(predictions) if samples is None else match(predictions, samples)
+    with progress_task(f"reading {path}"):
+        predictions = read_predictions(path)
+        answered = _without_samples(predictions) if samples is None else match(predictions, samples)
     if samples is not None and not partial:
         _check_whole(path, len(predictions), len(samples))
     return [
         _record(prediction, split, sample if expect is None else replace(sample, expect=expect), reading)
-        for prediction, (split, sample) in zip(predictions, answered, strict=True)
+        for prediction, (split, sample) in track(zip(predictions, answered, strict=True), "scoring", len(predictions))
     ]
 
 

@@ -17,6 +17,7 @@ from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
+from egm.progress import track
 from egm.report.predictions import model_of, read_records
 from egm.report.summary import cluster_numbers, hits_of, values_of
 from egm.stats import Estimate
@@ -126,7 +127,7 @@ def load_runs(
         raise DataError("a run is given twice: name each run folder once")
     runs: list[Run] = []
     places: list[Path] = []
-    for number, folder in enumerate(folders):
+    for number, folder in enumerate(track(folders, "reading runs")):
         run = _load(folder, printable(names[number]) if names else "")
         _check_complete(run, folder, allow_partial=allow_partial)
         joined = next((n for n, earlier in enumerate(runs) if _same_but_for_splits(earlier, run)), None)

@@ -15,6 +15,7 @@ from egm.datasets.formats import egm_rl
 from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
 from egm.files import write_text
+from egm.progress import track
 from egm.training.data.rows import DatasetRows, MixedRows, Rows
 from egm.training.shared.processes import is_first
 from egm.types import Sample
@@ -101,7 +102,7 @@ def check_rows(
     for dataset in datasets:
         found = _Checks(dataset, thinking=thinking, max_length=max_length, length=length)
         faults.append(found)
-        for place, sample in dataset.scan():
+        for place, sample in track(dataset.scan(), f"checking rows of {dataset.place}", len(dataset)):
             found.look(place, sample)
             if isinstance(sample, Sample):
                 leaks.look(sample)
@@ -127,7 +128,7 @@ def check_boxes(rows: Rows) -> None:
         broken = _Fault("cannot be read", "mend or drop them")
         no_box = _Fault("without a box", "a reward needs the true box in every row")
         total = 0
-        for place, sample in dataset.scan():
+        for place, sample in track(dataset.scan(), f"checking boxes of {dataset.place}", len(dataset)):
             total += 1
             if isinstance(sample, EgmError):
                 broken.add(f"{place}: {sample}")

@@ -12,6 +12,7 @@ from egm.boxes import iou
 from egm.codecs import Codec, get_codec
 from egm.errors import EgmError, ModelError
 from egm.models.decode.base import Decoder
+from egm.progress import progress_task
 from egm.training.grpo.grading import grade
 from egm.training.grpo.prompts import PromptCollator, Prompts
 from egm.training.grpo.recipe import GRPORecipe
@@ -74,14 +75,15 @@ def preflight(
 
     def sample(collate: PromptCollator, count: int) -> tuple[Prompts, list[str], Grades]:
         prompts = collate(samples[:PROMPTS])
-        completions = decoder(
-            prompts,
-            count,
-            max_new_tokens=rollout.max_new_tokens,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            top_k=rollout.top_k,
-        )
+        with progress_task("preflight: sampling rollouts"):
+            completions = decoder(
+                prompts,
+                count,
+                max_new_tokens=rollout.max_new_tokens,
+                temperature=rollout.temperature,
+                top_p=rollout.top_p,
+                top_k=rollout.top_k,
+            )
         rows = [row for row in range(len(prompts.samples)) for _ in range(count)]
         return prompts, *grade(reward, prompts, rows, completions, collate.processor.tokenizer, stops)
 

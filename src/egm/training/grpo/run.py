@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -345,7 +344,7 @@ def trl_arguments(recipe: GRPORecipe, out: Path) -> GRPOConfig:
         save_total_limit=None,  # see `prune`
         report_to=run.report_to,
         remove_unused_columns=False,
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # see `ShowProgress`
         **_engine(recipe),
         **_recomputing(GRPOConfig, recompute=optim.recompute),
     )

@@ -27,6 +27,7 @@ from trl import GRPOTrainer
 
 from egm.images import load_image
 from egm.models.families import trained_family
+from egm.progress import track
 from egm.training.data.collate import IGNORED
 from egm.training.grpo.branching import GroupSampler
 from egm.training.grpo.decoder import make_decoder, takes_fast_path
@@ -304,7 +305,7 @@ class GroundingGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Answer held-out samples greedily: `eval_accuracy` (Acc@0.5), `eval_mean_iou` and `eval_tokens`, logged."""
         local_samples = list(samples[self.args.process_index :: self.args.world_size])
         sums = np.zeros(4)  # hits, IoUs, tokens, answers
-        for start in range(0, len(local_samples), _EVAL_PROMPTS):
+        for start in track(range(0, len(local_samples), _EVAL_PROMPTS), "answering held-out samples"):
             prompts = self._collator(local_samples[start : start + _EVAL_PROMPTS])
             limit = self._recipe.rollout.max_new_tokens
             answers = self.decoder(prompts, 1, max_new_tokens=limit, temperature=0.0)

@@ -11,6 +11,7 @@ from egm.backends import GenerationSettings
 from egm.codecs import Codec
 from egm.errors import DataError, EgmError
 from egm.grounder import Grounder
+from egm.progress import track
 from egm.scoring import score
 from egm.training.data import Rows
 from egm.training.sft.recipe import EvalSection
@@ -75,7 +76,8 @@ def answer_greedily(
     backend = TransformersBackend(model, processor)
     grounder = Grounder(backend, codec, settings=settings, prompt=held_out.prompt, batch_size=batch_size)
     hits, total = 0, 0.0
-    for sample, grounding in zip(samples, grounder.ground_each(samples), strict=True):
+    asked = zip(samples, grounder.ground_each(samples), strict=True)
+    for sample, grounding in track(asked, "answering held-out samples", len(samples)):
         if isinstance(grounding, EgmError):
             raise grounding
         assert sample.truths is not None  # checked by `choose_held_out`

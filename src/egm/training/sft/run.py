@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -309,7 +308,7 @@ def _arguments(recipe: SFTRecipe, out: Path, micro: int, eval_batch: int) -> SFT
         max_length=None,
         accelerator_config={"non_blocking": on_gpu},
         ddp_find_unused_parameters=False,  # every step shows pictures, so nothing that is trained goes unused
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # see `ShowProgress`
     )
 
 

@@ -13,6 +13,7 @@ from trl import SFTTrainer
 
 from egm.codecs import Codec
 from egm.models.families import trained_family
+from egm.progress import track
 from egm.training.data import Order
 from egm.training.data.collate import IGNORED
 from egm.training.data.workers import end_workers, end_workers_at_exit, ignore_signals
@@ -179,7 +180,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         """Sum over this process's share; all make as many passes, since sharded weights are gathered in step."""
         sums = torch.zeros(3, dtype=torch.float64)  # loss, tokens foreseen, tokens
         size = self.args.per_device_eval_batch_size
-        for first in range(0, len(samples), size * self.args.world_size):
+        for first in track(range(0, len(samples), size * self.args.world_size), "held-out loss"):
             start = first + size * self.args.process_index
             local_samples = samples[start : start + size]
             batch = self._prepare_inputs(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from egm.progress import ProgressTask
 from egm.training.shared.trainable import check_gradients
 
 _log = logging.getLogger(__name__)
@@ -125,6 +126,30 @@ class AfterCheckpoint(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Call the function; the checkpoint is written by now."""
         self._function()
+
+
+class ShowProgress(TrainerCallback):  # type: ignore[misc]
+    """Tells a task how many steps are done, those of a checkpoint among them.
+
+    Args:
+        task: The task.
+    """
+
+    def __init__(self, task: ProgressTask) -> None:
+        self._task = task
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say how many steps there are, and which are done already."""
+        self._task.update(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self._task.update(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Show the loss beside it."""
+        if logs is not None and isinstance(loss := logs.get("loss"), float | int):
+            self._task.says = f"loss {loss:.4g}"
 
 
 class LogFile(TrainerCallback):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from typing import Any
 
 from egm.backends.library_noise import quiet, without_false_alarms
 from egm.errors import EgmError, ModelError, RecipeError
+from egm.progress import progress_task
 from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, is_whole, prune
 
 _LOADERS = ("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng_state", "_load_scaler")
@@ -32,7 +33,7 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
     """
     from transformers import TrainerState
 
-    from egm.training.shared.callbacks import CheckFirstGradients, WarnOfWarmup
+    from egm.training.shared.callbacks import CheckFirstGradients, ShowProgress, WarnOfWarmup
 
     trainer.add_callback(WarnOfWarmup())
     if not trainer.is_deepspeed_enabled:  # which keeps gradients elsewhere
@@ -50,9 +51,11 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
                 trainer.state = state
                 losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
                 return losses[-1] if losses else None
-        return float(
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss
-        )
+        with progress_task("training") as task:
+            trainer.add_callback(ShowProgress(task))
+            return float(
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).training_loss
+            )
 
 
 def _load_weights(model: Any, folder: str, *_: Any) -> None:

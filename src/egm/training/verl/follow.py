@@ -90,8 +90,8 @@ class Follower:
             if self._recipe.rollout.keep:
                 write_page(self._out / "rollouts", self._out / "rollouts.html")
 
-    def say(self) -> None:
-        """Write the last step's figures to standard error, once."""
+    def say(self) -> int:
+        """Write the last step's figures to standard error, once; return the last step that was said."""
         for step in sorted(self._lines):
             line = self._lines[step]
             if step in self._said or "step_time" not in line:
@@ -99,6 +99,7 @@ class Follower:
             self._said.add(step)
             figures = [f"{name} {line[name]:.4g}" for name in _SHOWN if isinstance(line.get(name), int | float)]
             print(f"rollout {step}:", ", ".join([*figures, f"{line['step_time']:.1f} s"]), file=sys.stderr)  # noqa: T201
+        return max(self._said, default=0)
 
     def _dumps(self) -> list[Path]:
         return sorted(self._out.glob("verl_rollouts/*.jsonl"), key=_step)

@@ -17,6 +17,7 @@ import yaml
 from egm.environment import package_versions
 from egm.errors import EgmError, RecipeError
 from egm.files import write_text
+from egm.progress import progress_task
 from egm.publish.verl_run import find_exported, last_global_step, world_size
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import load_recipe
@@ -26,6 +27,7 @@ from egm.training.verl.configure import Cluster, Configured, Options, configure
 from egm.training.verl.launch import CONFIGURATION, run_trainer, shown, trainer_command
 from egm.training.verl.packages import NODE, check_packages, installed
 from egm.training.verl.policy import AskedModel
+from egm.training.verl.unsaid import rollouts_of
 from egm.training.verl.write_data import HELD_OUT, TRAIN, write_questions
 
 if TYPE_CHECKING:
@@ -157,7 +159,7 @@ def run_verl(
     command = trainer_command(out, launch.overrides)
     facts = {"gpus": cluster.gpus, "nodes": cluster.nodes}
     add_facts(out, trainer=command, cluster=facts, verl=package_versions(*NODE, launch.engine))
-    with _followed(follower) as look:
+    with _followed(follower, begun, rollouts_of(recipe)) as look:
         ended = run_trainer(command, out, address=launch.cluster or "local", look=look)
     if not ended:
         return None
@@ -300,13 +302,15 @@ def _follower(recipe: GRPORecipe, asked: AskedModel, out: Path, options: Options
 
 
 @contextmanager
-def _followed(follower: Follower) -> Iterator[Any]:
-    def look() -> None:
-        follower.look()
-        follower.say()
+def _followed(follower: Follower, begun: int, rollouts: int) -> Iterator[Any]:
+    with progress_task("training", rollouts, done=begun) as task:
 
-    try:
-        yield look
-    finally:
-        follower.look(last=True)
-        follower.say()
+        def look() -> None:
+            follower.look()
+            task.update(max(begun, follower.say()))
+
+        try:
+            yield look
+        finally:
+            follower.look(last=True)
+            follower.say()

@@ -8,6 +8,7 @@ from pathlib import Path
 from egm.datasets.rl_rows import write_rl_rows
 from egm.errors import DataError
 from egm.images import load_image
+from egm.progress import track
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.run import held_out_samples, open_table
 from egm.training.verl.policy import AskedModel
@@ -43,7 +44,7 @@ def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, abso
 
     def write(samples: Iterable[Sample], name: str, source: str) -> int:
         return write_rl_rows(
-            _checked(samples, asked),
+            track(_checked(samples, asked), f"writing {name}", count if name == TRAIN else len(held_out)),
             folder / name,
             source=source,
             codec=asked.codec,
