@@ -72,7 +72,9 @@ def test_a_published_split_with_malformed_rows(egm: Egm, tmp_path: Path) -> None
 
 def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW)
-    outcome = egm("data", "check", "rows.jsonl")
+    assert "leaks" not in egm("data", "check", "rows.jsonl").err  # whose picture no split names
+    write(tmp_path / "coco.jsonl", ROW | {"image": "COCO_train2014_000000000001.jpg"})
+    outcome = egm("data", "check", "coco.jsonl")
     assert outcome.code == 0
     assert "leaks were not looked for: no annotations of refcoco/val" in outcome.err
     assert "images were not opened, as none is where egm eval would look: give --images" in outcome.err
