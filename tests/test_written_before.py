@@ -20,7 +20,12 @@ import pytest
 from PIL import Image
 
 import egm
+from egm.backends.checkpoint import weights_digest
 from egm.cli import main
+from egm.models import embedded_path
+
+FORMER_WEIGHTS = "ae0451751e948f30"
+"""Digest of the weights that egm-tiny had then."""
 
 WRITTEN = Path(__file__).parent / "fixtures" / "written_by_955c9f8"
 EVAL = ("eval", "synthref/val", "--json")
@@ -57,12 +62,26 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_of_this_version(run: str) -> Path:
-    """Put this version of EGM into a journal's header: a journal of another one is refused, which is meant."""
+    """Put this version of EGM, and egm-tiny's weights of now, into a journal's header.
+
+    A journal of another version or of other weights is refused, which is meant.
+    """
     file = Path(run) / "journal.jsonl"
-    header, rest = file.read_bytes().split(b"\n", 1)
-    assert header.count(b'"egm": "0.1.0"') == 1
-    file.write_bytes(header.replace(b'"egm": "0.1.0"', f'"egm": "{egm.__version__}"'.encode()) + b"\n" + rest)
+    header, rest = file.read_text().split("\n", 1)
+    assert header.count('"egm": "0.1.0"') == 1
+    header = header.replace('"egm": "0.1.0"', f'"egm": "{egm.__version__}"')
+    header = header.replace(f'"weights": "{FORMER_WEIGHTS}"', f'"weights": "{weights_digest(embedded_path())}"')
+    file.write_text(f"{header}\n{rest}")
     return file
+
+
+def test_a_journal_of_the_former_weights_is_refused(command: Command) -> None:
+    file = Path("eval/interrupted/journal.jsonl")
+    file.write_text(file.read_text().replace('"egm": "0.1.0"', f'"egm": "{egm.__version__}"', 1))
+    answered = file.read_bytes().rpartition(b"\n")[0]
+    with pytest.raises(AssertionError, match=f'engine.weights is "[0-9a-f]+", was "{FORMER_WEIGHTS}"'):
+        command(*ON_CPU, "--concurrency", 1, "--max-tokens", 4096, "--out", "eval/interrupted")
+    assert file.read_bytes().startswith(answered + b"\n")
 
 
 def counted(out: str) -> dict[str, Any]:

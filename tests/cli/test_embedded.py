@@ -160,6 +160,25 @@ def test_it_finds_what_chance_does_not(answered: list[tuple[Sample, Grounding]])
     assert hits >= len(answered) * 0.75  # an object of the scene taken by chance hits about one time in six
 
 
+def test_the_wording_of_the_card_finds_the_same_boxes(answered: list[tuple[Sample, Grounding]]) -> None:
+    """It was trained on both wordings of the question, Qwen's and that of EGM's model card."""
+    with Grounder.load(prompt="grounding", cut_tail=True) as grounder:
+        reworded = grounder.ground_many([sample for sample, _ in answered[:8]], progress=False)
+    alike = [
+        ours.box is not None and other.box is not None and iou(ours.box, other.box) >= 0.9
+        for (_, ours), other in zip(answered[:8], reworded, strict=True)
+    ]
+    assert sum(alike) >= 7
+
+
+def test_it_says_that_nothing_matches_where_nothing_does() -> None:
+    samples = [sample for sample in SynthRef("test-none", scenes=6) if sample.box is None and not sample.boxes][:8]
+    assert (len(samples), {sample.expect for sample in samples}) == (8, {"any"})
+    with Grounder.load() as grounder:
+        refused = sum(result.is_none for result in grounder.ground_many(samples, progress=False))
+    assert refused >= 7  # the earlier weights, which were never asked so, refused none
+
+
 def test_a_cold_process_needs_neither_torch_nor_transformers(scene: Path) -> None:
     code = """
 import sys

@@ -71,13 +71,14 @@ def positions_flat() -> Backend:
 def positions_counted() -> Backend:
     """Tokens are counted through, as in a model of text alone."""
     engine = good()
-    turn, read = engine._decoder._rotation, {"tokens": 0}
+    turn, behind = engine._decoder._rotation, {"prompt": 0}
 
     def rotation(positions: Any) -> Any:
-        new = positions.shape[1]
-        read["tokens"] = 0 if new > 1 else read["tokens"]
-        at = np.arange(read["tokens"], read["tokens"] + new)
-        read["tokens"] += new
+        if positions[0, 0] == 0:  # a prompt; its picture takes fewer places than tokens
+            at = np.arange(positions.shape[1])
+            behind["prompt"] = int(at[-1] - positions.max())
+        else:
+            at = positions[0] + behind["prompt"]
         return turn(np.stack([at, at, at]))
 
     engine._decoder._rotation = rotation  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ from egm.models import PRESETS
 EMBEDDED: Final = "egm-tiny"
 """Name of the model that comes with the package."""
 EMBEDDED_MAX_NEW_TOKENS: Final = 640
-"""Its limit where none is given: its answers about SynthRef take 139 to 466 tokens, others would never end."""
+"""Its limit where none is given: its answers about SynthRef take 91 to 590 tokens, others would never end."""
 
 _MAX_JSON = 64 * 2**20  # bytes; the index of a model of hundreds of billions takes some ten million
 _CONFIGURATION = (

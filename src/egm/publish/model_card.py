@@ -93,6 +93,8 @@ _SCORES = (
 _LATENCY = "Seconds from sending a question to the last token of its answer, in the runs that are scored above."
 _UNKNOWN_DATA = "What it was trained on is not known to the export"
 _DRAWN = ", which is drawn shapes alone: on photographs its boxes mean nothing."
+_EMBEDDED_DATA = [f"synthref/{split}" for split in ("train", "train-reworded", "train-complex", "train-any")]
+"""All that egm-tiny was trained on, in all its stages."""
 
 
 def model_card(
@@ -120,7 +122,7 @@ def model_card(
     facts = {} if run is None or not (run / "run.json").is_file() else _object(json.loads, run / "run.json")
     resolved = {} if run is None else _object(yaml.safe_load, run / "recipe.yaml")
     sections = _public(resolved)
-    sources = ["synthref/train", "synthref/train-reworded"] if embedded else _sources(sections)
+    sources = _EMBEDDED_DATA if embedded else _sources(sections)
     if embedded:
         license_id = license_id or read_license(embedded_path())
     licenses = {"model": license_id or UNKNOWN}
