@@ -94,22 +94,25 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return hide
 
 
+def how(extras: str) -> str:
+    return f'uv pip install ".[{extras}]" in a clone, else pip install "egm-grounding[{extras}]"'
+
+
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        (["trl"], 'egm sft needs trl, which is not installed: pip install "egm-grounding[train]"'),
+        (["trl"], "egm sft needs trl, which is not installed: " + how("train")),
         (
             ["torch", "trl"],
-            'egm sft needs torch and trl, which are not installed: pip install "egm-grounding[train]"',
+            "egm sft needs torch and trl, which are not installed: " + how("train"),
         ),
         (
             ["torch", "torchvision", "transformers"],
-            "egm sft needs torch, torchvision and transformers, which are not installed: "
-            'pip install "egm-grounding[torch]"',
+            "egm sft needs torch, torchvision and transformers, which are not installed: " + how("torch"),
         ),
         (
             ["pyarrow", "matplotlib"],
-            'egm sft needs pyarrow and matplotlib, which are not installed: pip install "egm-grounding[data,report]"',
+            "egm sft needs pyarrow and matplotlib, which are not installed: " + how("data,report"),
         ),
     ],
 )
@@ -145,9 +148,7 @@ def test_the_command_line_explains_what_nobody_asked_for(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == (
-        'error: this command needs trl, which is not installed: pip install "egm-grounding[train]"\n'
-    )
+    assert capsys.readouterr().err == ("error: this command needs trl, which is not installed: " + how("train") + "\n")
 
 
 # ---- who says it
@@ -188,5 +189,5 @@ def _calls(folder: Path) -> dict[str, tuple[tuple[str, ...], Callable[[], Any]]]
 def test_python_users_are_told_too(hidden: Callable[..., None], tmp_path: Path, name: str) -> None:
     packages, call = _calls(tmp_path)[name]
     hidden(*packages)
-    with pytest.raises(MissingExtraError, match=rf"needs {packages[0]}, which is not installed: pip install \"egm-gro"):
+    with pytest.raises(MissingExtraError, match=rf"needs {packages[0]}, which is not installed: uv pip install"):
         call()

@@ -74,4 +74,6 @@ def _line(what: str, missing: Sequence[str]) -> str:
     extras -= {"serve"} if "web" in extras else set()
     listed = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
     verb = "is" if len(missing) == 1 else "are"
-    return f'{what} needs {listed}, which {verb} not installed: pip install "egm-grounding[{",".join(sorted(extras))}]"'
+    named = ",".join(sorted(extras))
+    how = f'uv pip install ".[{named}]" in a clone, else pip install "egm-grounding[{named}]"'
+    return f"{what} needs {listed}, which {verb} not installed: {how}"

@@ -72,7 +72,9 @@ def test_a_published_split_with_malformed_rows(egm: Egm, tmp_path: Path) -> None
 
 def test_what_was_not_looked_at_is_said(egm: Egm, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", ROW)
-    outcome = egm("data", "check", "rows.jsonl")
+    assert "leaks" not in egm("data", "check", "rows.jsonl").err  # whose picture no split names
+    write(tmp_path / "coco.jsonl", ROW | {"image": "COCO_train2014_000000000001.jpg"})
+    outcome = egm("data", "check", "coco.jsonl")
     assert outcome.code == 0
     assert "leaks were not looked for: no annotations of refcoco/val" in outcome.err
     assert "images were not opened, as none is where egm eval would look: give --images" in outcome.err
@@ -131,7 +133,8 @@ def test_bad_input_is_one_line(egm: Egm, tmp_path: Path) -> None:
         (["check", "good.jsonl", "--images", "none"], "there is no folder 'none'"),
         (["convert", "good.jsonl", "out.csv"], "does not say which format"),
         (["convert", "good.jsonl", "rows.jsonl"], "is there already"),
-        (["convert", "good.jsonl", "x.json", "--format", "csv"], "choose one of jsonl"),
+        (["convert", "good.jsonl", "x.json", "--format", "csv"], "there is no format 'csv' to write: "),
+        (["convert", "good.jsonl", "x.json", "--format", "label_studio"], "did you mean 'label-studio'?"),
     ):
         outcome = egm("data", *arguments)
         assert (outcome.code, outcome.out) == (2, "")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from .conftest import Egm
 
@@ -60,6 +61,28 @@ def test_what_ground_prints_becomes_tasks(egm: Egm, tmp_path: Path) -> None:
     assert (task["data"]["image"], task["annotations"], len(task["predictions"][0]["result"])) == ("shapes.png", [], 1)
     assert egm("export", "answers.jsonl", "r.json", "--format", "coco-results").code == 0
     assert not (tmp_path / "r.truth.json").exists()
+
+
+def test_pictures_are_named_below_the_folder_that_is_given(egm: Egm, tmp_path: Path) -> None:
+    (tmp_path / "all" / "deep").mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(tmp_path / "all" / "deep" / "a.png")
+    row = {"image": "deep/a.png", "sent": "the cup", "bbox": [1, 2, 30, 40]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "script.txt").write_text('There.</think> [{"bbox_2d": [0, 0, 900, 900]}]\n')
+    asked = egm("eval", "rows.jsonl", "--images", "all", "--script", "script.txt", "--out", "run")
+    assert asked.code == 0
+
+    def name(*more: str) -> str:
+        outcome = egm("export", "run", "t.json", "--force", "--format", "label-studio", *more)
+        assert (f"relative to {tmp_path / 'all' / 'deep'}" in outcome.err) == (not more), outcome.err
+        return str(json.loads((tmp_path / "t.json").read_text())[0]["data"]["image"])
+
+    assert name() == "a.png"  # the folder that all pictures of this run share
+    assert name("--images", "all") == "deep/a.png"
+    assert name("--images", ".", "--url", "/data/local-files/?d=") == "/data/local-files/?d=all/deep/a.png"
+    (tmp_path / "other").mkdir()
+    outside = egm("export", "run", "u.json", "--format", "label-studio", "--images", "other")
+    assert (outside.code, "is not below 'other'" in outside.err, (tmp_path / "u.json").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize(

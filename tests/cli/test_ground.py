@@ -35,6 +35,14 @@ def test_text(ask: Callable[..., Outcome], tmp_path: Path) -> None:
     assert lines[2].endswith("4 tokens)")
 
 
+def test_words_without_quotes_are_told(ask: Callable[..., Outcome], tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    outcome = ask("a.png", "the", "cross", "farthest")
+    assert outcome.err == "note: 3 phrases of one word each are asked: put one of several words in quotes\n"
+    assert outcome.out.count("no box") == 3
+    assert ask("a.png", "the cross", "farthest").err == ask("a.png", "cross").err == ""
+
+
 def test_json_lines_and_nothing_else(ask: Callable[..., Outcome], tmp_path: Path, tiny_folder: Path) -> None:
     picture(tmp_path / "a.png")
     outcome = ask("a.png", "the cup", "قلم 🍎", "--json", "--amodal")

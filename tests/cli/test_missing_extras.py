@@ -45,7 +45,7 @@ def test_a_command_that_needs_an_extra_names_it(
     assert outcome.code == 2
     assert outcome.err.startswith("error: ")
     assert outcome.err.count("\n") == 1
-    assert 'not installed: pip install "egm-grounding[' in outcome.err
+    assert 'not installed: uv pip install ".[' in outcome.err
 
 
 def files(folder: Path) -> None:
@@ -67,7 +67,8 @@ def test_a_report_without_figures_has_its_tables(egm: Egm, monkeypatch: pytest.M
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "matplotlib", None)
         outcome = egm("report", "run", "--out", "out")
-    line = 'error: drawing figures needs matplotlib, which is not installed: pip install "egm-grounding[report]"\n'
+    how = 'uv pip install ".[report]" in a clone, else pip install "egm-grounding[report]"'
+    line = f"error: drawing figures needs matplotlib, which is not installed: {how}\n"
     assert (outcome.code, outcome.err) == (2, line)
     assert outcome.out == egm("report", "run").out
     assert {"report.md", "report.tex", "accuracy.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}

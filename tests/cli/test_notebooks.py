@@ -70,8 +70,8 @@ def test_ground_your_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (195, 171, 219, 195),
         (289, 83, 312, 106),
     ]
-    assert (tmp_path / "grounded" / "answers.png").stat().st_size > 1000
-    tasks = json.loads((tmp_path / "grounded" / "tasks.json").read_text())
+    assert (tmp_path / "egm-out" / "grounded" / "answers.png").stat().st_size > 1000
+    tasks = json.loads((tmp_path / "egm-out" / "grounded" / "tasks.json").read_text())
     assert [task["data"]["phrase"] for task in tasks] == left["PHRASES"]
 
 
@@ -135,5 +135,5 @@ def test_without_rows_of_their_own_people_get_drawn_ones(tmp_path: Path, monkeyp
     values: dict[str, Any] = {}
     exec(settings + "\n" + rows, values)
     held, train = values["parts"]["held_out"], values["parts"]["train"]
-    assert (len(held) + len(train), len(open_dataset(tmp_path / "my_rows.jsonl"))) == (50, 50)
+    assert (len(held) + len(train), len(open_dataset(tmp_path / "egm-out" / "drawn_rows.jsonl"))) == (50, 50)
     assert 0.1 < len(held) / 50 < 0.35

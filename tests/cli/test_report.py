@@ -109,6 +109,12 @@ def test_bad_input_is_one_line(egm: Egm, runs: tuple[Path, Path]) -> None:
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
 
 
+def test_a_choice_that_there_is_not_is_said_in_plain_words(egm: Egm) -> None:
+    outcome = egm("report", "run", "--format", "html")
+    assert outcome.code == 2
+    assert "'--format': 'html' is not one of 'terminal'" in " ".join(outcome.err.split())
+
+
 def test_published_averages_that_are_not_the_mean_say_so() -> None:
     remarks = {row.model: " ".join(row.remarks) for row in published().rows}
     assert "91.65" in remarks["EGM-Qwen3-VL-8B"]

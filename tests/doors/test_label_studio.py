@@ -14,7 +14,7 @@ from egm.datasets import open_dataset
 from egm.datasets.dataset import Dataset
 from egm.doors.answers import read_answers
 from egm.doors.label_studio import answer_tasks, dataset_tasks
-from egm.errors import DataError
+from egm.errors import DataError, ImageError
 from egm.types import Sample
 
 from .conftest import MakeRun
@@ -132,8 +132,14 @@ def test_a_task_that_says_no_box_is_refused(tmp_path: Path, task: dict[str, Any]
 def test_pictures_that_are_no_files_are_refused() -> None:
     with pytest.raises(DataError, match="--pictures DIR"):
         dataset_tasks(open_dataset("synthref/val", first=1))
-    with pytest.raises(DataError, match="has no size"):
-        dataset_tasks(Dataset("a", [sample(size=None)]))
+
+
+def test_a_size_that_a_row_does_not_say_is_read_from_the_picture(tmp_path: Path) -> None:
+    unsized = Dataset("a", [sample(size=None, image=tmp_path / "a b.jpg")], root=tmp_path)
+    with pytest.raises(ImageError, match=r"a/1 says no width and height.*a b\.jpg"):
+        dataset_tasks(unsized)
+    Image.new("RGB", SIZE).save(tmp_path / "a b.jpg")
+    assert dataset_tasks(unsized) == dataset_tasks(Dataset("a", [sample()]))
 
 
 def test_the_picture_is_found_where_its_name_leads(tmp_path: Path) -> None:

@@ -83,4 +83,4 @@ def test_a_missing_extra_is_one_line(environment: Path, tmp_path: Path, command:
     ended = run(environment, tmp_path, *command)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert ended.stderr.startswith("error: ")
-    assert 'not installed: pip install "egm-grounding[' in ended.stderr
+    assert 'not installed: uv pip install ".[' in ended.stderr

@@ -1,4 +1,4 @@
-"""What docs/thinking_helps.md says of real answers is what its script prints of them."""
+"""What docs/direct_or_thinking.md says of real answers is what its script prints of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_documents_figures_are_the_scripts(
     monkeypatch.setattr(sys, "argv", [str(script), str(real_data("model_outputs")), str(real_data("refcoco"))])
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    said = (ROOT / "docs" / "thinking_helps.md").read_text(encoding="utf-8")
+    said = (ROOT / "docs" / "direct_or_thinking.md").read_text(encoding="utf-8")
     groups = re.findall(r"^\| [\w ]*\| ([\w -]+) \| (\d+) \| ([\d.]+ \([\d.]+-[\d.]+\)) \|$", said, re.MULTILINE)
     assert len(groups) == 13
     for group, count, figure in groups:

@@ -85,6 +85,9 @@ def test_aims_of_vllm(install: Install, folder: Path, monkeypatch: pytest.Monkey
     assert option(latency, "--speculative-config") is None
     drafting = plan_server(str(folder), "vllm", aim="latency", speculation=True)
     assert json.loads(option(drafting, "--speculative-config") or "")["method"] == "ngram"
+    [caution] = drafting.notes
+    assert "--speculation" in caution
+    assert "moved boxes" in caution
     assert option(throughput, "--performance-mode") == "throughput"
     assert option(throughput, "--api-server-count") == "4"
     assert option(memory, "--kv-cache-memory-bytes") == str((4096 + 16 * 2048) * 4 * 6 * 4 * 32)
@@ -94,6 +97,15 @@ def test_aims_of_vllm(install: Install, folder: Path, monkeypatch: pytest.Monkey
     assert plan_server(str(folder), "vllm", aim="latency").notes == (
         "left out, as vllm 0.26.0 does not have what it takes: OMP_NUM_THREADS",
     )
+
+
+def test_our_own_server_and_an_aim_that_it_has_not_are_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egm.serve.engines.sees_gpu", lambda: False)
+    slow, unused = plan_server(str(folder), aim="latency").notes
+    assert "EGM's own server" in slow
+    assert unused == "--aim latency is not used: egm has no options for any aim"
+    assert plan_server(str(folder), "egm").notes == ()
+    assert plan_server().notes == ()
 
 
 def test_what_is_passed_on_or_set_counts(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

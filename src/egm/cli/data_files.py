@@ -13,7 +13,8 @@ from egm.cli import options
 from egm.cli.export import IMPORT_TASKS, write_files
 from egm.cli.printing import console, note, say_next
 from egm.codecs import DEFAULT_CODEC, get_codec
-from egm.errors import DataError
+from egm.datasets.coco_names import coco_number
+from egm.errors import DataError, nearest
 from egm.files import write_text
 from egm.terminal import printable, spaced
 
@@ -92,7 +93,8 @@ def check(
         except DataError as error:
             if data_root is not None:
                 raise
-            notes.append(f"leaks were not looked for: {error}")
+            if any(coco_number(str(sample.image)) for sample in opened.annotations()) or not opened.names_files:
+                notes.append(f"leaks were not looked for: {error}")  # which other names than COCO's never are
     look = images is not None or not opened.names_files or any(is_file(s.image) for s in opened.annotations())
     if not look:
         notes.append("images were not opened, as none is where egm eval would look: give --images")
@@ -192,6 +194,8 @@ def convert(
         raise DataError(
             f"{str(out)!r} does not say which format: end it in {', '.join(dict.fromkeys(endings.values()))}"
         )
+    if kind not in endings:
+        raise DataError(f"there is no format {kind!r} to write: {nearest(kind, tuple(endings))}")
     if kind in _TOOLS and out.suffix != _TOOLS[kind]:
         raise DataError(f"{str(out)!r} is to be a file for {kind}: end its name in {_TOOLS[kind]}")
     for path in (out, out.with_suffix(_BESIDE[kind])) if kind in _BESIDE else (out,):

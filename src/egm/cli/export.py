@@ -57,14 +57,15 @@ def export_command(
 
     coco-results: OUT is what COCO.loadRes reads, and OUT with .truth.json in the place of .json the annotations, where
     the truth is known; each question is an image. label-studio: tasks with the answers as predictions and the true
-    boxes as annotations, beside OUT the interface that they are made for (.xml). fiftyone: a dataset of that name with
+    boxes as annotations, their pictures named relative to --images, and beside OUT the interface that they are made for
+    (.xml). fiftyone: a dataset of that name with
     a sample for each picture; a name that is there gets the answers as another --field.
     """
     from egm.doors.answers import read_answers
 
     shown = (AnswerForm.FIFTYONE, AnswerForm.LABEL_STUDIO)
     for option, given, theirs in (
-        ("--images", images, shown[:1]),
+        ("--images", images, shown),
         ("--pictures", pictures, shown),
         ("--field", field, shown[:1]),
         ("--url", url, shown[1:]),
@@ -91,7 +92,7 @@ def export_command(
             raise DataError(f"{str(path)!r} is there already: give another name, or --force")
     found = read_answers(answers, allow_partial=allow_partial)
     coco = form is AnswerForm.COCO_RESULTS
-    write_files(_coco(found) if coco else _tasks(found, url, pictures), target, beside)
+    write_files(_coco(found) if coco else _tasks(found, url, pictures, images), target, beside)
     say_next(f"COCO({str(beside)!r}).loadRes({str(target)!r}) in pycocotools" if coco else IMPORT_TASKS)
 
 
@@ -105,10 +106,16 @@ def _coco(answers: Sequence[ExportedAnswer]) -> tuple[Any, str | None]:
     return results, json.dumps(truth, ensure_ascii=False) if answers[0].truths is not None else None
 
 
-def _tasks(answers: Sequence[ExportedAnswer], url: str | None, pictures: Path | None) -> tuple[Any, str | None]:
-    from egm.doors.answers import with_saved_pictures
+def _tasks(
+    answers: Sequence[ExportedAnswer], url: str | None, pictures: Path | None, images: Path | None
+) -> tuple[Any, str | None]:
+    from egm.doors.answers import named_below, with_saved_pictures
     from egm.doors.label_studio import LABEL_CONFIG, answer_tasks
 
+    if images is not None:
+        answers = named_below(answers, images)
+    elif folders := sorted({answer.folder for answer in answers if answer.folder}):
+        note(f"pictures are named relative to {', '.join(folders)}; --images DIR names them relative to another folder")
     return answer_tasks(with_saved_pictures(answers, pictures), url=url or ""), LABEL_CONFIG
 
 

@@ -15,6 +15,7 @@ import typer
 from egm.cli import options
 from egm.cli.embedded import notice
 from egm.cli.pictures import check_picture_path, write_picture
+from egm.cli.printing import note
 from egm.cli.served import opened_grounder, refuse_two_servers
 from egm.errors import EgmError, ImageError
 from egm.progress import track
@@ -82,6 +83,8 @@ def ground(
         where: dict[str, Any] = {"server": server, "serve": serve, "aim": aim, "device": device, "dtype": dtype}
         grounder = stack.enter_context(opened_grounder(model, codec=codec, **where, **asking))
         grounder.check_expect(wanted)
+        if len(asked) > 1 and not any(" " in phrase for phrase in asked):
+            note(f"{len(asked)} phrases of one word each are asked: put one of several words in quotes")
         line = notice(paths, asked) if server is None and grounder.backend.model == "egm-tiny" else None
         if line is not None:
             print(line, file=sys.stderr)

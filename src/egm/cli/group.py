@@ -20,6 +20,14 @@ class Group(TyperGroup):
             option.default = False
         return option
 
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command that is named; what Typer says of a wrong choice loses pydantic's words before it."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:  # type: ignore[override]
         """Find the command that is named, and refuse several servers where it takes one."""
         name, command, rest = super().resolve_command(ctx, args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from egm.datasets.fields import flag, is_coordinate, pixels, short, text, xyxy
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError, EgmError, ImageError
 from egm.images import check_picture_size, read_picture_header
-from egm.journal import Record, is_journal
+from egm.journal import Header, Record, is_journal
 from egm.report.gallery import drawn_again
 from egm.report.runs import load_runs
 from egm.types import EXPECTS, Expect
@@ -38,6 +39,7 @@ class ExportedAnswer:
         model: What answered.
         expect: How many boxes were asked for.
         amodal: Whether the whole object was asked for.
+        folder: What `image` is relative to, as the journal has it; empty for the current folder.
     """
 
     id: str
@@ -53,6 +55,7 @@ class ExportedAnswer:
     model: str
     expect: Expect = "one"
     amodal: bool = False
+    folder: str = ""
 
 
 def read_answers(path: str | Path, *, allow_partial: bool = False) -> list[ExportedAnswer]:
@@ -71,7 +74,7 @@ def read_answers(path: str | Path, *, allow_partial: bool = False) -> list[Expor
     if is_journal(path):
         (run,) = load_runs([path], allow_partial=allow_partial)
         several = len(run.split_sizes) > 1
-        return [_of_record(record, run.header.model, several=several) for record in run.records]
+        return [_of_record(record, run.header, several=several) for record in run.records]
     if path.is_dir():
         raise DataError(f"{str(path)!r} holds no journal: give a run folder of `egm eval`")
     answers: list[ExportedAnswer] = []
@@ -87,7 +90,7 @@ def read_answers(path: str | Path, *, allow_partial: bool = False) -> list[Expor
     return answers
 
 
-def _of_record(record: Record, model: str, *, several: bool) -> ExportedAnswer:
+def _of_record(record: Record, header: Header, *, several: bool) -> ExportedAnswer:
     boxes = tuple(Box(*corners) for corners in record.answered)
     sure = record.confidences or (record.confidence,) * len(boxes)
     return ExportedAnswer(
@@ -101,9 +104,10 @@ def _of_record(record: Record, model: str, *, several: bool) -> ExportedAnswer:
         failure=record.failure,
         split=record.split,
         iou=record.iou,
-        model=model,
+        model=header.model,
         expect=record.expect,
         amodal=record.amodal,
+        folder=header.images,
     )
 
 
@@ -209,6 +213,29 @@ def _refuse_inside(answer: ExportedAnswer) -> None:
             f"the picture of {answer.id!r} is no file: --pictures DIR saves those of SynthRef, and `egm data convert` "
             "those inside a dataset's file, for another run"
         )
+
+
+def named_below(answers: Sequence[ExportedAnswer], root: Path) -> list[ExportedAnswer]:
+    """Name pictures relative to a folder, and not to the one that all pictures of the run happen to share.
+
+    Args:
+        answers: Their pictures are files, or drawn: those of SynthRef keep their names.
+        root: The folder; neither it nor a picture has to be there.
+
+    Raises:
+        DataError: If a picture lies outside.
+    """
+    named, tops = [], (Path(os.path.normpath(root.absolute())), root.resolve())
+    for answer in answers:
+        if drawn_again(answer.image) is None:
+            _refuse_inside(answer)
+            path = Path(os.path.normpath(Path(answer.folder, answer.image).absolute()))
+            top = next((top for top in tops if path.is_relative_to(top)), None)
+            if top is None:
+                raise DataError(f"the picture {str(path)!r} of {answer.id!r} is not below {str(root)!r} (--images)")
+            answer = replace(answer, image=path.relative_to(top).as_posix(), folder=str(top))
+        named.append(answer)
+    return named
 
 
 def with_saved_pictures(answers: Sequence[ExportedAnswer], pictures: Path | None) -> list[ExportedAnswer]:

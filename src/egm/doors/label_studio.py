@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from egm.boxes import Box
 from egm.datasets.convert import image_name
 from egm.datasets.dataset import Dataset
 from egm.datasets.formats.label_studio import FROM_NAME, REFERENT, TO_NAME
 from egm.doors.answers import ExportedAnswer, known_size
-from egm.errors import DataError
+from egm.errors import DataError, ImageError
+from egm.images import read_picture_header
 from egm.types import Sample
 
 LABEL_CONFIG = f"""\
@@ -63,22 +65,31 @@ def dataset_tasks(dataset: Dataset, *, url: str = "") -> list[dict[str, Any]]:
     """Write samples as tasks, with annotations where the true boxes are known.
 
     Args:
-        dataset: Its pictures are files, and their sizes known.
+        dataset: Its pictures are files; of those whose size is not known the file is opened for it.
         url: As of `answer_tasks`.
 
     Raises:
-        DataError: If the pictures are no files, or the size of one with a true box is not known.
+        DataError: If the pictures are no files.
+        ImageError: If the size of one with a true box is not known, and it cannot be opened for it.
     """
     if not dataset.names_files:
         raise DataError(f"the pictures of {dataset.name} are not files: save them too (--pictures DIR)")
     tasks = []
     for sample in dataset.annotations():
-        if sample.truths and sample.size is None:
-            raise DataError(f"{sample.id} has no size, which its box in per cent needs: give rows with width, height")
-        truths = None if sample.truths is None else _rectangles(sample.truths, sample.size or (1, 1))
+        truths = None if sample.truths is None else _rectangles(sample.truths, _size(sample))
         facts = {"id": sample.id, **_asked(sample)}
         tasks.append(_task(_place(url, image_name(sample, dataset.root)), sample.phrase, facts, truths, []))
     return tasks
+
+
+def _size(sample: Sample) -> tuple[int, int]:
+    """Width and height that boxes in per cent are shares of; a picture without a box needs none."""
+    if sample.size is not None or not sample.truths:
+        return sample.size or (1, 1)
+    try:
+        return read_picture_header(cast(Path, sample.image))[0]
+    except ImageError as error:
+        raise ImageError(f"{sample.id} says no width and height, which its box in per cent needs: {error}") from None
 
 
 def _asked(question: ExportedAnswer | Sample) -> dict[str, Any]:

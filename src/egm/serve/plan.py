@@ -154,6 +154,7 @@ def plan_server(
         "pool_bytes": str((found.context + _OTHERS * _USUAL) * found.token_bytes) if found.token_bytes else "",
     }
     flags, notes = _choose(chosen, aim, facts, passed, speculation=speculation)
+    notes += _of_no_use(chosen, engine, aim, found.name)
     variables = {flag.variable: Part((_value(flag, facts) or "1",), flag.reason) for flag in flags if flag.variable}
     parts = [Part(tuple(word.format(**facts) for word in chosen.facts.command), f"{chosen.name} serves the model")]
     parts.append(Part(("--host", where), "reached from this machine alone" if _is_loopback(where) else "as asked for"))
@@ -204,7 +205,18 @@ def _choose(
         elif flag.name not in unknown:
             unknown.append(flag.name)
     called = f"{engine.name} {engine.version or 'here'}"
-    return flags, [f"left out, as {called} does not have what it takes: {', '.join(unknown)}"] if unknown else []
+    notes = [f"left out, as {called} does not have what it takes: {', '.join(unknown)}"] if unknown else []
+    return flags, notes + [flag.caution for flag in flags if flag.caution]
+
+
+def _of_no_use(engine: Engine, asked: str, aim: str | None, model: str) -> list[str]:
+    """Say where our own server was taken for want of another, and where an aim changes nothing."""
+    notes = []
+    if asked == AUTO and engine.name == "egm" and model != "egm-tiny":
+        notes.append("neither SGLang nor vLLM with a GPU was found: EGM's own server is taken, which is no fast engine")
+    if aim is not None and not any(flag.aims for flag in engine.facts.flags):
+        notes.append(f"--aim {aim} is not used: {engine.name} has no options for any aim")
+    return notes
 
 
 def _value(flag: Flag, facts: Mapping[str, str]) -> str | None:

@@ -30,6 +30,7 @@ class Flag:
         unless: The value that leaves it out.
         holds: What a version must know besides, which stands in `holds_in` of its package.
         holds_in: That file.
+        caution: What to say of it whenever it is sent; empty for nothing.
     """
 
     reason: str
@@ -41,6 +42,7 @@ class Flag:
     unless: str | None = None
     holds: str = ""
     holds_in: str = ""
+    caution: str = ""
 
     @property
     def name(self) -> str:

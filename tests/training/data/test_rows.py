@@ -48,7 +48,7 @@ def turns(answer: str) -> dict[str, Any]:
 def test_sound_rows_pass(folder: Path) -> None:
     amodal = ROW | {"amodal": True, "bbox": [-9, 2, 70, 40]}
     report = check(write(folder, ROW, amodal, {key: ROW[key] for key in ("image", "sent", "bbox", "rationale")}))
-    assert (report.samples, report.leaks) == (3, "no image of the eight evaluation splits of RefCOCO")
+    assert (report.samples, report.leaks) == (3, "no image is named as one of the eight evaluation splits of RefCOCO")
     assert check_rows(SynthRefRows(10, 0)).samples == 0
     mixed = MixedRows([SynthRefRows(10, 0, phrases=1), open_rows("rows.jsonl", seed=0)], [1, 1])
     check_boxes(mixed)
@@ -145,6 +145,10 @@ def test_evaluation_images_are_refused_with_a_list(folder: Path, caplog: pytest.
 
 def test_a_leak_check_that_was_not_made_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     report = check(write(folder, ROW), held_out=None)
+    assert report.leaks == "no image is named as one of the eight evaluation splits of RefCOCO"
+    assert "not looked for" not in caplog.text
+    (folder / "COCO_train2014_000000000001.jpg").touch()
+    report = check(write(folder, ROW, ROW | {"image": "COCO_train2014_000000000001.jpg"}), held_out=None)
     assert report.leaks.startswith("leaks of evaluation images were not looked for: no annotations of refcoco/val")
     assert report.leaks in caplog.text
 
@@ -152,7 +156,8 @@ def test_a_leak_check_that_was_not_made_is_said(folder: Path, caplog: pytest.Log
 def test_of_several_processes_the_first_warns(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(folder, ROW)
+    (folder / "COCO_train2014_000000000001.jpg").touch()
+    path = write(folder, ROW | {"image": "COCO_train2014_000000000001.jpg"})
     monkeypatch.setenv("RANK", "1")
     second = check(path, held_out=None)
     assert caplog.text == ""

@@ -63,7 +63,10 @@ def recognise(keys: Iterable[str], path: Path) -> Format:
     present = frozenset(keys)
     known = format_of(present)
     if known is None:
-        raise DataError(f"{path} has rows with {list_keys(present)}, which is no known format: {KNOWN}")
+        raise DataError(
+            f"{path} has rows with {list_keys(present)}, which is no known format: write rows of your own as "
+            f'{{"image": "a.jpg", "sent": "the cup", "bbox": [x1, y1, x2, y2]}}, or take one of {KNOWN}'
+        )
     return known
 
 
