@@ -14,6 +14,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "test_time_compute.py"
 
 
+@pytest.mark.integration  # ten seconds of answering
 def test_votes_stops_and_budgets_are_compared_on_the_same_phrases(tmp_path: Path, warm_start: dict[str, str]) -> None:
     asked = ["--split", "val", "--scenes", "1", "--votes", "1", "2", "--stop", "0.95", "--budgets", "8"]
     command = [sys.executable, SCRIPT, "egm-tiny", "--device", "cpu", *asked, "--out", tmp_path]

@@ -62,7 +62,9 @@ def test_a_server_of_its_own_is_started_examined_and_ended(egm: Egm) -> None:
     assert (outcome.code, outcome.out.splitlines()[-1]) == (2, "could not tell: 2 of 2 pictures were answered")
     assert outcome.out.startswith("egm-tiny by egm ")
     started, log = outcome.err.split(", log: ")
-    assert started.startswith("starting egm ")
+    note, starting = started.splitlines()
+    assert "--aim latency is not used" in note
+    assert starting.startswith("starting egm ")
     told = re.search(r"127\.0\.0\.1:(\d+)", Path(log.splitlines()[0]).read_text())
     assert told is not None
     with pytest.raises(ConnectionRefusedError):

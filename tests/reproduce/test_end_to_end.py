@@ -50,6 +50,7 @@ def steps(train: Path) -> list[int]:
     return [entry["step"] for entry in entries if "loss" in entry]
 
 
+@pytest.mark.integration  # as long as all other tests of its room together
 def test_killed_it_goes_on_and_reports_what_is_complete(tmp_path: Path) -> None:
     out, arms = tmp_path / "out", ("tiny-s-thinking", "tiny-s-grpo")
     thinking, reinforced = (out / "arms" / arm for arm in arms)

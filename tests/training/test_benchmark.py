@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.integration  # eleven seconds, and needs no other package
 def test_both_reach_the_same_loss(warm_start: dict[str, str]) -> None:
     options = ["--preset", "tiny-s", "--batch", "2", "--steps", "2", "--warmup", "1", "--rank", "4"]
     result = subprocess.run(

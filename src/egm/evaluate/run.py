@@ -131,6 +131,7 @@ def evaluate(
         write_settings(folder, journal.header)
         counts, done = RunningCounts(len(order), max_errors), set()
         known = {item.key: item.sample for item in planned}
+        journal.records.reverse()  # counted in their order, the last of the list first
         while journal.records:  # each is let go as it is counted; at the end the file is read whole
             record = journal.records.pop()
             _check_asked(journal.path, record, known.get(record.key))

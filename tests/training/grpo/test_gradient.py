@@ -264,7 +264,7 @@ def test_a_step_has_the_gradient_of_the_formula(
     ids=lambda optim: optim["loss"],
 )
 def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Path, optim: dict[str, Any]) -> None:
-    recipe = recipe_of(model_folder, optim=optim, branch="(", candidates=2)
+    recipe = recipe_of(model_folder, optim=optim, branch=" ", candidates=2)
     answers = compare(recipe, train(recipe, tmp_path / "run"))
     branched = [answer for answer in answers if answer.shared]
     assert branched
@@ -273,8 +273,8 @@ def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Pat
         group = [other for other in answers if other.sample is answer.sample]
         begin = answer.tokens[: answer.shared]
         assert all(other.tokens[: answer.shared] == begin for other in group)
-        assert processor.tokenizer.decode(begin).count("(") == 1
-        assert "(" not in processor.tokenizer.decode(begin[:-1])
+        assert processor.tokenizer.decode(begin).count(" ") == 1
+        assert " " not in processor.tokenizer.decode(begin[:-1])
         assert len({tuple(other.tokens[: answer.shared + 3]) for other in group}) > 1
 
 

@@ -36,7 +36,9 @@ def copied(name: str, tmp_path: Path) -> tuple[SFTRecipe, Path]:
 def test_a_run_of_an_earlier_version_goes_on(stage: str, kind: type[Section]) -> None:
     folder = WRITTEN / stage
     recipe = load_recipe(kind, folder / "recipe.yaml")
-    assert dump_recipe(recipe) == (folder / "recipe.yaml").read_text()
+    written = (folder / "recipe.yaml").read_text().splitlines()
+    # What is written now holds what was written then; keys that have come since have their defaults.
+    assert [line for line in dump_recipe(recipe).splitlines() if line in written] == written
     assert last_checkpoint(recipe, folder) == folder / "checkpoints" / "checkpoint-2"
     assert has_checkpoint(folder)
     assert trained(folder) is None
