@@ -60,11 +60,11 @@ def test_the_demo_runs(environment: Path, tmp_path: Path) -> None:
 
 def test_it_evaluates_reports_and_scores(environment: Path, tmp_path: Path) -> None:
     ended = run(environment, tmp_path, "eval", "synthref/val", "--scenes", 1, "--out", "run")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, "next: egm report run --gallery run/gallery.html\n")
     records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()][1:]
     assert len(records) == len(list(SynthRef("val", scenes=1)))
     ended = run(environment, tmp_path, "report", "run", "--format", "csv", "--gallery", "gallery.html")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, "next: open gallery.html in a browser\n")
     assert ended.stdout.startswith("section,model,synthref/val,")
     assert "egm-tiny" in ended.stdout
     assert (tmp_path / "gallery.html").exists()
