@@ -20,11 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
+from arms import percent
+
 from egm.environment import cpu_name, gpu_name, package_versions
 from egm.evaluate.suites import SUITES
 from egm.files import write_text
 from egm.journal import Record, read_journal
-from egm.stats import cluster_mean, codes, hits, paired_difference
+from egm.stats import codes, hits, paired_difference
 
 ARMS = ("clean", "corrupted", "filtered")
 ASKED = [split.removeprefix("synthref/") for split in SUITES["synthref"]]
@@ -93,14 +95,8 @@ def ask(model: Path, options: argparse.Namespace, gpu: int | None) -> list[Recor
     return records
 
 
-def shown(records: list[Record]) -> str:
-    """Acc@0.5 with its interval, by picture."""
-    found = cluster_mean(hits([record.iou for record in records]), codes([record.image for record in records]))
-    return f"{100 * found.value:.2f} ({100 * found.low:.2f} to {100 * found.high:.2f})"
-
-
 def difference(one: list[Record], other: list[Record]) -> str:
-    """How many points more the first is right than the second, question by question."""
+    """How many points more the first is right than the second, question by question: here of several seeds together."""
     left, right = (hits([record.iou for record in side]) for side in (other, one))
     gain = paired_difference(left, right, codes([record.image for record in one])).analytic
     chance = ", within chance" if gain.low <= 0 <= gain.high else ""
@@ -138,12 +134,12 @@ def main() -> None:
             arm, seed = runs[number]
             gpu = number % options.gpus if options.gpus > 1 else None
             records = ask(train(arm, seed, options.out, options, gpu), options, gpu)
-            print(f"| {arm} | {kept[arm]} | {seed} | {shown(records)} |", file=sys.stderr, flush=True)
+            print(f"| {arm} | {kept[arm]} | {seed} | {percent(records)} |", file=sys.stderr, flush=True)
             return records
 
         answers = dict(zip(runs, pool.map(run, range(len(runs))), strict=True))
     found = {arm: [record for seed in options.seeds for record in answers[arm, seed]] for arm in ARMS}
-    lines = [f"| {arm} | {kept[arm]} | {seed} | {shown(records)} |" for (arm, seed), records in answers.items()]
+    lines = [f"| {arm} | {kept[arm]} | {seed} | {percent(records)} |" for (arm, seed), records in answers.items()]
     versions = package_versions("torch", "transformers")
     print(f"{gpu_name() or cpu_name()}, {versions}, {date.today()}")
     cost = f"{options.steps} steps of {options.batch}"

@@ -146,6 +146,21 @@ def test_a_gate_is_for_what_it_was_fitted_on(others: dict[str, Any], named: str)
     assert "\n" not in str(caught.value)
 
 
+def test_a_gate_decides_for_as_many_boxes_as_it_was_fitted_on() -> None:
+    settings = GenerationSettings(think="auto")
+    subject = gate_subject("mixed", CODEC, None, settings)
+    gate = Gate("mean", -1.0, **subject)
+    with Grounder(Mixed(), CODEC, settings=settings, gate=gate) as grounder:
+        with pytest.raises(EgmError, match="fitted on questions that expect one, not all: calibrate on such questions"):
+            grounder.ground(PICTURE, "easy", expect="all")
+        [refused] = grounder.ground_each([Sample("a", PICTURE, "easy", expect="any")])
+        assert "expect one, not any" in str(refused)
+    of_all = replace(gate, facts={"expects": ["all"]})
+    with Grounder(Mixed(), CODEC, settings=settings, gate=of_all) as grounder:
+        [refused] = grounder.ground_each([(PICTURE, "easy")])
+        assert "expect all, not one" in str(refused)
+
+
 def test_of_known_weights_the_name_does_not_count(tmp_path: Path) -> None:
     settings = GenerationSettings(max_new_tokens=640, think="auto")
     gate = replace(fitted(), **gate_subject("elsewhere", CODEC, None, settings), tensors="0" * 16)

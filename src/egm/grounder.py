@@ -205,6 +205,8 @@ class Grounder:
                 box is cut and all boxes are asked for.
         """
         self.codec.check_expect(expect)
+        if self.gate is not None:
+            self.gate.check_expect(expect)
         if self.settings.think != "always":
             self.codec.direct_prefill("anything", **({} if expect == "one" else {"expect": expect}))
         if expect == "all" and self.settings.stop:
@@ -349,8 +351,9 @@ class Grounder:
             yield result if isinstance(result, EgmError) else result[1]
 
     def _load(self, index: int, item: Item | EgmError, cache: ImageCache) -> LoadedQuestion:
-        if isinstance(item, Sample) and item.expect != "one":
-            self.check_expect(item.expect)
+        expect = item.expect if isinstance(item, Sample) else "one"
+        if expect != "one" or self.gate is not None:
+            self.check_expect(expect)
         return load_question(index, item, cache)
 
     def _answer_alone(self, questions: Sequence[LoadedQuestion]) -> Sequence[GroundedCompletion | EgmError]:

@@ -87,6 +87,20 @@ class Gate:
                 "ask what it was fitted on"
             )
 
+    def check_expect(self, expect: str) -> None:
+        """Refuse questions that expect another number of boxes: what is certified says nothing of them.
+
+        Raises:
+            EgmError: If it was fitted on others.
+        """
+        fitted = self.facts.get("expects", ["one"])
+        if expect not in fitted:
+            known = " or ".join(map(str, fitted))
+            raise EgmError(
+                f"the gate was fitted on questions that expect {known}, not {expect}: calibrate on such questions, or "
+                "take think=always"
+            )
+
     def to_json(self) -> str:
         """Write the file's text."""
         row = {"gate": _FORMAT, **{name: value for name, value in asdict(self).items() if name != "facts"}}
@@ -156,6 +170,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
         and isinstance(row.get("model"), str)
         and isinstance(row.get("tensors", 0), str | type(None))
         and all(isinstance(row.get(name), dict) for name in objects)
+        and isinstance(row.get("expects", []), list)
     )
 
 

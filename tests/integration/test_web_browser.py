@@ -110,8 +110,10 @@ def ask(page: Any, phrases: str) -> None:
 
 
 def text_of(page: Any, part: str, wanted: str | re.Pattern[str]) -> str:
-    page.locator(part).get_by_text(wanted).first.wait_for()
-    return str(page.locator(part).inner_text())
+    """Wait for a text in a part of the page, and return the words of what holds it: beside it may stand a clock."""
+    found = page.locator(part).get_by_text(wanted).first
+    found.wait_for()
+    return str(found.inner_text())
 
 
 def looked_at(page: Any, folder: Path, name: str) -> None:

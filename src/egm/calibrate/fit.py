@@ -86,11 +86,12 @@ class Calibration:
         """Share of always thinking's tokens that the gate saves."""
         return 0.0 if self.chosen is None else 1 - self.chosen.tokens / self.always[1]
 
-    def gate(self, header: Header) -> Gate:
+    def gate(self, header: Header, expects: Sequence[str] = ("one",)) -> Gate:
         """Make the gate for what a run was about.
 
         Args:
             header: Of the run with thinking.
+            expects: How many boxes its questions expect, each way that occurs.
         """
         chosen = self.chosen
         settings = {name: value for name, value in header.settings.items() if name not in ("think", "seed")}
@@ -112,6 +113,7 @@ class Calibration:
                 "tokens": self.always[1] if chosen is None else chosen.tokens,
                 "thought": 1.0 if chosen is None else 1 - chosen.taken,
             },
+            "expects": list(expects),
             "seed": self.seed,
             "datasets": {name: dict(about) for name, about in header.datasets.items()},
             "curve": [asdict(each) for each in self.curve],
@@ -153,7 +155,7 @@ def calibrate(
     """
     pairs, _, header = read_pairs(direct, thinking)
     found = fit_gate(pairs, points=points, confidence=confidence, seed=seed)
-    return found.gate(header), found
+    return found.gate(header, pairs.expects), found
 
 
 def check_enough(pictures: IntArray, *, points: float, confidence: float) -> None:

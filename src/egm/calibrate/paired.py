@@ -29,6 +29,7 @@ class PairedAnswers:
         thinking_tokens: Shape (N,): tokens of the other, reasoning included.
         certainties: By measure (`egm.thinking.MEASURES`) of shape (N,): how sure the direct answer is; minus infinity
             where that is not known, which no threshold reaches.
+        expects: How many boxes are expected, each way that occurs.
     """
 
     pictures: IntArray
@@ -37,6 +38,7 @@ class PairedAnswers:
     direct_tokens: FloatArray
     thinking_tokens: FloatArray
     certainties: Mapping[str, FloatArray]
+    expects: tuple[str, ...] = ("one",)
 
     def take(self, rows: IntArray) -> PairedAnswers:
         """Some of the rows."""
@@ -47,6 +49,7 @@ class PairedAnswers:
             self.direct_tokens[rows],
             self.thinking_tokens[rows],
             {name: values[rows] for name, values in self.certainties.items()},
+            self.expects,
         )
 
     def tokens(self, measure: str, taken: FloatArray) -> FloatArray:
@@ -110,4 +113,5 @@ def _pairs(direct: Sequence[Record], thinking: Sequence[Record]) -> PairedAnswer
         direct_tokens=np.array([float(record.completion_tokens or 0) for record in direct]),
         thinking_tokens=np.array([float(record.completion_tokens or 0) for record in thinking]),
         certainties={name: values for name, values in certainties.items() if np.isfinite(values).any()},
+        expects=tuple(sorted({record.expect for record in direct})),
     )

@@ -94,7 +94,7 @@ class BatchDecoder(Decoder):
         self._tried: set[int] = set()  # numbers of rows that kernels are compiled for
         on_gpu = self.device.type == "cuda"
         self._asked = operations is not None or (on_gpu and bool(kernels or fp8))
-        measured = kernels is None and on_gpu and torch.cuda.get_device_capability(self.device) >= (9, 0)
+        measured = kernels is None and on_gpu and torch.cuda.get_device_capability(self.device)[0] == 9
         self._stock = not (self._asked or measured)  # whether the library's layers compute steps
         self._max_rows, self._stop_repeats = max_rows, stop_repeats
         self._graphs = graphs and self.device.type == "cuda"

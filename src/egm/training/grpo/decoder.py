@@ -34,7 +34,8 @@ def make_decoder(model: Any, processor: Any, stops: Sequence[int], recipe: GRPOR
     if fast:
         from egm.models.decode.decoder import BatchDecoder
 
-        return BatchDecoder(model, graphs=rollout.cuda_graphs, **options)
+        # Without kernels: what they gain rollouts was not measured, and they would join the weights in training.
+        return BatchDecoder(model, graphs=rollout.cuda_graphs, kernels=False, **options)
     from egm.models.decode.library import LibraryDecoder
 
     return LibraryDecoder(model, trained_family(model.config), processor, **options)
