@@ -121,8 +121,8 @@ def latency(
         print("first error:", printable(failed), file=sys.stderr)
     if all(row["errors"] == row["requests"] for row in results):
         raise typer.Exit(1)
-    place = f"--model {model}" if server is None else f"--server {server}"
-    say_next(f"egm eval DATASET {place}" if serve is None else f"egm eval DATASET --serve {serve}")
+    asked = {"--server": server, "--serve": serve, "--model": model}
+    say_next(" ".join(["egm eval DATASET", *(f"{name} {value}" for name, value in asked.items() if value is not None)]))
 
 
 def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:

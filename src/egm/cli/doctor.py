@@ -97,7 +97,7 @@ def doctor(
         found = examine_server(server, model, reference=held, pictures=picture, **asked)
     _print(found, as_json)
     if found.diagnosis.verdict == 0 and serve is None:
-        say_next(f"egm eval DATASET --server {server}")
+        say_next(f"egm eval DATASET --server {server}{'' if model is None else f' --model {model}'}")
     raise typer.Exit(int(found.diagnosis.verdict))
 
 

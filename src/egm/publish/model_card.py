@@ -130,7 +130,6 @@ def model_card(
         raise ModelError(_MENDED.format(str(run))) from None
     if embedded:
         sources = _EMBEDDED_DATA
-    if embedded:
         license_id = license_id or read_license(embedded_path())
     license_id = None if license_id is None else printable(license_id)
     licenses = {"model": license_id or UNKNOWN}

@@ -150,12 +150,14 @@ def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
             continue
         engine = run.header.engine
         how = [str(engine.get("serve") or engine.get("backend") or "engine")]
-        if run.is_of_known_weights and engine.get("dtype"):
+        in_process = run.is_of_known_weights and not engine.get("serve")
+        if in_process and engine.get("dtype"):
             how.append(f"dtype {engine['dtype']}")
         times = " | ".join(f"{numbers[key]:.3g}" for key in ("mean", "p50", "p90", "p99"))
         hardware = run.header.versions.get("hardware", "not known")
-        versions = ", ".join(f"{name} {of}" for name, of in run.header.versions.items() if name in _FAST)
-        where = f"{printable(hardware.replace('|', ' '))}; {', '.join(how)}; {versions}"
+        fast = [f"{name} {of}" for name, of in run.header.versions.items() if in_process and name in _FAST]
+        parts = (printable(hardware.replace("|", " ")), ", ".join(how), ", ".join(fast))
+        where = "; ".join(filter(None, parts))
         rows.append(
             f"| {_name(run)} | {_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
             f"| {run.header.started[:10]} |"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from egm.training.data.styles import choose_prompt, share_of
+from egm.training.data.styles import choose_prompt, first_style, share_of
 
 
 def test_choices_are_even_and_independent() -> None:
@@ -18,3 +18,7 @@ def test_one_style_is_asked_as_it_is() -> None:
     assert choose_prompt(None, "x") is None
     assert choose_prompt("qwen3", "x") == "qwen3"
     assert choose_prompt(("qwen3",), "x") == "qwen3"
+
+
+def test_held_out_samples_are_asked_in_the_first() -> None:
+    assert [first_style(each) for each in (None, "qwen3", ("grounding", "qwen3"))] == [None, "qwen3", "grounding"]

@@ -378,3 +378,16 @@ def test_groups_without_spread_are_counted_where_the_batch_has_some(tmp_path: Pa
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert (log["frac_reward_zero_std"], log["candidates/frac_reward_zero_std"]) == (0.5, 0.75)
     assert log["reward_std"] > 0
+
+
+def test_questions_are_asked_in_several_styles_and_held_out_ones_in_the_first(tmp_path: Path) -> None:
+    recipe = toy(data={"prompt": ["qwen3", "grounding"], "train": [{"name": "synthref/train"}] * 2})
+    trainer = make_trainer(recipe, tmp_path / "toy", check=False)
+    samples = [trainer._prefetcher._table[number] for number in range(20)]
+    decode = trainer.processing_class.tokenizer.decode
+
+    def locating(collator: PromptCollator) -> int:
+        return sum("Locate" in decode(ids) for ids in collator(samples).ids)
+
+    assert 0 < locating(trainer._prefetcher._collator) < len(samples)
+    assert locating(trainer._collator) == len(samples)

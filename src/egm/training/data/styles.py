@@ -14,6 +14,11 @@ def share_of(name: str, what: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
+def first_style(prompts: Prompts | None) -> str | None:
+    """Return the prompt style in which held-out samples are asked: the first, or None for the codec's own."""
+    return prompts if prompts is None or isinstance(prompts, str) else prompts[0]
+
+
 def choose_prompt(prompts: Prompts | None, name: str) -> str | None:
     """Choose the prompt style in which a sample is asked.
 

@@ -149,6 +149,7 @@ def make_trainer(
 
     from egm.backends.tokens import stop_tokens
     from egm.models.families import trained_family
+    from egm.training.data.styles import first_style
     from egm.training.grpo.decoder import make_decoder, takes_fast_path
     from egm.training.grpo.preflight import PROMPTS, check_digits, preflight
     from egm.training.grpo.prompts import PromptCollator, PromptPrefetcher
@@ -195,7 +196,7 @@ def make_trainer(
     trainer = GroundingGRPOTrainer(
         recipe=recipe,
         prefetcher=PromptPrefetcher(table, collator, stride=stride, workers=recipe.run.workers),
-        collator=collator.styled(recipe.data.prompt),  # held-out samples are answered in this process
+        collator=collator.styled(first_style(recipe.data.prompt)),  # held-out samples are answered in this process
         reward=reward,
         rollouts=RolloutWriter(out / "rollouts", keep=rollout.keep, process=args.process_index),
         model=model,

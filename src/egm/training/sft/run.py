@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from egm.errors import EgmError, RecipeError
 from egm.extras import TRAINING_PACKAGES, need
 from egm.training.data import Rows, open_rows
+from egm.training.data.styles import first_style
 from egm.training.data.workers import without_traceback
 from egm.training.sft.recipe import SFTRecipe
 from egm.training.shared.driver import ran_out, train_from
@@ -253,9 +254,8 @@ def _held_out(recipe: SFTRecipe) -> HeldOut | None:
 
     first = max(recipe.eval.samples, recipe.eval.greedy)
     rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed, first=first)
-    prompt = recipe.data.prompt
-    first_style = prompt if prompt is None or isinstance(prompt, str) else prompt[0]
-    return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=first_style)
+    prompt = first_style(recipe.data.prompt)
+    return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=prompt)
 
 
 def _check_report(report_to: str) -> None:
