@@ -142,19 +142,19 @@ def time_steps(model: Any, fused: Any, batch: int) -> tuple[float, torch.Tensor]
     for _ in range(text.num_hidden_layers):
         for tensors in (cache.keys, cache.values):
             tensors.append(torch.randn(shape, generator=generator, device=DEVICE).bfloat16())
-    mask = torch.arange(prompt, device=DEVICE)[None] >= prompt - PROMPT
+    lengths, start = torch.tensor([PROMPT], device=DEVICE), torch.tensor([PROMPT], device=DEVICE)
     scores = torch.randn((1, text.vocab_size), generator=generator, device=DEVICE)
     options: dict[str, Any] = {"core": core_of(model), "head": model.get_output_embeddings(), "sampler": Sampler(0.0)}
     options |= {"stops": (), "banned": torch.tensor([], dtype=torch.long, device=DEVICE), "pad": 0, "fused": fused}
     state = DecodeState(batch, 1024, logprobs=True, stop_repeats=True, graphs=DEVICE == "cuda", **options)
     clock = TokenClock()
     with torch.no_grad(), grouped_attention(model):
-        state.begin(cache, mask, torch.tensor([prompt], device=DEVICE), scores, [0] * batch, None)
+        state.begin(cache, lengths, start, scores, [0] * batch, None)
         state.cache.used = 512
         logits = compute_once(state).float().clone()
         for written in range(1, TOKENS):  # records, and grows as an answer does
             state.step(written, clock)
-        state.begin(again(state), mask, torch.tensor([prompt], device=DEVICE), scores, [0] * batch, None)
+        state.begin(again(state), lengths, start, scores, [0] * batch, None)
         _wait()
         start = time.perf_counter()
         for written in range(1, TOKENS):

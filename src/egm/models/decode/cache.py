@@ -51,11 +51,6 @@ class StaticKVCache:
         return self.used
 
 
-def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Write what may be looked at as an additive attention mask: 0, or the least number (-inf could become nan)."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
-
-
 @contextmanager
 def grouped_attention(model: Any) -> Iterator[None]:
     """Let single queries share their keys and values, where the library would repeat those for every query head."""
@@ -80,7 +75,10 @@ def _grouped(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend; of one token, the query heads that share a key head stand as if they were several tokens."""
+    """Attend, of several tokens each to what stands before it, where no mask says else.
+
+    Of one token, the query heads that share a key head stand as if they were several tokens.
+    """
     del kwargs, module
     rows, heads, length, width = query.shape
     if length == 1:
@@ -89,7 +87,6 @@ def _grouped(
         query = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
         output = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, width), None
-    output = scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=key.shape[1] != heads
-    )
+    how: dict[str, Any] = {"attn_mask": attention_mask, "is_causal": attention_mask is None, "scale": scaling}
+    output = scaled_dot_product_attention(query, key, value, enable_gqa=key.shape[1] != heads, **how)
     return output.transpose(1, 2), None

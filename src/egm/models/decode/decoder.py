@@ -5,8 +5,7 @@ often as it has completions. Here prompts are read once (prefill) and their cach
 ahead, and each step looks at the part in use; steps run without the host, as CUDA graphs where there are any. Rows that
 have ended are left behind: where there are no graphs soon, with graphs when half of the rows have.
 
-In shapes, B is the completions that are decoded together, U the prompts that they answer, P the length that prompts are
-padded to, and V the vocabulary.
+In shapes, B is the completions that are decoded together.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from typing import Any, Final
 import torch
 
 from egm.models.decode.base import Decoder
-from egm.models.decode.cache import StaticKVCache, additive_mask, grouped_attention
+from egm.models.decode.cache import grouped_attention
 from egm.models.decode.fused import FusedModel, why_not_fused
 from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.kernels.operations import Operations
+from egm.models.decode.prefill import PAD_MULTIPLE, PromptReader
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.sampling import Sampler
-from egm.models.decode.state import PAD_MULTIPLE, DecodeState, TokenClock, bucket_size
+from egm.models.decode.state import DecodeState, TokenClock, bucket_size
 from egm.models.families import family_of
 from egm.models.fast.patching import is_patched
-from egm.models.fast.rope_index import position_ids
 from egm.models.find_core import core_of
 
 MEASURED_ROWS: Final = 64
@@ -61,8 +60,8 @@ class BatchDecoder(Decoder):
         pad: The padding token.
         banned: Tokens never to be sampled.
         max_rows: Most completions to decode together; None takes as many as half of the memory that is free can hold.
-        graphs: Whether to replay steps as CUDA graphs, on a GPU. They are kept while their caches take less than a
-            quarter of its memory.
+        graphs: Whether to replay steps, and the reading of few prompts, as CUDA graphs, on a GPU. Those of steps are
+            kept while their caches take less than a quarter of its memory.
         stop_repeats: Whether a completion that repeats itself ends there, as `ends_repeated` says; `pad` must then be
             one of `stops`. Rollouts do not: training learns from what the limit cuts off.
         operations: What steps are computed with; None takes the library's layers. These serve, with a warning, where a
@@ -99,6 +98,7 @@ class BatchDecoder(Decoder):
         self._max_rows, self._stop_repeats = max_rows, stop_repeats
         self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
+        self.reader = PromptReader(self.device, pad, graphs=self._graphs)
 
     @torch.no_grad()
     def generate(
@@ -128,7 +128,8 @@ class BatchDecoder(Decoder):
         """
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
-        policy.eval()
+        if training:  # else nothing is to be changed, in a thousand modules
+            policy.eval()
         self._take_weights(policy)
         clock, result = TokenClock(), DecodedBatch([], [], [])
         rows = self._max_rows or self._rows_that_fit(policy, prompts, max_new_tokens)
@@ -147,12 +148,14 @@ class BatchDecoder(Decoder):
                 result.ids.extend(part.ids)
                 result.logprobs.extend(part.logprobs)
                 result.times.extend(part.times)
-        policy.train(training)
+        if training:
+            policy.train()
         return result
 
     def release_graphs(self) -> None:
         """Give back the memory that is kept for graphs."""
         self._states.clear()
+        self.reader.release_graphs()
 
     def _take_weights(self, policy: Any) -> None:
         """Let fused steps read the weights of now."""
@@ -171,7 +174,7 @@ class BatchDecoder(Decoder):
             except ImportError as error:
                 self._go_stock(str(error))
         elif self._fused.refresh():
-            self._states.clear()  # their graphs read the weights where they were
+            self.release_graphs()  # they read the weights where they were
 
     def _fused_for(self, rows: int) -> FusedModel | None:
         """Return what computes steps of so many rows, after trying one; None if the library's layers do."""
@@ -206,7 +209,7 @@ class BatchDecoder(Decoder):
 
     def _decode(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodedBatch:
         """Write completions that fit in memory together."""
-        state = self._begin(job, prompts)
+        state = self._begin(job, prompts, clock)
         every = _SYNC_EVERY if self.device.type == "cuda" else 1
         clock.marks.clear()
         while True:
@@ -226,13 +229,13 @@ class BatchDecoder(Decoder):
         job.save(state)
         return job.collect(clock)
 
-    def _begin(self, job: DecodeJob, prompts: PromptBatch) -> DecodeState:
+    def _begin(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodeState:
         """Read the prompts and sample the first tokens."""
-        cache, hidden, start, mask = self._prefill(core_of(job.policy), prompts)
+        read = self.reader.read(job.policy, prompts, clock)
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
-        state = self._state(job, rows, _length(mask.shape[1] + min(job.max_new_tokens, _INITIAL_TOKENS)))
-        scores = job.policy.get_output_embeddings()(hidden)
-        state.begin(cache, mask, start, scores, job.which, job.uniforms)
+        padded = read.cache.keys[0].shape[2]
+        state = self._state(job, rows, _length(padded + min(job.max_new_tokens, _INITIAL_TOKENS)))
+        state.begin(read.cache, read.lengths, read.start, read.scores, job.which, job.uniforms)
         return state
 
     def _compact(self, job: DecodeJob, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
@@ -280,39 +283,6 @@ class BatchDecoder(Decoder):
                 del self._states[next(iter(self._states))]  # the one not used for longest
             self._states[key] = state
         return state
-
-    def _prefill(
-        self, core: Any, prompts: PromptBatch
-    ) -> tuple[StaticKVCache, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read the prompts, padded on the left, so that all completions begin at one place of the cache.
-
-        Returns:
-            The cache, the last hidden states (U, width), the next positions (U,), and what may be looked at (U, P).
-        """
-        length = -(-max(map(len, prompts.ids)) // PAD_MULTIPLE) * PAD_MULTIPLE
-        table = torch.full((len(prompts.ids), length), self._pad)  # (U, P)
-        mask = torch.zeros(table.shape, dtype=torch.bool)
-        for row, tokens in enumerate(prompts.ids):
-            table[row, length - len(tokens) :] = torch.tensor(tokens)
-            mask[row, length - len(tokens) :] = True
-        positions = position_ids(table, [prompts.grids[picture] for picture in prompts.pictures], mask, core.config)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()  # (P, P), query by key
-        # (U, P, P); padding sees itself, so that no query is left without anything to see.
-        visible = (causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool)
-        cache, device, dtype = StaticKVCache(), self.device, core.get_input_embeddings().weight.dtype
-        output = core(
-            input_ids=table.to(device),
-            attention_mask=additive_mask(visible[:, None].to(device), dtype),
-            position_ids=positions.to(device),
-            pixel_values=prompts.pixels.to(device, dtype),
-            image_grid_thw=prompts.grids,
-            pictures=prompts.pictures,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        # Text goes on behind the largest of the three positions (M-RoPE), which an image may push ahead of the length.
-        start = positions.amax(dim=(0, 2)) + 1  # (3, U, P) -> (U,)
-        return cache, output.last_hidden_state[:, -1], start.to(device), mask.to(device)
 
 
 def _worth_compacting(state: DecodeState, before: int, running: int) -> bool:

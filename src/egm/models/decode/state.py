@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from egm.models.decode.cache import StaticKVCache, additive_mask
+from egm.models.decode.cache import StaticKVCache
 from egm.models.decode.fused import FusedModel
+from egm.models.decode.graphs import first_line, record
+from egm.models.decode.prefill import PAD_MULTIPLE
 from egm.models.decode.sampling import RepetitionCounter, Sampler
-
-PAD_MULTIPLE = 64
-"""Prompts are padded to a multiple of so many tokens, and the part of the cache in use grows by at least so many."""
 
 
 def bucket_size(count: int, least: int, steps: int) -> int:
@@ -121,7 +119,7 @@ class DecodeState:
     def begin(
         self,
         cache: StaticKVCache,
-        mask: torch.Tensor,
+        lengths: torch.Tensor,
         start: torch.Tensor,
         scores: torch.Tensor,
         which: Sequence[int],
@@ -130,21 +128,24 @@ class DecodeState:
         """Start completions of prompts that have been read, and sample their first tokens; takes their cache apart.
 
         Args:
-            cache: Of U prompts of length P.
-            mask: Which of their tokens may be looked at, shape (U, P).
+            cache: Of U prompts, padded on the right to P tokens.
+            lengths: How long they are, shape (U,).
             start: The positions that come next, shape (U,).
             scores: Logits of the first tokens, shape (U, V).
             which: The prompt of each completion; rows without one stand idle.
             uniforms: The random numbers of the completions, shape (len(which), tokens); None if greedy.
         """
-        self.prompt = mask.shape[1]
+        self.prompt = cache.keys[0].shape[2]
         index = self._index(which)  # (B,), of numbers below U: a prompt's keys are repeated for its completions
-        self._adopt(cache, index, self.prompt, release=True)
+        self._first.copy_(self.prompt - lengths[index])  # here they are padded on the left
+        columns = torch.arange(self.prompt, device=index.device)
+        # Where each column comes from in the prompts laid end to end, (B, P); padding is a copy of the first token.
+        places = index[:, None] * self.prompt + (columns - self._first[:, None]).clamp(min=0)
+        self._adopt(cache, lambda tensor: _at(tensor, places), self.prompt, release=True)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
-        self._mask[:, 0, 0, : self.prompt] = additive_mask(mask, self._mask.dtype)[index]
+        self._mask[:, 0, 0, : self.prompt].masked_fill_(columns >= self._first[:, None], 0.0)
         self._cursor.fill_(self.prompt)
         self._positions.copy_(start[index])
-        self._first.copy_(mask.int().argmax(dim=1)[index])  # prompts are padded on the left
         self.finished.fill_(False)
         self.finished[len(which) :] = True
         self._clear_output()
@@ -168,7 +169,7 @@ class DecodeState:
         self.prompt = other.prompt
         index = self._index(rows)
         span = self.prompt + written
-        self._adopt(other.cache, index, span, release=release)
+        self._adopt(other.cache, lambda tensor: tensor[:, :, :span].index_select(0, index), span, release=release)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[..., :span] = other._mask[index, ..., :span]
         self._cursor.copy_(other._cursor)
@@ -210,17 +211,20 @@ class DecodeState:
 
     def _index(self, numbers: Sequence[int]) -> torch.Tensor:
         """Return where each row comes from; idle rows are copies, so that nothing in them is out of the ordinary."""
-        return torch.tensor([*numbers, *[numbers[0]] * (self.rows - len(numbers))], device=self.finished.device)
+        index = torch.tensor([*numbers, *[numbers[0]] * (self.rows - len(numbers))])
+        return index.to(self.finished.device, non_blocking=True)  # nobody waits for what is being read
 
-    def _adopt(self, cache: StaticKVCache, index: torch.Tensor, span: int, *, release: bool) -> None:
-        """Copy the first columns of some rows of a cache."""
+    def _adopt(
+        self, cache: StaticKVCache, take: Callable[[torch.Tensor], torch.Tensor], span: int, *, release: bool
+    ) -> None:
+        """Copy the first columns of a cache, as `take` finds them in each of its tensors: (B, heads, span, width)."""
         for ours, theirs in ((self.cache.keys, cache.keys), (self.cache.values, cache.values)):
             for layer in range(len(theirs)):
                 tensor = theirs[layer]
                 if len(ours) <= layer:  # only at first: a state used again writes to the tensors that its graphs know
                     _, heads, _, width = tensor.shape
                     ours.append(tensor.new_zeros((self.rows, heads, self.length, width)))
-                ours[layer][:, :, :span] = tensor[:, :, :span].index_select(0, index)
+                ours[layer][:, :, :span] = take(tensor)
                 if release:  # layer by layer, so that never both caches are there whole
                     theirs[layer] = tensor.new_empty(0)
         self.cache.cursor = self._cursor
@@ -286,20 +290,7 @@ class DecodeState:
         return scores
 
     def _record(self, used: int, clock: TokenClock) -> Any:
-        """Record a step as a graph, and put back what that changed; None, with a warning, if it cannot be done."""
-        torch.cuda.synchronize()
-        before = time.perf_counter()
-        try:
-            graph = self._capture(used)
-        except RuntimeError as error:
-            warnings.warn(f"decoding goes on without CUDA graphs: {error}", stacklevel=2)
-            graph = None
-        torch.cuda.synchronize()
-        clock.stood += time.perf_counter() - before
-        return graph
-
-    def _capture(self, used: int) -> Any:
-        """Record `_step`, after trying it twice on a side stream, as torch's notes on CUDA graphs ask for.
+        """Record a step as a graph, and put back what that changed; None, with a warning, if it cannot be done.
 
         Each try writes a token, so all that a step writes is put back. Keys and values are not: the column written is
         that of the cursor, and the step to come writes the same there.
@@ -313,22 +304,23 @@ class DecodeState:
             for tensor, value in zip(buffers, saved, strict=True):
                 tensor.copy_(value)
 
-        stream = _side_stream(self.finished.device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._step(used)
-                restore()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            self._step(used)
-        self._pool = self._pool or graph.pool()
-        restore()
+        torch.cuda.synchronize()
+        before = time.perf_counter()
+        try:
+            graph, _ = record(lambda: self._step(used), self.finished.device, self._pool, restore)
+            self._pool = self._pool or graph.pool()
+        except RuntimeError as error:
+            warnings.warn(f"decoding goes on without CUDA graphs: {first_line(error)}", stacklevel=2)
+            graph = None
+        torch.cuda.synchronize()
+        clock.stood += time.perf_counter() - before
         return graph
 
 
-@cache
-def _side_stream(device: torch.device) -> Any:
-    """Return the one stream that steps are tried on: libraries keep memory for each that they have seen."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+def _at(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return keys or values (U, heads, P, width) of tokens, by their places (B, span) among all of them end to end."""
+    rows, span = places.shape
+    _, heads, _, width = tensor.shape
+    # They come as projections leave them, a token's heads side by side: to lay them so again is no copy.
+    tokens = tensor.transpose(1, 2).flatten(0, 1).index_select(0, places.flatten())
+    return tokens.view(rows, span, heads, width).transpose(1, 2)

@@ -15,7 +15,7 @@ import torch
 from egm.models.fast.patching import patch, stock
 from egm.models.fast.rope_index import host_grids, rope_index
 
-_VISUAL = "egm_visual"
+VISUAL = "egm_visual"
 """Keyword by which `_core_forward` hands indices and features through the stock forward to the language model."""
 
 
@@ -100,7 +100,7 @@ def _core_forward(
             past_key_values=past_key_values,
             mm_token_type_ids=mm_token_type_ids,
         )
-    kwargs[_VISUAL] = (where, deepstack)
+    kwargs[VISUAL] = (where, deepstack)
     return forward(inputs_embeds=filled, position_ids=position_ids, **common, **kwargs)
 
 
@@ -129,16 +129,21 @@ def _places(input_ids: torch.Tensor, token: int, count: int) -> torch.Tensor:
 
 def _language_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Give the stock language model indices in place of its mask; it only passes them on to `_deepstack_process`."""
-    visual = kwargs.pop(_VISUAL, None)
+    visual = kwargs.pop(VISUAL, None)
     if visual is not None:
         kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"] = visual
     return stock(self, "forward")(*args, **kwargs)
 
 
 def _deepstack_process(
-    self: Any, hidden_states: torch.Tensor, visual_pos_masks: torch.Tensor, visual_embeds: torch.Tensor
+    self: Any, hidden_states: torch.Tensor, visual_pos_masks: torch.Tensor | None, visual_embeds: torch.Tensor
 ) -> Any:
-    """Add visual features; places come as indices from `_core_forward`, as a mask from stock code."""
+    """Add visual features; places come as indices from `_core_forward`, as a mask from stock code.
+
+    Without places there is a feature for every token: 0 where it is text.
+    """
+    if visual_pos_masks is None:
+        return hidden_states + visual_embeds
     if visual_pos_masks.dtype == torch.bool:
         return stock(self, "_deepstack_process")(hidden_states, visual_pos_masks, visual_embeds)
     features = visual_embeds.to(hidden_states.device, hidden_states.dtype)

@@ -99,19 +99,20 @@ def _rotary(self: Any, *args: Any) -> Any:
 
 
 def _interpolate(self: Any, grid_thw: Any) -> torch.Tensor:
-    plan = _plan(self, host_grids(grid_thw))
+    plan = plan_of(self, host_grids(grid_thw))
     table = (functional.embedding(plan.taps, self.pos_embed.weight) * plan.weights[..., None]).sum(1)
     return functional.embedding(plan.rows, table.to(self.pos_embed.weight.dtype))
 
 
 def _rotary_of_grids(self: Any, grid_thw: Any) -> Any:
     grids = host_grids(grid_thw)
-    plan = _plan(self, grids)
+    plan = plan_of(self, grids)
     table = self.rotary_pos_emb(max(max(h, w) for _, h, w in grids))
     return table[plan.coordinates].flatten(1).index_select(0, plan.rows)
 
 
-def _plan(tower: Any, grids: tuple[tuple[int, int, int], ...]) -> VisionPlan:
+def plan_of(tower: Any, grids: tuple[tuple[int, int, int], ...]) -> VisionPlan:
+    """Return what the tower of a model reads beside pixels and weights for pictures of these grids."""
     return plan_for(grids, tower.num_grid_per_side, tower.spatial_merge_size, tower.pos_embed.weight.device)
 
 
@@ -127,7 +128,7 @@ def _tower_forward(self: Any, hidden_states: torch.Tensor, grid_thw: Any, **kwar
     if order:  # the patches of images of one size side by side, so that they share an attention call
         hidden_states = hidden_states.index_select(0, _gather(lengths, order, device))
         grids = tuple(grids[i] for i in order)
-    plan = _plan(self, grids)
+    plan = plan_of(self, grids)
     if is_patched(self.blocks[0].attn):
         kwargs[_PLAN] = plan
     if keys := _table_keys(self):
