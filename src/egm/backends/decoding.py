@@ -61,7 +61,7 @@ def process_prompts(
         processor: The model's.
         texts: The prompt of each group, with one placeholder for its picture.
         groups: The requests.
-        device: Where the model is: beside a GPU, threads process the pictures.
+        device: Where the model is: a GPU processes the pictures, or threads beside it if it cannot.
     """
     from egm.models.decode.prompt_batch import make_prompts, threads_for
 
@@ -69,8 +69,8 @@ def process_prompts(
     places = {key: place for place, key in enumerate(distinct)}
     pictures = [places[id(group[0].images[0])] for group in groups]
     images = list(distinct.values())
-    threads = 1 if device.type == "cpu" else threads_for(images)
-    return make_prompts(processor, texts, pictures, images, threads=threads)
+    beside: dict[str, Any] = {} if device.type == "cpu" else {"device": device, "threads": threads_for(images)}
+    return make_prompts(processor, texts, pictures, images, **beside)
 
 
 def decode_groups(

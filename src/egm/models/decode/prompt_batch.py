@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from egm.models.decode.pixels import has_usual_sides, is_known, pixels_on
 from egm.models.families import Family, Grid, Qwen3VLFamily
 
 _SHARE = 16  # pictures that a thread takes at once
@@ -68,6 +69,7 @@ def make_prompts(
     family: Family | None = None,
     fast: bool = True,
     threads: int = 1,
+    device: torch.device | None = None,
 ) -> PromptBatch:
     """Make the prompts.
 
@@ -78,11 +80,15 @@ def make_prompts(
         images: Upright RGB pictures.
         family: The model's family; Qwen3-VL if not given.
         fast: Whether the fast path reads the pictures, which takes `pixel_values`.
-        threads: How many threads process them, for the fast path.
+        threads: How many threads process them, for the fast path, where the processor does.
+        device: A GPU that pictures are made into `pixel_values` on, for the fast path; None, and pictures that it is
+            not known for, leave that to the processor.
     """
     family = family or Qwen3VLFamily()
     grids: list[Grid]
-    if fast:
+    if fast and device is not None and is_known(processor.image_processor) and has_usual_sides(images):
+        pixels, grids = pixels_on(processor, images, device)
+    elif fast:
         pixels, grids = _see(processor.image_processor, images, threads)
     else:
         pixels = torch.cat([torch.from_numpy(family.see(processor, image)) for image in images])
