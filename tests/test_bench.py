@@ -248,3 +248,32 @@ def test_no_more_requests_at_once_than_connections() -> None:
     refused = pytest.raises(EgmError, match="concurrency 3 is out of range: give 1 to 2")
     with FaultyServer({"": [ANSWER]}) as server, Grounder.connect(server.url, concurrency=2) as grounder, refused:
         bench.measure(grounder, concurrency=[3])
+
+
+def test_a_floor_is_what_is_read_over_the_bandwidth() -> None:
+    rows: list[dict[str, Any]] = [
+        {"floor_bytes": 3e9, "latency": {"p50": 0.006}},
+        {"floor_bytes": 3e9, "latency": None},
+        {"latency": {"p50": 1.0}},
+    ]
+    bench.add_floors(rows, 1e12)
+    assert rows == [
+        {"latency": {"p50": 0.006}, "floor_seconds": 0.003, "times_floor": 2.0},
+        {"latency": None, "floor_seconds": 0.003, "times_floor": None},
+        {"latency": {"p50": 1.0}},
+    ]
+    unknown: list[dict[str, Any]] = [{"floor_bytes": 3e9, "latency": {"p50": 0.006}}]
+    bench.add_floors(unknown, None)
+    assert (unknown[0]["floor_seconds"], unknown[0]["times_floor"]) == (None, None)
+
+
+@pytest.mark.gpu
+def test_a_model_on_a_gpu_has_a_floor_beside_it() -> None:
+    bandwidth = bench.copy_bandwidth(2**28)
+    assert bandwidth is not None
+    assert 1e10 < bandwidth < 1e14
+    with bench.load("egm-tiny", device="cuda", dtype="bfloat16", max_tokens=8) as grounder:
+        rows = list(bench.measure(grounder, requests=2, rounds=1, concurrency=[1, 2], warmup=1))
+    bench.add_floors(rows, bandwidth)
+    assert all(row["times_floor"] > 1 for row in rows)
+    assert rows[0]["floor_seconds"] < rows[1]["floor_seconds"] < 2 * rows[0]["floor_seconds"]

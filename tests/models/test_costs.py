@@ -114,3 +114,12 @@ def test_models_are_known_by_name_or_by_their_configuration(tmp_path: Path) -> N
         assert cost_model_of({**row, **spoilt}) is None
     (tmp_path / "config.json").write_text("[")
     assert cost_model(str(tmp_path)) is None
+
+
+def test_layers_in_fp8_are_half_of_what_is_read_of_them() -> None:
+    text, costs = get_preset("8b").text, cost_model("8b")
+    assert costs is not None
+    whole, half = (each.pass_over(1, 400, scored=1) for each in (costs, replace(costs, layer_width=1)))
+    head, cache = 2 * text.hidden * text.vocabulary, 4 * text.layers * text.kv_heads * text.head_dim * 400
+    assert half.bytes - head - cache == pytest.approx((whole.bytes - head - cache) / 2)
+    assert half.operations == whole.operations

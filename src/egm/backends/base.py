@@ -214,6 +214,8 @@ class EngineInfo:
         packages: Packages of this process whose versions decide its speed.
         versions: What else has a version, such as a driver.
         hardware: What it runs on; None where that is not known.
+        weight_bytes: Bytes of a weight of the language model's layers, and of any other number, where they lie on a GPU
+            of this machine.
     """
 
     name: str
@@ -221,6 +223,7 @@ class EngineInfo:
     packages: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: str | None = None
+    weight_bytes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,11 +108,13 @@ class TransformersBackend(Backend):
 
     def describe(self) -> EngineInfo:
         """Name the GPU and its driver where the model is on one, else the processor."""
-        hardware, versions = cpu_name(), {}
+        hardware, versions, widths = cpu_name(), {}, None
         if self.module.device.type == "cuda":
             hardware = gpu_name() or hardware
             versions = {"driver": driver} if (driver := driver_version()) else {}
-        return EngineInfo(type(self).__name__, packages=("torch", "transformers"), versions=versions, hardware=hardware)
+            widths = (1 if self._fp8 else self.module.dtype.itemsize, self.module.dtype.itemsize)
+        about: dict[str, Any] = {"versions": versions, "hardware": hardware, "weight_bytes": widths}
+        return EngineInfo(type(self).__name__, packages=("torch", "transformers"), **about)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from egm.bench.engine_info import describe
+from egm.bench.floor import add_floors, copy_bandwidth
 from egm.bench.loads import CONNECTIONS, arrivals, connect, connection, load, measure
 
-__all__ = ["CONNECTIONS", "arrivals", "connect", "connection", "describe", "load", "measure"]
+__all__ = [
+    "CONNECTIONS",
+    "add_floors",
+    "arrivals",
+    "connect",
+    "connection",
+    "copy_bandwidth",
+    "describe",
+    "load",
+    "measure",
+]

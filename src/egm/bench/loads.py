@@ -155,7 +155,8 @@ def measure(
         `errors`, `first_error`, `wall_seconds`, `requests_per_second` (answered); `latency` (from sending to the last
         token), `first_token` and `queue`, each with `n`, `mean`, `p50`, `p90` and `p99`, or None; `seconds`, what
         `latency` is of: one a request in order, None after an error; `tokens_per_second`, of all requests together, and
-        `mean_tokens`, None where the engine counts none.
+        `mean_tokens`, None where the engine counts none; and where weights lie on a GPU of this machine,
+        `floor_bytes`, which `add_floors` makes a time of.
 
     Raises:
         EgmError: If a number is out of range, or the engine cannot run so many requests at once.
@@ -304,24 +305,32 @@ def _run(
         "queue": spreads["queue"],
         "tokens_per_second": tokens / wall if tokens else None,
         "mean_tokens": summary["tokens"]["completion"] if tokens else None,
-        **_computed(
-            grounder.backend.model, [record for record in records if record.failure != ERROR], load.at_once or 1
-        ),
+        **_computed(grounder, [record for record in records if record.failure != ERROR], load.at_once or 1),
     }
 
 
-def _computed(model: str, records: Sequence[Record], at_once: int) -> dict[str, float | None]:
-    """Mean floating-point operations and bytes moved of an answer, where they can be computed (`egm.models.costs`)."""
+def _computed(grounder: Grounder, records: Sequence[Record], at_once: int) -> dict[str, float | None]:
+    """Mean floating-point operations and bytes moved of an answer, where they can be computed (`egm.models.costs`).
+
+    Where the weights lie on a GPU of this machine, also what has to be read there for all answers of a batch.
+    """
     from egm.models.costs import cost_model
 
-    costs = cost_model(model)
-    told = [
-        costs.answer(record.size, prompt=record.prompt_tokens, written=record.completion_tokens, at_once=at_once)
+    costs, widths = cost_model(grounder.backend.model), grounder.backend.describe().weight_bytes
+    asked = [
+        (record.size, {"prompt": record.prompt_tokens, "written": record.completion_tokens, "at_once": at_once})
         for record in records
         if costs and record.size and record.prompt_tokens is not None and record.completion_tokens is not None
     ]
-    names = ("operations", "bytes")
-    return {name: sum(getattr(each, name) for each in told) / len(told) if told else None for name in names}
+
+    def mean(name: str, costs: Any) -> float | None:
+        return sum(getattr(costs.answer(size, **how), name) for size, how in asked) / len(asked) if asked else None
+
+    found = {name: mean(name, costs) for name in ("operations", "bytes")}
+    if asked and costs and widths is not None:
+        moved = mean("bytes", replace(costs, layer_width=widths[0], width=widths[1]))
+        found["floor_bytes"] = None if moved is None else moved * at_once
+    return found
 
 
 def _closed(grounder: Grounder, queries: Sequence[Request], at_once: int, name: str) -> list[_Reply]:

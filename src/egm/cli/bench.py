@@ -64,8 +64,9 @@ def latency(
     concurrency if that is more: 48, 48, 256, 48 and 48 by default. An open loop sends at the time of arrival whatever
     is still running, up to the client's 1000 connections. A model in this process is measured one request at a time, or
     with --concurrency in batches of so many, each sent when the one before is answered. Latency runs from sending to
-    the last token; queue, the wait before sending, is apart. Each request is tried once. Exit code 1 if all failed, 2
-    if the input is bad.
+    the last token; queue, the wait before sending, is apart. A model on a GPU in this process has its floor beside it:
+    the time that reading weights and cache takes at the bandwidth of a copy. Each request is tried once. Exit code 1 if
+    all failed, 2 if the input is bad.
     """
     from egm import bench
     from egm.codecs import DEFAULT_CODEC
@@ -112,6 +113,9 @@ def latency(
         }
         number = len(loops) + len(rates)
         results = list(track(loads, "measuring loads", number, enabled=None if number > 1 else False))
+        if any("floor_bytes" in row for row in results):
+            about["copy_bandwidth"] = bench.copy_bandwidth()
+            bench.add_floors(results, about["copy_bandwidth"])
     if as_json:
         print(json.dumps({**about, "loads": results}))
     else:
@@ -129,9 +133,11 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
     from rich.text import Text
 
     computed = any(row["operations"] is not None for row in results)
+    bandwidth = about.get("copy_bandwidth")
     table = plain_table(
         *("load", "measured", "errors", "req/s", "mean", "p50", "p90", "p99"),
         *("first token p50", "queue p50", "queue p99", "tok/s", "tokens", *(["GFLOP", "GB"] if computed else [])),
+        *(["floor", "x floor"] if bandwidth else []),
     )
     for row in results:
         times, first, queue = (row[name] or {} for name in ("latency", "first_token", "queue"))
@@ -147,6 +153,7 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
             figure(row["tokens_per_second"], 1),
             figure(row["mean_tokens"], 1),
             *(figure(row[name], 2, scale=1e-9) for name in ("operations", "bytes") if computed),
+            *(figure(row.get(name), 3) for name in ("floor_seconds", "times_floor") if bandwidth),
         )
     out = console()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
@@ -160,4 +167,7 @@ def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> No
         ),
         soft_wrap=True,
     )
+    if bandwidth:
+        said = f"floor: weights and cache, read at the {bandwidth / 1e12:.2f} TB/s of a copy that was measured here"
+        out.print(Text(f"{said}; x floor is the median over it"), soft_wrap=True)
     out.print(table)

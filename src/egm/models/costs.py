@@ -53,12 +53,14 @@ class CostModel:
         vision: Shape of its vision tower.
         pixels: Least and most pixels that its processor gives it to see.
         width: Bytes of a number: 2 of bfloat16, 4 of float32.
+        layer_width: Bytes of a weight of the language model's layers, where it is another: 1 of fp8.
     """
 
     text: Text
     vision: Vision
     pixels: tuple[int, int] = _CARD_PIXELS
     width: int = 2
+    layer_width: int | None = None
 
     def answer(self, size: tuple[int, int], *, prompt: int, written: int, at_once: int = 1) -> Cost:
         """Cost of an answer to a question about one picture.
@@ -117,9 +119,9 @@ class CostModel:
         head = text.hidden * text.vocabulary
         products = tokens * text.layers * (attended + mlp) + scored * head
         attention = 2 * text.layers * tokens * context * heads
-        weights = (text.layers * (attended + read) + head) / at_once
+        layers = text.layers * (attended + read) * (self.layer_width or self.width)
         cache = 2 * text.layers * shared * (context if tokens == 1 else tokens)
-        return Cost(2 * (products + attention), self.width * (weights + cache))
+        return Cost(2 * (products + attention), (layers + self.width * head) / at_once + self.width * cache)
 
 
 def cost_model(model: str, *, width: int = 2) -> CostModel | None:
