@@ -61,3 +61,26 @@ def test_losses_are_held_against_one_gpu_at_the_same_steps() -> None:
         ["2: 2.0000, 1.2500", "0.2500"],
         ["error: no", ""],
     ]
+
+
+def test_latencies_stand_beside_their_floors_and_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    latency, file = runpy.run_path(str(SCRIPT.with_name("latency.py"))), tmp_path / "results.jsonl"
+    plan = [("first-token", "bf16"), ("decode", "no-kernels"), ("phrases", "host-pixels")]
+    latency["run"](file, "tiny-s", plan)
+    assert not latency["left"](file, plan)
+    rows = {(row["part"], row["way"]): row for row in latency["lines_of"](file) if row.get("floor")}
+    assert set(rows) == set(plan)
+    assert all(min(row["ms"], row["floor"]) > 0 for row in rows.values())
+    with file.open("a") as stream:
+        stream.write('{"begun": ["decode", "no-ker')  # a run that was cut
+    measured = len(latency["lines_of"](file))
+    latency["run"](file, "tiny-s", plan)
+    more = latency["lines_of"](file)[measured:]
+    assert [set(line) for line in more] == [{"about", "made_in"}]
+    table = latency["table"](latency["lines_of"](file))
+    assert "tiny-s, float32" in table
+    assert "| 2 phrases x 2 pictures in a call |" in table
+    assert latency["left"](file, [*plan, ("request", "bf16")]) == [("request", "bf16")]
