@@ -132,6 +132,7 @@ def step(options: Any) -> None:
 def time_steps(model: Any, fused: Any, batch: int) -> tuple[float, torch.Tensor]:
     """Milliseconds a token, and the logits of a first one."""
     from egm.models.decode.cache import StaticKVCache, grouped_attention
+    from egm.models.decode.prefill import ReadPrompts
     from egm.models.decode.sampling import Sampler
     from egm.models.decode.state import DecodeState, TokenClock
     from egm.models.find_core import core_of
@@ -142,19 +143,19 @@ def time_steps(model: Any, fused: Any, batch: int) -> tuple[float, torch.Tensor]
     for _ in range(text.num_hidden_layers):
         for tensors in (cache.keys, cache.values):
             tensors.append(torch.randn(shape, generator=generator, device=DEVICE).bfloat16())
-    lengths, start = torch.tensor([PROMPT], device=DEVICE), torch.tensor([PROMPT], device=DEVICE)
+    length, none = torch.tensor([PROMPT], device=DEVICE), torch.tensor([0], device=DEVICE)
     scores = torch.randn((1, text.vocab_size), generator=generator, device=DEVICE)
     options: dict[str, Any] = {"core": core_of(model), "head": model.get_output_embeddings(), "sampler": Sampler(0.0)}
     options |= {"stops": (), "banned": torch.tensor([], dtype=torch.long, device=DEVICE), "pad": 0, "fused": fused}
     state = DecodeState(batch, 1024, logprobs=True, stop_repeats=True, graphs=DEVICE == "cuda", **options)
     clock = TokenClock()
     with torch.no_grad(), grouped_attention(model):
-        state.begin(cache, lengths, start, scores, [0] * batch, None)
+        state.begin(ReadPrompts(cache, scores, length, length, none, none, prompt), [0] * batch, None)
         state.cache.used = 512
         logits = compute_once(state).float().clone()
         for written in range(1, TOKENS):  # records, and grows as an answer does
             state.step(written, clock)
-        state.begin(again(state), lengths, start, scores, [0] * batch, None)
+        state.begin(ReadPrompts(again(state), scores, length, length, none, none, prompt), [0] * batch, None)
         _wait()
         start = time.perf_counter()
         for written in range(1, TOKENS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -95,9 +96,10 @@ class Rig:
         stops = backend._stops()
         options: dict[str, Any] = {"dtype": None, "max_rows": None, "stop_repeats": True, "fp8": way == "fp8"}
         options |= {"graphs": way != "no-graphs", "kernels": False if way in ("no-kernels", "no-graphs") else None}
+        options["keep_prefixes"] = True
         decoder = BatchDecoder(self.model, stops=stops, pad=stops[0], banned=[], **options)
         if way == "no-prefill-graphs":
-            decoder.reader = PromptReader(decoder.device, stops[0], graphs=False)
+            decoder.reader = PromptReader(decoder.device, stops[0], graphs=False, prefix_bytes=2**32)
         backend.__dict__["_decoder"] = decoder
         prompt_batch.is_known = _unknown if way == "host-pixels" else _KNOWN
         self._way, self._backend = way, backend
@@ -192,6 +194,11 @@ def first_token(rig: Rig, way: str) -> Iterator[Row]:
     whole, (reply,) = rig.median(way, lambda: rig.requests(1), 1, 4 * rig.scale.rounds)
     floor = rig.reading_floor(reply.prompt_tokens)
     yield {"case": f"whole, {reply.prompt_tokens} prompt tokens", "ms": 1e3 * whole, "floor": floor, "gb": _peak()}
+    picture, numbers = rig.picture(), itertools.count()
+    again, _ = rig.median(way, lambda: [rig.request(picture, next(numbers))], 1, 4 * rig.scale.rounds)
+    own = reply.prompt_tokens - rig.costs.patches(rig.scale.side) // 4
+    least = rig.seconds_of(rig.costs.pass_over(own, reply.prompt_tokens, scored=1))
+    yield {"case": "whole, another phrase of a picture", "ms": 1e3 * again, "floor": least}
     stages: dict[str, list[float]] = {}
     for _ in range(4 * rig.scale.rounds):
         for name, seconds in _stages(rig, way).items():
@@ -296,18 +303,19 @@ def phrases(rig: Rig, way: str) -> Iterator[Row]:
 
 
 def _whole(rig: Rig, way: str, replies: Sequence[Any], count: int, pictures: int | None = None) -> Row:
-    """The floor of a whole call, and the memory that it took at most."""
+    """The floor of a whole call, and the memory that it took at most.
+
+    With fewer pictures than answers, what is read of a picture is read once.
+    """
     prompt, written = replies[0].prompt_tokens, max(reply.completion_tokens for reply in replies)
-    steps = written - 1
-    look = rig.seconds_of(Cost(*((pictures or count) * value for value in _look(rig, pictures or count))))
-    read = rig.costs.pass_over(prompt, prompt, scored=1, at_once=count)
-    floor = look + rig.seconds_of(Cost(count * read.operations, count * read.bytes))
-    return {"floor": floor + steps * rig.step_floor(way, prompt + written / 2, count), "gb": _peak()}
-
-
-def _look(rig: Rig, count: int) -> tuple[float, float]:
-    cost = rig.costs.look(rig.scale.side, at_once=count)
-    return cost.operations, cost.bytes
+    shown = pictures or count
+    look = rig.costs.look(rig.scale.side, at_once=shown)
+    read = rig.costs.pass_over(prompt, prompt, scored=1, at_once=shown)
+    own = prompt - rig.costs.patches(rig.scale.side) // 4
+    more = rig.costs.pass_over(own, prompt, scored=1, at_once=max(1, count - shown))
+    parts = [(shown, look), (shown, read), (count - shown, more)]
+    floor = sum(rig.seconds_of(Cost(number * each.operations, number * each.bytes)) for number, each in parts)
+    return {"floor": floor + (written - 1) * rig.step_floor(way, prompt + written / 2, count), "gb": _peak()}
 
 
 def sizes(rig: Rig, way: str) -> Iterator[Row]:

@@ -49,6 +49,7 @@ def backend_decoder(model: Any, stops: Sequence[int], banned: Sequence[int], *, 
     from egm.models.decode.decoder import BatchDecoder
 
     options: dict[str, Any] = {"dtype": None, "max_rows": None, "graphs": True, "stop_repeats": True, "fp8": fp8}
+    options["keep_prefixes"] = True
     return BatchDecoder(model, stops=stops, pad=stops[0], banned=banned, **options)
 
 

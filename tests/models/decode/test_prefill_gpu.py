@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from egm.models import build_model, enable_fast_path
 from egm.models.decode.cache import grouped_attention
 from egm.models.decode.graphs import RecordedCalls
 from egm.models.decode.prefill import PromptReader, ReadPrompts
+from egm.models.decode.prefixes import PictureSource
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.tiny.vocabulary import token_id
 
@@ -29,8 +31,9 @@ def prompts_of(config: Any, seed: int, words: tuple[int, ...] = (9, 30)) -> Prom
     visual = [config.image_token_id] * (GRID[1] * GRID[2] // 4)
     begin, end = token_id("<|vision_start|>"), token_id("<|vision_end|>")
     ids = [[begin, *visual, end, *torch.randint(282, 600, (count,), generator=draw).tolist()] for count in words]
-    pixels = torch.randn(GRID[1] * GRID[2], 1536, generator=draw).cuda()
-    return PromptBatch(ids, [0] * len(ids), pixels, [GRID])
+    pixels = torch.randn(GRID[1] * GRID[2], 1536, generator=torch.Generator().manual_seed(seed)).cuda()
+    source = PictureSource(Image.new("RGB", (192, 128), (seed, 0, 0)))
+    return PromptBatch(ids, [0] * len(ids), pixels, [GRID], sources=(source,))
 
 
 def read(reader: PromptReader, model: Any, prompts: PromptBatch) -> ReadPrompts:
@@ -48,8 +51,20 @@ def test_recordings_give_what_eager_calls_give(model: Any) -> None:
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
         assert torch.equal(ours.start, expected.start)
     assert (recorded.towers.eager, recorded.towers.recorded, recorded.towers.replayed) == (1, 1, 6)
-    assert (recorded.readings.eager, recorded.readings.recorded, recorded.readings.replayed) == (2, 2, 5)
+    assert (recorded.readings.eager, recorded.readings.recorded, recorded.readings.replayed) == (2, 2, 9)
     assert eager.towers.recorded == eager.readings.recorded == 0
+
+
+def test_what_was_read_of_a_picture_serves_further_questions(model: Any) -> None:
+    eager = PromptReader(torch.device("cuda"), 0, graphs=False)
+    keeping = PromptReader(torch.device("cuda"), 0, graphs=True, prefix_bytes=2**28)
+    for seed, words in [(0, (9,)), (1, (9,)), (0, (7,)), (0, (8,)), (1, (5,)), (2, (5,)), (0, (4, 3)), (2, (6,))]:
+        prompts = prompts_of(model.config, seed, words)
+        ours, expected = read(keeping, model, prompts), read(eager, model, prompts)
+        torch.testing.assert_close(ours.scores, expected.scores, atol=1e-4, rtol=1e-4)
+        keeping.keep_prefixes()
+    assert (keeping.prefixes.hits, keeping.prefixes.misses) == (5, 3)
+    assert keeping.towers.replayed == 2
 
 
 def test_the_host_never_waits_for_what_is_read(model: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,30 @@ class StaticKVCache:
         return self.used
 
 
+class PrefixedKVCache(StaticKVCache):
+    """Keys and values of rows that go on behind prefixes which were read before.
+
+    Args:
+        keys: Of each layer, those of the prefixes, shape (prefixes, key heads, T, head width), padded on the right.
+        values: Likewise.
+        index: The prefix of each row, shape (B,).
+    """
+
+    def __init__(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], index: torch.Tensor) -> None:
+        super().__init__()
+        self._prefixes, self._index = (keys, values), index
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *args: Any, **kwargs: Any) -> Any:
+        """Keep each row's prefix and, behind it, its new tokens; return both."""
+        keys, values = (tensors[layer].index_select(0, self._index) for tensors in self._prefixes)
+        return super().update(torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2), layer, *args, **kwargs)
+
+
+def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Write what may be looked at as an additive attention mask: 0, or the least number (-inf could become nan)."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
 @contextmanager
 def grouped_attention(model: Any) -> Iterator[None]:
     """Let single queries share their keys and values, where the library would repeat those for every query head."""
@@ -88,5 +112,7 @@ def _grouped(
         output = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, width), None
     how: dict[str, Any] = {"attn_mask": attention_mask, "is_causal": attention_mask is None, "scale": scaling}
+    if attention_mask is not None:  # kernels that take a mask want a key head for every query head
+        key, value = (tensor.repeat_interleave(heads // key.shape[1], dim=1) for tensor in (key, value))
     output = scaled_dot_product_attention(query, key, value, enable_gqa=key.shape[1] != heads, **how)
     return output.transpose(1, 2), None

@@ -22,7 +22,8 @@ from egm.models.decode.cache import grouped_attention
 from egm.models.decode.fused import FusedModel, why_not_fused
 from egm.models.decode.job import DecodedBatch, DecodeJob, End
 from egm.models.decode.kernels.operations import Operations
-from egm.models.decode.prefill import PAD_MULTIPLE, PromptReader
+from egm.models.decode.layout import PAD_MULTIPLE
+from egm.models.decode.prefill import PromptReader
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.sampling import Sampler
 from egm.models.decode.state import DecodeState, TokenClock, bucket_size
@@ -38,6 +39,7 @@ _INITIAL_TOKENS = 512  # new tokens that a cache is allocated for at first: most
 _LAUNCH_BOUND_ROWS = 128  # rows with which a step waits for its launches, so that fewer would be no quicker
 _COMPACT_AT = 0.8  # share of rows still running at which the others are left behind, if no graph is made for so many
 _GRAPH_MEMORY_PARTS = 4  # one part in so many of a GPU's memory may hold what is kept for graphs
+_PREFIX_PARTS = 32  # likewise, for what is kept of prompts
 _CPU_BYTES = 2**31  # for caches, at first
 
 
@@ -70,6 +72,8 @@ class BatchDecoder(Decoder):
             are given. None takes them where they were measured: on a GPU of Hopper's kind, in bfloat16, for at most
             `MEASURED_ROWS` rows.
         fp8: Whether kernels read the layers' weights rounded to fp8; prompts are read with the weights as they are.
+        keep_prefixes: Whether to keep what was read of pictures that come alone, for further questions about them, in
+            up to one part in 32 of a GPU's memory.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class BatchDecoder(Decoder):
         operations: Operations | None = None,
         kernels: bool | None = None,
         fp8: bool = False,
+        keep_prefixes: bool = False,
     ) -> None:
         super().__init__(model, dtype=dtype, stops=stops, pad=pad, banned=banned)
         self._operations, self._fp8 = operations, fp8
@@ -98,7 +103,9 @@ class BatchDecoder(Decoder):
         self._max_rows, self._stop_repeats = max_rows, stop_repeats
         self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
-        self.reader = PromptReader(self.device, pad, graphs=self._graphs)
+        self.reader = PromptReader(
+            self.device, pad, graphs=self._graphs, prefix_bytes=self._memory() // _PREFIX_PARTS if keep_prefixes else 0
+        )
 
     @torch.no_grad()
     def generate(
@@ -155,7 +162,7 @@ class BatchDecoder(Decoder):
     def release_graphs(self) -> None:
         """Give back the memory that is kept for graphs."""
         self._states.clear()
-        self.reader.release_graphs()
+        self.reader.release()
 
     def _take_weights(self, policy: Any) -> None:
         """Let fused steps read the weights of now."""
@@ -192,6 +199,11 @@ class BatchDecoder(Decoder):
         self._fused, self._stock = None, True
         self._states.clear()
         warnings.warn(f"decoding goes on by the library's layers, slower: {reason}", stacklevel=2)
+
+    def _memory(self) -> int:
+        """Return how many bytes the device has."""
+        on_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_properties(self.device).total_memory if on_gpu else _CPU_BYTES
 
     def _on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -233,9 +245,9 @@ class BatchDecoder(Decoder):
         """Read the prompts and sample the first tokens."""
         read = self.reader.read(job.policy, prompts, clock)
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
-        padded = read.cache.keys[0].shape[2]
-        state = self._state(job, rows, _length(padded + min(job.max_new_tokens, _INITIAL_TOKENS)))
-        state.begin(read.cache, read.lengths, read.start, read.scores, job.which, job.uniforms)
+        state = self._state(job, rows, _length(read.padded + min(job.max_new_tokens, _INITIAL_TOKENS)))
+        state.begin(read, job.which, job.uniforms)
+        self.reader.keep_prefixes()
         return state
 
     def _compact(self, job: DecodeJob, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:
@@ -258,8 +270,7 @@ class BatchDecoder(Decoder):
 
     def _state(self, job: DecodeJob, rows: int, length: int) -> DecodeState:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
-        memory = torch.cuda.get_device_properties(self.device).total_memory if self._graphs else 0
-        most = memory // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
+        most = (self._memory() if self._graphs else 0) // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
         key = (rows, length, job.sampler, job.stops, job.logprobs)  # all that a recorded step depends on
         if (state := self._states.pop(key, None)) is not None:
             self._states[key] = state  # the one used last goes last

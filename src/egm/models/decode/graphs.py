@@ -124,7 +124,7 @@ class RecordedCalls:
         begun = time.perf_counter()
         places, kept = tuple(tensor.clone() for tensor in inputs), held()
         try:
-            graph, outputs = record(lambda: function(*places), self._device, self._pool)
+            graph, outputs = capture_graph(lambda: function(*places), self._device, self._pool)
         except RuntimeError as error:
             self._most = 0
             self.clear()
@@ -140,7 +140,7 @@ class RecordedCalls:
         return recording
 
 
-def record(
+def capture_graph(
     function: Callable[[], Any], device: torch.device, pool: Any, between: Callable[[], None] = lambda: None
 ) -> tuple[Any, Any]:
     """Record a call, after trying it on a side stream, as torch's notes on CUDA graphs ask for.

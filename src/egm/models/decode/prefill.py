@@ -5,30 +5,30 @@ one. So both parts are recorded as CUDA graphs: the tower by the pictures' grids
 it reads, which are padded to few numbers. Neither depends on what is in the picture or in the text. Where there is more
 to read the GPU is busy anyway, and nothing is recorded.
 
-In shapes, U is the prompts, P the length that they are padded to on the right, where causal attention never looks, L
-the visual tokens in them, and V the vocabulary.
+Questions about one picture begin alike, up to the picture's end. That prefix is read once for all of them, and where
+prefixes are kept, once for all calls that come soon enough.
+
+In shapes, U is the prompts, T the length that rows are padded to on the right, L the visual tokens in them, and V the
+vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from egm.models.decode.cache import StaticKVCache
+from egm.models.decode.cache import PrefixedKVCache, StaticKVCache, additive_mask
 from egm.models.decode.graphs import Clock, RecordedCalls, Tensors
+from egm.models.decode.layout import PAD_MULTIPLE, PromptLayout, TokenRows, lay_out, padded, token_rows
+from egm.models.decode.prefixes import Prefix, PrefixCache
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.fast.core import VISUAL
-from egm.models.fast.rope_index import position_ids
 from egm.models.fast.tower import plan_of
 from egm.models.find_core import core_of
-
-PAD_MULTIPLE: Final = 64
-"""Prompts are padded to a multiple of so many tokens."""
 
 _MOST_PATCHES: Final = (
     8192  # of pictures that are looked at together: the tower of more is busy, however it is launched
@@ -36,6 +36,10 @@ _MOST_PATCHES: Final = (
 _MOST_TOKENS: Final = 2048  # of prompts that are read together, likewise
 _TOWERS: Final = 32  # recordings of the tower that are kept, a grid each
 _READINGS: Final = 8
+_KEPT: Final = 4  # prompts of a call whose prefixes are kept: many are a run over pictures, which come once
+_SUFFIX_MULTIPLE: Final = 32  # tokens that what follows a prefix is padded to a multiple of
+
+_Group: TypeAlias = tuple[int, tuple[int, ...]]  # a picture, and the tokens up to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,29 @@ class ReadPrompts:
     """What is known of prompts once they are read.
 
     Attributes:
-        cache: Keys and values, padded on the right to P tokens.
+        cache: Keys and values; where each prompt's stand is said by `prefix` and `gap`.
         scores: Logits of the tokens that come next, shape (U, V).
         lengths: How many tokens each prompt has, shape (U,).
         start: The positions that come next, shape (U,).
+        prefix: How many tokens of each prompt stand in the cache's first columns, shape (U,).
+        gap: How many columns lie between these and the prompt's other tokens, shape (U,).
+        padded: What all prompts are to be padded to.
     """
 
     cache: StaticKVCache
     scores: torch.Tensor
     lengths: torch.Tensor
     start: torch.Tensor
+    prefix: torch.Tensor
+    gap: torch.Tensor
+    padded: int
+
+
+class _Behind(NamedTuple):
+    """What rows are read behind: prefixes of all layers, shape (prefixes, key heads, T, head width)."""
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
 
 
 class PromptReader:
@@ -62,21 +79,28 @@ class PromptReader:
         device: Where the model is.
         pad: The padding token.
         graphs: Whether to record what is launched, on a GPU.
+        prefix_bytes: How many bytes of prefixes are kept for further calls.
 
     Attributes:
         towers: The calls of the tower.
         readings: The calls of the language model.
+        prefixes: What is kept.
     """
 
-    def __init__(self, device: torch.device, pad: int, *, graphs: bool) -> None:
+    def __init__(self, device: torch.device, pad: int, *, graphs: bool, prefix_bytes: int = 0) -> None:
         self._device, self._pad = device, pad
         self.towers = RecordedCalls(device, _TOWERS if graphs else 0, "the vision tower goes on")
         self.readings = RecordedCalls(device, _READINGS if graphs else 0, "the reading of prompts goes on")
+        self.prefixes = PrefixCache(prefix_bytes)
+        self._parameters: list[Any] = []
+        self._to_keep: list[tuple[Any, tuple[int, ...], _Behind, int]] = []
 
-    def release_graphs(self) -> None:
-        """Give back the memory that is kept for graphs."""
+    def release(self) -> None:
+        """Give back the memory of graphs and prefixes, which are of the weights where they were."""
         self.towers.clear()
         self.readings.clear()
+        self.prefixes.clear()
+        self._parameters = []
 
     def read(self, policy: Any, prompts: PromptBatch, clock: Clock | None = None) -> ReadPrompts:
         """Read prompts.
@@ -87,22 +111,115 @@ class PromptReader:
             clock: What stands still while graphs are recorded.
 
         Returns:
-            What came of it; the next call of the reader may overwrite it.
+            What came of it; the next call of the reader may overwrite it. Before that, `keep_prefixes` is to be called.
         """
-        core, layout = core_of(policy), _lay_out(prompts, self._pad, core_of(policy).config)
+        layout, count = lay_out(prompts, self._pad, core_of(policy).config), len(prompts.ids)
+        beginnings = zip(layout.pictures, prompts.ids, layout.prefixes, strict=True)
+        begun = [(picture, tuple(ids[:length])) for picture, ids, length in beginnings]
+        groups: dict[_Group, int] = {}  # with the first row that begins so
+        for row, head in enumerate(begun):
+            groups.setdefault(head, row)
+        found, self._to_keep = self._find(policy, prompts, groups), []
+        prefix = np.zeros(count, dtype=np.int64)
+        behind, gap, index, unit = None, prefix, prefix, PAD_MULTIPLE
+        if (found or len(groups) < count) and bool((layout.prefixes < layout.lengths).all()):
+            behind = self._read_prefixes(policy, prompts, layout, groups, found, clock)
+            prefix, unit = layout.prefixes, _SUFFIX_MULTIPLE
+            gap, numbers = behind.keys[0].shape[2] - prefix, {group: number for number, group in enumerate(groups)}
+            index = np.array([numbers[head] for head in begun])
+        spans = list(zip(prefix.tolist(), layout.lengths.tolist(), strict=True))
+        more = np.concatenate([prefix, index, layout.lengths, layout.start, gap])
+        scores, cache, rest = self._read(
+            policy, prompts, token_rows(layout, range(count), spans, unit, more), behind, clock
+        )
+        if behind is None:
+            self._mark(prompts, groups, cache)
+        first, _, lengths, start, gaps = rest.view(5, count).unbind()
+        return ReadPrompts(cache, scores, lengths, start, first, gaps, padded(int(layout.lengths.max())))
+
+    def keep_prefixes(self) -> None:
+        """Keep the prefixes of what was read last, as long as that is there; the host waits for nothing."""
+        for source, ids, tensors, row in self._to_keep:
+            width = padded(len(ids))
+            kept = [[_padded_row(tensor[row, :, : len(ids)], width) for tensor in of_layers] for of_layers in tensors]
+            self.prefixes.keep(source, ids, Prefix(kept[0], kept[1], len(ids)))
+        self._to_keep = []
+
+    def _find(self, policy: Any, prompts: PromptBatch, groups: dict[_Group, int]) -> dict[_Group, Prefix]:
+        """Return what is kept of prompts' beginnings."""
+        if not (self.prefixes.most and prompts.sources):
+            return {}
+        self._parameters = self._parameters or list(policy.parameters())
+        self.prefixes.see_weights(sum(0 if each.is_inference() else each._version for each in self._parameters))
+        looked = {group: self.prefixes.find(prompts.sources[group[0]], group[1]) for group in groups}
+        return {group: prefix for group, prefix in looked.items() if prefix is not None}
+
+    def _mark(self, prompts: PromptBatch, groups: dict[_Group, int], cache: StaticKVCache) -> None:
+        """Note what of a cache is to be kept, where that is worth it."""
+        if self.prefixes.most and prompts.sources and len(prompts.ids) <= _KEPT:
+            tensors = _Behind(list(cache.keys), list(cache.values))  # the cache itself is taken apart
+            self._to_keep += [(prompts.sources[picture], ids, tensors, row) for (picture, ids), row in groups.items()]
+
+    def _read_prefixes(
+        self,
+        policy: Any,
+        prompts: PromptBatch,
+        layout: PromptLayout,
+        groups: dict[_Group, int],
+        found: dict[_Group, Prefix],
+        clock: Clock | None,
+    ) -> _Behind:
+        """Return the prefixes of all groups, in order: those found, and those that are read now."""
+        missing = {group: row for group, row in groups.items() if group not in found}
+        new = _Behind([], [])
+        if missing:
+            spans = [(0, len(ids)) for _, ids in missing]
+            part = token_rows(layout, list(missing.values()), spans, PAD_MULTIPLE, np.zeros(0, dtype=np.int64))
+            _, cache, _ = self._read(policy, prompts, part, None, clock)
+            new = _Behind(cache.keys, cache.values)
+            self._mark(prompts, {group: place for place, group in enumerate(missing)}, cache)
+            self.keep_prefixes()  # now, since what is read next may overwrite them
+        if not found:
+            return new
+        places, rows = {group: place for place, group in enumerate(missing)}, []
+        for group in groups:
+            kept = found.get(group)
+            rows.append(_Behind(kept.keys, kept.values) if kept else _row_of(new, places[group]))
+        if len(rows) == 1:
+            return _Behind(*([tensor[None] for tensor in side] for side in rows[0]))
+        width, layers = max(row.keys[0].shape[1] for row in rows), range(len(rows[0].keys))
+        return _Behind(
+            *(
+                [torch.stack([_padded_row(row[side][layer], width) for row in rows]) for layer in layers]
+                for side in (0, 1)
+            )
+        )
+
+    def _read(
+        self, policy: Any, prompts: PromptBatch, part: TokenRows, behind: _Behind | None, clock: Clock | None
+    ) -> tuple[torch.Tensor, StaticKVCache, torch.Tensor]:
+        """Read rows of tokens: logits (U, V), keys and values, and the further numbers of `part` on the device."""
+        core = core_of(policy)
         # All that comes from the host is sent before anything is launched that it would wait for.
-        sent = torch.from_numpy(layout.numbers).to(self._device, non_blocking=True)
-        pixels = prompts.pixels.to(self._device, core.visual.dtype)
-        ids, positions, last, lengths, start, where, shown = layout.split(sent)
-        features = self._look(core, pixels, prompts.grids, clock)  # (L, width) each
-        if layout.shared:
-            features = tuple(level[shown] for level in features)
-        embeddings = core.get_input_embeddings()(ids)  # (U * P, width)
-        embeddings = embeddings.index_copy(0, where, features[0].to(embeddings.dtype))
-        scores, *tensors = self._read(policy, embeddings, positions, last, where, features[1:], clock)
+        sent = torch.from_numpy(part.numbers).to(self._device, non_blocking=True)
+        ids, positions, last, where, which, more = part.split(sent)
+        embedded = core.get_input_embeddings()(ids)  # (U * T, width)
+        levels: Sequence[torch.Tensor] = ()
+        if part.pictures:
+            pixels = prompts.pixels_of(part.pictures).to(self._device, core.visual.dtype)
+            grids = [prompts.grids[picture] for picture in part.pictures]
+            seen = self._look(core, pixels, grids, clock)  # (L, width) each
+            features, *levels = seen if part.in_order else [level[which] for level in seen]
+            embedded = embedded.index_copy(0, where, features.to(embedded.dtype))
+        inputs = [embedded, positions, last]
+        if behind is not None:
+            prefix, index = more[: part.shape[0]], more[part.shape[0] : 2 * part.shape[0]]
+            visible = _seen_behind(prefix, behind.keys[0].shape[2], part.shape[1])
+            inputs += [additive_mask(visible, embedded.dtype), index, *behind.keys, *behind.values]
+        scores, *tensors = self._read_tokens(policy, inputs, where, levels, clock)
         cache = StaticKVCache()
         cache.keys, cache.values = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
-        return ReadPrompts(cache, scores, lengths, start)
+        return scores, cache, more
 
     def _look(self, core: Any, pixels: torch.Tensor, grids: Sequence[Any], clock: Clock | None) -> Tensors:
         """Run the tower: features of the pictures, then those of each level of DeepStack, of shape (tokens, width)."""
@@ -117,98 +234,81 @@ class PromptReader:
         key = tuple(grids)
         return self.towers(key, look, [pixels], held=lambda: plan_of(core.visual, key), clock=clock)
 
-    def _read(
+    def _read_tokens(
         self,
         policy: Any,
-        embeddings: torch.Tensor,
-        positions: torch.Tensor,
-        last: torch.Tensor,
+        inputs: Sequence[torch.Tensor],
         where: torch.Tensor,
-        levels: Tensors,
+        levels: Sequence[torch.Tensor],
         clock: Clock | None,
     ) -> Tensors:
         """Run the language model: logits (U, V), then the keys of all layers, then their values.
 
         Args:
             policy: The model.
-            embeddings: Shape (U * P, width), visual features in their places.
-            positions: Shape (3, U, P).
-            last: The place of each prompt's last token among all tokens, shape (U,).
+            inputs: Embeddings (U * T, width), positions (3, U, T), the place of each row's last token among all (U,);
+                and where rows are read behind prefixes, the mask, each row's prefix (U,), and keys and values of these.
             where: The places of visual tokens, shape (L,).
             levels: What DeepStack adds to the first layers at these places, each of shape (L, width).
             clock: See `read`.
         """
-        core, shape = core_of(policy), positions.shape[1:]
+        core, shape = core_of(policy), inputs[1].shape[1:]
 
-        def read(
-            embeddings: torch.Tensor,
-            positions: torch.Tensor,
-            last: torch.Tensor,
-            *levels: torch.Tensor,
-            where: torch.Tensor | None = None,
-        ) -> Tensors:
-            cache = StaticKVCache()
+        def read(*given: torch.Tensor, where: torch.Tensor | None, levels: Sequence[torch.Tensor]) -> Tensors:
+            embedded, positions, last, *behind = given
+            cache, mask = StaticKVCache(), None
+            if behind:
+                mask, index, *tensors = behind
+                half = len(tensors) // 2
+                cache = PrefixedKVCache(tensors[:half], tensors[half:], index)
+            visual = {VISUAL: (where, list(levels))} if levels else {}
             output = core.language_model(
-                inputs_embeds=embeddings.view(*shape, -1),
+                inputs_embeds=embedded.view(*shape, -1),
+                attention_mask=mask,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                **{VISUAL: (where, list(levels))},
+                **visual,
             )
             hidden = output.last_hidden_state.flatten(0, 1).index_select(0, last)
             return policy.get_output_embeddings()(hidden), *cache.keys, *cache.values
 
-        if len(embeddings) > _MOST_TOKENS:
-            return read(embeddings, positions, last, *levels, where=where)
+        if shape.numel() > _MOST_TOKENS:
+            return read(*inputs, where=where, levels=levels)
         # With a feature for every token, 0 for text: so a recording does not depend on how many are visual.
-        dense = [torch.zeros_like(embeddings).index_copy_(0, where, level.to(embeddings.dtype)) for level in levels]
+        dense = [torch.zeros_like(inputs[0]).index_copy_(0, where, level.to(inputs[0].dtype)) for level in levels]
         dense = [level.view(*shape, -1) for level in dense]
-        return self.readings(tuple(shape), read, [embeddings, positions, last, *dense], clock=clock)
+        count = len(dense)
+        key = (tuple(shape), count, tuple(inputs[5].shape) if len(inputs) > 3 else None)
+        return self.readings(
+            key,
+            lambda *given: read(*given[count:], where=None, levels=given[:count]),
+            [*dense, *inputs],
+            clock=clock,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """What the host knows of prompts, all in one array, so that it is sent at once.
+def _seen_behind(prefix: torch.Tensor, width: int, length: int) -> torch.Tensor:
+    """Return what each token of a row may look at, shape (U, 1, length, width + length).
 
-    Attributes:
-        numbers: All of them.
-        prompts: How many there are (U).
-        length: What they are padded to (P).
-        visual: How many visual tokens they show (L).
-        shared: Whether these are other than the pictures' own, one after the other.
+    Args:
+        prefix: How many tokens the prefix of each row has, shape (U,).
+        width: What prefixes are padded to.
+        length: What rows are padded to.
     """
-
-    numbers: NDArray[np.int64]
-    prompts: int
-    length: int
-    visual: int
-    shared: bool
-
-    def split(self, sent: torch.Tensor) -> Tensors:
-        """Return tokens (U * P,), positions (3, U, P), and `last`, `lengths`, `start` (U,), `where`, `shown` (L,)."""
-        count, area = self.prompts, self.prompts * self.length
-        ids, positions, *rest = torch.split(sent, [area, 3 * area, count, count, count, self.visual, self.visual])
-        return ids, positions.view(3, count, self.length), *rest
+    columns, tokens = (torch.arange(count, device=prefix.device) for count in (width + length, length))
+    before = (columns < width) & (columns < prefix[:, None])  # (U, width + length)
+    own = (columns >= width) & (columns - width <= tokens[:, None])  # (length, width + length)
+    return before[:, None, None] | own
 
 
-def _lay_out(prompts: PromptBatch, pad: int, config: Any) -> _Layout:
-    """Pad prompts on the right, and say where everything stands."""
-    lengths = np.array([len(tokens) for tokens in prompts.ids])
-    count, length = len(lengths), -(-int(lengths.max()) // PAD_MULTIPLE) * PAD_MULTIPLE
-    table = np.full((count, length), pad, dtype=np.int64)
-    for row, tokens in enumerate(prompts.ids):
-        table[row, : len(tokens)] = tokens
-    seen = np.arange(length) < lengths[:, None]
-    grids = [prompts.grids[picture] for picture in prompts.pictures]
-    positions = position_ids(table, grids, seen, config).numpy()
-    where = np.flatnonzero((table == config.image_token_id) & seen)
-    merge = config.vision_config.spatial_merge_size**2
-    counts = np.array([t * h * w // merge for t, h, w in prompts.grids])
-    begins = np.concatenate([[0], np.cumsum(counts)])
-    shown = np.concatenate([np.arange(begins[p], begins[p] + counts[p]) for p in prompts.pictures])
-    # Text goes on behind the largest of the three positions (M-RoPE), which an image may push ahead of the length.
-    start, last = positions.max(axis=(0, 2)) + 1, np.arange(count) * length + lengths - 1
-    parts = (table, positions, last, lengths, start, where, shown)
-    numbers = np.concatenate([np.asarray(part, dtype=np.int64).ravel() for part in parts])
-    shared = len(shown) != begins[-1] or bool((np.diff(shown) != 1).any())
-    return _Layout(numbers, count, length, len(where), shared)
+def _padded_row(tensor: torch.Tensor, width: int) -> torch.Tensor:
+    """Return a copy of keys or values (heads, tokens, head width), padded on the right to so many tokens."""
+    heads, tokens, size = tensor.shape
+    row = tensor.new_zeros((heads, width, size))
+    row[:, :tokens] = tensor
+    return row
+
+
+def _row_of(tensors: _Behind, row: int) -> _Behind:
+    return _Behind(*([tensor[row] for tensor in side] for side in tensors))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import torch
 
 from egm.models.decode.pixels import has_usual_sides, is_known, pixels_on
+from egm.models.decode.prefixes import PictureSource
 from egm.models.families import Family, Grid, Qwen3VLFamily
 
 _SHARE = 16  # pictures that a thread takes at once
@@ -28,35 +29,40 @@ class PromptBatch:
         pixels: The pictures, one after the other: `pixel_values` where the fast path reads them, else in whole numbers
             as `Family.see` leaves them.
         grids: How each picture is cut, by `Family.grid`.
+        sources: The pictures themselves, where it is worth knowing whether one has come before.
     """
 
     ids: list[list[int]]
     pictures: list[int]
     pixels: torch.Tensor
     grids: list[Any]  # of `Grid`
+    sources: tuple[PictureSource, ...] = field(default=(), kw_only=True)
 
     def part(self, chosen: Sequence[int]) -> PromptBatch:
         """Return the prompts with these numbers, with the pictures that they are about."""
         shown = sorted({self.pictures[number] for number in chosen})
         ids, pictures = [self.ids[number] for number in chosen], [self.pictures[number] for number in chosen]
         if len(shown) == len(self.grids):
-            return PromptBatch(ids, pictures, self.pixels, self.grids)
-        parts = torch.split(self.pixels, [prod(grid) for grid in self.grids])
+            return PromptBatch(ids, pictures, self.pixels, self.grids, sources=self.sources)
         places = {picture: place for place, picture in enumerate(shown)}
         return PromptBatch(
             ids,
             [places[picture] for picture in pictures],
-            torch.cat([parts[picture] for picture in shown]),
+            self.pixels_of(shown),
             [self.grids[picture] for picture in shown],
+            sources=tuple(self.sources[picture] for picture in shown) if self.sources else (),
         )
+
+    def pixels_of(self, pictures: Sequence[int]) -> torch.Tensor:
+        """Return the pixels of some pictures, one after the other."""
+        if list(pictures) == list(range(len(self.grids))):
+            return self.pixels
+        parts = torch.split(self.pixels, [prod(grid) for grid in self.grids])
+        return torch.cat([parts[picture] for picture in pictures])
 
     def pixel_values(self, pictures: Sequence[int], family: Family, processor: Any, device: torch.device) -> Any:
         """Return `pixel_values` of some pictures, one after the other, on a device."""
-        pixels = self.pixels
-        if list(pictures) != list(range(len(self.grids))):
-            pieces = torch.split(pixels, [prod(grid) for grid in self.grids])
-            pixels = torch.cat([pieces[picture] for picture in pictures])
-        pixels = pixels.to(device)
+        pixels = self.pixels_of(pictures).to(device)
         return family.pixel_values(processor, pixels) if pixels.dtype == torch.uint8 else pixels
 
 
@@ -99,7 +105,7 @@ def make_prompts(
         for text, picture in zip(texts, pictures, strict=True)
     ]
     ids = processor.tokenizer(filled, add_special_tokens=False)["input_ids"]
-    return PromptBatch(ids, list(pictures), pixels, grids)
+    return PromptBatch(ids, list(pictures), pixels, grids, sources=tuple(PictureSource(image) for image in images))
 
 
 def threads_for(images: Sequence[Any]) -> int:

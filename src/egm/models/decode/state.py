@@ -21,8 +21,9 @@ import torch
 
 from egm.models.decode.cache import StaticKVCache
 from egm.models.decode.fused import FusedModel
-from egm.models.decode.graphs import first_line, record
-from egm.models.decode.prefill import PAD_MULTIPLE
+from egm.models.decode.graphs import capture_graph, first_line
+from egm.models.decode.layout import PAD_MULTIPLE
+from egm.models.decode.prefill import ReadPrompts
 from egm.models.decode.sampling import RepetitionCounter, Sampler
 
 
@@ -116,43 +117,34 @@ class DecodeState:
         """Tell whether the cache is long enough for rows of so many new tokens."""
         return self.prompt + written <= self.length
 
-    def begin(
-        self,
-        cache: StaticKVCache,
-        lengths: torch.Tensor,
-        start: torch.Tensor,
-        scores: torch.Tensor,
-        which: Sequence[int],
-        uniforms: torch.Tensor | None,
-    ) -> None:
+    def begin(self, read: ReadPrompts, which: Sequence[int], uniforms: torch.Tensor | None) -> None:
         """Start completions of prompts that have been read, and sample their first tokens; takes their cache apart.
 
         Args:
-            cache: Of U prompts, padded on the right to P tokens.
-            lengths: How long they are, shape (U,).
-            start: The positions that come next, shape (U,).
-            scores: Logits of the first tokens, shape (U, V).
+            read: U prompts, padded to P tokens from here on.
             which: The prompt of each completion; rows without one stand idle.
             uniforms: The random numbers of the completions, shape (len(which), tokens); None if greedy.
         """
-        self.prompt = cache.keys[0].shape[2]
+        self.prompt, width = read.padded, read.cache.keys[0].shape[2]
         index = self._index(which)  # (B,), of numbers below U: a prompt's keys are repeated for its completions
-        self._first.copy_(self.prompt - lengths[index])  # here they are padded on the left
+        self._first.copy_(self.prompt - read.lengths[index])  # here prompts are padded on the left
         columns = torch.arange(self.prompt, device=index.device)
-        # Where each column comes from in the prompts laid end to end, (B, P); padding is a copy of the first token.
-        places = index[:, None] * self.prompt + (columns - self._first[:, None]).clamp(min=0)
-        self._adopt(cache, lambda tensor: _at(tensor, places), self.prompt, release=True)
+        # Where each column comes from in the rows of the cache laid end to end, (B, P); padding is the first token's.
+        tokens = (columns - self._first[:, None]).clamp(min=0)
+        tokens += torch.where(tokens < read.prefix[index, None], 0, read.gap[index, None])
+        places = index[:, None] * width + tokens
+        self._adopt(read.cache, lambda tensor: _at(tensor, places), self.prompt, release=True)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[:, 0, 0, : self.prompt].masked_fill_(columns >= self._first[:, None], 0.0)
         self._cursor.fill_(self.prompt)
-        self._positions.copy_(start[index])
+        self._positions.copy_(read.start[index])
         self.finished.fill_(False)
         self.finished[len(which) :] = True
         self._clear_output()
         if self._repetition is not None:
             self._repetition.runs.zero_()
         self._place_uniforms(uniforms)
-        self._sample(scores[index])
+        self._sample(read.scores[index])
 
     def resume(
         self, other: DecodeState, rows: Sequence[int], written: int, uniforms: torch.Tensor | None, *, release: bool
@@ -307,7 +299,7 @@ class DecodeState:
         torch.cuda.synchronize()
         before = time.perf_counter()
         try:
-            graph, _ = record(lambda: self._step(used), self.finished.device, self._pool, restore)
+            graph, _ = capture_graph(lambda: self._step(used), self.finished.device, self._pool, restore)
             self._pool = self._pool or graph.pool()
         except RuntimeError as error:
             warnings.warn(f"decoding goes on without CUDA graphs: {first_line(error)}", stacklevel=2)
