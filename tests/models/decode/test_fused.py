@@ -13,10 +13,13 @@ import torch
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_model, build_processor, enable_fast_path
+from egm.models.decode import prefill
+from egm.models.decode.cache import grouped_attention
 from egm.models.decode.decoder import BatchDecoder
 from egm.models.decode.fused import FusedModel, why_not_fused
 from egm.models.decode.kernels.operations import NewTokens
 from egm.models.decode.kernels.plain import PlainOperations
+from egm.models.decode.prefill import PromptReader
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.models.decode.sampling import Sampler, uniforms
 
@@ -79,6 +82,24 @@ def test_fused_steps_write_what_the_layers_write(
     assert fused.ids == expected.ids
     for ours, theirs in zip(fused.logprobs, expected.logprobs, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_fused_reading_gives_what_the_layers_give(
+    model: Any, prompts: PromptBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = FusedModel(model, PlainOperations())
+    for shown in ([0, 1, 2], [1, 1, 1], [0, 2, 0]):  # each its own, one for all, and both
+        asked = PromptBatch(
+            [[*prompts.ids[p][:-2], n, n] for n, p in enumerate(shown)], shown, prompts.pixels, prompts.grids
+        )
+        for most in (2048, 0):  # with features for all tokens, and by their places
+            monkeypatch.setattr(prefill, "_MOST_TOKENS", most)
+            with torch.no_grad(), grouped_attention(model):
+                reader = PromptReader(torch.device("cpu"), 0, graphs=False)
+                ours, theirs = reader.read(model, asked, fused=fused), reader.read(model, asked)
+            torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=1e-4)
+            for mine, other in ((ours.cache.keys, theirs.cache.keys), (ours.cache.values, theirs.cache.values)):
+                torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
 
 
 def test_parameters_become_views_and_stay_the_models_own(model: Any, prompts: PromptBatch, tmp_path: Path) -> None:

@@ -99,10 +99,7 @@ def _grouped(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend, of several tokens each to what stands before it, where no mask says else.
-
-    Of one token, the query heads that share a key head stand as if they were several tokens.
-    """
+    """Attend; of one token, the query heads that share a key head stand as if they were several tokens."""
     del kwargs, module
     rows, heads, length, width = query.shape
     if length == 1:
@@ -111,8 +108,27 @@ def _grouped(
         query = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
         output = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, width), None
-    how: dict[str, Any] = {"attn_mask": attention_mask, "is_causal": attention_mask is None, "scale": scaling}
-    if attention_mask is not None:  # kernels that take a mask want a key head for every query head
+    return attend_tokens(query, key, value, attention_mask, scaling), None
+
+
+def attend_tokens(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
+) -> torch.Tensor:
+    """Attend with several tokens a row, each to what stands before it where there is no mask.
+
+    Args:
+        query: Shape (B, heads, T, D).
+        key: Shape (B, key heads, columns, D).
+        value: Likewise.
+        mask: Additive, shape (B, 1, T, columns); None where the columns are the tokens'.
+        scaling: What scores are multiplied by; None takes D ** -0.5.
+
+    Returns:
+        Shape (B, T, heads, D).
+    """
+    heads = query.shape[1]
+    if mask is not None:  # kernels that take a mask want a key head for every query head
         key, value = (tensor.repeat_interleave(heads // key.shape[1], dim=1) for tensor in (key, value))
+    how: dict[str, Any] = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling}
     output = scaled_dot_product_attention(query, key, value, enable_gqa=key.shape[1] != heads, **how)
-    return output.transpose(1, 2), None
+    return output.transpose(1, 2)

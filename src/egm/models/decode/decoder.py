@@ -96,6 +96,7 @@ class BatchDecoder(Decoder):
         self._operations, self._fp8 = operations, fp8
         self._fused: FusedModel | None = None
         self._tried: set[int] = set()  # numbers of rows that kernels are compiled for
+        self._reads: bool | None = None  # whether they read prompts; None before it was tried
         on_gpu = self.device.type == "cuda"
         self._asked = operations is not None or (on_gpu and bool(kernels or fp8))
         measured = kernels is None and on_gpu and torch.cuda.get_device_capability(self.device)[0] == 9
@@ -191,13 +192,24 @@ class BatchDecoder(Decoder):
             try:
                 self._fused.try_step(rows)
             except Exception as error:  # a compiler has many ways to fail
-                self._go_stock(f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}")
+                self._go_stock(_said(error))
             self._tried.add(rows)
         return self._fused
 
+    def _fused_reading(self) -> FusedModel | None:
+        """Return what computes the layers that read prompts, after trying it; None if the library's do."""
+        if self._fused is not None and self._reads is None:
+            try:
+                self._fused.try_read(1)
+                self._reads = True
+            except Exception as error:  # a compiler has many ways to fail
+                self._reads = False
+                warnings.warn(f"prompts are read by the library's layers, slower: {_said(error)}", stacklevel=2)
+        return self._fused if self._reads else None
+
     def _go_stock(self, reason: str) -> None:
         self._fused, self._stock = None, True
-        self._states.clear()
+        self.release_graphs()
         warnings.warn(f"decoding goes on by the library's layers, slower: {reason}", stacklevel=2)
 
     def _memory(self) -> int:
@@ -243,7 +255,7 @@ class BatchDecoder(Decoder):
 
     def _begin(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodeState:
         """Read the prompts and sample the first tokens."""
-        read = self.reader.read(job.policy, prompts, clock)
+        read = self.reader.read(job.policy, prompts, clock, self._fused_reading())
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
         state = self._state(job, rows, _length(read.padded + min(job.max_new_tokens, _INITIAL_TOKENS)))
         state.begin(read, job.which, job.uniforms)
@@ -308,6 +320,11 @@ def _triton_operations(device: torch.device) -> Operations:
     from egm.models.decode.kernels.triton_operations import TritonOperations
 
     return TritonOperations(pdl=torch.cuda.get_device_capability(device) >= (9, 0))
+
+
+def _said(error: Exception) -> str:
+    """Return the last line of what an error says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}"
 
 
 def _length(tokens: int) -> int:

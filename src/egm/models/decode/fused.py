@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from egm.models.decode.cache import StaticKVCache
+from egm.models.decode.cache import StaticKVCache, attend_tokens
 from egm.models.decode.kernels.operations import JoinedWeight, NewTokens, Operations, RMSNorm, quantize_fp8
 from egm.models.find_core import core_of
 
@@ -24,12 +24,13 @@ _LEAST_WIDTH = 16  # of a head: matrix units take no fewer
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """The joined weights of a layer, and its norms."""
+    """The joined weights of a layer, as steps read them and as they are, and its norms."""
 
     qkv: JoinedWeight
     out: JoinedWeight
     gate_up: JoinedWeight
     down: JoinedWeight
+    whole: tuple[JoinedWeight, JoinedWeight, JoinedWeight, JoinedWeight]
     input_norm: RMSNorm
     query_norm: RMSNorm
     key_norm: RMSNorm
@@ -114,6 +115,51 @@ class FusedModel:
             x = compute.linear(gated, layer.down, residual=x)
         return compute.linear(x, JoinedWeight(self._head.weight.detach()), norm=_norm(self._model.norm))
 
+    def read(
+        self,
+        embedded: torch.Tensor,
+        positions: torch.Tensor,
+        last: torch.Tensor,
+        cache: StaticKVCache,
+        *,
+        mask: torch.Tensor | None,
+        where: torch.Tensor | None,
+        levels: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Read rows of tokens, padded on the right, with the weights as they are.
+
+        Args:
+            embedded: Their embeddings, shape (U * T, width).
+            positions: Shape (3, U, T).
+            last: The place of each row's last token among all, shape (U,).
+            cache: Takes the keys and values of each layer, and returns all that are looked at.
+            mask: Additive, shape (U, 1, T, columns); None where each token looks at what stands before it in its row.
+            where: The places of visual tokens, shape (L,); None where there are features for all tokens.
+            levels: What is added to the first layers' outputs there, each of shape (L, width).
+
+        Returns:
+            Logits of what comes next in each row, shape (U, V).
+        """
+        compute, model, x = self.operations, self._model, embedded
+        rows, length = positions.shape[1:]
+        key_heads, scaling = model.config.num_key_value_heads, model.layers[0].self_attn.scaling
+        cos, sin = (angle.flatten(0, 1) for angle in model.rotary_emb(x, positions))
+        for number, layer in enumerate(self._layers):
+            project, out, gate_up, down = layer.whole
+            qkv = compute.linear(x, project, norm=layer.input_norm)
+            heads = compute.rotate(qkv, key_heads, (layer.query_norm, layer.key_norm), (cos, sin))
+            query, key, value = (each.view(rows, length, -1, each.shape[2]).transpose(1, 2) for each in heads)
+            keys, values = cache.update(key, value, number)
+            attended = attend_tokens(query, keys, values, mask, scaling).flatten(2).flatten(0, 1)
+            if number == len(self._layers) - 1:  # from here on nothing is asked of other tokens
+                attended, x = attended[last], x[last]
+            x = compute.linear(attended, out, residual=x)
+            gated = compute.linear(x, gate_up, norm=layer.mlp_norm, gated=True)
+            x = compute.linear(gated, down, residual=x)
+            if number < len(levels):
+                x = x + levels[number] if where is None else x.index_add(0, where, levels[number].to(x.dtype))
+        return compute.linear(x, JoinedWeight(self._head.weight.detach()), norm=_norm(model.norm))
+
     @torch.no_grad()
     def try_step(self, rows: int) -> None:
         """Run a step of so many rows on an empty cache: what kernels there are is compiled here, or raises here."""
@@ -131,15 +177,31 @@ class FusedModel:
         if weight.device.type == "cuda":
             torch.cuda.synchronize(weight.device)
 
+    @torch.no_grad()
+    def try_read(self, rows: int, length: int = 64) -> None:
+        """Read rows of so many tokens: what kernels there are is compiled here, or raises here."""
+        weight = self._model.embed_tokens.weight
+        positions = torch.zeros((3, rows, length), dtype=torch.long, device=weight.device)
+        last = torch.arange(1, rows + 1, device=weight.device) * length - 1
+        embedded = weight[:1].expand(rows * length, -1).contiguous()
+        self.read(embedded, positions, last, StaticKVCache(), mask=None, where=None, levels=())
+        if weight.device.type == "cuda":
+            torch.cuda.synchronize(weight.device)
+
     def _join(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        qkv = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
-        prepare = quantize_fp8 if self._fp8 else JoinedWeight
+        parts: list[list[nn.Linear]] = [[attention.q_proj, attention.k_proj, attention.v_proj], [attention.o_proj]]
+        parts += [[mlp.gate_proj, mlp.up_proj], [mlp.down_proj]]
+        qkv, out, gate_up, down = (JoinedWeight(_joined(each)) for each in parts)
+        whole = (qkv, out, gate_up, down)
+        if self._fp8:
+            qkv, out, gate_up, down = (quantize_fp8(each.values) for each in whole)
         return _Layer(
-            qkv=prepare(qkv),
-            out=prepare(_joined([attention.o_proj])),
-            gate_up=prepare(_joined([mlp.gate_proj, mlp.up_proj])),
-            down=prepare(_joined([mlp.down_proj])),
+            qkv=qkv,
+            out=out,
+            gate_up=gate_up,
+            down=down,
+            whole=whole,
             input_norm=_norm(layer.input_layernorm),
             query_norm=_norm(attention.q_norm),
             key_norm=_norm(attention.k_norm),

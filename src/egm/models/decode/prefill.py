@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from egm.models.decode.cache import PrefixedKVCache, StaticKVCache, additive_mask
+from egm.models.decode.fused import FusedModel
 from egm.models.decode.graphs import Clock, RecordedCalls, Tensors
 from egm.models.decode.layout import PAD_MULTIPLE, PromptLayout, TokenRows, lay_out, padded, token_rows
 from egm.models.decode.prefixes import Prefix, PrefixCache
@@ -93,6 +94,8 @@ class PromptReader:
         self.readings = RecordedCalls(device, _READINGS if graphs else 0, "the reading of prompts goes on")
         self.prefixes = PrefixCache(prefix_bytes)
         self._parameters: list[Any] = []
+        self._fused: FusedModel | None = None  # what the read under way computes with, and what it stops
+        self._clock: Clock | None = None
         self._to_keep: list[tuple[Any, tuple[int, ...], _Behind, int]] = []
 
     def release(self) -> None:
@@ -102,17 +105,21 @@ class PromptReader:
         self.prefixes.clear()
         self._parameters = []
 
-    def read(self, policy: Any, prompts: PromptBatch, clock: Clock | None = None) -> ReadPrompts:
+    def read(
+        self, policy: Any, prompts: PromptBatch, clock: Clock | None = None, fused: FusedModel | None = None
+    ) -> ReadPrompts:
         """Read prompts.
 
         Args:
             policy: The model, under `grouped_attention`.
             prompts: What to read.
             clock: What stands still while graphs are recorded.
+            fused: What computes the language model's layers in place of the library's.
 
         Returns:
             What came of it; the next call of the reader may overwrite it. Before that, `keep_prefixes` is to be called.
         """
+        self._fused, self._clock = fused, clock
         layout, count = lay_out(prompts, self._pad, core_of(policy).config), len(prompts.ids)
         beginnings = zip(layout.pictures, prompts.ids, layout.prefixes, strict=True)
         begun = [(picture, tuple(ids[:length])) for picture, ids, length in beginnings]
@@ -123,15 +130,13 @@ class PromptReader:
         prefix = np.zeros(count, dtype=np.int64)
         behind, gap, index, unit = None, prefix, prefix, PAD_MULTIPLE
         if (found or len(groups) < count) and bool((layout.prefixes < layout.lengths).all()):
-            behind = self._read_prefixes(policy, prompts, layout, groups, found, clock)
+            behind = self._read_prefixes(policy, prompts, layout, groups, found)
             prefix, unit = layout.prefixes, _SUFFIX_MULTIPLE
             gap, numbers = behind.keys[0].shape[2] - prefix, {group: number for number, group in enumerate(groups)}
             index = np.array([numbers[head] for head in begun])
         spans = list(zip(prefix.tolist(), layout.lengths.tolist(), strict=True))
         more = np.concatenate([prefix, index, layout.lengths, layout.start, gap])
-        scores, cache, rest = self._read(
-            policy, prompts, token_rows(layout, range(count), spans, unit, more), behind, clock
-        )
+        scores, cache, rest = self._read(policy, prompts, token_rows(layout, range(count), spans, unit, more), behind)
         if behind is None:
             self._mark(prompts, groups, cache)
         first, _, lengths, start, gaps = rest.view(5, count).unbind()
@@ -167,7 +172,6 @@ class PromptReader:
         layout: PromptLayout,
         groups: dict[_Group, int],
         found: dict[_Group, Prefix],
-        clock: Clock | None,
     ) -> _Behind:
         """Return the prefixes of all groups, in order: those found, and those that are read now."""
         missing = {group: row for group, row in groups.items() if group not in found}
@@ -175,7 +179,7 @@ class PromptReader:
         if missing:
             spans = [(0, len(ids)) for _, ids in missing]
             part = token_rows(layout, list(missing.values()), spans, PAD_MULTIPLE, np.zeros(0, dtype=np.int64))
-            _, cache, _ = self._read(policy, prompts, part, None, clock)
+            _, cache, _ = self._read(policy, prompts, part, None)
             new = _Behind(cache.keys, cache.values)
             self._mark(prompts, {group: place for place, group in enumerate(missing)}, cache)
             self.keep_prefixes()  # now, since what is read next may overwrite them
@@ -196,7 +200,7 @@ class PromptReader:
         )
 
     def _read(
-        self, policy: Any, prompts: PromptBatch, part: TokenRows, behind: _Behind | None, clock: Clock | None
+        self, policy: Any, prompts: PromptBatch, part: TokenRows, behind: _Behind | None
     ) -> tuple[torch.Tensor, StaticKVCache, torch.Tensor]:
         """Read rows of tokens: logits (U, V), keys and values, and the further numbers of `part` on the device."""
         core = core_of(policy)
@@ -208,7 +212,7 @@ class PromptReader:
         if part.pictures:
             pixels = prompts.pixels_of(part.pictures).to(self._device, core.visual.dtype)
             grids = [prompts.grids[picture] for picture in part.pictures]
-            seen = self._look(core, pixels, grids, clock)  # (L, width) each
+            seen = self._look(core, pixels, grids)  # (L, width) each
             features, *levels = seen if part.in_order else [level[which] for level in seen]
             embedded = embedded.index_copy(0, where, features.to(embedded.dtype))
         inputs = [embedded, positions, last]
@@ -216,12 +220,12 @@ class PromptReader:
             prefix, index = more[: part.shape[0]], more[part.shape[0] : 2 * part.shape[0]]
             visible = _seen_behind(prefix, behind.keys[0].shape[2], part.shape[1])
             inputs += [additive_mask(visible, embedded.dtype), index, *behind.keys, *behind.values]
-        scores, *tensors = self._read_tokens(policy, inputs, where, levels, clock)
+        scores, *tensors = self._read_tokens(policy, inputs, where, levels)
         cache = StaticKVCache()
         cache.keys, cache.values = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
         return scores, cache, more
 
-    def _look(self, core: Any, pixels: torch.Tensor, grids: Sequence[Any], clock: Clock | None) -> Tensors:
+    def _look(self, core: Any, pixels: torch.Tensor, grids: Sequence[Any]) -> Tensors:
         """Run the tower: features of the pictures, then those of each level of DeepStack, of shape (tokens, width)."""
 
         def look(pixels: torch.Tensor) -> Tensors:
@@ -232,7 +236,7 @@ class PromptReader:
         if len(pixels) > _MOST_PATCHES or len(set(grids)) > 1:
             return look(pixels)
         key = tuple(grids)
-        return self.towers(key, look, [pixels], held=lambda: plan_of(core.visual, key), clock=clock)
+        return self.towers(key, look, [pixels], held=lambda: plan_of(core.visual, key), clock=self._clock)
 
     def _read_tokens(
         self,
@@ -240,7 +244,6 @@ class PromptReader:
         inputs: Sequence[torch.Tensor],
         where: torch.Tensor,
         levels: Sequence[torch.Tensor],
-        clock: Clock | None,
     ) -> Tensors:
         """Run the language model: logits (U, V), then the keys of all layers, then their values.
 
@@ -250,9 +253,8 @@ class PromptReader:
                 and where rows are read behind prefixes, the mask, each row's prefix (U,), and keys and values of these.
             where: The places of visual tokens, shape (L,).
             levels: What DeepStack adds to the first layers at these places, each of shape (L, width).
-            clock: See `read`.
         """
-        core, shape = core_of(policy), inputs[1].shape[1:]
+        core, shape, fused = core_of(policy), inputs[1].shape[1:], self._fused
 
         def read(*given: torch.Tensor, where: torch.Tensor | None, levels: Sequence[torch.Tensor]) -> Tensors:
             embedded, positions, last, *behind = given
@@ -261,6 +263,11 @@ class PromptReader:
                 mask, index, *tensors = behind
                 half = len(tensors) // 2
                 cache = PrefixedKVCache(tensors[:half], tensors[half:], index)
+            if fused is not None:
+                scores = fused.read(embedded, positions, last, cache, mask=mask, where=where, levels=levels)
+                return scores, *cache.keys, *cache.values
+            if where is None:
+                levels = [level.view(*shape, -1) for level in levels]
             visual = {VISUAL: (where, list(levels))} if levels else {}
             output = core.language_model(
                 inputs_embeds=embedded.view(*shape, -1),
@@ -277,14 +284,13 @@ class PromptReader:
             return read(*inputs, where=where, levels=levels)
         # With a feature for every token, 0 for text: so a recording does not depend on how many are visual.
         dense = [torch.zeros_like(inputs[0]).index_copy_(0, where, level.to(inputs[0].dtype)) for level in levels]
-        dense = [level.view(*shape, -1) for level in dense]
         count = len(dense)
         key = (tuple(shape), count, tuple(inputs[5].shape) if len(inputs) > 3 else None)
         return self.readings(
             key,
             lambda *given: read(*given[count:], where=None, levels=given[:count]),
             [*dense, *inputs],
-            clock=clock,
+            clock=self._clock,
         )
 
 

@@ -80,6 +80,16 @@ def attention(kernels: Any) -> None:
             errors[f"cache {name}"] = off(ours[:, :, cursor], true[:, :, cursor])
 
 
+def rotation(kernels: Any) -> None:
+    for rows, heads, key_heads, width in ((3, 8, 2, 32), (5, 5, 1, 16)):
+        qkv = torch.randn(rows, (heads + 2 * key_heads) * width)
+        angle = torch.rand(rows, width // 2).repeat(1, 2) * 6
+        norms = tuple(RMSNorm(torch.rand(width) + 0.5, eps) for eps in (1e-6, 1e-3))
+        ways = [way.rotate(qkv, key_heads, norms, (angle.cos(), angle.sin())) for way in (kernels, plain)]
+        for name, ours, truth in zip(("queries", "keys", "values"), *ways, strict=True):
+            errors[f"rotated {name} of {heads}/{key_heads}"] = off(ours, truth)
+
+
 def likeliest(kernels: Any) -> None:
     logits = torch.randn(3, 5000)
     logits[0, 4999] = 9.0  # banned
@@ -98,6 +108,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     from egm.models.decode.kernels.triton_operations import TritonOperations
 
-    for part in (projections, attention, likeliest):
+    for part in (projections, attention, rotation, likeliest):
         part(TritonOperations())
     sys.stdout.write(json.dumps(errors))

@@ -25,7 +25,7 @@ def test_interpreted_kernels_compute_what_plain_torch_does() -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     errors = json.loads(result.stdout)
     assert {name: error for name, error in errors.items() if not error < 2e-6} == {}  # nan is not below
-    assert len(errors) == 2 * 2 * (2 + 3) + 5 + 2 * 4 + 2
+    assert len(errors) == 2 * 2 * (2 + 3) + 5 + 2 * 4 + 2 * 3 + 2
 
 
 HIDDEN, GATED, HEADS = 4096, 12288, 6144
@@ -91,6 +91,7 @@ def test_the_other_kernels_compile_for_a_hopper_gpu(tmp_path: Path, monkeypatch:
         for kernel, constants in (
             (triton_attention._attend_part, part | {"PARTS": 16 if pdl else 1}),
             (triton_attention._merge_parts, {"D": 128, "PARTS": 16}),
+            (triton_attention._rotate_heads, {"HEADS": 32, "KEY_HEADS": 8, "D": 128, "BLOCK": 8}),
             (triton_likeliest._scan_part, {"V": 151936, "PARTS": 75, "BLOCK": 2048}),
             (triton_likeliest._join_row, {"PARTS": 75, "BLOCK": 128}),
             (triton_linear._norm_rows, {"K": HIDDEN, "BLOCK_K": 4096}),

@@ -76,3 +76,14 @@ def test_attention_and_the_likeliest(kernels: Any, rows: int) -> None:
     (tokens, logprobs), (wanted, shares) = (way.likeliest(logits, banned) for way in (kernels, plain))
     assert torch.equal(tokens, wanted)
     assert torch.allclose(logprobs, shares, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 384, 1000])
+def test_heads_are_rotated(kernels: Any, tokens: int) -> None:
+    make: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
+    norms = RMSNorm(torch.rand(128, **make) + 0.5, 1e-6), RMSNorm(torch.rand(128, **make) + 0.5, 1e-5)
+    angle, qkv = torch.rand(tokens, 64, device="cuda").repeat(1, 2) * 6, torch.randn(tokens, 48 * 128, **make)
+    angles = angle.cos().bfloat16(), angle.sin().bfloat16()
+    for ours, truth in zip(*(way.rotate(qkv, 8, norms, angles) for way in (kernels, PlainOperations())), strict=True):
+        assert ours.is_contiguous()
+        assert off(ours, truth) < 5e-3

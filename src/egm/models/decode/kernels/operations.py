@@ -58,7 +58,7 @@ class NewTokens(NamedTuple):
 
 
 class Operations(ABC):
-    """One way to compute a decoding step."""
+    """One way to compute a decoding step, and the layers that read a prompt."""
 
     @abstractmethod
     def linear(
@@ -92,6 +92,26 @@ class Operations(ABC):
 
         Returns:
             The heads' outputs, shape (B, H D).
+        """
+
+    @abstractmethod
+    def rotate(
+        self,
+        qkv: torch.Tensor,
+        key_heads: int,
+        norms: tuple[RMSNorm, RMSNorm],
+        angles: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Take queries, keys and values apart, of any number of tokens; norm and rotate queries and keys.
+
+        Args:
+            qkv: Queries, keys and values, shape (B, (H + 2 H / G) D).
+            key_heads: H / G.
+            norms: Of the heads of queries, and of keys.
+            angles: Their cosines and sines, in the type of `qkv`, shape (B, D).
+
+        Returns:
+            Queries, shape (B, H, D), keys and values, shape (B, H / G, D), each in memory of its own.
         """
 
     @abstractmethod

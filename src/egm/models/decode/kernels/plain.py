@@ -36,8 +36,7 @@ class PlainOperations(Operations):
         """See `Operations.attend`."""
         rows, key_heads, length, width = keys.shape
         heads = new.qkv.shape[1] // width - 2 * key_heads
-        query, key, value = torch.split(new.qkv.view(rows, -1, width), [heads, key_heads, key_heads], dim=1)
-        query, key = (_rotated(_normed(x, norm), new) for x, norm in ((query, new.query_norm), (key, new.key_norm)))
+        query, key, value = self.rotate(new.qkv, key_heads, (new.query_norm, new.key_norm), (new.cos, new.sin))
         keys.index_copy_(2, new.cursor, key[:, :, None])
         values.index_copy_(2, new.cursor, value[:, :, None])
         query = query.reshape(rows, key_heads, heads // key_heads, width)
@@ -46,6 +45,19 @@ class PlainOperations(Operations):
         seen = (column >= new.begin[:, None]) & (column <= new.cursor)  # (B, L)
         shares = scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(dim=-1)
         return (shares @ values.float()).to(query.dtype).reshape(rows, heads * width)
+
+    def rotate(
+        self,
+        qkv: torch.Tensor,
+        key_heads: int,
+        norms: tuple[RMSNorm, RMSNorm],
+        angles: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Operations.rotate`."""
+        heads = qkv.view(len(qkv), -1, angles[0].shape[1])
+        query, key, value = torch.split(heads, [heads.shape[1] - 2 * key_heads, key_heads, key_heads], dim=1)
+        query, key = (_rotated(_normed(x, norm), *angles) for x, norm in zip((query, key), norms, strict=True))
+        return query, key, value.contiguous()
 
     def likeliest(self, logits: torch.Tensor, banned: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Operations.likeliest`."""
@@ -59,7 +71,7 @@ def _normed(x: torch.Tensor, norm: RMSNorm) -> torch.Tensor:
     return norm.gain * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + norm.eps)).to(x.dtype)
 
 
-def _rotated(x: torch.Tensor, new: NewTokens) -> torch.Tensor:
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate heads, shape (B, heads, D): the halves of a head are the two coordinates."""
     first, second = x.chunk(2, dim=-1)
-    return x * new.cos[:, None] + torch.cat([-second, first], dim=-1) * new.sin[:, None]
+    return x * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]

@@ -113,3 +113,37 @@ def _merge_parts(parts_ptr, sums_ptr, out_ptr, D: tl.constexpr, PARTS: tl.conste
     outputs = tl.load(parts_ptr + part[:, None] * D + d[None, :])
     output = tl.sum(outputs * weight[:, None], axis=0) / total
     tl.store(out_ptr + head * D + d, output.to(out_ptr.dtype.element_ty))
+
+
+@triton.jit
+def _rotate_heads(
+    qkv_ptr, query_gain_ptr, key_gain_ptr, cos_ptr, sin_ptr, query_ptr, key_ptr, value_ptr, query_eps, key_eps,
+    HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Norm and rotate BLOCK heads of a token, queries before keys, each by its own norm; values stay as they are."""
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    dtype: tl.constexpr = qkv_ptr.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    d = tl.arange(0, D)
+    turned = (d + D // 2) % D  # the other coordinate of each pair
+    asked = (head < HEADS + 2 * KEY_HEADS)[:, None]
+    query = (head < HEADS)[:, None]
+    value = (head >= HEADS + KEY_HEADS)[:, None]
+    cos = tl.load(cos_ptr + row * D + d).to(tl.float32)
+    sin = tl.load(sin_ptr + row * D + d).to(tl.float32) * tl.where(d < D // 2, -1.0, 1.0)
+    at = qkv_ptr + (row * (HEADS + 2 * KEY_HEADS) + head)[:, None] * D
+    x = tl.load(at + d[None, :], mask=asked, other=0.0).to(tl.float32)
+    other = tl.load(at + turned[None, :], mask=asked, other=0.0).to(tl.float32)
+    norm = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / D + tl.where(query, query_eps, key_eps))
+    gains = tl.load(query_gain_ptr + d).to(tl.float32), tl.load(key_gain_ptr + d).to(tl.float32)
+    others = tl.load(query_gain_ptr + turned).to(tl.float32), tl.load(key_gain_ptr + turned).to(tl.float32)
+    y = _scaled(x, norm, tl.where(query, gains[0][None, :], gains[1][None, :]), dtype)
+    other = _scaled(other, norm, tl.where(query, others[0][None, :], others[1][None, :]), dtype)
+    y = tl.where(value, x, y * cos[None, :] + other * sin[None, :]).to(dtype)
+    tl.store(query_ptr + (row * HEADS + head)[:, None] * D + d[None, :], y, mask=query)
+    key_at = (row * KEY_HEADS + head - HEADS)[:, None] * D + d[None, :]
+    tl.store(key_ptr + key_at, y, mask=asked & (query == 0) & (value == 0))
+    tl.store(value_ptr + key_at - KEY_HEADS * D, y, mask=asked & value)

@@ -11,6 +11,7 @@ from egm.models.decode.kernels import triton_attention, triton_likeliest, triton
 from egm.models.decode.kernels.operations import JoinedWeight, NewTokens, Operations, RMSNorm
 
 _VOCABULARY_BLOCK = 2048
+_HEADS_BLOCK = 8  # heads that a program rotates
 
 
 class TritonOperations(Operations):
@@ -122,6 +123,24 @@ class TritonOperations(Operations):
         if parts > 1:
             triton_attention._merge_parts[(rows * heads,)](partial, sums, output, width, parts, **self._launch(1))
         return output
+
+    def rotate(
+        self,
+        qkv: torch.Tensor,
+        key_heads: int,
+        norms: tuple[RMSNorm, RMSNorm],
+        angles: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Operations.rotate`."""
+        rows, width = angles[0].shape
+        heads = qkv.shape[1] // width - 2 * key_heads
+        query, key, value = (qkv.new_empty((rows, count, width)) for count in (heads, key_heads, key_heads))
+        triton_attention._rotate_heads[(rows, _parts(heads + 2 * key_heads, _HEADS_BLOCK))](
+            *(qkv, norms[0].gain, norms[1].gain, *angles, query, key, value, norms[0].eps, norms[1].eps),
+            *(heads, key_heads, width, _HEADS_BLOCK),
+            **self._launch(4),
+        )
+        return query, key, value
 
     def likeliest(self, logits: torch.Tensor, banned: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Operations.likeliest`."""
