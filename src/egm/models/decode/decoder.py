@@ -239,6 +239,7 @@ class BatchDecoder(Decoder):
         while True:
             ended = state.finished.tolist()  # here the host waits, once in `every` tokens
             clock.mark(job.written)
+            self.reader.keep_prefixes()  # once the first tokens are there, which would wait for it
             # Rows beyond the completions are idle ones, there to fill a number of rows that a graph exists for.
             running = job.ask(state, [row for row in range(len(job.alive)) if not ended[row]])
             if not running or job.written == job.max_new_tokens:
@@ -259,7 +260,6 @@ class BatchDecoder(Decoder):
         rows = bucket_size(len(job.which), 1, 4) if self._graphs else len(job.which)  # few numbers of rows, few graphs
         state = self._state(job, rows, _length(read.padded + min(job.max_new_tokens, _INITIAL_TOKENS)))
         state.begin(read, job.which, job.uniforms)
-        self.reader.keep_prefixes()
         return state
 
     def _compact(self, job: DecodeJob, state: DecodeState, running: Sequence[int], goal: int) -> DecodeState:

@@ -125,7 +125,7 @@ class RecordedCalls:
         places, kept = tuple(tensor.clone() for tensor in inputs), held()
         try:
             graph, outputs = capture_graph(lambda: function(*places), self._device, self._pool)
-        except RuntimeError as error:
+        except Exception as error:  # kernels that are compiled have many ways to fail
             self._most = 0
             self.clear()
             warnings.warn(f"{self._what} without CUDA graphs: {first_line(error)}", stacklevel=2)
