@@ -183,7 +183,8 @@ def compute_once(state: Any) -> torch.Tensor:
     """Logits of the tokens that a state holds; the next step writes the same column again."""
     state._mask.index_fill_(3, state._cursor, 0.0)
     if state._fused is None:
-        return state._scores()
+        mask = state._mask[..., : state.cache.used]
+        return state._scores(state._tokens[:, None], state._positions[:, None], mask)[:, -1]
     return state._fused.step(state._tokens, state._positions, state.cache, state._cursor, state._first)
 
 

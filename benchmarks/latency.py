@@ -35,7 +35,7 @@ from egm.environment import gpu_name
 _PLAN = [  # the most telling first, where time is short
     *((part, "bf16") for part in ("first-token", "decode", "request", "together", "phrases")),
     *((part, "fp8") for part in ("decode", "request")),
-    *((part, "bf16") for part in ("sizes", "batches", "tokens")),
+    *((part, "bf16") for part in ("sizes", "drafts", "batches", "tokens")),
     *(("first-token", way) for way in ("no-kernels", "no-prefill-graphs", "host-pixels")),
     *((part, "no-kernels") for part in ("decode", "request")),
     *((part, "fp8") for part in ("together", "phrases")),

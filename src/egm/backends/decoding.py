@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,14 @@ def can_decode(model: Any, requests: Sequence[Request]) -> bool:
     return plain and supports_batch_decoding(model)
 
 
-def backend_decoder(model: Any, stops: Sequence[int], banned: Sequence[int], *, fp8: bool) -> BatchDecoder:
+def backend_decoder(
+    model: Any, stops: Sequence[int], banned: Sequence[int], *, fp8: bool, drafts: bool
+) -> BatchDecoder:
     """Make the decoder of a model that takes as many rows as there is memory for."""
     from egm.models.decode.decoder import BatchDecoder
 
     options: dict[str, Any] = {"dtype": None, "max_rows": None, "graphs": True, "stop_repeats": True, "fp8": fp8}
-    options["keep_prefixes"] = True
+    options |= {"keep_prefixes": True, "drafts": drafts}
     return BatchDecoder(model, stops=stops, pad=stops[0], banned=banned, **options)
 
 
@@ -82,6 +84,7 @@ def decode_groups(
     settings: GenerationSettings,
     patch: int,
     watches: Sequence[TextWatch],
+    encode: Callable[[str], list[int]],
 ) -> list[GeneratedTokens]:
     """Answer each request of each group.
 
@@ -93,12 +96,15 @@ def decode_groups(
         settings: How tokens are drawn.
         patch: Side of a patch in pixels.
         watches: Of each request, in the order of the groups.
+        encode: Makes tokens of what an answer may repeat.
     """
     requests = [request for group in groups for request in group]
     group_of_row = [number for number, group in enumerate(groups) for _ in group]
     uniforms = row_uniforms(settings, requests, max(max_tokens))
     ends = [watch.take for watch in watches] if any(watch.acts for watch in watches) else []
     options: dict[str, Any] = {"logprobs": True, "ends": ends}
+    if decoder.drafts and len(requests) == 1:
+        options["likely"] = [encode(text) for text in requests[0].drafts]
     written = decoder.generate(prompts, group_of_row, max(max_tokens), sampler_of(settings), uniforms, **options)
     sizes = [(columns * patch, rows * patch) for _, rows, columns in prompts.grids]
     return [

@@ -43,14 +43,14 @@ class TransformersBackend(Backend):
         model: An `AutoModelForImageTextToText`, on its device, in evaluation mode.
         processor: Its processor.
         name: What to call it in messages and records.
-        fp8: Whether batched decoding rounds the layers' weights to fp8; see `BatchDecoder`.
+        fp8, drafts: How batched decoding computes; see `BatchDecoder`.
     """
 
     thinking_budgets = True
     streams = True
 
-    def __init__(self, model: Any, processor: Any, *, name: str = "", fp8: bool = False) -> None:
-        self._fp8 = fp8
+    def __init__(self, model: Any, processor: Any, *, name: str = "", fp8: bool = False, drafts: bool = False) -> None:
+        self._fp8, self._drafts = fp8, drafts
         self.model = name or type(model).__name__
         self.module, self.processor = model, processor
         processor.tokenizer.padding_side = "left"
@@ -127,8 +127,7 @@ class TransformersBackend(Backend):
         """Answer requests in one batch; see `Backend.generate`.
 
         A Qwen3-VL model with the fast path on decodes requests about one picture each by `egm.models.decode`; other
-        models, other requests and thinking budgets go through the model's own `generate`. The text is the same, up to
-        rounding.
+        models, other requests and thinking budgets go through the model's own `generate`. The text is the same.
 
         A reply's time is that from the call to its own last token, so it includes its neighbours' share of the work. On
         a GPU `egm.models.decode` looks at the clock once in 8 tokens and interpolates, and leaves out recording CUDA
@@ -162,7 +161,8 @@ class TransformersBackend(Backend):
 
     @cached_property
     def _decoder(self) -> Any:
-        return backend_decoder(self.module, self._stops(), image_tokens(self.module.config), fp8=self._fp8)
+        how = {"fp8": self._fp8, "drafts": self._drafts}
+        return backend_decoder(self.module, self._stops(), image_tokens(self.module.config), **how)
 
     def _decoded(
         self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
@@ -172,7 +172,7 @@ class TransformersBackend(Backend):
         prompts = process_prompts(self.processor, texts, groups, self.module.device)
         max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
-        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches)
+        return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches, self._encode)
 
     def _prompt_of(self, request: Request) -> str:
         return self.prompt(request.messages, continue_final_message=request.continue_final_message) + request.prefill

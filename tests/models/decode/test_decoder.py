@@ -16,7 +16,9 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_model, build_processor, enable_fast_path
 from egm.models.decode import decoder as module
+from egm.models.decode import repetition
 from egm.models.decode.decoder import BatchDecoder, supports_batch_decoding
+from egm.models.decode.kernels.plain import PlainOperations
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.models.decode.sampling import Sampler, uniforms
 from egm.models.decode.state import bucket_size
@@ -247,3 +249,62 @@ def test_few_numbers_are_rounded_to() -> None:
         1024,
     ]
     assert [bucket_size(count, 64, 8) for count in (1, 64, 65, 600, 1100, 8000)] == [64, 64, 128, 640, 1152, 8192]
+
+
+@pytest.mark.parametrize("operations", [None, PlainOperations()], ids=["layers", "fused"])
+def test_drafts_write_the_same_in_fewer_passes(
+    backend: TransformersBackend, requests_: list[Request], operations: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_INITIAL_TOKENS", 1)  # so that the cache grows on the way
+    own = TransformersBackend(copy.deepcopy(backend.module), backend.processor)
+    prompts = asked(backend, requests_[:1])
+    plain = make(backend, None).generate(prompts, [0], 250, Sampler(0.0), logprobs=True)
+    written = plain.ids[0]
+    wrong = [*written[:30], 5, 6, 7, *written[40:]]
+    for likely in ([written], [wrong], []):
+        decoder = make(own, None, drafts=True, operations=operations)
+        drafted = decoder.generate(prompts, [0], 250, Sampler(0.0), logprobs=True, likely=likely)
+        assert drafted.ids == plain.ids
+        assert drafted.logprobs[0] == pytest.approx(plain.logprobs[0], abs=1e-3)
+        counts = decoder.draft_counts
+        assert counts.tokens == len(written) == counts.passes + counts.accepted + 1
+        assert counts.accepted <= counts.drafted
+        if likely == [written]:
+            assert counts.passes < len(written) / 5
+    several = make(own, None, drafts=True).generate(prompts, [0, 0], 20, Sampler(0.0))
+    assert several.ids == [written[:20]] * 2  # side by side without drafts
+
+
+def test_drafted_answers_end_where_others_do(
+    backend: TransformersBackend, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = asked(backend, requests_[1:2])
+    free = make(backend, None).generate(prompts, [0], 60, Sampler(0.0)).ids[0]
+    stop = next(token for place, token in enumerate(free) if place > 20 and token not in free[:place])
+
+    def end_after(count: int) -> Any:
+        seen: list[int] = []
+
+        def end(tokens: Any) -> int | None:
+            seen.extend(tokens)
+            return count if len(seen) >= count else None
+
+        return end
+
+    def both(until: Any = (), end_at: int | None = None, **changes: Any) -> list[int]:
+        rows = []
+        for drafts in (False, True):
+            ends = [] if end_at is None else [end_after(end_at)]
+            decoder = make(backend, None, drafts=drafts, **changes)
+            rows += decoder.generate(prompts, [0], 60, Sampler(0.0), until=until, ends=ends, likely=[free]).ids
+        assert rows[0] == rows[1]
+        return rows[1]
+
+    assert both() == free
+    assert both(stops=[stop]) == free[: free.index(stop) + 1]
+    assert both(until=[stop])[-1] == stop
+    assert both(end_at=13) == free[:13]
+    monkeypatch.setattr(repetition, "LONGEST_BLOCK", 2)
+    monkeypatch.setattr(repetition, "REPEATED", 4)
+    assert repetition.ends_repeated([9, 7, 8, 7, 8])
+    both(stop_repeats=True, pad=2)

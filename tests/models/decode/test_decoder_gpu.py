@@ -116,3 +116,24 @@ def test_graphs_stop_what_repeats_itself(model: Any, prompts: PromptBatch, monke
     assert len({len(row) for row in expected}) > 1
     for _ in range(2):  # recorded, then replayed on what the first left behind
         assert replayed.generate(prompts, range(12), 64, Sampler(0.0)).ids == expected
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_drafts_write_what_single_steps_write(
+    model: Any, prompts: PromptBatch, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_INITIAL_TOKENS", 1)  # so that the cache grows on the way
+    options: dict[str, Any] = {"dtype": None, "stops": (), "pad": 0, "banned": [12, 13], "max_rows": None}
+    plain = BatchDecoder(model, graphs=False, kernels=False, **options)
+    drafting = BatchDecoder(model, graphs=True, kernels=kernels, drafts=True, **options)
+    for row in (0, 3):
+        expected = plain.generate(prompts, [row], 120, Sampler(0.0), logprobs=True)
+        wrong = [*expected.ids[0][:30], 5, 6, 7, *expected.ids[0][40:]]
+        for likely in ([], expected.ids, [wrong]):
+            ours = drafting.generate(prompts, [row], 120, Sampler(0.0), logprobs=True, likely=likely)
+            assert ours.ids == expected.ids
+            assert ours.logprobs[0] == pytest.approx(expected.logprobs[0], abs=1e-2)
+    counts = drafting.draft_counts
+    assert counts.tokens == 6 * 120 == counts.passes + counts.accepted + 6
+    assert counts.accepted > 300
+    assert (drafting._fused is not None) is kernels

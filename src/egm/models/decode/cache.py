@@ -70,6 +70,12 @@ class PrefixedKVCache(StaticKVCache):
         return super().update(torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2), layer, *args, **kwargs)
 
 
+def columns_seen(columns: torch.Tensor, begin: torch.Tensor, length: int) -> torch.Tensor:
+    """Return which of so many columns tokens look at: from `begin` (1,) to their own (T,); shape (T, length)."""
+    every = torch.arange(length, device=columns.device)
+    return (every >= begin) & (every <= columns[:, None])
+
+
 def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Write what may be looked at as an additive attention mask: 0, or the least number (-inf could become nan)."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)

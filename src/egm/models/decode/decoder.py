@@ -19,14 +19,15 @@ import torch
 
 from egm.models.decode.base import Decoder
 from egm.models.decode.cache import grouped_attention
+from egm.models.decode.drafts import DraftCounts, NGramDrafts
 from egm.models.decode.fused import FusedModel, why_not_fused
-from egm.models.decode.job import DecodedBatch, DecodeJob, End
+from egm.models.decode.job import DecodedBatch, DecodeJob, DraftedRow, End
 from egm.models.decode.kernels.operations import Operations
 from egm.models.decode.layout import PAD_MULTIPLE
 from egm.models.decode.prefill import PromptReader
 from egm.models.decode.prompt_batch import PromptBatch
 from egm.models.decode.sampling import Sampler
-from egm.models.decode.state import DecodeState, TokenClock, bucket_size
+from egm.models.decode.state import MOST_DRAFTED, DecodeState, TokenClock, bucket_size
 from egm.models.families import family_of
 from egm.models.fast.patching import is_patched
 from egm.models.find_core import core_of
@@ -74,6 +75,13 @@ class BatchDecoder(Decoder):
         fp8: Whether kernels read the layers' weights rounded to fp8; prompts are read with the weights as they are.
         keep_prefixes: Whether to keep what was read of pictures that come alone, for further questions about them, in
             up to one part in 32 of a GPU's memory.
+        drafts: Whether a greedy completion that is asked for alone is written in fewer passes than tokens; see
+            `egm.models.decode.drafts`.
+
+    Attributes:
+        reader: What reads prompts.
+        drafts: As given.
+        draft_counts: What drafts saved so far.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class BatchDecoder(Decoder):
         kernels: bool | None = None,
         fp8: bool = False,
         keep_prefixes: bool = False,
+        drafts: bool = False,
     ) -> None:
         super().__init__(model, dtype=dtype, stops=stops, pad=pad, banned=banned)
         self._operations, self._fp8 = operations, fp8
@@ -104,6 +113,7 @@ class BatchDecoder(Decoder):
         self._max_rows, self._stop_repeats = max_rows, stop_repeats
         self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
+        self.drafts, self.draft_counts = drafts, DraftCounts()
         self.reader = PromptReader(
             self.device, pad, graphs=self._graphs, prefix_bytes=self._memory() // _PREFIX_PARTS if keep_prefixes else 0
         )
@@ -120,6 +130,7 @@ class BatchDecoder(Decoder):
         logprobs: bool = False,
         until: Sequence[int] = (),
         ends: Sequence[End] = (),
+        likely: Sequence[Sequence[int]] = (),
     ) -> DecodedBatch:
         """Generate completions, `max_rows` at a time; see `Decoder.generate`.
 
@@ -133,6 +144,7 @@ class BatchDecoder(Decoder):
             until: See there.
             ends: What ends each completion beside tokens, asked as often as the host looks; what was written beyond
                 that is dropped. None of them, or one a completion.
+            likely: Tokens of texts that the completion may repeat, for drafts of it.
         """
         policy, stops = self._policy(), (*self._stops, *until)
         training = policy.training
@@ -149,12 +161,15 @@ class BatchDecoder(Decoder):
                 asked = sorted(set(chosen))
                 places = {prompt: place for place, prompt in enumerate(asked)}
                 answered = [places[prompt] for prompt in chosen]
-                options: dict[str, Any] = {"logprobs": logprobs, "stop_repeats": self._stop_repeats, "pad": self._pad}
+                drafted = self.drafts and sampler.greedy and len(which) == 1
+                options: dict[str, Any] = {"logprobs": logprobs or drafted, "pad": self._pad}
+                options["stop_repeats"] = self._stop_repeats and not drafted  # these are looked at by the host
                 options["ends"] = ends[start : start + rows]
                 job = DecodeJob(policy, answered, max_new_tokens, sampler, row_uniforms, stops, **options)
-                part = self._decode(job, prompts.part(asked), clock)
+                own = prompts.part(asked)
+                part = self._decode_drafted(job, own, clock, likely) if drafted else self._decode(job, own, clock)
                 result.ids.extend(part.ids)
-                result.logprobs.extend(part.logprobs)
+                result.logprobs.extend(part.logprobs if logprobs else [[] for _ in part.ids])
                 result.times.extend(part.times)
         if training:
             policy.train()
@@ -254,6 +269,39 @@ class BatchDecoder(Decoder):
         job.save(state)
         return job.collect(clock)
 
+    def _decode_drafted(
+        self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock, likely: Sequence[Sequence[int]]
+    ) -> DecodedBatch:
+        """Write the only completion, each pass reading the newest token and a draft."""
+        asked, token = prompts.ids[0], core_of(job.policy).config.image_token_id
+        drafts = NGramDrafts([[*text, min(job.stops, default=self._pad)] for text in likely])
+        drafts.take(asked[len(asked) - asked[::-1].index(token) :])  # what stands behind the picture
+        counts, draft = self.draft_counts, list[int]()
+        state = self._begin(job, prompts, clock)
+        new, row = [state.newest()], DraftedRow(job, stop_repeats=self._stop_repeats)
+        clock.marks.clear()
+        while True:
+            clock.mark(len(row.ids) + len(new))
+            self.reader.keep_prefixes()
+            used = row.take(new)
+            drafts.take(row.ids[len(row.ids) - used :])
+            counts.tokens, counts.drafted = counts.tokens + used, counts.drafted + len(draft)
+            counts.accepted += min(used, len(new) - 1)
+            if row.ended:
+                return DecodedBatch([row.ids], [row.logprobs], [clock.marks[-1][1]])
+            drafts.learn(len(draft), used - 1)
+            job.written = len(row.ids)
+            goal = job.written + MOST_DRAFTED + 1
+            if not state.fits(goal):
+                state = self._compact(job, state, [0], goal)
+            draft = drafts.propose(min(MOST_DRAFTED, job.max_new_tokens - job.written - 1))
+            counts.passes += 1
+            if draft:
+                new = state.verify(draft, clock)
+            else:
+                state.step(job.written, clock)
+                new = [state.newest()]
+
     def _begin(self, job: DecodeJob, prompts: PromptBatch, clock: TokenClock) -> DecodeState:
         """Read the prompts and sample the first tokens."""
         read = self.reader.read(job.policy, prompts, clock, self._fused_reading())
@@ -283,7 +331,14 @@ class BatchDecoder(Decoder):
     def _state(self, job: DecodeJob, rows: int, length: int) -> DecodeState:
         """Return a state for so many rows; one that is kept for its graphs, if there is one."""
         most = (self._memory() if self._graphs else 0) // _GRAPH_MEMORY_PARTS // _token_bytes(job.policy)
-        key = (rows, length, job.sampler, job.stops, job.logprobs)  # all that a recorded step depends on
+        key = (
+            rows,
+            length,
+            job.sampler,
+            job.stops,
+            job.logprobs,
+            job.stop_repeats,
+        )  # all that a recorded step depends on
         if (state := self._states.pop(key, None)) is not None:
             self._states[key] = state  # the one used last goes last
             return state

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
-from egm.models.decode.cache import StaticKVCache, attend_tokens
+from egm.models.decode.cache import StaticKVCache, additive_mask, attend_tokens, columns_seen
 from egm.models.decode.kernels.operations import JoinedWeight, NewTokens, Operations, RMSNorm, quantize_fp8
 from egm.models.find_core import core_of
 
@@ -114,6 +115,47 @@ class FusedModel:
             gated = compute.linear(x, layer.gate_up, norm=layer.mlp_norm, gated=True)
             x = compute.linear(gated, layer.down, residual=x)
         return compute.linear(x, JoinedWeight(self._head.weight.detach()), norm=_norm(self._model.norm))
+
+    def step_with_draft(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: StaticKVCache,
+        columns: torch.Tensor,
+        begin: torch.Tensor,
+    ) -> torch.Tensor:
+        """Read several tokens of the only row, one behind the other, and write their keys and values to the cache.
+
+        Args:
+            tokens: Shape (T,).
+            positions: Theirs, shape (T,).
+            cache: The cache, of one row.
+            columns: Where they are written to, shape (T,).
+            begin: The first column that the row looks at, shape (1,).
+
+        Returns:
+            Logits behind each token, shape (T, V), in the weights' type.
+        """
+        compute, model, scaling = self.operations, self._model, self._model.layers[0].self_attn.scaling
+        x, key_heads = model.embed_tokens(tokens), model.config.num_key_value_heads
+        cos, sin = (angle[0] for angle in model.rotary_emb(x, positions[None, None].expand(3, 1, -1)))
+        seen = columns_seen(columns, begin, cache.keys[0].shape[2])  # (T, L)
+        shared = model.config.num_attention_heads // key_heads
+        mask = additive_mask(seen, x.dtype).repeat(shared, 1)
+        for number, layer in enumerate(self._layers):
+            qkv = compute.linear(x, layer.qkv, norm=layer.input_norm)
+            query, key, value = compute.rotate(qkv, key_heads, (layer.query_norm, layer.key_norm), (cos, sin))
+            keys, values = cache.keys[number], cache.values[number]
+            keys.index_copy_(2, columns, key.transpose(0, 1)[None])
+            values.index_copy_(2, columns, value.transpose(0, 1)[None])
+            # The query heads that share a key head stand as if they were further tokens.
+            query = query.view(len(x), key_heads, shared, -1).permute(1, 2, 0, 3).flatten(1, 2)[None]
+            attended = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
+            attended = attended.view(key_heads, shared, len(x), -1).permute(2, 0, 1, 3).flatten(1)
+            x = compute.linear(attended, layer.out, residual=x)
+            gated = compute.linear(x, layer.gate_up, norm=layer.mlp_norm, gated=True)
+            x = compute.linear(gated, layer.down, residual=x)
+        return compute.linear(x, JoinedWeight(self._head.weight.detach()), norm=_norm(model.norm))
 
     def read(
         self,

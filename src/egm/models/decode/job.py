@@ -39,6 +39,7 @@ class DecodeJob:
     """Completions to write together, and as far as they are written.
 
     Attributes:
+        ends: As given.
         alive: Which completions the rows of the current state are; those left behind have been saved.
         written: How many tokens those have. The first comes with the prompts.
 
@@ -72,7 +73,7 @@ class DecodeJob:
         self.policy, self.which, self.max_new_tokens = policy, which, max_new_tokens
         self.sampler, self.uniforms, self.stops, self.logprobs = sampler, uniforms, stops, logprobs
         self.stop_repeats = stop_repeats
-        self._ends, self._seen, self._ended = ends, 0, dict[int, int]()
+        self.ends, self._seen, self._ended = ends, 0, dict[int, int]()
         self.alive, self.written = list(range(len(which))), 1
         device = policy.get_output_embeddings().weight.device
         self._ids = torch.full((len(which), max_new_tokens), pad, device=device)
@@ -80,11 +81,11 @@ class DecodeJob:
 
     def ask(self, state: DecodeState, running: list[int]) -> list[int]:
         """Give `ends` what rows have written since the host looked last; return those of them that go on."""
-        if not self._ends:  # so that nothing is copied
+        if not self.ends:  # so that nothing is copied
             return running
         new = state.written(len(self.alive), self.written)[0][:, self._seen :].tolist()
         self._seen = self.written
-        ends = {row: self._ends[self.alive[row]](new[row]) for row in running}
+        ends = {row: self.ends[self.alive[row]](new[row]) for row in running}
         ended = {row: end for row, end in ends.items() if end is not None}
         self._ended |= {self.alive[row]: end for row, end in ended.items()}
         state.end(list(ended))
@@ -114,3 +115,39 @@ class DecodeJob:
             [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
             np.interp(lengths, counts, times).tolist(),
         )
+
+
+class DraftedRow:
+    """The only completion of a job, of which the host sees every token when it is written.
+
+    Args:
+        job: The job.
+        stop_repeats: Whether it ends where it repeats itself.
+
+    Attributes:
+        ids: Its tokens.
+        logprobs: Theirs.
+        ended: Whether there will be no more.
+    """
+
+    def __init__(self, job: DecodeJob, *, stop_repeats: bool) -> None:
+        self._stops, self._most, self._stop_repeats = frozenset(job.stops), job.max_new_tokens, stop_repeats
+        self._end = job.ends[0] if job.ends else None
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.ended = False
+
+    def take(self, new: Sequence[tuple[int, float]]) -> int:
+        """Take the next tokens with their log-probabilities, up to one that ends the row; return how many it took."""
+        before = len(self.ids)
+        for token, logprob in new:
+            self.ids.append(token)
+            self.logprobs.append(logprob)
+            repeats = self._stop_repeats and ends_repeated(self.ids)
+            if token in self._stops or repeats or len(self.ids) == self._most:
+                self.ended = True
+                break
+        if self._end is not None and (end := self._end(self.ids[before:])) is not None:
+            del self.ids[end:], self.logprobs[end:]
+            self.ended = True
+        return len(self.ids) - before

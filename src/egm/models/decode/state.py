@@ -15,16 +15,19 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from egm.models.decode.cache import StaticKVCache
+from egm.models.decode.cache import StaticKVCache, additive_mask, columns_seen
 from egm.models.decode.fused import FusedModel
 from egm.models.decode.graphs import capture_graph, first_line
 from egm.models.decode.layout import PAD_MULTIPLE
 from egm.models.decode.prefill import ReadPrompts
 from egm.models.decode.sampling import RepetitionCounter, Sampler
+
+MOST_DRAFTED: Final = 7
+"""Tokens of a draft: a pass reads so many and one more, all together, however long the draft is."""
 
 
 def bucket_size(count: int, least: int, steps: int) -> int:
@@ -111,6 +114,8 @@ class DecodeState:
         self._first = torch.zeros(rows, dtype=torch.long, device=device)  # the first column of each row that is seen
         self._is_banned = torch.zeros_like(self._stops).index_fill_(0, banned, True)
         self._recorded: dict[int, Any] = {}  # by how much of the cache is looked at; None where recording failed
+        self._drafted: torch.Tensor | None = None  # the draft that is read, and what comes of it
+        self._verdict: torch.Tensor | None = None
         self._pool: Any = None  # memory that the graphs of this state share, since one runs at a time
 
     def fits(self, written: int) -> bool:
@@ -193,11 +198,44 @@ class DecodeState:
         used = self.length
         if self._fused is None:  # in buckets, so that few graphs serve for all lengths; beyond the cursor it is masked
             used = min(bucket_size(self.prompt + written, PAD_MULTIPLE, 8), self.length)
-        if self.graphs and used not in self._recorded:
-            self._recorded[used] = self._record(used, clock)
-        graph = self._recorded.get(used)
+        self._run(used, lambda: self._step(used), clock)
+
+    def newest(self) -> tuple[int, float]:
+        """Return the last token of the first row, and its log-probability, which the host waits for."""
+        assert self._logprobs is not None
+        logprob = self._logprobs.index_select(1, self._cursor)[0]
+        token, value = torch.cat([self._tokens[:1].double(), logprob.double()]).tolist()
+        return int(token), value
+
+    def verify(self, draft: Sequence[int], clock: TokenClock) -> list[tuple[int, float]]:
+        """Read the last token of the only row and a draft behind it, and write what the model writes, greedily.
+
+        Args:
+            draft: From none to `MOST_DRAFTED` tokens.
+            clock: What stands still while a graph is recorded.
+
+        Returns:
+            The tokens that are written, with their log-probabilities: as many of the draft as the model would have
+            written, and the one that it writes then.
+        """
+        if self._drafted is None or self._verdict is None:
+            self._drafted = torch.zeros(MOST_DRAFTED, dtype=torch.long, device=self.finished.device)
+            size = 2 * (MOST_DRAFTED + 1) + 1
+            self._verdict = torch.zeros(size, dtype=torch.double, device=self.finished.device)
+        told = torch.tensor([*draft, *[-1] * (MOST_DRAFTED - len(draft))])  # -1 is written by nobody
+        self._drafted.copy_(told, non_blocking=True)
+        self._run(-1, self._verify, clock)
+        *found, accepted = self._verdict.tolist()
+        tokens, logprobs = found[: MOST_DRAFTED + 1], found[MOST_DRAFTED + 1 :]
+        return [(int(token), logprob) for token, logprob in zip(tokens, logprobs, strict=True)][: int(accepted) + 1]
+
+    def _run(self, key: int, step: Callable[[], None], clock: TokenClock) -> None:
+        """Run what writes tokens; replay it where it is recorded, or can be."""
+        if self.graphs and key not in self._recorded:
+            self._recorded[key] = self._record(step, clock)
+        graph = self._recorded.get(key)
         if graph is None:
-            self._step(used)
+            step()
         else:
             graph.replay()
 
@@ -262,26 +300,55 @@ class DecodeState:
         self.cache.used = used
         self._mask.index_fill_(3, self._cursor, 0.0)  # the tokens read now may be looked at from now on
         if self._fused is None:
-            scores = self._scores()
+            mask = self._mask[..., : self.cache.used]
+            scores = self._scores(self._tokens[:, None], self._positions[:, None], mask)[:, -1]
         else:
             scores = self._fused.step(self._tokens, self._positions, self.cache, self._cursor, self._first)
         self._cursor.add_(1)  # before sampling: the new tokens stand one column on
         self._positions.add_(1)
         self._sample(scores)
 
-    def _scores(self) -> torch.Tensor:
-        """Run the library's layers, (B, V)."""
+    def _scores(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Run the library's layers on tokens (B, T), as many places and a mask (B, 1, T, columns): (B, T, V)."""
         output = self._core.language_model(
-            inputs_embeds=self._core.get_input_embeddings()(self._tokens[:, None]),
-            attention_mask=self._mask[..., : self.cache.used],
-            position_ids=self._positions[None, :, None].expand(3, -1, 1),  # (3, B, 1): text is at the same in all three
+            inputs_embeds=self._core.get_input_embeddings()(tokens),
+            attention_mask=mask,
+            position_ids=positions[None].expand(3, -1, -1),  # (3, B, T): text is at the same in all three
             past_key_values=self.cache,
             use_cache=True,
         )
-        scores: torch.Tensor = self._head(output.last_hidden_state[:, -1])
+        scores: torch.Tensor = self._head(output.last_hidden_state)
         return scores
 
-    def _record(self, used: int, clock: TokenClock) -> Any:
+    def _verify(self) -> None:
+        """Read the last token and the draft of the only row. This is recorded, as `_step` is."""
+        assert self._drafted is not None
+        assert self._verdict is not None
+        offsets = torch.arange(MOST_DRAFTED + 1, device=self._cursor.device)
+        columns, positions = self._cursor + offsets, self._positions + offsets
+        tokens = torch.cat([self._tokens, self._drafted.clamp(min=0)])
+        if self._fused is None:
+            seen = columns_seen(columns, self._first, self.length)
+            self.cache.cursor, self.cache.used = columns, self.length
+            scores = self._scores(tokens[None], positions[None], additive_mask(seen, self._mask.dtype)[None, None])[0]
+            self.cache.cursor = self._cursor
+        else:
+            scores = self._fused.step_with_draft(tokens, positions, self.cache, columns, self._first)
+        picked, logprobs = self._draw(scores)
+        assert logprobs is not None
+        accepted = (picked[:-1] == self._drafted).long().cumprod(0).sum()
+        self._output.index_copy_(1, columns + 1, picked[None])  # what is beyond is written again
+        if self._logprobs is not None:
+            self._logprobs.index_copy_(1, columns + 1, logprobs[None])
+        self._tokens.copy_(picked.index_select(0, accepted[None]))
+        self._cursor.add_(accepted + 1)
+        self._positions.add_(accepted + 1)
+        self._mask[:, 0, 0].copy_(
+            additive_mask(columns_seen(self._cursor - 1, self._first, self.length), self._mask.dtype)
+        )
+        self._verdict.copy_(torch.cat([picked.double(), logprobs.double(), accepted[None].double()]))
+
+    def _record(self, step: Callable[[], None], clock: TokenClock) -> Any:
         """Record a step as a graph, and put back what that changed; None, with a warning, if it cannot be done.
 
         Each try writes a token, so all that a step writes is put back. Keys and values are not: the column written is
@@ -299,7 +366,7 @@ class DecodeState:
         torch.cuda.synchronize()
         before = time.perf_counter()
         try:
-            graph, _ = capture_graph(lambda: self._step(used), self.finished.device, self._pool, restore)
+            graph, _ = capture_graph(step, self.finished.device, self._pool, restore)
             self._pool = self._pool or graph.pool()
         except RuntimeError as error:
             warnings.warn(f"decoding goes on without CUDA graphs: {first_line(error)}", stacklevel=2)
