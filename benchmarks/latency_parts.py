@@ -350,7 +350,7 @@ def batches(rig: Rig, way: str) -> Iterator[Row]:
 
 
 def drafts(rig: Rig, way: str) -> Iterator[Row]:
-    """One answer with drafts: of its own, as random weights give them, and with all of it told, the most they can save."""
+    """One answer with drafts: of its own, and with all of it told, which is the most they can save."""
     decoder, requests = rig.backend(way)._decoder, rig.requests(1)
     device = rig.model.device if DEVICE == "cuda" else None
     texts, images = [rig.backend(way)._prompt_of(requests[0])], list(requests[0].images)
