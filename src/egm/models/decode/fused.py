@@ -54,6 +54,11 @@ class FusedModel:
         self.operations, self._fp8 = operations, fp8
         self._model = core_of(policy).language_model
         self._head = policy.get_output_embeddings()
+        # Where parameters are kept, as walking through the modules at each generation would take longer than a token.
+        owners = [module._parameters for module in (*self._model.modules(), self._head)]
+        self._owners: list[tuple[Any, str]] = [
+            (owner, name) for owner in owners for name in owner if owner[name] is not None
+        ]
         self._layers: list[_Layer] = []
         self._seen: list[tuple[int, int]] = []
         self.refresh()
@@ -80,7 +85,7 @@ class FusedModel:
 
     def _look(self) -> list[tuple[int, int]]:
         """Return where each parameter lies, and how often it has been written to."""
-        parameters = [*self._model.parameters(), self._head.weight]
+        parameters = (owner[name] for owner, name in self._owners)
         # Tensors of inference mode are not counted.
         return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in parameters]
 
