@@ -235,7 +235,7 @@ def _stages(rig: Rig, way: str) -> dict[str, float]:
 
     with torch.inference_mode(), grouped_attention(rig.model):
         text = timed("prompt's text", lambda: backend._prompt_of(request))
-        images, beside = list(request.images), {"device": device if on_gpu else None}
+        images, beside = list(request.images), {"device": device if on_gpu else None, "dtype": rig.model.dtype}
         prompts = timed("picture and tokens", lambda: make_prompts(rig.processor, [text], [0], images, **beside))
         timed("(the processor on the host)", lambda: rig.processor.image_processor(images=images, return_tensors="pt"))
         pixels = timed("transfer", lambda: prompts.pixels.to(device, rig.model.dtype))

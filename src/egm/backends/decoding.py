@@ -56,7 +56,7 @@ def backend_decoder(
 
 
 def process_prompts(
-    processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], device: Any
+    processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], model: Any
 ) -> PromptBatch:
     """Make the questions of groups of requests that ask the same, each picture processed once.
 
@@ -64,7 +64,7 @@ def process_prompts(
         processor: The model's.
         texts: The prompt of each group, with one placeholder for its picture.
         groups: The requests.
-        device: Where the model is: a GPU processes the pictures, or threads beside it if it cannot.
+        model: The model: where it is on a GPU, that processes the pictures, or threads beside it if it cannot.
     """
     from egm.models.decode.prompt_batch import make_prompts, threads_for
 
@@ -72,7 +72,9 @@ def process_prompts(
     places = {key: place for place, key in enumerate(distinct)}
     pictures = [places[id(group[0].images[0])] for group in groups]
     images = list(distinct.values())
-    beside: dict[str, Any] = {} if device.type == "cpu" else {"device": device, "threads": threads_for(images)}
+    beside: dict[str, Any] = {}
+    if model.device.type != "cpu":
+        beside = {"device": model.device, "dtype": model.dtype, "threads": threads_for(images)}
     return make_prompts(processor, texts, pictures, images, **beside)
 
 

@@ -169,7 +169,7 @@ class TransformersBackend(Backend):
     ) -> list[GeneratedTokens]:
         groups = group_by_prompt(requests)
         texts = [self._prompt_of(group[0]) for group in groups]
-        prompts = process_prompts(self.processor, texts, groups, self.module.device)
+        prompts = process_prompts(self.processor, texts, groups, self.module)
         max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
         return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches, self._encode)

@@ -35,6 +35,7 @@ def test_pictures_that_need_no_resizing_are_the_processor_s(processor: Any) -> N
     pixels, grids = pixels_on(processor, images, CPU)
     assert [list(grid) for grid in grids] == expected["image_grid_thw"].tolist()
     torch.testing.assert_close(pixels, expected["pixel_values"], atol=1e-6, rtol=0)
+    assert torch.equal(pixels_on(processor, images, CPU, torch.bfloat16)[0], pixels.bfloat16())
 
 
 @pytest.mark.parametrize("size", [(640, 480), (333, 501), (90, 70), (40, 40), (1200, 100)])

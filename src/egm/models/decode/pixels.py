@@ -33,16 +33,19 @@ def has_usual_sides(images: Sequence[Any]) -> bool:
     return all(max(image.size) <= _MOST_RATIO * min(image.size) for image in images)
 
 
-def pixels_on(processor: Any, images: Sequence[Any], device: torch.device) -> tuple[torch.Tensor, list[Grid]]:
+def pixels_on(
+    processor: Any, images: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, list[Grid]]:
     """Make `pixel_values` on a device, which the host does not wait for.
 
     Args:
         processor: A processor of which `is_known` is true.
         images: Upright RGB pictures.
         device: The device.
+        dtype: What the numbers are rounded to.
 
     Returns:
-        float32, shape (patches, numbers of a patch), one picture after the other; and their grids.
+        Shape (patches, numbers of a patch), one picture after the other; and their grids.
     """
     family, process = Qwen3VLFamily(), processor.image_processor
     grids = [family.grid(processor, image.size) for image in images]
@@ -50,9 +53,9 @@ def pixels_on(processor: Any, images: Sequence[Any], device: torch.device) -> tu
     for image, (_, rows, columns) in zip(images, grids, strict=True):
         picture, size = _sent(image, device), (rows * process.patch_size, columns * process.patch_size)
         picture = picture if tuple(picture.shape[:2]) == size else _resized(picture, size)
-        pieces.append(_patches(picture, process.patch_size, process.merge_size))
-    pixels: torch.Tensor = family.pixel_values(processor, pieces[0] if len(pieces) == 1 else torch.cat(pieces))
-    return pixels, grids
+        patches = _patches(picture, process.patch_size, process.merge_size)
+        pieces.append(family.pixel_values(processor, patches).to(dtype))  # one by one, as they are four times as wide
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces), grids
 
 
 def _sent(image: Any, device: torch.device) -> torch.Tensor:

@@ -76,6 +76,7 @@ def make_prompts(
     fast: bool = True,
     threads: int = 1,
     device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> PromptBatch:
     """Make the prompts.
 
@@ -89,11 +90,12 @@ def make_prompts(
         threads: How many threads process them, for the fast path, where the processor does.
         device: A GPU that pictures are made into `pixel_values` on, for the fast path; None, and pictures that it is
             not known for, leave that to the processor.
+        dtype: What `pixel_values` are rounded to there.
     """
     family = family or Qwen3VLFamily()
     grids: list[Grid]
     if fast and device is not None and is_known(processor.image_processor) and has_usual_sides(images):
-        pixels, grids = pixels_on(processor, images, device)
+        pixels, grids = pixels_on(processor, images, device, dtype)
     elif fast:
         pixels, grids = _see(processor.image_processor, images, threads)
     else:
