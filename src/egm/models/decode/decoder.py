@@ -152,7 +152,8 @@ class BatchDecoder(Decoder):
             policy.eval()
         self._take_weights(policy)
         clock, result = TokenClock(), DecodedBatch([], [], [])
-        rows = self._max_rows or self._rows_that_fit(policy, prompts, max_new_tokens)
+        # To look for memory takes its time, and one completion has to fit.
+        rows = self._max_rows or (1 if len(which) == 1 else self._rows_that_fit(policy, prompts, max_new_tokens))
         with grouped_attention(policy), self._on_device():
             for start in range(0, len(which), rows):
                 chosen = which[start : start + rows]
@@ -277,6 +278,7 @@ class BatchDecoder(Decoder):
         drafts = NGramDrafts([[*text, min(job.stops, default=self._pad)] for text in likely])
         drafts.take(asked[len(asked) - asked[::-1].index(token) :])  # what stands behind the picture
         counts, draft = self.draft_counts, list[int]()
+        self._fused_for(MOST_DRAFTED + 1)  # tried now, as the layers could not take over on the way
         state = self._begin(job, prompts, clock)
         new, row = [state.newest()], DraftedRow(job, stop_repeats=self._stop_repeats)
         clock.marks.clear()
