@@ -61,7 +61,7 @@ def test_what_was_read_of_a_picture_serves_further_questions(model: Any) -> None
     for seed, words in [(0, (9,)), (1, (9,)), (0, (7,)), (0, (8,)), (1, (5,)), (2, (5,)), (0, (4, 3)), (2, (6,))]:
         prompts = prompts_of(model.config, seed, words)
         ours, expected = read(keeping, model, prompts), read(eager, model, prompts)
-        torch.testing.assert_close(ours.scores, expected.scores, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.scores, expected.scores, atol=1e-3, rtol=1e-3)
         keeping.keep_prefixes()
     assert (keeping.prefixes.hits, keeping.prefixes.misses) == (5, 3)
     assert keeping.towers.replayed == 2
