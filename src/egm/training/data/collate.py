@@ -18,7 +18,7 @@ from egm.errors import DataError, ModelError
 from egm.images import load_image
 from egm.models.families import Grid, trained_family
 from egm.training.data.pictures import load_pictures
-from egm.training.data.rows import MixedRows, Rows, SynthRefRows
+from egm.training.data.rows import DatasetRows, MixedRows, Rows, SynthRefRows
 from egm.training.data.styles import choose_prompt, share_of
 from egm.training.recipe import Prompts
 from egm.types import Sample
@@ -72,7 +72,7 @@ class Collator:
                 "data.direct is for models whose chat template opens <think>, which the prompt can close: leave it out"
             )
         for part in rows.parts if isinstance(rows, MixedRows) else (rows,):
-            for expect in part.expects if isinstance(part, SynthRefRows) else ():
+            for expect in part.expects if isinstance(part, SynthRefRows | DatasetRows) else ():
                 codec.check_expect(expect)
         self.image_token: str = processor.image_token
         self.pad_id: int = self.tokenizer.pad_token_id
