@@ -136,14 +136,13 @@ def test_an_event_holds_no_file_nor_address() -> None:
         {"picture": {}},
         {"url": "http://example.com"},
         {"meta": None},
-        ["x"],
-        "x",
-        5,
+        [file],
         {"picture": math.inf},
     ):
         body = json.dumps({"data": [], "event_data": told}).encode()
         assert ask("/gradio_api/queue/join", OWN, method="POST", body=body)[0] == 400
-    assert is_plain(json.dumps({"data": [], "event_data": {"picture": "x", "index": 1, "selected": True}}).encode())
+    for told in ({"picture": "x", "index": 1, "selected": True}, "words", ["hit"], 1, None):
+        assert is_plain(json.dumps({"data": [], "event_data": told}).encode())
     plain = json.dumps({"data": ["cup", 1, True, None, ["hit", "other"]], "event_data": None}).encode()
     assert ask("/gradio_api/queue/join", OWN, method="POST", body=plain)[::2] == (200, plain)
 

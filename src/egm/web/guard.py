@@ -129,7 +129,7 @@ class WebGuard:
 def is_plain(body: bytes) -> bool:
     """Whether an event's data holds texts, numbers and lists of them alone: an object in it may name a file or address.
 
-    What the event itself tells is an object of texts and numbers, none of them under a key of gradio's files.
+    What the event itself tells may also be an object of texts and numbers, none under a key of gradio's files.
 
     Example:
         >>> is_plain(b'{"data": ["a", 1, null, ["b"]]}'), is_plain(b'{"data": [{"path": "http://example.com"}]}')
@@ -144,7 +144,7 @@ def is_plain(body: bytes) -> bool:
     number = value.get("fn_index", 0)
     if type(number) is not int or number < 0:
         return False
-    return _plain(value.get("data", []), _DEPTH) and _flat(value.get("event_data"))
+    return _plain(value.get("data", []), _DEPTH) and _is_told(value.get("event_data"))
 
 
 def _plain_events(app: Application) -> Application:
@@ -168,10 +168,10 @@ def _plain(value: Any, depth: int) -> bool:
     return not isinstance(value, dict) and (not isinstance(value, float) or math.isfinite(value))
 
 
-def _flat(value: Any) -> bool:
+def _is_told(value: Any) -> bool:
     if isinstance(value, dict):
         return _OF_FILES.isdisjoint(value) and all(_plain(each, 0) for each in value.values())
-    return value is None
+    return _plain(value, _DEPTH)
 
 
 def _with_headers(send: Send) -> Send:
