@@ -132,13 +132,17 @@ def test_a_new_asking_of_a_session_stops_the_one_before(desk: AskDesk, typing: P
     typing[0].let()
     assert [*first][-1].status == "typing: stopped"
     assert [*other][-1].status.startswith("typing: 1 box")
-    typing[0].drain()
-    third = desk.ask("session", name, form())
-    next(third)
-    first.close()
-    desk.stop("session")  # which the end of the first has not made it forget
+
+
+def test_the_end_of_an_asking_forgets_no_other(desk: AskDesk, typing: Pair, picture: WebPicture) -> None:
+    name = desk.uploads.keep(picture)
+    first, second = (desk.ask("session", name, form(phrases=phrase)) for phrase in ("the cup", "the jug"))
+    next(first)
+    next(second)
+    first.close()  # type: ignore[attr-defined]
+    desk.stop("session")
     typing[0].let()
-    assert [*third][-1].status == "typing: stopped"
+    assert [*second][-1].status == "typing: stopped"
 
 
 def test_what_comes_before_the_end_is_shown_as_it_is(desk: AskDesk, typing: Pair, picture: WebPicture) -> None:
