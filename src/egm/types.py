@@ -173,8 +173,8 @@ class LabelledBox:
         box: In pixels.
         label: The label beside it, if any.
         confidence: Where any number of boxes is asked for: the share of the votes that give it too, or, of one answer,
-            the probability of the tokens of its coordinates (their geometric mean), or of the whole answer's where
-            these cannot be told apart; None where the engine tells none.
+            the mean probability of a token of its coordinates (geometric), or of the whole answer's where these cannot
+            be told apart; None where the engine tells none.
     """
 
     box: Box

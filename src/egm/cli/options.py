@@ -125,6 +125,11 @@ AllowPartial = Annotated[
         help="Take what is not whole: splits of another size or not all answered, some of the shards.",
     ),
 ]
+Scenes = Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)]
+Concurrency = Annotated[
+    int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
+]
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")]
 Prompt = Annotated[
     str | None,
     typer.Option(help="Prompt style of the codec, such as qwen3; egm codecs --json lists all.", show_default=False),
