@@ -63,7 +63,7 @@ class Record:
         truths: The true boxes where there is not exactly one, else None: none if nothing matches.
         boxes: All boxes of the answer, where all were asked for.
         confidences: Of each box that answers (`answered`), where known.
-        thought: Whether the model was left to think, where that was decided for it; else None.
+        thought: Whether the model thought, where that was decided for it, also against what was decided; else None.
         certainties: How sure it was of its direct answer, by measure (`egm.thinking.MEASURES`), if one was asked for.
         direct_tokens: Tokens of a direct answer that was not taken; `completion_tokens` count them too.
     """
