@@ -348,7 +348,7 @@ def _scale_note(records: Sequence[Record]) -> str | None:
             (x1 * w / 1000, y1 * h / 1000, x2 * w / 1000, y2 * h / 1000) for *_, (x1, y1, x2, y2), (w, h) in sized
         ]
         fit = int((iou_array(scaled, [truth for _, truth, *_ in sized]) >= HIT_IOU).sum())
-        hits = sum(record.hit() for record, *_ in sized)
+        hits = sum(record.iou_hit() for record, *_ in sized)
         if 2 * fit > len(sized) and 2 * hits < fit:
             what = f"{hits:,} of {len(sized):,} boxes are hits, and {fit:,} would be if they were on the 0-1000 scale"
             return _other_scale(sized[0][0], what)

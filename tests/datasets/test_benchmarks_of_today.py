@@ -10,7 +10,8 @@ import pytest
 
 from egm.boxes import Box
 from egm.datasets import dataset_names, open_dataset, split_size
-from egm.datasets.benchmarks import BENCHMARK_SPLITS, BENCHMARKS, file_sha256
+from egm.datasets.benchmark_files import file_sha256
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, BENCHMARKS
 from egm.datasets.indexed import open_indexed
 from egm.errors import DataError
 from egm.images import load_image

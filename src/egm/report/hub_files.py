@@ -18,14 +18,12 @@ import yaml
 
 from egm._version import __version__
 from egm.datasets import split_size
-from egm.datasets.benchmarks import benchmark_of
+from egm.datasets.benchmarks import benchmark_of, measure_title
 from egm.errors import DataError
 from egm.files import write_text
 from egm.report.runs import Run
-from egm.report.summary import measure_of
 
 _HUB_ID: Final = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_COUNTS: Final = {"acc@0.5": "Acc@0.5", "centre": "centre of the box in the true box"}
 FRAMEWORK: Final = "egm"
 """What `eval.yaml` calls the software that evaluates."""
 
@@ -92,10 +90,9 @@ def benchmark_yaml(family: str, splits: Sequence[str]) -> str:
     """Write the `eval.yaml` of a family's dataset repository: all splits of a benchmark, else those that are given."""
     benchmark = benchmark_of(splits[0])
     splits = splits if benchmark is None else benchmark.names
-    counted = dict.fromkeys(_COUNTS[measure_of(split)] for split in splits)
     content: dict[str, Any] = {
         "name": family,
-        "description": f"Visual grounding: {', '.join(counted)} in percent, as egm eval counts it.",
+        "description": f"Visual grounding: {measure_title(splits)} in percent, as egm eval counts it.",
         "evaluation_framework": FRAMEWORK,
         "tasks": [{"id": _task(split), "config": "default", "split": _task(split)} for split in splits],
     }
@@ -111,7 +108,7 @@ def _notes(run: Run, split: str) -> str:
     found, header = run.accuracy[split], run.header
     asked = sum(record.split == split for record in run.records)
     parts = [
-        f"{_COUNTS[measure_of(split)]}, 95 % interval {100 * found.low:.2f}-{100 * found.high:.2f} by picture",
+        f"{measure_title([split])}, 95 % interval {100 * found.low:.2f}-{100 * found.high:.2f} by picture",
         f"{asked:,} questions",
         f"egm {header.versions.get('egm', __version__)}, codec {header.codec.get('name', 'unknown')}",
     ]

@@ -22,6 +22,7 @@ from typing import TypeAlias
 from egm import stats
 from egm.boxes import Box, iou
 from egm.datasets import open_dataset
+from egm.datasets.benchmarks import measure_title
 from egm.datasets.fields import short
 from egm.datasets.inputs import JsonError, load_json, read_whole
 from egm.errors import DataError
@@ -100,7 +101,8 @@ def known_truths_grid(runs: Sequence[Run], known: KnownTruths) -> Grid:
             lines.append(Line.of("questions", *(f"{len(each):,}" for each in by_split)))
         sections.append((run.name, tuple(lines)))
     note = "Which truths are doubtful or trusted is what the lists say; 95 % intervals, clustered by picture."
-    return Grid("Acc@0.5 by what is known of the truth, %", ("questions", *columns), tuple(sections), (note,))
+    title = f"{measure_title(columns)} by what is known of the truth, %"
+    return Grid(title, ("questions", *columns), tuple(sections), (note,))
 
 
 def _accuracy(records: Sequence[Record]) -> Cell:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egm.datasets import EVALUATION
-from egm.datasets.benchmarks import benchmark_of
+from egm.datasets.benchmarks import benchmark_of, measure_title
 from egm.errors import ModelError
 from egm.evaluate import totals
 from egm.models.costs import cost_model
@@ -16,7 +16,7 @@ from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
 from egm.report.runs import Run, benchmarks_of, columns_of
 from egm.report.set_summary import SET_METRICS, summarise_sets
-from egm.report.summary import cluster_numbers, measure_of
+from egm.report.summary import cluster_numbers
 from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
@@ -50,8 +50,7 @@ def benchmark_grid(runs: Sequence[Run]) -> Grid:
             if split in run.accuracy:
                 asked = sum(record.split == split for record in run.records)
                 lines.append(Line(run.name, (Cell(f"{asked:,}"), Cell.percent(run.accuracy[split])), run.remarks))
-        what = "centre in the true box" if measure_of(split) == "centre" else "Acc@0.5"
-        sections.append((f"{split}, {what}", tuple(lines)))
+        sections.append((f"{split}, {measure_title([split])}", tuple(lines)))
     note = (
         "Without questions: as published. Measured: 95 % intervals, clustered by picture; of several boxes those count "
         "as right that pair off with the true ones (an F1 of 1)."
@@ -60,7 +59,7 @@ def benchmark_grid(runs: Sequence[Run]) -> Grid:
 
 
 def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
-    """Acc@0.5 by split and its average: the card's eight columns, or the splits found, if they are others.
+    """What counts, by split, and its average: the card's eight columns, or the splits found, if they are others.
 
     Args:
         runs: Ours.
@@ -87,7 +86,7 @@ def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
     elif len(columns) > 1:
         notes.append("The average is the mean of the splits.")
     titles = [column_title(split) for split in columns] + (["average"] if len(columns) > 1 else [])
-    return Grid("Acc@0.5, %", ("model", *titles), tuple(sections), tuple(notes))
+    return Grid(f"{measure_title(columns)}, %", ("model", *titles), tuple(sections), tuple(notes))
 
 
 def sets_grid(runs: Sequence[Run]) -> Grid | None:
