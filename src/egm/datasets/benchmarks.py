@@ -53,6 +53,8 @@ class Benchmark:
         flat: Whether only the last part of a picture's name counts.
         unproven: What of its form or numbers no public reader shows.
         by_negative: Where one file holds several splits: by the split what its rows say of being negative.
+        hub_config: The configuration of its dataset on the Hub that holds its splits.
+        hub_splits: What the Hub calls a split, where it is another name; None where it is no split there.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Benchmark:
     flat: bool = False
     unproven: str = ""
     by_negative: Mapping[str, str | None] = field(default_factory=dict)
+    hub_config: str = "default"
+    hub_splits: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,6 +91,7 @@ BENCHMARKS: Final = (
         ("data/train-*.parquet", "*.parquet"),
         source="dddraxxx/ref-adv-s",
         licence="CC BY 4.0; pictures of COCO and OpenImages",
+        hub_splits={"test": "train"},
     ),
     Benchmark(
         "ref-l4",
@@ -100,6 +105,8 @@ BENCHMARKS: Final = (
         licence="CC BY-NC 4.0; pictures of COCO and Objects365",
         picture_folder="ref-l4",
         unproven="how many questions val and test hold each: their files are told by hash, both together by 45,341",
+        hub_config="ref_l4",
+        hub_splits={"all": None},
     ),
     Benchmark(
         "refcoco-m",
@@ -107,6 +114,7 @@ BENCHMARKS: Final = (
         ("data/validation-*.parquet", "*.parquet"),
         source="moondream/refcoco-m",
         licence="MIT; pictures of COCO",
+        hub_splits={"val": "validation"},
     ),
     Benchmark(
         "groundingme",
@@ -154,6 +162,7 @@ BENCHMARKS: Final = (
         licence="CC BY-NC 4.0; pictures of COCO, Objects365, OpenImages and LAION",
         picture_folder="hc-refloco",
         unproven="how many questions test holds",
+        hub_config="hc_refloco",
     ),
     Benchmark(
         "screenspot-pro",
@@ -183,6 +192,21 @@ def benchmark_of(split: str) -> Benchmark | None:
     """Return the benchmark that a split is of; None for any other dataset."""
     found = _BY_SPLIT.get(split)
     return None if found is None else found[0]
+
+
+def hub_split(split: str) -> tuple[str, str] | None:
+    """Return the Hub's configuration and name of a split, of a benchmark or any other dataset; None where it has none.
+
+    Example:
+        >>> hub_split("refcoco-m/val"), hub_split("ref-l4/all")
+        (('default', 'validation'), None)
+    """
+    found = _BY_SPLIT.get(split)
+    if found is None:
+        return "default", split.partition("/")[2] or split
+    benchmark, own = found
+    name = benchmark.hub_splits.get(own, own)
+    return None if name is None else (benchmark.hub_config, name)
 
 
 def counts_of(split: str) -> PublishedCounts | None:
