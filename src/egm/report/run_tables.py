@@ -9,9 +9,8 @@ from egm.datasets import EVALUATION
 from egm.datasets.benchmarks import benchmark_of, measure_title
 from egm.errors import ModelError
 from egm.evaluate import totals
-from egm.models.costs import cost_model
 from egm.models.presets import get_preset, size_text
-from egm.report.costs import CURRENCIES, UNITS, AnswerCosts, answer_costs
+from egm.report.costs import CURRENCIES, UNITS, AnswerCosts, run_costs
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
 from egm.report.runs import Run, benchmarks_of, columns_of
@@ -107,7 +106,8 @@ def sets_grid(runs: Sequence[Run]) -> Grid | None:
 def cost_grid(runs: Sequence[Run]) -> Grid:
     """Latency in milliseconds and tokens of an answer, with how many were asked at once."""
     times = ("mean", "p50", "p90", "p99", "cold", "warm")
-    costs = [answer_costs(run.records, cost_model(run.header.model)) for run in runs]
+    told = [run_costs(run.header, run.records) for run in runs]
+    costs = [each for each, _ in told]
     computed = [name for name in ("operations", "bytes") if any(each.mean(name) is not None for each in costs)]
     thought = any(record.thought is not None for run in runs for record in run.records)
     extra = (*(CURRENCIES[name] for name in computed), *(["thought about, %"] if thought else []))
@@ -126,6 +126,7 @@ def cost_grid(runs: Sequence[Run]) -> Grid:
             "Operations and bytes moved are computed from the model's shape, for an answer alone and 2 bytes a number "
             "(egm.models.costs)."
         )
+    notes += [f"No operations and bytes of {run.name}: {why}." for run, (_, why) in zip(runs, told, strict=True) if why]
     if thought:
         notes += [note for run in runs if (note := _saved(run))]
     if columns_of(runs) == EVALUATION:
