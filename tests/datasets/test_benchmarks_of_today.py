@@ -12,8 +12,10 @@ from egm.boxes import Box
 from egm.datasets import dataset_names, open_dataset, split_size
 from egm.datasets.benchmark_files import file_sha256
 from egm.datasets.benchmarks import BENCHMARK_SPLITS, BENCHMARKS
+from egm.datasets.coco_names import coco_number
 from egm.datasets.indexed import open_indexed
 from egm.errors import DataError
+from egm.evaluate.plan import image_order, plan_samples
 from egm.images import load_image
 
 from . import benchmark_files as files
@@ -89,6 +91,39 @@ def test_screenshots_are_asked_about_by_application(data: Path) -> None:
     opened = open_dataset("screenspot-pro/test", data=data, allow_partial=True)
     assert [sample.id for sample in opened] == ["vscode_macos_0", "vscode_macos_1", "word_macos_0", "word_macos_1"]
     assert (opened[0].box, opened[0].meta["kind"]) == (Box(10, 5, 20, 15), "icon")
+
+
+def test_questions_about_one_picture_inside_a_file_share_it_though_nothing_names_it(tmp_path: Path) -> None:
+    """Intervals are clustered by it, and engines read it once; whatever folder of other pictures is named."""
+    shown = [files.picture(0), files.picture(0), files.picture(1)]
+    kettles = [
+        {"id": n, "description": f"kettle {n}", "image": each, "bbox": [1, 2, 30, 40], "subtask_l1": "Discriminative"}
+        for n, each in enumerate(shown)
+    ]
+    files.write_parquet(tmp_path / "groundingme" / "data" / "test-00000-of-00001.parquet", kettles)
+    buttons = [
+        {"image": each, "id": f"a_{n}", "instruction": f"open {n}", "bbox": [1, 2, 30, 40], "img_size": [64, 48]}
+        for n, each in enumerate(shown)
+    ]
+    files.write_parquet(tmp_path / "screenspot-pro" / "data" / "test-00000-of-00001.parquet", buttons)
+    for split in ("groundingme/test", "screenspot-pro/test"):
+        opened = open_dataset(split, data=tmp_path, images=tmp_path, allow_partial=True)
+        first, second, other = (str(sample.image) for sample in opened.annotations())
+        assert (first == second, first == other, first.startswith("picture-")) == (True, False, True)
+        assert coco_number(first) is None
+        planned, _ = plan_samples({split: opened})
+        assert [cold for _, cold in image_order(planned, 8)] == [True, True, False]
+        assert load_image(opened[1].image).getpixel((0, 0)) == (0, 0, 0)
+    named = [{**row, "img_filename": f"app/{n}.png"} for n, row in enumerate(buttons)]
+    files.write_parquet(tmp_path / "screenspot-pro" / "data" / "test-00000-of-00001.parquet", named)
+    opened = open_dataset("screenspot-pro/test", data=tmp_path, images=tmp_path, allow_partial=True)
+    assert [str(sample.image) for sample in opened.annotations()] == [f"app/{n}.png" for n in range(3)]
+    lost = [{**row, "image": {"bytes": None, "path": "x"}} if n == 1 else row for n, row in enumerate(kettles)]
+    files.write_parquet(tmp_path / "groundingme" / "data" / "test-00000-of-00001.parquet", lost)
+    opened = open_dataset("groundingme/test", data=tmp_path, allow_partial=True)
+    assert str(opened.annotations()[1].image) == "groundingme_1"
+    with pytest.raises(DataError, match="row 2 has no picture"):
+        opened[1]
 
 
 def test_pictures_lie_in_a_folder_of_the_benchmarks_own_name(data: Path, tmp_path: Path) -> None:
