@@ -13,11 +13,13 @@ from pathlib import Path
 
 from egm.datasets.benchmarks import Benchmark, split_of
 from egm.datasets.dataset import Dataset
+from egm.datasets.fields import short
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import data_folder, open_regular
 from egm.datasets.open_files import open_files
 from egm.datasets.read_rows import Malformed
 from egm.errors import DataError
+from egm.types import Sample
 
 
 def find_benchmark(name: str, data: Path) -> list[Path]:
@@ -44,7 +46,8 @@ def find_benchmark(name: str, data: Path) -> list[Path]:
 def _fitting(folder: Path, pattern: str) -> list[Path]:
     if "*" not in pattern:
         return [folder / pattern] if (folder / pattern).is_file() else []
-    return sorted(path for path in folder.glob(pattern) if path.is_file())
+    # Hidden files are what some systems leave beside others.
+    return sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
 
 
 def open_benchmark(
@@ -68,19 +71,54 @@ def open_benchmark(
         dataset = open_files(files, name=name, images=root, malformed=malformed)
     else:
         parts = [open_files([file], name=name, images=root, split=split, malformed=malformed) for file in files]
-        samples = [sample for part in parts for sample in part.annotations()]
-        if benchmark.by_negative:
-            samples = [each for each in samples if each.meta.get("negative_cate") == benchmark.by_negative[split]]
-        if len(parts) > 1 or benchmark.by_negative:
-            if len({each.id for each in samples}) < len(samples):  # each file counts its rows from 1
-                samples = [replace(each, id=f"{name}/{number}") for number, each in enumerate(samples, 1)]
-            dataset = Dataset(name, samples, root=root.root, kind=parts[0].kind, scale=parts[0].scale)
-        else:
-            dataset = parts[0]
+        dataset = parts[0] if len(parts) == 1 and not benchmark.by_negative else _joined(name, files, parts)
     if not (allow_partial or malformed):
         check_counts(name, dataset, files)
     dataset._add_meta("split", split)
     return dataset
+
+
+def _joined(name: str, files: Sequence[Path], parts: Sequence[Dataset]) -> Dataset:
+    """The questions of a split out of all files that may hold some of it.
+
+    Raises:
+        DataError: If a file is of another form than the first, repeats a question of an earlier one, or holds a
+            question that is of no split.
+    """
+    benchmark, split = split_of(name)
+    first = parts[0]
+    samples: list[Sample] = []
+    asked: dict[object, Path] = {}
+    for file, part in zip(files, parts, strict=True):
+        if part.kind != first.kind:
+            raise DataError(
+                f"{file} holds {part.kind}, and {files[0]} {first.kind}: leave the files of {benchmark.name} alone in "
+                "their folder"
+            )
+        own = [each for each in part.annotations() if _is_of(each, benchmark, split, file)]
+        for each in own:
+            if (other := asked.setdefault((str(each.image), each.phrase, each.truths), file)) != file:
+                raise DataError(f"{file} asks {short(each.phrase)} as {other} does: keep one copy of a question")
+        samples += own
+    if len({each.id for each in samples}) < len(samples):  # each file counts the rows that have no id, from 1
+        samples = [
+            replace(each, id=f"{name}/{number}") if each.id.startswith(f"{name}/") else each
+            for number, each in enumerate(samples, 1)
+        ]
+    return Dataset(name, samples, root=first.root, kind=first.kind, scale=first.scale)
+
+
+def _is_of(sample: Sample, benchmark: Benchmark, split: str, file: Path) -> bool:
+    """Whether a question is of a split, where its row says that by how it is negative."""
+    if not benchmark.by_negative:
+        return True
+    said = sample.meta.get("negative_cate")
+    if said not in benchmark.by_negative.values() or (said is None) != (sample.truths != ()):
+        raise DataError(
+            f"{file}: {sample.id} is of no split of {benchmark.name}: its negative_cate is {short(said)}, and "
+            f"{'nothing matches it' if sample.truths == () else 'it has a true box'}"
+        )
+    return benchmark.by_negative[split] == said
 
 
 def _picture_folder(benchmark: Benchmark, images: Path | None, data: Path) -> Path | None:

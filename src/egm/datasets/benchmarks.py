@@ -88,7 +88,7 @@ BENCHMARKS: Final = (
     Benchmark(
         "ref-adv-s",
         {"test": PublishedCounts(1_142)},
-        ("data/train-*.parquet", "*.parquet"),
+        ("data/train-*-of-*.parquet", "train-*-of-*.parquet"),
         source="dddraxxx/ref-adv-s",
         licence="CC BY 4.0; pictures of COCO and OpenImages",
         hub_splits={"test": "train"},
@@ -111,7 +111,7 @@ BENCHMARKS: Final = (
     Benchmark(
         "refcoco-m",
         {"val": PublishedCounts(5_598, 1_190)},
-        ("data/validation-*.parquet", "*.parquet"),
+        ("data/validation-*-of-*.parquet", "validation-*-of-*.parquet"),
         source="moondream/refcoco-m",
         licence="MIT; pictures of COCO",
         hub_splits={"val": "validation"},
@@ -119,7 +119,7 @@ BENCHMARKS: Final = (
     Benchmark(
         "groundingme",
         {"test": PublishedCounts(1_005)},
-        ("data/test-*.parquet", "*.parquet"),
+        ("data/test-*-of-*.parquet", "test-*-of-*.parquet"),
         source="lirang04/GroundingME",
         licence="research only, as SA-1B and HR-Bench, whose pictures it has",
         expect="any",
@@ -146,7 +146,7 @@ BENCHMARKS: Final = (
             "negative-text": PublishedCounts(9_814),
             "negative-image": PublishedCounts(8_507),
         },
-        ("*test*coco*.json", "*coco*test*.json"),
+        ("*test*coco_format.json",),
         source="https://figshare.com/articles/dataset/26048050",
         licence="as its page on figshare says; pictures of GQA, and edited ones",
         expect="any",
@@ -167,7 +167,7 @@ BENCHMARKS: Final = (
     Benchmark(
         "screenspot-pro",
         {"test": PublishedCounts(1_581)},
-        ("annotations/*.json", "data/*.parquet", "*.parquet"),
+        ("annotations/*.json", "data/train-*-of-*.parquet", "data/test-*-of-*.parquet"),
         source="likaixin/ScreenSpot-Pro",
         licence="MIT",
         measure="centre",

@@ -74,6 +74,9 @@ class ParquetFiles:
                 raise DataError(f"{path} is not a parquet file that can be read: {error}") from None
         schema = self._files[0].schema_arrow
         self.columns = frozenset(schema.names)
+        for path, file in zip(paths, self._files, strict=True):
+            if missing := sorted(self.columns.difference(file.schema_arrow.names)):
+                raise DataError(f"{path} lacks {', '.join(missing)[:80]} that {paths[0]} has: are they of one dataset?")
         # Which column holds pictures shows in its type: a struct with `bytes`, or a list of such.
         holding = [name for name in ("image", "images") if name in schema.names and "binary" in str(schema.field(name))]
         self.picture_column = holding[0] if holding else None
