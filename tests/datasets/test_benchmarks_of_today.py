@@ -13,6 +13,7 @@ from egm.datasets import dataset_names, open_dataset, split_size
 from egm.datasets.benchmark_files import file_sha256
 from egm.datasets.benchmarks import BENCHMARK_SPLITS, BENCHMARKS
 from egm.datasets.coco_names import coco_number
+from egm.datasets.formats.ref_adv import count_distractors
 from egm.datasets.indexed import open_indexed
 from egm.errors import DataError
 from egm.evaluate.plan import image_order, plan_samples
@@ -43,6 +44,28 @@ def test_ref_adv_keeps_what_its_authors_report_by(data: Path) -> None:
     first = open_dataset("ref-adv-s/test", data=data, allow_partial=True).annotations()[0]
     assert (first.box, first.image) == (Box(1, 2, 30, 40), Path("000000000000.jpg"))
     assert (first.meta["distractors"], first.meta["use_negation"]) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        (["a", "b"], 2),
+        ('["a", "b"]', 2),
+        ("3", 3),
+        (0, 0),
+        ([], 0),
+        (True, None),
+        (-1, None),
+        ("", None),
+        ("[" * 100_000, None),
+        ('[{"a": 1, "a": 2}]', None),
+        ("9" * 10_000, None),
+        ("[" + "[]," * 10_000_000 + "[]]", None),  # would take gigabytes
+        ("\ud800", None),
+    ],
+)
+def test_distractors_are_counted_where_they_can_be(said: object, count: int | None) -> None:
+    assert count_distractors(said) == count
 
 
 def test_both_splits_of_ref_l4_are_one_by_its_third_name(data: Path) -> None:

@@ -132,7 +132,7 @@ def score_table(runs: Iterable[ScoredRun]) -> list[str]:
         accuracy = stats.cluster_mean([float(record.hit()) for record in records], clusters)
         overlap = stats.cluster_mean([record.iou for record in records], clusters)
         rows.append(
-            f"| {_name(run)} | {_cell(split)} "
+            f"| {_name(run)} | {table_cell(split)} "
             f"| {len(records):,} of {split_size(split) or run.header.datasets[split]['n']:,} "
             f"| {100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}-{100 * accuracy.high:.1f}) "
             f"| {overlap.value:.3f} ({overlap.low:.3f}-{overlap.high:.3f}) | {100 * missing / len(records):.1f} "
@@ -142,9 +142,8 @@ def score_table(runs: Iterable[ScoredRun]) -> list[str]:
         return []
     notes = [_HEAD[1]] if any_served else []
     if by_centre := [split for split in splits if measure_of(split) == "centre"]:
-        notes.append(
-            f"Of {', '.join(map(_cell, by_centre))} an answer is right if the centre of its box lies in the true one."
-        )
+        named = ", ".join(map(table_cell, by_centre))
+        notes.append(f"Of {named} an answer is right if the centre of its box lies in the true one.")
     return [_HEAD[0].format(measure_title(splits)), *rows, *(line for text in notes for line in ("", text))]
 
 
@@ -166,7 +165,7 @@ def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
         parts = (printable(hardware.replace("|", " ")), ", ".join(how), ", ".join(fast))
         where = "; ".join(filter(None, parts))
         rows.append(
-            f"| {_name(run)} | {_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
+            f"| {_name(run)} | {table_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
             f"| {run.header.started[:10]} |"
         )
     return [_TIMES, *rows] if rows else []
@@ -182,8 +181,9 @@ def _parts(runs: Iterable[ScoredRun]) -> Iterator[tuple[ScoredRun, str, list[Rec
 
 def _name(run: ScoredRun) -> str:
     served = "" if run.is_of_known_weights else _SERVED
-    return _cell(run.model) + served
+    return table_cell(run.model) + served
 
 
-def _cell(text: str) -> str:
+def table_cell(text: str) -> str:
+    """Write a text as a cell of a card's table."""
     return printable(text.replace("|", "\\|"))
