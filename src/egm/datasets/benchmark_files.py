@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from egm.datasets.benchmarks import Benchmark, split_of
+from egm.datasets.benchmarks import WHOLE, Benchmark, split_of
 from egm.datasets.dataset import Dataset
 from egm.datasets.fields import short
 from egm.datasets.image_root import ImageRoot
@@ -29,7 +29,7 @@ def find_benchmark(name: str, data: Path) -> list[Path]:
         DataError: If there are none; the message says how they are had, and where they are looked for.
     """
     benchmark, split = split_of(name)
-    wanted = [part for part in benchmark.splits if part != "all"] if split == "all" else [split]
+    wanted = [part for part in benchmark.splits if part != WHOLE] if split == WHOLE else [split]
     files: list[Path] = []
     for part in wanted:
         patterns = (pattern.format(split=part) for pattern in benchmark.files)

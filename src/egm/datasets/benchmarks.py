@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from egm.errors import DataError
 from egm.types import Expect
 
 Measure: TypeAlias = Literal["acc@0.5", "centre"]
@@ -175,6 +176,8 @@ BENCHMARKS: Final = (
     ),
 )
 """All of them, in the order of tables."""
+WHOLE: Final = "all"
+"""What a split is called that holds all others of its benchmark."""
 
 _BY_SPLIT: Final[Mapping[str, tuple[Benchmark, str]]] = {
     f"{benchmark.name}/{split}": (benchmark, split) for benchmark in BENCHMARKS for split in benchmark.splits
@@ -192,6 +195,26 @@ def benchmark_of(split: str) -> Benchmark | None:
     """Return the benchmark that a split is of; None for any other dataset."""
     found = _BY_SPLIT.get(split)
     return None if found is None else found[0]
+
+
+def parts_among(splits: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Find which splits hold all questions of others among them, as `ref-l4/all` does of `ref-l4/val`: those by it."""
+    names = tuple(splits)
+    wholes = {name: found[0].names for name in names if (found := _BY_SPLIT.get(name)) and found[1] == WHOLE}
+    parts = {name: tuple(each for each in names if each in own and each != name) for name, own in wholes.items()}
+    return {name: those for name, those in parts.items() if those}
+
+
+def refuse_parts(splits: Iterable[str]) -> None:
+    """Refuse splits of which one holds all questions of another: these would be asked, and count, twice.
+
+    Raises:
+        DataError: If there are such.
+    """
+    for name, parts in parts_among(splits).items():
+        raise DataError(
+            f"{name} holds the questions of {' and '.join(parts)} too, which would count twice: name either"
+        )
 
 
 def hub_split(split: str) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from egm import stats
 from egm.datasets import EVALUATION, split_size
-from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of, parts_among
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
@@ -186,6 +186,8 @@ def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
 
 def _same_but_for_splits(earlier: Run, run: Run) -> bool:
     if earlier.name != run.name or earlier.split_sizes.keys() & run.split_sizes.keys():
+        return False
+    if parts_among((*earlier.split_sizes, *run.split_sizes)):  # whose questions would count twice
         return False
     return all(name.startswith("datasets.") for name in earlier.header.differences(run.header))
 
