@@ -206,7 +206,8 @@ class Grounding:
         answer_logprob: The same of what stands after the reasoning.
         tail_cut: Whether the text was ended behind the box on purpose (`cut_tail`): what it lacks is no fault of the
             model's.
-        thought: Whether it was left to think, where that was decided for it (`GenerationSettings.think`); else None.
+        thought: Whether it thought, where that was decided for it (`GenerationSettings.think`), also against what was
+            decided: one vote that did is enough; else None.
         certainty: How sure the model was of its direct answer, as the gate measures it; None without a gate.
         expect: How many boxes were asked for.
         image: The upright RGB picture, for `draw`.

@@ -52,7 +52,7 @@ def calibrate_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs, the gate, table and picture.")] = Path(
         "runs/calibrate"
     ),
-    points: Annotated[float, typer.Option(help="Most accuracy that the gate may cost, in points of Acc@0.5.")] = 0.5,
+    points: Annotated[float, typer.Option(help="Most accuracy that the gate may cost, in points.")] = 0.5,
     confidence: Annotated[float, typer.Option(help="With which that is to hold.")] = 0.95,
     images: options.Images = None,
     data_root: options.DataRoot = None,
@@ -155,8 +155,10 @@ def _print(found: Calibration, out: Path) -> None:
     if chosen is None:
         said = "no threshold saves tokens within the bound: the gate always thinks"
     else:
+        share = found.saved_reasoning
+        reasoning = "" if share is None else f" ({100 * share:.1f} % of those of reasoning)"
         said = (
             f"thinks about {100 * (1 - chosen.taken):.1f} % of the questions and saves {100 * found.saved:.1f} % of "
-            f"the tokens, for {100 * chosen.loss.value:+.2f} points"
+            f"the tokens{reasoning}, for {100 * chosen.loss.value:+.2f} points"
         )
     screen.print(f"{said}; gate: {printable(spaced(out / GATE_NAME))}", soft_wrap=True, markup=False)
