@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from egm.boxes import Box
-from egm.draw import BOX_COLOUR, TRUTH_COLOUR, draw_boxes, side_by_side
+from egm.draw import BOX_COLOUR, TRUTH_COLOUR, NumberedBoxes, draw_boxes, draw_numbered, fitted, side_by_side
 from egm.types import Failure, Grounding
 
 GREEN = (0, 160, 0)
@@ -201,6 +201,42 @@ def test_grounding_draws_itself() -> None:
     ):
         without = Grounding(box=None, failure=failure, phrase="the cup", image=plain())
         assert without.draw().tobytes() == draw_boxes(plain(), caption=caption).tobytes()
+
+
+def test_boxes_of_several_captions_stand_on_one_copy() -> None:
+    boxes = ((Box(100, 120, 300, 360), Box(20, 20, 60, 60)), (Box(400, 20, 500, 100),), ())
+    answers = [
+        NumberedBoxes(f"caption {n}", each, colour)
+        for n, (each, colour) in enumerate(zip(boxes, ("#0060c0", "#00784f", "#9a4f00"), strict=True))
+    ]
+    picture = plain()
+    drawn = draw_numbered(picture, answers)
+    assert picture.getcolors() == [(640 * 480, GREEN)]
+    assert drawn.width == 640
+    assert (np.asarray(drawn)[120:360, 100:300] == GREEN).all()  # labels hide nothing of a box that has room above
+    upper = drawn.crop((0, 0, 640, 480))
+    for colour, (x1, y1, x2, y2) in (((0, 0x60, 0xC0), (20, 20, 300, 360)), ((0, 0x78, 0x4F), (400, 20, 500, 100))):
+        found = extent(upper, colour)
+        assert found is not None
+        assert np.abs(np.array(found)[[0, 2, 3]] - (x1, x2, y2)).max() <= 8
+        assert y1 - 40 < found[1] < y1 - 8  # the label is above
+    assert extent(upper, (0x9A, 0x4F, 0)) is None
+    assert extent(drawn, (0x9A, 0x4F, 0)) is not None  # listed below
+
+
+def test_a_list_of_many_captions_does_not_outgrow_the_picture() -> None:
+    many = [NumberedBoxes("word " * 100, (), "#0060c0")] * 20
+    for size in ((1600, 1200), (4000, 1000)):
+        assert draw_numbered(plain(*size), many).height <= 2.5 * size[1]
+    assert draw_numbered(plain(), []).width == 640
+
+
+def test_a_large_picture_is_made_to_fit() -> None:
+    small, scale = fitted(plain(2000, 1000), 500)
+    assert (small.size, scale) == ((500, 250), 0.25)
+    assert fitted(plain(4000, 1), 500)[0].size == (500, 1)
+    picture = plain()
+    assert fitted(picture, 640) == (picture, 1.0)
 
 
 def test_side_by_side() -> None:

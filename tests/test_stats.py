@@ -223,12 +223,6 @@ def test_thresholds() -> None:
     assert stats.mean_hits([0.7, 0.95, 0.49]) == pytest.approx([0.5, 1.0, 0.0])
 
 
-def test_the_centre_counts_inside_the_true_box_edges_included() -> None:
-    truth = [10, 10, 20, 20]
-    boxes = [[0, 0, 40, 40], [0, 0, 20, 20], [0, 0, 19, 20], [float("nan")] * 4]
-    assert stats.centre_hits(boxes, [truth] * 4).tolist() == [1, 1, 0, 0]
-
-
 def test_what_is_no_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         stats.cluster_mean([1.0, float("nan")], [0, 1])
@@ -242,6 +236,7 @@ def test_what_is_no_sample_is_refused() -> None:
 
 def test_labels_are_numbered_as_they_come() -> None:
     assert stats.codes(["b", "a", "b"]).tolist() == [0, 1, 0]
+    assert stats.picture_numbers(["b", "", "b", ""]).tolist() == [0, 1, 0, 2]
 
 
 def test_auroc_counts_pairs() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,38 @@ def test_a_model_that_thinks_all_the_same_is_not_sure() -> None:
     twice = Completion("1, no\n</think>\n\n[[0, 0, 9, 9]]", token_logprobs=told)
     backend = ScriptedBackend([twice, "</think> [[0, 0, 500, 500]]"], model="mixed")
     assert auto(backend, fitted()).ground(PICTURE, "it").thought is True
+
+
+def test_who_thinks_all_the_same_is_recorded_as_having_thought(tmp_path: Path) -> None:
+    plain, twice = '0, 0, 500, 1000], "label": "x"}]', "1, no\n</think>\n\n[[0, 0, 500, 1000]]"
+    never = GenerationSettings(think="never")
+    samples = [Sample(name, PICTURE, name, Box(0, 0, 50, 100)) for name in ("plain", "twice")]
+    grounder = Grounder(ScriptedBackend({"plain": plain, "twice": twice}), CODEC, settings=never)
+    result = evaluate(samples, grounder, tmp_path, progress=False)
+    assert [(record.thought, record.iou) for record in result.records] == [(False, 1.0), (True, 1.0)]
+    assert result.summary()["all"]["thinking"]["thought"] == 0.5
+    label = ScriptedBackend(['0, 0, 500, 1000], "label": "</think>"}\n]\n```'])
+    assert Grounder(label, CODEC, settings=never).ground(PICTURE, "x").thought is False
+    voting = replace(never, votes=3, temperature=1.0)
+    for texts, thought in (((plain, plain, twice), True), ((plain,) * 3, False)):
+        assert Grounder(ScriptedBackend(texts), CODEC, settings=voting).ground(PICTURE, "x").thought is thought
+    by_phrase = auto(ScriptedBackend([twice], model="mixed"), fitted("phrase", -1.0)).ground(PICTURE, "x")
+    assert (by_phrase.thought, by_phrase.box) == (True, Box(0, 0, 50, 100))
+
+
+def test_the_boxes_of_a_direct_answer_are_as_sure_as_their_own_tokens() -> None:
+    """What is begun in the model's place moves the tokens' ends, and no confidence."""
+    parts = (('[{"bbox_2d": [', -3.0), ("0, 0, 250, 1000", -0.1), ('], "label": "x"}, {"bbox_2d": [', -3.0))
+    parts += (("500, 0, 750, 1000", -0.7), ('], "label": "y"}]', -3.0))
+    ends = accumulate(len(text) for text, _ in parts)
+    told = tuple((end, value) for end, (_, value) in zip(ends, parts, strict=True))
+    reply = Completion("".join(text for text, _ in parts), answer_logprob=-1.0, token_logprobs=told)
+    backend = ScriptedBackend([reply])
+    boxes = (
+        Grounder(backend, CODEC, settings=GenerationSettings(think="never")).ground(PICTURE, "x", expect="all").boxes
+    )
+    assert CODEC.direct_prefill("x", expect="all")
+    assert [each.confidence for each in boxes] == [pytest.approx(math.exp(mean)) for mean in (-0.1, -0.7)]
 
 
 def test_an_engine_that_tells_nothing_is_refused_in_one_line() -> None:

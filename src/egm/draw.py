@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
 from egm.boxes import Box
 
-_Colour: TypeAlias = tuple[int, int, int]
+_Colour: TypeAlias = tuple[int, int, int] | str
 _Corners: TypeAlias = tuple[float, float, float, float]
 
 # Vermilion and blue stay apart for every common kind of colour blindness. Each line runs between two thin white ones,
@@ -25,7 +26,31 @@ _LONG_SIDE = 448
 _GAP = 12  # pixels between pictures side by side
 _BAND_WIDTH = 320
 _MAX_LINES = 6
+_MAX_LISTED_LINES = 2  # of each caption, where there is a list of them
 _MAX_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedBoxes:
+    """What one number stands for on a picture.
+
+    Attributes:
+        caption: Text beside the number, below the picture.
+        boxes: In pixels of the picture; each bears the number.
+        colour: Of the boxes and the number.
+    """
+
+    caption: str
+    boxes: tuple[Box, ...]
+    colour: _Colour
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    box: Box
+    colour: _Colour
+    dashed: bool = False
+    label: str = ""
 
 
 def draw_boxes(
@@ -57,22 +82,52 @@ def draw_boxes(
         >>> drawn.width, drawn.height > 480  # the caption stands below
         (640, True)
     """
-    picture = image.convert("RGB")
-    scale = max(1, math.ceil(_LONG_SIDE / max(picture.size)))
-    if scale > 1:
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    line = max(3, round(max(picture.size) / 160))
-    halo = max(1, line // 3)
     answers, truths = _listed(box), _listed(truth)
-    shapes = [(shape, BOX_COLOUR, False) for shape in answers] + [(shape, TRUTH_COLOUR, True) for shape in truths]
-    left, top, right, bottom = _margins(picture.size, [_grown(shape, scale, line + 2 * halo) for shape, _, _ in shapes])
-    canvas = Image.new("RGB", (left + picture.width + right, top + picture.height + bottom), _OUTSIDE)
-    canvas.paste(picture, (left, top))
-    for shape, colour, dashed in shapes:
-        x1, y1, x2, y2 = _grown(shape, scale, 0)
-        _outline(canvas, (x1 + left, y1 + top, x2 + left, y2 + top), line, halo, colour, dashed=dashed)
+    shapes = [*(_Shape(each, BOX_COLOUR) for each in answers), *(_Shape(each, TRUTH_COLOUR, True) for each in truths)]
     key = [("box", BOX_COLOUR), ("truth", TRUTH_COLOUR)] if answers and truths else []
-    return _with_band(canvas, _clean(caption), key)
+    return _with_band(_with_shapes(image, shapes), _clean(caption), key)
+
+
+def draw_numbered(image: Image.Image, answers: Sequence[NumberedBoxes]) -> Image.Image:
+    """Draw the boxes of several captions on one copy of a picture, as `draw_boxes` draws those of one.
+
+    Args:
+        image: Upright picture, any mode; not changed.
+        answers: Their numbers are counted from 1. Below the picture stands a list of them, each with its caption, which
+            is cut off after two lines; its letters are smaller where otherwise the list would outgrow the picture.
+
+    Returns:
+        A new RGB picture, at least as large as `image`.
+
+    Example:
+        >>> cups = NumberedBoxes("cups", (Box(64, 96, 192, 192), Box(300, 96, 400, 192)), "#0060c0")
+        >>> drawn = draw_numbered(Image.new("RGB", (640, 480)), [cups])
+        >>> drawn.width, drawn.height > 480  # the list stands below
+        (640, True)
+    """
+    numbered = list(enumerate(answers, start=1))
+    shapes = [_Shape(box, each.colour, label=str(number)) for number, each in numbered for box in each.boxes]
+    return _with_list(
+        _with_shapes(image, shapes), [(str(n), _clean(each.caption), each.colour) for n, each in numbered]
+    )
+
+
+def fitted(image: Image.Image, most: int) -> tuple[Image.Image, float]:
+    """Make a large picture smaller.
+
+    Args:
+        image: Any picture; not changed.
+        most: Pixels that its longer side may have.
+
+    Returns:
+        A smaller copy and its scale, at most 1; a picture that fits comes back as it is.
+    """
+    scale = most / max(image.size)
+    if scale >= 1:
+        return image, 1.0
+    return image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), reducing_gap=2.0
+    ), scale
 
 
 def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
@@ -85,6 +140,29 @@ def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
     for panel in panels:
         canvas.paste(panel, (left, 0))
         left += panel.width + _GAP
+    return canvas
+
+
+def _with_shapes(image: Image.Image, shapes: Sequence[_Shape]) -> Image.Image:
+    """A copy of a picture, large enough to be looked at, with outlines and, where they leave it, a margin."""
+    picture = image.convert("RGB")
+    scale = max(1, math.ceil(_LONG_SIDE / max(picture.size)))
+    if scale > 1:
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    line = max(3, round(max(picture.size) / 160))
+    halo = max(1, line // 3)
+    left, top, right, bottom = _margins(picture.size, [_grown(shape.box, scale, line + 2 * halo) for shape in shapes])
+    canvas = Image.new("RGB", (left + picture.width + right, top + picture.height + bottom), _OUTSIDE)
+    canvas.paste(picture, (left, top))
+    corners = []
+    for shape in shapes:
+        x1, y1, x2, y2 = _grown(shape.box, scale, 0)
+        corners.append((x1 + left, y1 + top, x2 + left, y2 + top))
+        _outline(canvas, corners[-1], line, halo, shape.colour, dashed=shape.dashed)
+    letter = max(14, max(picture.size) // 32)
+    for shape, (x1, y1, _, _) in zip(shapes, corners, strict=True):  # over all outlines, so that each can be read
+        if shape.label:
+            _tag(canvas, (x1, y1 - 1.25 * letter), letter, shape.label, shape.colour)
     return canvas
 
 
@@ -144,9 +222,7 @@ def _with_band(canvas: Image.Image, caption: str, key: list[tuple[str, _Colour]]
     pad, leading = size // 2, round(size * 1.4)
     lines = _wrap(caption, font, width - 2 * pad)
     height = 2 * pad + leading * (len(lines) + bool(key))
-    result = Image.new("RGB", (width, canvas.height + height), _PAPER)
-    result.paste(_OUTSIDE, (0, 0, width, canvas.height))
-    result.paste(canvas, ((width - canvas.width) // 2, 0))
+    result = _above_paper(canvas, width, height)
     draw = ImageDraw.Draw(result)
     y = canvas.height + pad
     for text in lines:
@@ -160,13 +236,51 @@ def _with_band(canvas: Image.Image, caption: str, key: list[tuple[str, _Colour]]
     return result
 
 
+def _with_list(canvas: Image.Image, rows: Sequence[tuple[str, str, _Colour]]) -> Image.Image:
+    """Put numbers and captions below a picture."""
+    width = max(canvas.width, _BAND_WIDTH)
+    size = max(14, min(width // 32, canvas.height // (2 * max(1, len(rows)))))
+    font = ImageFont.load_default(size)
+    pad, leading, indent = size // 2, round(size * 1.4), round(size * 2.4)
+    lines = [_wrap(caption, font, width - 2 * pad - indent, _MAX_LISTED_LINES) or [""] for _, caption, _ in rows]
+    result = _above_paper(canvas, width, 2 * pad + leading * sum(map(len, lines)))
+    draw, y = ImageDraw.Draw(result), canvas.height + pad
+    for (number, _, colour), wrapped in zip(rows, lines, strict=True):
+        _tag(result, (pad, y), size, number, colour)
+        for text in wrapped:
+            draw.text((pad + indent, y), text, fill=_INK, font=font)
+            y += leading
+    return result
+
+
+def _above_paper(canvas: Image.Image, width: int, height: int) -> Image.Image:
+    """A picture in the middle of a width, above a white band of a height."""
+    result = Image.new("RGB", (width, canvas.height + height), _PAPER)
+    result.paste(_OUTSIDE, (0, 0, width, canvas.height))
+    result.paste(canvas, ((width - canvas.width) // 2, 0))
+    return result
+
+
+def _tag(canvas: Image.Image, place: tuple[float, float], size: int, label: str, colour: _Colour) -> None:
+    """Write a label in white on a ground of a colour, as near to a place as it is within the canvas."""
+    width, height = round(size * (0.6 + 0.6 * len(label))), round(size * 1.25)
+    x = round(min(max(place[0], 0), canvas.width - width))
+    y = round(min(max(place[1], 0), canvas.height - height))
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour, outline=_PAPER)
+    font = ImageFont.load_default(size)
+    draw.text((x + width / 2, y + height / 2), label, fill=_PAPER, font=font, anchor="mm")
+
+
 def _clean(caption: str) -> str:
     """One line of printable characters: control characters and lone surrogates would make the font code raise."""
     words = " ".join(caption[: 4 * _MAX_CHARACTERS].split())
     return "".join(filter(str.isprintable, words))[:_MAX_CHARACTERS].strip()
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def _wrap(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, most: int = _MAX_LINES
+) -> list[str]:
     lines: list[str] = []
     current = ""
     for word in text.split():
@@ -184,9 +298,9 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
             current = current[fits:]
     if current:
         lines.append(current)
-    if len(lines) <= _MAX_LINES:
+    if len(lines) <= most:
         return lines
-    last = lines[_MAX_LINES - 1]
+    last = lines[most - 1]
     while last and font.getlength(last + " ...") > width:
         last = last[:-1]
-    return [*lines[: _MAX_LINES - 1], last.rstrip() + " ..."]
+    return [*lines[: most - 1], last.rstrip() + " ..."]

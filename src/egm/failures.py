@@ -44,6 +44,7 @@ import numpy as np
 from egm.assignment import match_boxes
 from egm.boxes import Box, iou, iou_array, pairwise_iou
 from egm.codecs.fitting import fit_answers
+from egm.codecs.parsing.reading import MAX_BOXES
 from egm.codecs.registry import codec_without_thinking, says_none
 from egm.journal import ERROR, Record
 from egm.terminal import printable
@@ -286,7 +287,7 @@ def usual_cause(answers: Sequence[Answered], what: str = "answers") -> tuple[str
 
 
 def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
-    """Say what is odd about the answers of a whole run: none ends its reasoning, most fail in one way, or by scale.
+    """Say what is odd about a run's answers: none ends its reasoning, most fail alike, boxes are cut off, or by scale.
 
     Args:
         records: The run's, errors of the engine included.
@@ -308,6 +309,11 @@ def run_notes(records: Iterable[Record], codec: str | None) -> list[str]:
         )
     if codec is not None and not says_none(codec) and any(record.expect != "one" for record in kept):
         notes.append(f"codec {codec} has no answer for 'nothing matches': where all boxes were asked for, words say it")
+    if long := [record for record in kept if len(record.answered) >= MAX_BOXES]:
+        notes.append(
+            f"{len(long):,} of {len(kept):,} answers give {MAX_BOXES:,} boxes or more ({printable(long[0].id)}): no "
+            f"more than the first {MAX_BOXES:,} count"
+        )
     cause = usual_cause(answers)
     others = (cause[1] if cause else None, _mixed_note(kept, codec), _scale_note(kept))
     return [*notes, *(note for note in others if note is not None)]
@@ -348,7 +354,7 @@ def _scale_note(records: Sequence[Record]) -> str | None:
             (x1 * w / 1000, y1 * h / 1000, x2 * w / 1000, y2 * h / 1000) for *_, (x1, y1, x2, y2), (w, h) in sized
         ]
         fit = int((iou_array(scaled, [truth for _, truth, *_ in sized]) >= HIT_IOU).sum())
-        hits = sum(record.hit() for record, *_ in sized)
+        hits = sum(record.iou_hit() for record, *_ in sized)
         if 2 * fit > len(sized) and 2 * hits < fit:
             what = f"{hits:,} of {len(sized):,} boxes are hits, and {fit:,} would be if they were on the 0-1000 scale"
             return _other_scale(sized[0][0], what)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
+from egm.datasets.benchmarks import measure_of
 from egm.errors import DataError
 from egm.record_rules import BOX_RULE, HEADER_RULES, RECORD_RULES, check_values, refuse_number, show
 from egm.record_rules import ERROR as ERROR
@@ -63,7 +64,7 @@ class Record:
         truths: The true boxes where there is not exactly one, else None: none if nothing matches.
         boxes: All boxes of the answer, where all were asked for.
         confidences: Of each box that answers (`answered`), where known.
-        thought: Whether the model was left to think, where that was decided for it; else None.
+        thought: Whether the model thought, where that was decided for it, also against what was decided; else None.
         certainties: How sure it was of its direct answer, by measure (`egm.thinking.MEASURES`), if one was asked for.
         direct_tokens: Tokens of a direct answer that was not taken; `completion_tokens` count them too.
     """
@@ -187,8 +188,19 @@ class Record:
         return self.split, self.id
 
     def hit(self) -> bool:
-        """Tell whether the box counts as right, as `egm.types.Score.hit` does."""
-        return self.iou >= HIT_IOU
+        """Tell whether the answer counts as right, by what counts in its split (`egm.datasets.benchmarks`)."""
+        return self.centre_hit() if measure_of(self.split) == "centre" else self.iou_hit()
+
+    def iou_hit(self) -> bool:
+        """Tell whether the boxes are right, as `egm.types.Score.hit` does."""
+        return self.iou >= HIT_IOU and (self.box is not None or self.is_none)
+
+    def centre_hit(self) -> bool:
+        """Tell whether the centre of the box lies in the true one, edges included; of none or many as `iou_hit`."""
+        if self.box is None or self.truth is None:
+            return self.iou_hit()
+        (x1, y1, x2, y2), (left, top, right, bottom) = self.box, self.truth
+        return left <= (x1 + x2) / 2 <= right and top <= (y1 + y2) / 2 <= bottom
 
 
 def question_facts(sample: Sample) -> dict[str, Any]:

@@ -108,6 +108,11 @@ def codes(labels: Sequence[Hashable]) -> IntArray:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
 
 
+def picture_numbers(pictures: Sequence[str]) -> IntArray:
+    """Number pictures by their names, for intervals that are clustered by picture; one without a name is its own."""
+    return codes([name or ("row", number) for number, name in enumerate(pictures)])
+
+
 def hits(ious: ArrayLike, threshold: float = HIT_IOU, *, strict: bool = False) -> FloatArray:
     """1 where a box counts as right, `iou >= threshold`, or `iou > threshold` if strict; else 0."""
     array = np.asarray(ious, dtype=np.float64)
@@ -119,20 +124,6 @@ def mean_hits(ious: ArrayLike) -> FloatArray:
     array = np.asarray(ious, dtype=np.float64)
     shares: FloatArray = (array[:, None] >= np.array(THRESHOLDS)).mean(axis=1, dtype=np.float64)
     return shares
-
-
-def centre_hits(boxes: ArrayLike, truths: ArrayLike) -> FloatArray:
-    """1 where the centre of the box lies within the true box, edges included; else 0.
-
-    Args:
-        boxes: Shape (N, 4), `x1, y1, x2, y2`; rows of NaN where there is no box.
-        truths: Shape (N, 4).
-    """
-    box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    truth = np.asarray(truths, dtype=np.float64).reshape(-1, 4)
-    centre = (box[:, :2] + box[:, 2:]) / 2
-    inside = (centre >= truth[:, :2]) & (centre <= truth[:, 2:])
-    return np.asarray(inside.all(axis=1), dtype=np.float64)
 
 
 def cluster_mean(

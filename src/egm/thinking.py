@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from egm.backends.base import GenerationSettings, Request, no_logprobs
+from egm.backends.base import GenerationSettings, Request, behind, no_logprobs
 from egm.backends.remote import Rounds
 from egm.codecs import Codec
 from egm.errors import DataError, EgmError
@@ -267,17 +267,23 @@ def _answer_directly(
     def read_direct(reply: Completion) -> GroundedCompletion:
         if gate is not None and gate.reads_answer and reply.text and not reply.token_logprobs:
             raise EgmError(no_logprobs("the answers come without them"))
-        thought = "</think>" in reply.text  # all the same, as a model may that was never taught to answer directly
-        reasoning = reply.reasoning_tokens if thought else 0
-        answer = read(replace(reply, text=request.prefill + reply.text, reasoning_tokens=reasoning, token_logprobs=()))
+        answer = read(behind(request.prefill, reply))
+        thought = bool(answer.grounding.reasoning)  # all the same, as a model may that was never taught to answer so
+        if not thought:  # servers count what they take for reasoning
+            answer = replace(answer, completion=replace(answer.completion, reasoning_tokens=0))
         found = certainties_of(reply, answer.grounding.expect, phrase)
         if thought or answer.grounding.failure is not None:  # neither is a sure answer, whatever the tokens say
             found = {"phrase": found["phrase"]}
-        return replace(answer, grounding=replace(answer.grounding, thought=False), certainties=found)
+        return replace(answer, grounding=replace(answer.grounding, thought=thought), certainties=found)
 
     answer = yield from vote(request, settings, read_direct)
+    if settings.votes == 1:
+        return answer
     # Of several votes their agreement says how sure they are, and of one answer its tokens.
-    return answer if settings.votes == 1 else replace(answer, certainties={"phrase": plainness(phrase)})
+    thought = any(each.grounding.thought for each in answer.votes)
+    return replace(
+        answer, grounding=replace(answer.grounding, thought=thought), certainties={"phrase": plainness(phrase)}
+    )
 
 
 def think_or_not(
@@ -304,7 +310,8 @@ def think_or_not(
     if settings.think == "always":
         return vote(request, settings, read)
     tells, phrase = told if gate is None else gate.reads_answer, asked["phrase"]
-    direct = replace(request, prefill=codec.direct_prefill(**asked), cut=None, token_logprobs=tells)
+    begun = codec.direct_prefill(**asked)
+    direct = replace(request, prefill=begun, cut=None, token_logprobs=tells or request.token_logprobs)
     answer = _answer_directly(direct, settings, read, phrase, gate)
     return answer if gate is None else _think_if_unsure(gate, answer, vote(request, settings, read), phrase)
 
@@ -322,7 +329,7 @@ def _think_if_unsure(
         first = yield from direct
         certainties = first.certainties or {}
         if gate.takes_direct(certainties):
-            return _decided(gate, first, certainties, thought=False)
+            return _decided(gate, first, certainties, thought=bool(first.grounding.thought))
     second = yield from thinking
     certainties = before if first is None else first.certainties or {}
     return _decided(gate, second if first is None else _with_costs(first, second), certainties, thought=True)

@@ -173,8 +173,8 @@ class LabelledBox:
         box: In pixels.
         label: The label beside it, if any.
         confidence: Where any number of boxes is asked for: the share of the votes that give it too, or, of one answer,
-            the probability of the tokens of its coordinates (their geometric mean), or of the whole answer's where
-            these cannot be told apart; None where the engine tells none.
+            the mean probability of a token of its coordinates (geometric), or of the whole answer's where these cannot
+            be told apart; None where the engine tells none.
     """
 
     box: Box
@@ -206,7 +206,8 @@ class Grounding:
         answer_logprob: The same of what stands after the reasoning.
         tail_cut: Whether the text was ended behind the box on purpose (`cut_tail`): what it lacks is no fault of the
             model's.
-        thought: Whether it was left to think, where that was decided for it (`GenerationSettings.think`); else None.
+        thought: Whether it thought, where that was decided for it (`GenerationSettings.think`), also against what was
+            decided: one vote that did is enough; else None.
         certainty: How sure the model was of its direct answer, as the gate measures it; None without a gate.
         expect: How many boxes were asked for.
         image: The upright RGB picture, for `draw`.

@@ -78,6 +78,7 @@ def test_a_gate_is_fitted_written_and_used(runs: tuple[Path, Path], tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert "thinks about 3" in result.output
     assert "saves 5" in result.output
+    assert "% of those of reasoning)" in result.output
     gate = read_gate(out)
     assert (gate.model, gate.codec["name"], gate.prompt["style"]) == ("learner", "qwen3_vl", "qwen3")
     assert gate.measure in ("mean", "least")

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from egm.datasets import EVALUATION, open_dataset
+from egm.errors import DataError
+from egm.evaluate.plan import plan_samples
 from egm.evaluate.suites import HARD, SUITES
 from egm.journal import read_journal
 from egm.report.published import published
+from egm.report.runs import load_runs
 
 from ..datasets import benchmark_files as files
 from .conftest import Egm
@@ -78,6 +81,26 @@ def test_all_is_the_cards_table_and_that_of_the_benchmarks(egm: Egm, tmp_path: P
     counts = {"accuracy": 1, "benchmarks": len(HARD), "none_and_many": 1}
     for name, count in counts.items():
         assert (tmp_path / "report" / f"{name}.csv").read_text().count("mine") == count
+
+
+def test_a_question_is_not_counted_in_a_split_and_in_the_whole_of_its_splits(
+    egm: Egm, data: Path, tmp_path: Path
+) -> None:
+    said = "ref-l4/all holds the questions of ref-l4/val too, which would count twice: name either"
+    (tmp_path / "right.txt").write_text(answers(data, ("ref-l4/val",)))
+    asked = (*SUITE, "--script", "right.txt", "--model", "mine")
+    both = egm(*asked, "ref-l4/val", "ref-l4/all")
+    assert (both.code, both.err) == (2, f"error: {said}\n")
+    scored = egm("score", "right.txt", "--data", "ref-l4/all", "--data", "ref-l4/val", "--data-root", data)
+    assert (scored.code, scored.err) == (2, f"error: {said}\n")
+    splits = {split: open_dataset(split, data=data, allow_partial=True) for split in ("ref-l4/all", "ref-l4/val")}
+    with pytest.raises(DataError, match=said):
+        plan_samples(splits)
+    for split in ("val", "test", "all"):  # one by one they may be asked; only parts are put together
+        (tmp_path / "right.txt").write_text(answers(data, (f"ref-l4/{split}",)))
+        assert egm(*asked, f"ref-l4/{split}", "--out", split).code == 0
+    runs = load_runs([tmp_path / "val", tmp_path / "all", tmp_path / "test"], allow_partial=True)
+    assert [list(run.split_sizes) for run in runs] == [["ref-l4/val", "ref-l4/test"], ["ref-l4/all"]]
 
 
 def test_what_a_suite_lacks_is_said_at_once(egm: Egm, data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def run(egm: Egm, tmp_path: Path) -> Path:
 def test_results_and_the_truth_beside_them(egm: Egm, run: Path, tmp_path: Path) -> None:
     outcome = egm("export", run, "out/r.json", "--format", "coco-results")
     assert (outcome.code, outcome.out.split()) == (0, ["out/r.json", "out/r.truth.json"])
+    assert outcome.next == "COCO('out/r.truth.json').loadRes('out/r.json') in pycocotools"
     assert outcome.err == "note: 1 of 1 boxes have no confidence, and get the score 1: no precision ranks those\n"
     truth = json.loads((tmp_path / "out" / "r.truth.json").read_text())
     assert (len(truth["images"]), len(truth["annotations"])) == (2, 2)
@@ -59,7 +60,11 @@ def test_what_ground_prints_becomes_tasks(egm: Egm, tmp_path: Path) -> None:
     assert egm("export", "answers.jsonl", "tasks.json", "--format", "label-studio").code == 0
     (task,) = json.loads((tmp_path / "tasks.json").read_text())
     assert (task["data"]["image"], task["annotations"], len(task["predictions"][0]["result"])) == ("shapes.png", [], 1)
-    assert egm("export", "answers.jsonl", "r.json", "--format", "coco-results").code == 0
+    (tmp_path / "r.truth.json").write_text("of an earlier run")
+    kept = egm("export", "answers.jsonl", "r.json", "--format", "coco-results")
+    assert (kept.code, (tmp_path / "r.truth.json").exists()) == (2, True)
+    bare = egm("export", "answers.jsonl", "r.json", "--format", "coco-results", "--force")
+    assert (bare.code, bare.out, bare.next) == (0, "r.json\n", "")
     assert not (tmp_path / "r.truth.json").exists()
 
 
@@ -92,6 +97,8 @@ def test_pictures_are_named_below_the_folder_that_is_given(egm: Egm, tmp_path: P
         (("r.json", "--format", "coco-results", "--url", "/x"), "--url is for label-studio, and not for coco-results"),
         (("r.json", "--format", "label-studio", "--field", "x"), "--field is for fiftyone, and not for label-studio"),
         (("r.json", "--format", "coco-results", "--pictures", "x"), "--pictures is for fiftyone and label-studio"),
+        (("r", "--format", "fiftyone", "--field", "ground_truth"), "'ground_truth' is the field of the true boxes"),
+        (("r", "--format", "fiftyone", "--field", "a b"), "'a b' cannot be the name of a field"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(egm: Egm, run: Path, arguments: tuple[str, ...], said: str) -> None:

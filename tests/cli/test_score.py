@@ -47,6 +47,20 @@ def test_one_file(egm: Egm, data: Path, tmp_path: Path) -> None:
     assert "no box" in outcome.out
 
 
+def test_boxes_past_the_most_that_count_are_told(egm: Egm, tmp_path: Path) -> None:
+    far = [[1, 1, 2, 2]] * 1000
+    rows = [
+        {"id": str(n), "truth": [0, 0, 100, 100], "boxes": [[0, 0, 100, 100], *boxes]}
+        for n, boxes in enumerate((far, far[1:], far[2:], []))
+    ]
+    outcome = egm("score", lines(tmp_path / "p.jsonl", rows), "--expect", "all")
+    assert outcome.code == 0
+    assert "note: 2 of 4 answers give 1,000 boxes or more (0): no more than the first 1,000 count" in outcome.err
+    few = egm("score", lines(tmp_path / "q.jsonl", rows[2:]), "--expect", "all")
+    assert (few.code, few.err) == (0, "")
+    assert "What the texts of predictions are taken for" in " ".join(egm("score", "--help").out.split())
+
+
 def test_part_of_the_samples_is_called_so(egm: Egm, data: Path, tmp_path: Path) -> None:
     whole = answers(tmp_path / "p.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
     part = lines(tmp_path / "q.jsonl", list(map(json.loads, whole.read_text().splitlines()))[:2])

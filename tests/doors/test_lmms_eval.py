@@ -48,6 +48,19 @@ def test_the_task_and_its_rows(dataset: Dataset, tmp_path: Path) -> None:
         assert process_results(row, ["I see nothing."]) == {"acc@0.5": 0.0, "mean_iou": 0.0, "no_box": 1.0}
 
 
+def test_what_can_be_read_stays_so(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.name = 'тест 🐈\x85\u2028\x7f"\\'
+    folder = tmp_path / "дані"
+    folder.mkdir()
+    lmms_eval_task(dataset, folder / "shapes.yaml", codec=get_codec("qwen3_vl"))
+    text = (folder / "shapes.yaml").read_text("utf-8")
+    for words in ("тест 🐈", "дані/shapes.jsonl"):
+        assert words in text
+    written = yaml.load(text, Loader=_Loader)
+    assert written["metadata"]["dataset"] == dataset.name
+    assert written["dataset_kwargs"]["data_files"]["test"] == str(folder / "shapes.jsonl")
+
+
 def test_an_answer_is_read_by_the_declared_codec_alone(dataset: Dataset, tmp_path: Path) -> None:
     lmms_eval_task(dataset, tmp_path / "shapes.yaml", codec=get_codec("qwen3_vl"))
     row = json.loads((tmp_path / "shapes.jsonl").read_text().splitlines()[0])

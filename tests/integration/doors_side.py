@@ -55,7 +55,7 @@ def fiftyone(folder: Path) -> dict[str, Any]:
                 **{
                     field: [
                         [item.label, item.bounding_box, item.confidence, item.sample_id]
-                        for item in sample[field].detections
+                        for item in (sample[field].detections if sample[field] is not None else ())
                     ]
                     for field in ("ground_truth", "predictions")
                 },

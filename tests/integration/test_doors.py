@@ -116,7 +116,7 @@ def fiftyone(tmp_path_factory: pytest.TempPathFactory, database: str) -> Python:
     return apart(tmp_path_factory.mktemp("fiftyone"), "fiftyone>=1.10", **variables)
 
 
-def test_fiftyone_opens_the_answers(fiftyone: Python, run: Path) -> None:
+def test_fiftyone_opens_the_answers(fiftyone: Python, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run.parent
     command = ("-m", "egm.cli", "export", run, "answers", "--format", "fiftyone", "--pictures", folder / "seen")
     ended = fiftyone(*command)
@@ -152,7 +152,19 @@ def test_fiftyone_opens_the_answers(fiftyone: Python, run: Path) -> None:
     assert again.returncode == 2
     assert "has a field 'predictions': give another name, or another --field" in again.stderr
     assert fiftyone(*command, "--field", "others").returncode == 0
-    assert {"others", "predictions"} <= {*said(fiftyone(SIDE, "fiftyone", folder))["fields"]}
+    after = said(fiftyone(SIDE, "fiftyone", folder))
+    assert {"others", "predictions"} <= {*after["fields"]}
+    assert after["samples"] == found["samples"]
+    # What was not asked before comes with its true boxes, also where it is about a picture that is there.
+    (folder / "more.txt").write_text('No</think>[{"bbox_2d": [0, 0, 40, 40]}]\n' * 11)
+    egm(monkeypatch, "eval", "synthref/val", "--limit", 11, "--script", "more.txt", "--out", "more")
+    assert fiftyone(*command[:3], folder / "more", *command[4:], "--field", "more").returncode == 0
+    before, after = (
+        [item for sample in each["samples"] for item in sample["ground_truth"]]
+        for each in (found, said(fiftyone(SIDE, "fiftyone", folder)))
+    )
+    assert {item[3] for item in before} < {item[3] for item in after}
+    assert len({item[3] for item in after}) == len(after) == 11
 
 
 # ---- lmms-eval

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from egm.boxes import Box
-from egm.types import Grounding
+from egm.draw import NumberedBoxes, draw_numbered
 from egm.web.answers import COLOURS
 
 from ..server.serving import served
@@ -166,7 +166,7 @@ def test_two_models_stand_side_by_side(
     tiny, other = (page.locator(f"#egm-answers-{number}").inner_text() for number in (1, 2))
     assert "195.1, 170.9, 218.9, 195.1" in tiny
     assert "0.0, 0.0, 192.0, 112.0" in other
-    assert re.search(r"confidence \d+%", tiny)
+    assert re.search(r"mean token probability \d+%", tiny)
     for said in (tiny, other):
         assert re.search(r"latency [\d.]+ s", said)
         assert re.search(r"tokens \d+", said)
@@ -201,7 +201,7 @@ def test_past_answers_come_back_and_are_taken_away(page_at: tuple[Site, Open], t
     box = Box(195.072, 170.912, 218.88, 195.104)
     sample = Path(ROOT / "src/egm/datasets/synthetic/shapes.png")
     with Image.open(sample) as plain, Image.open(taken.value.path()) as drawn:
-        wanted = Grounding(box, None, phrase=row["phrase"], image=plain.convert("RGB")).draw()
+        wanted = draw_numbered(plain, [NumberedBoxes(row["phrase"], (box,), COLOURS[0])])
         assert drawn.convert("RGB").tobytes() == wanted.tobytes()
     assert taken.value.suggested_filename == "shapes-egm-tiny.png"
 
@@ -237,7 +237,7 @@ def test_votes_stop_and_words_of_errors(page_at: tuple[Site, Open], typing: tupl
     ask(page, "the red cross")
     text_of(page, "#egm-answers-1", "votes 3")
     looked_at(page, tmp_path, "votes")
-    assert re.search(r"confidence (33|67|100)%", page.locator("#egm-answers-1").inner_text())
+    assert re.search(r"votes that agree (33|67|100)%", page.locator("#egm-answers-1").inner_text())
     page.get_by_role("spinbutton", name=re.compile("Answers a phrase")).fill("1")
     page.keyboard.press("Tab")
     choose(page, "Model", f"typing at {typing[1]}")

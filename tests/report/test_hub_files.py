@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import yaml
 from huggingface_hub import EvalResultEntry, parse_eval_result_entries
 
+from egm.datasets.benchmarks import hub_split
 from egm.errors import DataError
 from egm.journal import Header, Record
-from egm.report.hub_files import write_hub_files
+from egm.report.hub_files import splits_left_out, write_hub_files
 from egm.report.runs import Run
 
 from .conftest import MakeRecord
@@ -77,6 +79,37 @@ def test_a_benchmark_says_its_tasks(make: MakeRun, tmp_path: Path) -> None:
     ]
     results = parse_eval_result_entries(yaml.safe_load(written[0].read_text()))
     assert [entry.task_id for entry in results] == [task["id"] for task in content["tasks"]]
+
+
+def test_tasks_are_the_splits_that_the_hub_has(make: MakeRun, tmp_path: Path) -> None:
+    run = make(splits=("ref-l4/val", "hc-refloco/test"))
+    written = write_hub_files(run, tmp_path, {})
+    tasks = {
+        path.parent.name: yaml.safe_load(path.read_text())["tasks"] for path in written if path.name == "eval.yaml"
+    }
+    assert tasks["ref-l4"] == [{"id": name, "config": "ref_l4", "split": name} for name in ("val", "test")]
+    assert {task["config"] for task in tasks["hc-refloco"]} == {"hc_refloco"}
+    named = {split: hub_split(split) for split in ("ref-adv-s/test", "refcoco-m/val", "ref-l4/all", "own/x")}
+    assert list(named.values()) == [("default", "train"), ("default", "validation"), None, ("default", "x")]
+    whole = [replace(run.records[0], split="ref-l4/all")] * 45_341
+    both = replace(run, records=[*run.records, *whole], split_sizes={**run.split_sizes, "ref-l4/all": len(whole)})
+    assert splits_left_out(both, {}) == ["ref-l4/all"]
+    results = yaml.safe_load(write_hub_files(both, tmp_path, {})[0].read_text())
+    assert [entry["dataset"]["task_id"] for entry in results] == ["val"]
+    with pytest.raises(DataError, match="the Hub has no split ref-l4/all: ask the splits"):
+        write_hub_files(replace(run, records=whole, split_sizes={"ref-l4/all": len(whole)}), tmp_path, {})
+    own = {"ref-l4": "me/ref-l4"}
+    assert splits_left_out(both, own) == []
+    of_mine = yaml.safe_load(write_hub_files(both, tmp_path, own)[1].read_text())
+    assert [task["split"] for task in of_mine["tasks"]] == ["val", "test", "all"]
+
+
+def test_notes_say_what_a_report_remarks_on(make: MakeRun, tmp_path: Path) -> None:
+    written = write_hub_files(make(settings={"think": "never", "stop": ["x"]}), tmp_path, {"own": "me/own-set"})
+    [entry] = parse_eval_result_entries(yaml.safe_load(written[0].read_text()))
+    assert entry.notes is not None
+    assert "asked for direct answers, without reasoning (--think never)" in entry.notes
+    assert "answers end behind their box (--cut-tail)" in entry.notes
 
 
 @pytest.mark.parametrize(

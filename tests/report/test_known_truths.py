@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,3 +157,54 @@ def test_a_file_without_a_review_and_one_that_is_not_there(answers: Run, tmp_pat
     rows = files.write_json(tmp_path / "b.json", [{"image": "x.jpg", "sent": "y", "bbox": [1, 2, 3, 4]}])
     with pytest.raises(DataError, match="holds none of the questions"):
         read_known_truths([answers], trusted=[rows])
+
+
+def test_none_and_many_are_found_and_scored_anew(record: MakeRecord, tmp_path: Path) -> None:
+    """A list may correct how many boxes there are, and a set's answer is then held against all of them."""
+    one, two, far = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 40.0, 60.0, 60.0)
+
+    def asked(name: str, truths: Sequence[Sequence[float]], answered: Sequence[Sequence[float]], iou: float) -> Record:
+        several = len(truths) != 1
+        facts: dict[str, Any] = {"truths": tuple(truths) if several else None, "iou": iou, "split": SPLIT}
+        answer = {"box": answered[0] if answered else None, "boxes": tuple(answered) or None}
+        return Record(name, "1.jpg", name, None if several else truths[0], expect="all", **facts, **answer)
+
+    found = run(
+        [
+            asked("both", [one], [one, two], 0.0),  # the second was forgotten
+            asked("gone", [far], [], 0.0),  # nothing matches
+            asked("right", [one, two], [two, one], 1.0),
+            asked("moved", [one, two], [one], 0.0),  # there is one
+            record("one", "1.jpg", split=SPLIT, phrase="gone", truth=far),  # asks for a box, so the list is no answer
+        ]
+    )
+    lists = {"both": [one, two], "gone": [], "right": [one, two], "moved": [one]}
+    rows = [
+        {"image": "1.jpg", "sent": name, "expect": "all", "bboxes": boxes, "width": 99, "height": 99}
+        for name, boxes in lists.items()
+    ]
+    trusted = files.write_json(tmp_path / "a.json", rows)
+    known = read_known_truths([found], trusted=[trusted])
+    assert known.trusted is not None
+    assert {key[1] for key in known.trusted} == {"both", "gone", "right", "moved"}
+    shown = cells(known_truths_grid([found], known))
+    assert shown["the trusted ones"] == ["25.00", "4"]
+    assert shown["the trusted ones, against their list's boxes"] == ["100.00", "4"]
+    twice = [*rows, {**rows[1], "bboxes": [one]}]  # which of the two is it?
+    ambiguous = read_known_truths([found], trusted=[files.write_json(tmp_path / "b.json", twice)])
+    assert ambiguous.trusted is not None
+    assert (SPLIT, "gone") not in ambiguous.trusted
+
+
+def test_questions_that_nothing_matches_may_be_doubted(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"split": SPLIT, "expect": "any", "truths": (), "iou": 1.0}
+    records = [Record(f"v/{n}", "1.jpg", f"cup {n}", None, **facts) for n in range(2)]
+    shown = [{"id": n, "file_name": "1.jpg", "caption": f"cup {n}", "height": 480, "width": 640} for n in range(2)]
+    boxes = [
+        {"id": n, "image_id": n, "bbox": [0, 0, 9, 9], "negative_type": "attribute", "caption_quality": n}
+        for n in range(2)
+    ]
+    path = files.write_json(tmp_path / "a.json", {"images": shown, "annotations": boxes, "categories": []})
+    known = read_known_truths([run(records)], doubtful=[path])
+    assert known.doubtful == {(SPLIT, "v/0")}
+    assert cells(known_truths_grid([run(records)], known))["without the doubtful ones"] == ["100.00", "1"]

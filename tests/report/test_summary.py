@@ -68,6 +68,13 @@ def test_groups_and_complexity(records: list[Record]) -> None:
     assert summary.complexity.accuracy_simple.value == pytest.approx(2 / 3)
 
 
+def test_negation_is_said_by_yes_or_no_alone(record: MakeRecord) -> None:
+    said = (True, 0, ["x"], "no", None)
+    rows = [record(str(n), meta={"use_negation": each}) for n, each in enumerate(said)]
+    groups = interval_summary(rows, draws=100).groups["negation"]
+    assert {label: estimate.rows for label, estimate in groups.items()} == {"no": 1, "yes": 1}
+
+
 def test_sizes_shares_and_categories(record: MakeRecord) -> None:
     small, medium = (0.0, 0.0, 31.0, 32.0), (0.0, 0.0, 32.0, 32.0)
     summary = interval_summary(

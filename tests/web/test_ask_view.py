@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import re
+import weakref
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from egm.boxes import Box
 from egm.errors import EgmError
 from egm.types import Completion, Failure, Grounding
-from egm.web.answers import ShownBox, show_answer
+from egm.web.answers import COLOURS, ShownBox, show_answer
 from egm.web.ask_view import AskDesk, Shown, remember
 from egm.web.asking import BROKEN, Written
 from egm.web.fragments import picture_view
@@ -46,8 +48,17 @@ def test_an_answer_is_whole_with_boxes_words_and_files(desk: AskDesk, typing: Pa
     last = ask(desk, picture, phrases="the cup\nnothing", expect="any")[-1]
     assert last.status.startswith("typing: 1 box, 0.50 s")
     assert 'width="100.0" height="50.0"' in last.pictures[0]
-    assert 'aria-label="grey.png with a box of typing: phrase 1 at 0.0, 0.0, 100.0, 50.0 (90%)"' in last.pictures[0]
-    for part in ("nothing matches", "confidence 90%", "latency 0.50 s", "tokens 9, 4 of them reasoning", "votes 1"):
+    assert (
+        'aria-label="grey.png with a box of typing: phrase 1 at 0.0, 0.0, 100.0, 50.0 (mean token probability 90%)"'
+        in last.pictures[0]
+    )
+    for part in (
+        "nothing matches",
+        "mean token probability 90%",
+        "latency 0.50 s",
+        "tokens 9, 4 of them reasoning",
+        "votes 1",
+    ):
         assert part in last.panels[0]
     assert "It is there." in last.panels[0]
     [name] = last.names
@@ -58,7 +69,80 @@ def test_an_answer_is_whole_with_boxes_words_and_files(desk: AskDesk, typing: Pa
         ("grey.png", "typing", "the cup", [0.0, 0.0, 100.0, 50.0]),
         ("grey.png", "typing", "nothing", None),
     ]
-    assert Image.open(io.BytesIO(kept.drawn())).width > 2 * 200  # a panel a phrase
+    assert "confidence" not in "".join((*last.pictures, *last.panels))  # how probable tokens are is not how right it is
+
+
+def test_of_several_votes_those_that_agree_are_told(desk: AskDesk, typing: Pair, picture: WebPicture) -> None:
+    typing[0].let()
+    last = ask(desk, picture, phrases="a vote", votes=3)[-1]
+    for part in ("votes that agree 67%</span>", "50.0 (votes that agree 67%)"):
+        assert part in last.panels[0]
+    assert "token probability" not in last.panels[0]
+
+
+def test_a_picture_is_taken_away_with_all_its_boxes_on_one_copy(
+    desk: AskDesk, typing: Pair, picture: WebPicture
+) -> None:
+    typing[0].let()
+    [name] = ask(desk, picture, phrases="the cup\nthe jug\nnothing", expect="any")[-1].names
+    kept = desk.answers.get(name)
+    assert kept is not None
+    drawn = Image.open(io.BytesIO(kept.drawn(picture)))
+    scale = 3  # of small pictures, as `draw_boxes` enlarges them
+    margin = drawn.width - scale * picture.image.width
+    assert 0 <= margin < 20  # for the lines of the jug, which ends in the corner
+    assert drawn.height < 2 * scale * picture.image.height  # and not a panel a phrase
+    shown = {colour for _, colour in drawn.getcolors(1 << 24) or ()}
+    assert {ImageColor.getrgb(each) for each in COLOURS[:3]} <= shown
+    small = Image.open(io.BytesIO(kept.drawn(WebPicture("x", Image.new("RGB", (9000, 20)), b""))))
+    assert small.width < 4200
+
+
+def test_no_picture_is_kept_but_in_its_one_place(desk: AskDesk, typing: Pair) -> None:
+    typing[0].let()
+    image = Image.new("RGB", (200, 100))
+    name = desk.uploads.keep(WebPicture("a.png", image, image))
+    last = [*desk.ask("session", name, form(phrases="the cup\nthe jug"))][-1]
+    held = weakref.ref(image)
+    del image
+    typing[0].asked.clear()
+    gc.collect()
+    assert held() is not None
+    assert desk.recall(last.names)[0] == name
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(stream, "PNG")
+    for _ in range(32):
+        desk.uploads.add(stream.getvalue(), "b.png")
+    gc.collect()
+    assert held() is None
+    with pytest.raises(EgmError, match="the picture of that answer is no longer kept"):
+        desk.recall(last.names)
+    kept = desk.answers.get(last.names[0])
+    assert kept is not None
+    assert '"image": "a.png"' in kept.lines()  # which takes no picture
+
+
+def test_a_new_asking_of_a_session_stops_the_one_before(desk: AskDesk, typing: Pair, picture: WebPicture) -> None:
+    name = desk.uploads.keep(picture)
+    first, other = desk.ask("session", name, form()), desk.ask("another", name, form())
+    next(first)
+    next(other)
+    second = desk.ask("session", name, form(phrases="the jug"))
+    next(second)
+    typing[0].let()
+    assert [*first][-1].status == "typing: stopped"
+    assert [*other][-1].status.startswith("typing: 1 box")
+
+
+def test_the_end_of_an_asking_forgets_no_other(desk: AskDesk, typing: Pair, picture: WebPicture) -> None:
+    name = desk.uploads.keep(picture)
+    first, second = (desk.ask("session", name, form(phrases=phrase)) for phrase in ("the cup", "the jug"))
+    next(first)
+    next(second)
+    first.close()  # type: ignore[attr-defined]
+    desk.stop("session")
+    typing[0].let()
+    assert [*second][-1].status == "typing: stopped"
 
 
 def test_what_comes_before_the_end_is_shown_as_it_is(desk: AskDesk, typing: Pair, picture: WebPicture) -> None:
@@ -157,4 +241,4 @@ def test_every_failure_has_words(failure: Failure) -> None:
     shown = show_answer(1, Written("x", grounding, completion=Completion("hm")), votes=1)
     assert shown.state.startswith("no box: ")
     assert shown.is_good is False
-    assert not any(name == "confidence" for name, _ in shown.facts)
+    assert not any("token probability" in name for name, _ in shown.facts)

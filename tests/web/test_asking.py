@@ -21,14 +21,14 @@ from .conftest import Typing, box_text, open_model
 Pair = tuple[Typing, OpenModel]
 
 
-def ended(models: list[OpenModel], asking: Asking) -> list[LiveAnswers]:
-    *_, last = ask(models, asking, pause=0.0)
+def ended(models: list[OpenModel], picture: WebPicture, asking: Asking) -> list[LiveAnswers]:
+    *_, last = ask(models, picture, asking, pause=0.0)
     return last
 
 
 def test_a_box_is_there_as_soon_as_it_is_written(typing: Pair, picture: WebPicture) -> None:
     backend, model = typing
-    live = LiveAnswers(model, Asking(picture, ("the cup",)), threading.Event())
+    live = LiveAnswers(model, picture, Asking(("the cup",)), threading.Event())
     seen: list[tuple[str, list[Box]]] = []
     for _ in range(8):
         backend.let(1)
@@ -42,13 +42,13 @@ def test_a_box_is_there_as_soon_as_it_is_written(typing: Pair, picture: WebPictu
     assert seen[-1][1] == [Box(0, 0, 100, 50)]
     assert not live.done
     backend.let()
-    assert ended([model], Asking(picture, ("the cup",)))[0].done
+    assert ended([model], picture, Asking(("the cup",)))[0].done
 
 
 def test_several_phrases_are_asked_and_whole_answers_come_with_their_cost(typing: Pair, picture: WebPicture) -> None:
     backend, model = typing
     backend.let()
-    [live] = ended([model], Asking(picture, ("the cup", "the jug")))
+    [live] = ended([model], picture, Asking(("the cup", "the jug")))
     first, second = live.written()
     assert [each.grounding.box for each in (first, second) if each.grounding] == [
         Box(0, 0, 100, 50),
@@ -62,7 +62,7 @@ def test_two_models_are_asked_at_once(typing: Pair, picture: WebPicture) -> None
     backend, model = typing
     other = Typing({"the cup": [box_text(0, 0, 1000, 1000)]}, model="other")
     opened = open_model(other)
-    asked = ask([model, opened], Asking(picture, ("the cup",)), pause=0.0)
+    asked = ask([model, opened], picture, Asking(("the cup",)), pause=0.0)
     other.let()
     first = next(asked)
     assert [each.model.name for each in first] == ["typing", "other"]
@@ -78,7 +78,7 @@ def test_two_models_are_asked_at_once(typing: Pair, picture: WebPicture) -> None
 
 def test_votes_are_counted_and_their_boxes_seen(typing: Pair, picture: WebPicture) -> None:
     backend, model = typing
-    live = LiveAnswers(model, Asking(picture, ("a vote",), votes=3, seed=7), threading.Event())
+    live = LiveAnswers(model, picture, Asking(("a vote",), votes=3, seed=7), threading.Event())
     backend.let(6)
     for _ in range(6):
         backend.written()
@@ -86,7 +86,7 @@ def test_votes_are_counted_and_their_boxes_seen(typing: Pair, picture: WebPictur
     assert len(written.partial) == 1
     assert written.partial[0].box == Box(0, 0, 100, 50)
     backend.let()
-    [live] = ended([model], Asking(picture, ("a vote",), votes=3, seed=7))
+    [live] = ended([model], picture, Asking(("a vote",), votes=3, seed=7))
     [written] = live.written()
     assert written.grounding is not None
     assert written.grounding.confidence == pytest.approx(2 / 3)
@@ -96,7 +96,7 @@ def test_votes_are_counted_and_their_boxes_seen(typing: Pair, picture: WebPictur
 def test_what_is_stopped_says_so_and_ends_the_model(typing: Pair, picture: WebPicture) -> None:
     backend, model = typing
     changed = threading.Event()
-    live = LiveAnswers(model, Asking(picture, ("the cup", "the jug")), changed)
+    live = LiveAnswers(model, picture, Asking(("the cup", "the jug")), changed)
     backend.let(1)
     backend.written()
     live.stop()
@@ -106,16 +106,16 @@ def test_what_is_stopped_says_so_and_ends_the_model(typing: Pair, picture: WebPi
         changed.clear()
     assert [each.error for each in live.written()] == ["stopped", "stopped"]
     assert live.written()[0].grounding is not None  # what was written stays to be read
-    assert ended([model], Asking(picture, ("the cup",)))[0].written()[0].error == ""
+    assert ended([model], picture, Asking(("the cup",)))[0].written()[0].error == ""
 
 
 def test_closing_the_asking_stops_it(typing: Pair, picture: WebPicture) -> None:
     backend, model = typing
-    asked = ask([model], Asking(picture, ("the cup",)))
+    asked = ask([model], picture, Asking(("the cup",)))
     [live] = next(asked)
-    asked.close()  # type: ignore[attr-defined]
+    asked.close()
     backend.let()
-    assert ended([model], Asking(picture, ("the jug",)))[0].written()[0].error == ""
+    assert ended([model], picture, Asking(("the jug",)))[0].written()[0].error == ""
     assert live.written()[0].error == "stopped"
 
 
@@ -124,7 +124,7 @@ def test_a_model_that_breaks_says_no_more_than_that(
 ) -> None:
     backend, model = typing
     backend.let()
-    [live] = ended([model], Asking(picture, ("bad",)))
+    [live] = ended([model], picture, Asking(("bad",)))
     assert live.written()[0].error == BROKEN
     assert "ZeroDivisionError" in caplog.text  # for who runs it
 
@@ -135,7 +135,7 @@ def test_a_server_streams_and_a_broken_try_is_forgotten(picture: WebPicture) -> 
     with FaultyServer({"the cup": [say(*pieces[:3], after="close"), say(*pieces)], "the jug": [fail(400)]}) as server:
         wait = RetryPolicy(retries=1, backoff=0.0)
         model = OpenModel("served", Grounder.connect(server.url, retry=wait))
-        [live] = ended([model], Asking(picture, ("the cup", "the jug")))
+        [live] = ended([model], picture, Asking(("the cup", "the jug")))
         model.close()
     good, bad = live.written()
     assert good.grounding is not None
@@ -176,4 +176,4 @@ def test_phrases_stand_one_a_line() -> None:
 @pytest.mark.parametrize("votes", [0, 17])
 def test_votes_are_bounded(typing: Pair, picture: WebPicture, votes: int) -> None:
     with pytest.raises(EgmError, match="1 to 16"):
-        next(ask([typing[1]], Asking(picture, ("the cup",), votes=votes)))
+        next(ask([typing[1]], picture, Asking(("the cup",), votes=votes)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 from typing import Any
 
 import pytest
@@ -128,6 +129,20 @@ def test_an_event_holds_no_file_nor_address() -> None:
     ):
         assert not is_plain(b"{" + text.encode() + b"}")
     assert not is_plain(b"[" * 100_000)
+    for told in (
+        file,
+        {"picture": file},
+        {"picture": ["x"]},
+        {"picture": {}},
+        {"url": "http://example.com"},
+        {"meta": None},
+        [file],
+        {"picture": math.inf},
+    ):
+        body = json.dumps({"data": [], "event_data": told}).encode()
+        assert ask("/gradio_api/queue/join", OWN, method="POST", body=body)[0] == 400
+    for told in ({"picture": "x", "index": 1, "selected": True}, "words", ["hit"], 1, None):
+        assert is_plain(json.dumps({"data": [], "event_data": told}).encode())
     plain = json.dumps({"data": ["cup", 1, True, None, ["hit", "other"]], "event_data": None}).encode()
     assert ask("/gradio_api/queue/join", OWN, method="POST", body=plain)[::2] == (200, plain)
 

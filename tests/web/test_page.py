@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -9,15 +10,20 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
 from egm.server.run import bind
 from egm.web.ask_view import AskDesk
+from egm.web.files import add_routes
 from egm.web.models import OpenModel
 from egm.web.page import build_page, build_web_app
+from egm.web.pictures import WebPicture
 from egm.web.runs import RunShelf
 
 from .conftest import WAIT, Typing, box_text, form, open_model
@@ -120,9 +126,43 @@ def test_answers_are_taken_away(served: Served) -> None:
     status, headers, drawn = served.ask(f"/egm/answers/{kept}.png")
     assert (status, headers["content-type"]) == (200, "image/png")
     assert Image.open(io.BytesIO(drawn)).format == "PNG"
+    for number in range(32):
+        served.desk.uploads.keep(WebPicture("x", Image.new("RGB", (9, 9), (number, 0, 0)), b""))
+    assert served.ask(f"/egm/answers/{kept}.png")[0] == 404  # its picture is no longer kept
+    assert served.ask(f"/egm/answers/{kept}.jsonl")[0] == 200
     for gone in (f"{kept}.txt", "nobodys.png", kept):
         assert served.ask(f"/egm/answers/{gone}")[0] == 404
     assert served.ask("/egm/pictures/nobodys")[0] == 404
+
+
+class Counted(asyncio.Semaphore):
+    """Counts whom it lets through."""
+
+    let_through = 0
+
+    async def acquire(self) -> Literal[True]:
+        self.let_through += 1
+        return await super().acquire()
+
+
+def test_what_holds_a_picture_in_memory_waits_for_its_turn(model: OpenModel) -> None:
+    desk, app, turn = AskDesk({"typing": model}), FastAPI(), Counted(1)
+    add_routes(app, desk.uploads, desk.answers, turn)
+    name, _, _ = desk.take_sample("example")
+    *_, last = desk.ask("x", name, form())
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            for number, path in enumerate((f"pictures/{name}", f"answers/{last.names[0]}.png"), 1):
+                assert (await client.get(f"/egm/{path}")).status_code == 200
+                assert turn.let_through == number
+            assert (await client.post("/egm/pictures", content=b"# notes")).status_code == 422
+            assert turn.let_through == 3
+            assert (await client.get(f"/egm/answers/{last.names[0]}.jsonl")).status_code == 200
+            assert turn.let_through == 3
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/file=/etc/hosts", "/gradio_api/upload", "/monitoring", "/openapi.json"])

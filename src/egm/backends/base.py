@@ -6,7 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from egm.environment import cpu_name
@@ -94,6 +94,17 @@ class Request:
             raise RequestError(
                 f"the messages have {places} places for pictures, but {len(self.images)} came: give one an image part"
             )
+
+
+def behind(begun: str, reply: Completion) -> Completion:
+    """Put what was begun in the model's place before a reply, each of whose tokens then ends so much later.
+
+    Example:
+        >>> behind("[", Completion("12]", token_logprobs=((2, -0.5), (3, 0.0)))).token_logprobs
+        ((3, -0.5), (4, 0.0))
+    """
+    told = tuple((len(begun) + end, value) for end, value in reply.token_logprobs)
+    return replace(reply, text=begun + reply.text, token_logprobs=told)
 
 
 @dataclass(frozen=True, slots=True)

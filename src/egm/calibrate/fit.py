@@ -14,6 +14,7 @@ import numpy as np
 from egm import stats
 from egm.calibrate.bound import HIGHEST, certified, p_values, picture_sums
 from egm.calibrate.paired import PairedAnswers, read_pairs
+from egm.datasets.benchmarks import MEASURE_TITLES
 from egm.environment import package_versions
 from egm.errors import DataError, EgmError
 from egm.evaluate.plan import command_line
@@ -36,10 +37,11 @@ class Threshold:
         threshold: The least certainty at which a direct answer is taken.
         taken: Share of questions whose direct answer is taken.
         tokens: Tokens a question, both answers where both are asked for.
-        accuracy: Acc@0.5, with its 95 % interval by picture.
-        loss: Acc@0.5 of always thinking minus that, with its 95 % interval by picture.
+        accuracy: Share of right answers, with its 95 % interval by picture.
+        loss: That of always thinking minus it, with its 95 % interval by picture.
         p_value: Of the hypothesis that it costs more than is allowed.
         certified: Whether that is rejected, and for all safer thresholds too.
+        reasoning: Tokens of reasoning a question; None where they are not counted.
     """
 
     threshold: float
@@ -49,6 +51,7 @@ class Threshold:
     loss: Estimate
     p_value: float
     certified: bool
+    reasoning: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Calibration:
         questions: About these.
         most: Most questions about one picture.
         seed: Of the choice of pictures.
+        counted: What counts as right, as tables call it.
+        reasoning: Tokens of reasoning a question of always thinking; None where they are not counted.
     """
 
     measure: str
@@ -80,11 +85,19 @@ class Calibration:
     questions: int
     most: int
     seed: int
+    counted: str = MEASURE_TITLES["acc@0.5"]
+    reasoning: float | None = None
 
     @property
     def saved(self) -> float:
         """Share of always thinking's tokens that the gate saves."""
         return 0.0 if self.chosen is None else 1 - self.chosen.tokens / self.always[1]
+
+    @property
+    def saved_reasoning(self) -> float | None:
+        """Share of always thinking's tokens of reasoning that the gate saves; None where they are not counted."""
+        left = self.reasoning if self.chosen is None else self.chosen.reasoning
+        return 1 - left / self.reasoning if self.reasoning and left is not None else None
 
     def gate(self, header: Header, expects: Sequence[str] = ("one",)) -> Gate:
         """Make the gate for what a run was about.
@@ -195,8 +208,8 @@ def fit_gate(
 ) -> Calibration:
     """Choose the threshold that saves most tokens among those that are certified to cost at most so much accuracy.
 
-    With probability `confidence` over the draw of the calibration's pictures, the gated answers' expected Acc@0.5 lies
-    at most `points` below that of always thinking, per question, on pictures drawn from the same population;
+    With probability `confidence` over the draw of the calibration's pictures, the gated answers' expected accuracy
+    lies at most `points` below that of always thinking, per question, on pictures drawn from the same population;
     `egm.calibrate.bound` says under which assumptions. Measure, thresholds and the first stakes are chosen on a
     fifth of the pictures, which certify nothing.
 
@@ -245,6 +258,8 @@ def fit_gate(
         len(rest.pictures),
         most,
         seed,
+        pairs.counted,
+        _mean_if_told(None if rest.reasoning is None else rest.reasoning[1]),
     )
 
 
@@ -297,7 +312,12 @@ def _threshold(pairs: PairedAnswers, measure: str, threshold: float, p_value: fl
         replace(spread, value=2 * spread.value - 1, low=2 * spread.low - 1, high=2 * spread.high - 1),
         p_value,
         safe,
+        _mean_if_told(pairs.reasoning_tokens(measure, taken)),
     )
+
+
+def _mean_if_told(tokens: FloatArray | None) -> float | None:
+    return None if tokens is None else float(tokens.mean())
 
 
 def _mean(pairs: PairedAnswers, values: FloatArray) -> Estimate:

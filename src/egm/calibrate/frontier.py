@@ -19,7 +19,7 @@ _GREY: Final = "#6b6b6b"
 
 def frontier_grid(found: Calibration) -> Grid:
     """Table of thresholds: what is thought about, tokens, accuracy, and what that costs against always thinking."""
-    titles = ("", "threshold", "thought about, %", "tokens", "saved, %", "Acc@0.5, %", "lost, points", "p")
+    titles = ("", "threshold", "thought about, %", "tokens", "saved, %", f"{found.counted}, %", "lost, points", "p")
     whole = found.always[1]
 
     def line(name: str, each: Threshold) -> Line:
@@ -88,7 +88,7 @@ def frontier_figure(found: Calibration) -> dict[str, bytes]:
                 [chosen.tokens], at, yerr=_reach(chosen.accuracy), fmt="D", color=_ORANGE, capsize=3, label="the gate"
             )
         axes.set_xlabel("tokens a question")
-        axes.set_ylabel("Acc@0.5, %")
+        axes.set_ylabel(f"{found.counted}, %")
         axes.legend(loc="lower right", fontsize=8)
         return figure_files(figure)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egm import stats
+from egm.datasets.benchmarks import MEASURE_TITLES, measure_title
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, read_whole_run
 from egm.stats import FloatArray, IntArray
@@ -23,13 +24,16 @@ class PairedAnswers:
 
     Attributes:
         pictures: Shape (N,): number of the question's picture.
-        direct: Shape (N,): 1 where the direct answer is right (IoU of at least 0.5), else 0.
+        direct: Shape (N,): 1 where the direct answer is right, else 0.
         thinking: Shape (N,): the same of the answer after thinking.
         direct_tokens: Shape (N,): tokens that the direct answer took.
         thinking_tokens: Shape (N,): tokens of the other, reasoning included.
         certainties: By measure (`egm.thinking.MEASURES`) of shape (N,): how sure the direct answer is; minus infinity
             where that is not known, which no threshold reaches.
         expects: How many boxes are expected, each way that occurs.
+        counted: What counts as right, as tables call it.
+        reasoning: Of `direct_tokens` and of `thinking_tokens` those of reasoning, each of shape (N,); None where they
+            are not counted.
     """
 
     pictures: IntArray
@@ -39,6 +43,8 @@ class PairedAnswers:
     thinking_tokens: FloatArray
     certainties: Mapping[str, FloatArray]
     expects: tuple[str, ...] = ("one",)
+    counted: str = MEASURE_TITLES["acc@0.5"]
+    reasoning: tuple[FloatArray, FloatArray] | None = None
 
     def take(self, rows: IntArray) -> PairedAnswers:
         """Some of the rows."""
@@ -50,6 +56,8 @@ class PairedAnswers:
             self.thinking_tokens[rows],
             {name: values[rows] for name, values in self.certainties.items()},
             self.expects,
+            self.counted,
+            None if self.reasoning is None else (self.reasoning[0][rows], self.reasoning[1][rows]),
         )
 
     def tokens(self, measure: str, taken: FloatArray) -> FloatArray:
@@ -57,9 +65,17 @@ class PairedAnswers:
 
         By the phrase nothing is asked twice; else the direct answer is asked for everywhere.
         """
-        if measure == "phrase":
-            return np.where(taken > 0, self.direct_tokens, self.thinking_tokens)
-        return np.asarray(self.direct_tokens + (1 - taken) * self.thinking_tokens)
+        return _spent(measure, taken, self.direct_tokens, self.thinking_tokens)
+
+    def reasoning_tokens(self, measure: str, taken: FloatArray) -> FloatArray | None:
+        """Those of them that are reasoning; None where they are not counted."""
+        return None if self.reasoning is None else _spent(measure, taken, *self.reasoning)
+
+
+def _spent(measure: str, taken: FloatArray, direct: FloatArray, thinking: FloatArray) -> FloatArray:
+    if measure == "phrase":
+        return np.where(taken > 0, direct, thinking)
+    return np.asarray(direct + (1 - taken) * thinking)
 
 
 def read_pairs(
@@ -106,12 +122,20 @@ def _pairs(direct: Sequence[Record], thinking: Sequence[Record]) -> PairedAnswer
     certainties = {
         name: np.array([(record.certainties or {}).get(name, -np.inf) for record in direct]) for name in MEASURES
     }
+    before, after = _reasoning_of(direct), _reasoning_of(thinking)
     return PairedAnswers(
-        pictures=stats.codes([record.image for record in direct]),
+        pictures=stats.picture_numbers([record.image for record in direct]),
         direct=np.array([float(record.hit()) for record in direct]),
         thinking=np.array([float(record.hit()) for record in thinking]),
         direct_tokens=np.array([float(record.completion_tokens or 0) for record in direct]),
         thinking_tokens=np.array([float(record.completion_tokens or 0) for record in thinking]),
         certainties={name: values for name, values in certainties.items() if np.isfinite(values).any()},
         expects=tuple(sorted({record.expect for record in direct})),
+        counted=measure_title(record.split for record in direct),
+        reasoning=None if before is None or after is None else (before, after),
     )
+
+
+def _reasoning_of(records: Sequence[Record]) -> FloatArray | None:
+    counts = [record.reasoning_tokens for record in records]
+    return None if None in counts else np.array(counts, dtype=np.float64)

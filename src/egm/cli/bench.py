@@ -88,10 +88,10 @@ def latency(
             )
         elif server is not None:
             options.refuse_placement(device, dtype)
-            grounder = bench.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
+            grounder = stack.enter_context(bench.connect(server, model, codec=codec or DEFAULT_CODEC, **asking))
         else:
-            grounder = bench.load(str(model), codec=codec, device=device, dtype=dtype, **asking)
-        stack.enter_context(grounder)
+            loaded = bench.load(str(model), codec=codec, device=device, dtype=dtype, **asking)
+            grounder = stack.enter_context(loaded)
         loads = bench.measure(
             grounder,
             requests=requests,

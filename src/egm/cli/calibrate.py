@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egm.cli import options
-from egm.cli.eval import connect_servers, load_model
+from egm.cli.opened import opened_grounder
 from egm.cli.printing import console, note, say_next
 from egm.cli.splits import open_splits
 from egm.errors import EgmError, MissingExtraError
@@ -53,21 +52,17 @@ def calibrate_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs, the gate, table and picture.")] = Path(
         "runs/calibrate"
     ),
-    points: Annotated[float, typer.Option(help="Most accuracy that the gate may cost, in points of Acc@0.5.")] = 0.5,
+    points: Annotated[float, typer.Option(help="Most accuracy that the gate may cost, in points.")] = 0.5,
     confidence: Annotated[float, typer.Option(help="With which that is to hold.")] = 0.95,
     images: options.Images = None,
     data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
-    scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
+    scenes: options.Scenes = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first samples of each.", show_default=False)
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
-    ] = None,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")
-    ] = False,
+    concurrency: options.Concurrency = None,
+    retry_errors: options.RetryErrors = False,
     *,
     settings: options.Settings,
     prompt: options.Prompt = None,
@@ -97,19 +92,9 @@ def calibrate_command(
         pictures = codes([item.image for item in plan_samples(splits)[0]])
         check_enough(pictures, points=points, confidence=confidence)  # before anything is asked
         asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail}
-        with ExitStack() as stack:
-            if server:
-                from egm.codecs import DEFAULT_CODEC, get_codec
-
-                options.refuse_placement(device, dtype)
-                asking["logprobs"] = True
-                grounder, engine = connect_servers(
-                    server, model, get_codec(codec or DEFAULT_CODEC), concurrency, asking
-                )
-            else:
-                grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
-            stack.enter_context(grounder)
-            _ask(splits, grounder, out, engine, retry_errors=retry_errors)
+        asking |= {"codec": codec, "device": device, "dtype": dtype, "concurrency": concurrency}
+        with opened_grounder(model, server=server, logprobs=True, **asking) as (grounder, facts):
+            _ask(splits, grounder, out, facts(), retry_errors=retry_errors)
         direct, thinking = out / "direct", out / "thinking"
     else:
         said = "is for asking, and --direct and --thinking are answers that are there: leave it out"
@@ -170,8 +155,10 @@ def _print(found: Calibration, out: Path) -> None:
     if chosen is None:
         said = "no threshold saves tokens within the bound: the gate always thinks"
     else:
+        share = found.saved_reasoning
+        reasoning = "" if share is None else f" ({100 * share:.1f} % of those of reasoning)"
         said = (
             f"thinks about {100 * (1 - chosen.taken):.1f} % of the questions and saves {100 * found.saved:.1f} % of "
-            f"the tokens, for {100 * chosen.loss.value:+.2f} points"
+            f"the tokens{reasoning}, for {100 * chosen.loss.value:+.2f} points"
         )
     screen.print(f"{said}; gate: {printable(spaced(out / GATE_NAME))}", soft_wrap=True, markup=False)

@@ -15,6 +15,8 @@ def benchmarks_command(as_json: options.AsJson = False) -> None:
     """
     import json
 
+    from egm.datasets.benchmarks import MEASURE_TITLES
+
     rows = describe_benchmarks()
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -24,7 +26,7 @@ def benchmarks_command(as_json: options.AsJson = False) -> None:
         table.add_row(
             row["split"],
             row["expect"],
-            row["measure"],
+            MEASURE_TITLES[row["measure"]],
             "unknown" if row["questions"] is None else f"{row['questions']:,}",
         )
     out = console()

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -17,8 +16,9 @@ from egm.cli import options
 from egm.cli import suite as suites
 from egm.cli.embedded import dataset_notice
 from egm.cli.group import DefaultGroup
+from egm.cli.opened import Facts, opened_grounder
 from egm.cli.run_figures import tell_run
-from egm.cli.served import about, refuse_two_servers, served_grounder
+from egm.cli.served import refuse_two_servers
 from egm.cli.splits import check_pictures, open_splits
 from egm.errors import EgmError
 from egm.terminal import spaced
@@ -79,7 +79,7 @@ def eval_command(
     images: options.Images = None,
     data_root: options.DataRoot = None,
     allow_partial: options.AllowPartial = False,
-    scenes: Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)] = None,
+    scenes: options.Scenes = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -89,16 +89,12 @@ def eval_command(
             show_default=False,
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
-    ] = None,
+    concurrency: options.Concurrency = None,
     expect: options.Expect = None,
     max_errors: Annotated[
         float, typer.Option(help="Share of samples that may end in an error before the run ends.")
     ] = 0.05,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")
-    ] = False,
+    retry_errors: options.RetryErrors = False,
     *,
     settings: options.Settings,
     prompt: options.Prompt = None,
@@ -135,8 +131,8 @@ def eval_command(
     splits: dict[str, Iterable[Sample]] = {}
     if suite is not None:
         options.refuse_no_folder(images)
-        where: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
-        for split, dataset in open_suite(suite, pictures=limit, **where).items():
+        places: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
+        for split, dataset in open_suite(suite, pictures=limit, **places).items():
             check_pictures(dataset)
             splits[split] = dataset
     splits |= open_splits(
@@ -144,20 +140,17 @@ def eval_command(
     )
     asking: dict[str, Any] = {"settings": settings, "prompt": prompt, "cut_tail": cut_tail, "gate": gate}
     with ExitStack() as stack:
-        if serve is not None:
-            placed: dict[str, Any] = {"device": device, "dtype": dtype, "concurrency": concurrency or 8}
-            grounder, there = stack.enter_context(served_grounder(model, serve, aim, codec=codec, **placed, **asking))
-            engine = about(there, aim)
-        elif server or script is not None:
+        if script is not None:
             options.refuse_placement(device, dtype)
+            asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)]
             reader = get_codec(codec or DEFAULT_CODEC)
-            asked = (
-                [(split, sample) for split, samples in splits.items() for sample in _named(samples)] if script else []
-            )
-            grounder, engine = _connect_or_replay(server, script, asked, model, reader, concurrency, asking)
+            grounder, facts = _replay(script, asked, model, reader, concurrency, asking)
+            stack.enter_context(grounder)
         else:
-            grounder, engine = load_model(model or "egm-tiny", codec, device, dtype, concurrency, asking)
-        stack.enter_context(grounder)
+            where: dict[str, Any] = {"server": server, "serve": serve, "aim": aim, "device": device, "dtype": dtype}
+            grounder, facts = stack.enter_context(
+                opened_grounder(model, codec=codec, concurrency=concurrency, **where, **asking)
+            )
         here = not server and script is None and grounder.backend.model == "egm-tiny"
         if here and (line := dataset_notice(splits.values())) is not None:
             print(line, file=sys.stderr)
@@ -166,7 +159,7 @@ def eval_command(
         folder = out if out is not None else Path("runs") / "eval" / _slug(grounder.backend.model, *names)
         try:
             kept: dict[str, Any] = {"max_errors": max_errors, "retry_errors": retry_errors, "expect": wanted}
-            result = evaluate(splits, grounder, folder, engine=engine, shard=share, progress=True, **kept)
+            result = evaluate(splits, grounder, folder, engine=facts(), shard=share, progress=True, **kept)
         except KeyboardInterrupt:
             print(f"interrupted: {spaced(folder)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -180,70 +173,23 @@ def _named(samples: Iterable[Sample]) -> Iterable[Sample]:
     return samples.annotations() if isinstance(samples, Dataset) else samples
 
 
-def _connect_or_replay(
-    servers: Sequence[str] | None,
-    script: Path | None,
+def _replay(
+    script: Path,
     asked: Sequence[tuple[str, Sample]],
     model: str | None,
     codec: Codec,
     concurrency: int | None,
     asking: Mapping[str, Any],
-) -> tuple[Grounder, dict[str, Any]]:
-    from egm.grounder import Grounder
-
-    if servers:
-        return connect_servers(servers, model, codec, concurrency, asking)
+) -> tuple[Grounder, Facts]:
+    """Give the answers of a script, or of another run's journal."""
     from egm.evaluate.replay import read_script
+    from egm.grounder import Grounder
     from egm.journal import JOURNAL_NAME
 
-    assert script is not None
     script = script / JOURNAL_NAME if script.is_dir() else script
     backend = read_script(script, asked, votes=asking["settings"].votes, model=model or "scripted")
     grounder = Grounder(backend, codec, batch_size=8 if concurrency is None else concurrency, **asking)
-    return grounder, {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
-
-
-def connect_servers(
-    servers: Sequence[str], model: str | None, codec: Codec, concurrency: int | None, asking: Mapping[str, Any]
-) -> tuple[Grounder, dict[str, Any]]:
-    """Ask a model behind servers; also what decides its answers, for a run to be gone on with."""
-    from egm.grounder import Grounder
-
-    concurrency = 8 * len(servers) if concurrency is None else concurrency
-    grounder = Grounder.connect([*servers], model, codec=codec, concurrency=concurrency, **asking)
-    # Several are of the same kind as one, so that a run may be gone on with by more of them, or fewer.
-    return grounder, {"backend": "OpenAIBackend", "server": ", ".join(sorted({*map(server_place, servers)}))}
-
-
-def server_place(server: str) -> str:
-    """Which server it is, for a run to go on with: on this machine, ports change from start to start."""
-    from egm.backends.openai.connection import server_url
-
-    url, loopback = server_url(server)
-    parts = urlsplit(url)
-    return ("this machine" if loopback else parts.netloc.lower()) + parts.path
-
-
-def load_model(
-    model: str,
-    codec: str | None,
-    device: str,
-    dtype: str,
-    concurrency: int | None,
-    asking: Mapping[str, Any],
-) -> tuple[Grounder, dict[str, Any]]:
-    """Load a model into this process; also what decides its answers, for a run to be gone on with."""
-    from egm.backends.checkpoint import configuration_digest, find_checkpoint, tensors_digest, weights_digest
-    from egm.grounder import Grounder
-
-    path = find_checkpoint(model).path
-    digests = {
-        "weights": weights_digest(path),
-        "tensors": tensors_digest(path),
-        "configuration": configuration_digest(path),
-    }
-    grounder = Grounder.load(model, codec=codec, device=device, dtype=dtype, batch_size=concurrency, **asking)
-    return grounder, {"device": device, "dtype": dtype, **digests}
+    return grounder, lambda: {"script": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
 
 
 def _slug(*names: str) -> str:

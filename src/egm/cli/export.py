@@ -91,9 +91,14 @@ def export_command(
         if path.exists() and not force:
             raise DataError(f"{str(path)!r} is there already: give another name, or --force")
     found = read_answers(answers, allow_partial=allow_partial)
-    coco = form is AnswerForm.COCO_RESULTS
-    write_files(_coco(found) if coco else _tasks(found, url, pictures, images), target, beside)
-    say_next(f"COCO({str(beside)!r}).loadRes({str(target)!r}) in pycocotools" if coco else IMPORT_TASKS)
+    if form is AnswerForm.LABEL_STUDIO:
+        write_files(_tasks(found, url, pictures, images), target, beside)
+        say_next(IMPORT_TASKS)
+        return
+    results, truth = _coco(found)
+    write_files((results, truth), target, beside)
+    if truth is not None:
+        say_next(f"COCO({str(beside)!r}).loadRes({str(target)!r}) in pycocotools")
 
 
 def _coco(answers: Sequence[ExportedAnswer]) -> tuple[Any, str | None]:
@@ -120,12 +125,17 @@ def _tasks(
 
 
 def write_files(content: tuple[Any, str | None], target: Path, beside: Path) -> None:
-    """Write what is asked for as JSON, and what belongs to it, if anything does, and print their names."""
+    """Write what is asked for as JSON, and what belongs to it, if anything does, and print their names.
+
+    Where nothing belongs to it, what an earlier export left beside it goes.
+    """
     from egm.files import write_text
 
     main, other = content
     target.parent.mkdir(parents=True, exist_ok=True)
-    if other is not None:
+    if other is None:
+        beside.unlink(missing_ok=True)
+    else:
         write_text(beside, other if other.endswith("\n") else f"{other}\n")
     write_text(target, json.dumps(main, ensure_ascii=False) + "\n")
     print(spaced(target))

@@ -14,9 +14,10 @@ import typer
 
 from egm.cli import options
 from egm.cli.embedded import notice
+from egm.cli.opened import opened_grounder
 from egm.cli.pictures import check_picture_path, write_picture
 from egm.cli.printing import note
-from egm.cli.served import opened_grounder, refuse_two_servers
+from egm.cli.served import refuse_two_servers
 from egm.errors import EgmError, ImageError
 from egm.progress import track
 from egm.terminal import printable
@@ -81,7 +82,7 @@ def ground(
     code = 0
     with ExitStack() as stack:
         where: dict[str, Any] = {"server": server, "serve": serve, "aim": aim, "device": device, "dtype": dtype}
-        grounder = stack.enter_context(opened_grounder(model, codec=codec, **where, **asking))
+        grounder, _ = stack.enter_context(opened_grounder(model, codec=codec, **where, **asking))
         grounder.check_expect(wanted)
         if len(asked) > 1 and not any(" " in phrase for phrase in asked):
             note(f"{len(asked)} phrases of one word each are asked: put one of several words in quotes")

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from egm.cli import options
+from egm.cli.opened import opened_grounder
 from egm.cli.printing import say_next
-from egm.cli.served import opened_grounder
 from egm.terminal import spaced
 
 
@@ -41,7 +41,7 @@ def mcp_command(
     need("egm mcp", "mcp")
     options.refuse_no_folder(images)
     asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt, "gate": gate}
-    with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as grounder:
+    with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as (grounder, _):
         about = spaced(f"{grounder.backend.model} about the pictures in {images}")
         print(f"ready on standard input and output: {about}", file=sys.stderr)
         if sys.stdin.isatty():

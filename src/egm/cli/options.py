@@ -79,9 +79,10 @@ TextCodec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"The convention that texts are read by, such as {DEFAULT_CODEC}; egm codecs lists all. It is never "
-        "guessed: without it texts are refused, and of text and box the box counts. Boxes and journals need none. ask "
-        "tells which conventions can be meant, and scores nothing.",
+        help="What the texts of predictions are taken for: answers in this convention, which says what the numbers of "
+        f"a box mean and where the answer begins, such as {DEFAULT_CODEC}; egm codecs lists all. It is never guessed: "
+        "without it texts are refused, and of a row with text and box the box counts; with it, the text does. Rows of "
+        "boxes need none, and journals take none. ask tells which conventions can be meant, and scores nothing.",
         show_default=False,
     ),
 ]
@@ -125,6 +126,11 @@ AllowPartial = Annotated[
         help="Take what is not whole: splits of another size or not all answered, some of the shards.",
     ),
 ]
+Scenes = Annotated[int | None, typer.Option(help="Only the first scenes of SynthRef.", show_default=False)]
+Concurrency = Annotated[
+    int | None, typer.Option(help="Most questions answered together; 8, or 1 for egm-tiny on a CPU.")
+]
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again what ended in an error before.")]
 Prompt = Annotated[
     str | None,
     typer.Option(help="Prompt style of the codec, such as qwen3; egm codecs --json lists all.", show_default=False),

@@ -162,15 +162,18 @@ def _comparison_grids(comparison: Comparison, runs: Sequence[Run]) -> dict[str, 
 
 
 def _write_hub_files(runs: Sequence[Run], folder: Path, named: Sequence[str]) -> None:
-    from egm.report.hub_files import write_hub_files
+    from egm.report.hub_files import splits_left_out, write_hub_files
 
     if len(runs) != 1:
         raise EgmError(f"--hub writes the results of one model, not of {len(runs)}: give one run")
     pairs = [each.partition("=") for each in named]
     if wrong := next((each for each, (_, sign, _) in zip(named, pairs, strict=True) if not sign), None):
         raise EgmError(f"--hub-dataset {wrong!r} must be NAME=OWNER/NAME, such as refcoco=me/refcoco")
-    for path in write_hub_files(runs[0], folder, {family: dataset for family, _, dataset in pairs}):
+    datasets = {family: dataset for family, _, dataset in pairs}
+    for path in write_hub_files(runs[0], folder, datasets):
         note(f"wrote {path}")
+    for split in splits_left_out(runs[0], datasets):
+        note(f"{split} is left out, as the Hub has no such split: ask the splits that it consists of")
 
 
 def _write_gallery(

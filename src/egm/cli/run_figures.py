@@ -65,7 +65,10 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
 def _print(summary: Mapping[str, Any], folder: Path) -> None:
     from rich.text import Text
 
-    table = plain_table("split", "n", "Acc@0.5", "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
+    from egm.datasets.benchmarks import measure_title
+
+    counted = measure_title(summary["splits"])
+    table = plain_table("split", "n", counted, "mean IoU", "no box", "errors", "tokens", "reasoning", "answer")
     parts = [*summary["splits"].items()]
     whole = summary["all"]
     for name, row in [*parts, ("all", whole)] if len(parts) > 1 else parts:

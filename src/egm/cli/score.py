@@ -183,7 +183,9 @@ def _reading(codec: str | None, pixels_of: str) -> Reading | None:
 
 def _samples(names: list[str], root: Path | None, allow_partial: bool) -> list[tuple[str, Sample]]:
     from egm.datasets import open_dataset, with_sizes
+    from egm.datasets.benchmarks import refuse_parts
 
+    refuse_parts(names)
     found: list[tuple[str, Sample]] = []
     for name in names:
         dataset = open_dataset(name, data=root, allow_partial=allow_partial)

@@ -140,66 +140,6 @@ def served_grounder(
             yield grounder, server
 
 
-@contextmanager
-def opened_grounder(
-    model: str | None,
-    *,
-    server: str | None,
-    serve: str | None = None,
-    aim: str | None = None,
-    codec: str | None,
-    device: str,
-    dtype: str,
-    **asking: Any,
-) -> Iterator[Grounder]:
-    """Open what answers a command: a model in this process, one behind a server, or a server of its own.
-
-    Args:
-        model: The model, or its name behind the server; None takes egm-tiny, or the server's only model.
-        server: The server's URL.
-        serve: The engine that is started.
-        aim: For what.
-        codec: Name of the codec.
-        device: Where a model in this process, or of a server that is started, computes.
-        dtype: Its type.
-        **asking: What `Grounder.load` and `Grounder.connect` take both.
-
-    Yields:
-        The grounder, which is closed after.
-    """
-    from egm.cli import options
-    from egm.codecs import DEFAULT_CODEC
-    from egm.grounder import Grounder
-
-    refuse_two_servers(serve, aim, server)
-    if serve is not None:
-        with served_grounder(model, serve, aim, device=device, dtype=dtype, codec=codec, **asking) as (grounder, _):
-            yield grounder
-        return
-    if server is not None:
-        options.refuse_placement(device, dtype)
-        opened = Grounder.connect(server, model, codec=codec or DEFAULT_CODEC, **asking)
-    else:
-        opened = Grounder.load(model or "egm-tiny", codec=codec, device=device, dtype=dtype, **asking)
-    with opened as grounder:
-        yield grounder
-
-
-def about(server: RunningServer, aim: str | None) -> dict[str, Any]:
-    """What of a server decides its answers or their latency, for a journal; its port changes from start to start."""
-    from egm.backends.checkpoint import configuration_digest, tensors_digest, weights_digest
-
-    folder = server.folder
-    return {
-        "serve": server.engine,
-        "version": server.version,
-        "aim": aim,
-        "weights": weights_digest(folder),
-        "tensors": tensors_digest(folder),
-        "configuration": configuration_digest(folder),
-    }
-
-
 def announce(plan: Plan, log: Path) -> None:
     """Say how an engine is started, before it is."""
     for line in plan.notes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from egm.cli import options
+from egm.datasets.benchmarks import refuse_parts
 from egm.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def open_splits(
     Raises:
         DataError: If one cannot be read, is given twice, or has no end.
     """
+    refuse_parts(datasets)
     splits: dict[str, Iterable[Sample]] = {}
     for name in datasets:
         split, samples = _open(name, images=images, data=data, allow_partial=allow_partial, scenes=scenes, limit=limit)

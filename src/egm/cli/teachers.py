@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.cli import options
-from egm.cli.eval import load_model, server_place
-from egm.cli.served import about, refuse_two_servers, served_grounder
+from egm.cli.opened import opened_grounder, served_facts, server_place
+from egm.cli.served import refuse_two_servers, served_grounder
 from egm.errors import EgmError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class RunModels:
             )
         )
         self._served, self._room = model, there.room
-        self._local[model] = grounder.backend, grounder.codec, about(there, self._aim)
+        self._local[model] = grounder.backend, grounder.codec, served_facts(there, self._aim)
         return self._local[model]
 
     def _load(self, model: str) -> tuple[Backend, Codec, dict[str, Any]]:
@@ -140,11 +140,11 @@ class RunModels:
         if model not in self._local:
             if self._serve is not None:
                 raise EgmError(f"--serve starts {self._served!r} alone: give --blind-server, or --blind {self._served}")
-            grounder, engine = load_model(
-                model, self._name, self._device, self._dtype, self._concurrency, {"settings": GenerationSettings()}
+            placed: dict[str, Any] = {"device": self._device, "dtype": self._dtype, "concurrency": self._concurrency}
+            grounder, facts = self._stack.enter_context(
+                opened_grounder(model, server=None, codec=self._name, settings=GenerationSettings(), **placed)
             )
-            self._stack.enter_context(grounder)
-            self._local[model] = grounder.backend, grounder.codec, engine
+            self._local[model] = grounder.backend, grounder.codec, facts()
         return self._local[model]
 
     def _within(self, settings: GenerationSettings) -> GenerationSettings:

@@ -36,7 +36,7 @@ def web_command(
     codec: options.Codec = None,
     max_tokens: options.MaxTokens = None,
     logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="Ask servers for the probability of boxes, which some refuse.")
+        bool, typer.Option("--logprobs", help="Ask servers for the probability of tokens, which some refuse.")
     ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -57,13 +57,10 @@ def web_command(
     from contextlib import ExitStack
 
     from egm.backends.base import GenerationSettings
-    from egm.extras import need
-    from egm.server.run import check_address, server_key
+    from egm.server.run import server_key
     from egm.web.serve import run_web
 
-    need("egm web", "gradio", "fastapi", "uvicorn")
     key = server_key(key_file)
-    check_address(host, key)
     options.refuse_no_folder(images)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     named = models or ([] if server else ["egm-tiny"])

@@ -24,13 +24,14 @@ from egm.codecs.tagged import (
     RexOmni,
     SeedVL,
 )
-from egm.codecs.targets import THINK_CLOSED
+from egm.codecs.targets import THINK_CLOSED, THINK_OPENING
 from egm.codecs.tokens import Florence2, PaliGemma
 
 __all__ = [
     "DEFAULT_CODEC",
     "GLMV",
     "THINK_CLOSED",
+    "THINK_OPENING",
     "Codec",
     "DeepSeekVL2",
     "Fit",

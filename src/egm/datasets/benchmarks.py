@@ -1,26 +1,22 @@
 """Benchmarks beside RefCOCO's eight splits: what they are called, hold and expect, and where their files are had.
 
-Nothing is downloaded. Files are looked for in `DATA/NAME`, as the hub's `hf download` leaves them there; how many
-questions, pictures and questions without an answer they hold is checked against what is known of the published files.
 Where a number stands here, a public reader or dataset card says it; where none does, none is checked.
+`egm.datasets.benchmark_files` opens them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
 
-from egm.datasets.dataset import Dataset
-from egm.datasets.image_root import ImageRoot
-from egm.datasets.inputs import open_regular
-from egm.datasets.open_files import open_files
-from egm.datasets.read_rows import Malformed
 from egm.errors import DataError
 from egm.types import Expect
+
+Measure: TypeAlias = Literal["acc@0.5", "centre"]
+"""What counts as right: an IoU of at least 0.5, or that the centre of the box lies in the true one."""
+MEASURE_TITLES: Final[Mapping[Measure, str]] = {"acc@0.5": "Acc@0.5", "centre": "centre in the true box"}
+"""What tables and figures call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +48,14 @@ class Benchmark:
         source: Where the files are had.
         licence: What its authors say of it; pictures have licences of their own.
         expect: How many boxes its questions ask for.
-        measure: What its authors count: `hit` an IoU of at least 0.5 (of several boxes an F1 of 1), `centre` a point in
-            the true box, for which the centre of the answered box is taken.
+        measure: What its authors count: `acc@0.5` an IoU of at least 0.5 (of several boxes an F1 of 1), `centre` a
+            point in the true box, for which the centre of the answered box is taken.
         picture_folder: Folder of its pictures in the one that `--images` names, where they are no part of the files.
         flat: Whether only the last part of a picture's name counts.
         unproven: What of its form or numbers no public reader shows.
         by_negative: Where one file holds several splits: by the split what its rows say of being negative.
+        hub_config: The configuration of its dataset on the Hub that holds its splits.
+        hub_splits: What the Hub calls a split, where it is another name; None where it is no split there.
     """
 
     name: str
@@ -66,11 +64,13 @@ class Benchmark:
     source: str
     licence: str
     expect: Expect = "one"
-    measure: Literal["hit", "centre"] = "hit"
+    measure: Measure = "acc@0.5"
     picture_folder: str | None = None
     flat: bool = False
     unproven: str = ""
     by_negative: Mapping[str, str | None] = field(default_factory=dict)
+    hub_config: str = "default"
+    hub_splits: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,9 +89,10 @@ BENCHMARKS: Final = (
     Benchmark(
         "ref-adv-s",
         {"test": PublishedCounts(1_142)},
-        ("data/train-*.parquet", "*.parquet"),
+        ("data/train-*-of-*.parquet", "train-*-of-*.parquet"),
         source="dddraxxx/ref-adv-s",
         licence="CC BY 4.0; pictures of COCO and OpenImages",
+        hub_splits={"test": "train"},
     ),
     Benchmark(
         "ref-l4",
@@ -105,18 +106,21 @@ BENCHMARKS: Final = (
         licence="CC BY-NC 4.0; pictures of COCO and Objects365",
         picture_folder="ref-l4",
         unproven="how many questions val and test hold each: their files are told by hash, both together by 45,341",
+        hub_config="ref_l4",
+        hub_splits={"all": None},
     ),
     Benchmark(
         "refcoco-m",
         {"val": PublishedCounts(5_598, 1_190)},
-        ("data/validation-*.parquet", "*.parquet"),
+        ("data/validation-*-of-*.parquet", "validation-*-of-*.parquet"),
         source="moondream/refcoco-m",
         licence="MIT; pictures of COCO",
+        hub_splits={"val": "validation"},
     ),
     Benchmark(
         "groundingme",
         {"test": PublishedCounts(1_005)},
-        ("data/test-*.parquet", "*.parquet"),
+        ("data/test-*-of-*.parquet", "test-*-of-*.parquet"),
         source="lirang04/GroundingME",
         licence="research only, as SA-1B and HR-Bench, whose pictures it has",
         expect="any",
@@ -143,7 +147,7 @@ BENCHMARKS: Final = (
             "negative-text": PublishedCounts(9_814),
             "negative-image": PublishedCounts(8_507),
         },
-        ("*test*coco*.json", "*coco*test*.json"),
+        ("*test*coco_format.json",),
         source="https://figshare.com/articles/dataset/26048050",
         licence="as its page on figshare says; pictures of GQA, and edited ones",
         expect="any",
@@ -159,11 +163,12 @@ BENCHMARKS: Final = (
         licence="CC BY-NC 4.0; pictures of COCO, Objects365, OpenImages and LAION",
         picture_folder="hc-refloco",
         unproven="how many questions test holds",
+        hub_config="hc_refloco",
     ),
     Benchmark(
         "screenspot-pro",
         {"test": PublishedCounts(1_581)},
-        ("annotations/*.json", "data/*.parquet", "*.parquet"),
+        ("annotations/*.json", "data/train-*-of-*.parquet", "data/test-*-of-*.parquet"),
         source="likaixin/ScreenSpot-Pro",
         licence="MIT",
         measure="centre",
@@ -171,6 +176,8 @@ BENCHMARKS: Final = (
     ),
 )
 """All of them, in the order of tables."""
+WHOLE: Final = "all"
+"""What a split is called that holds all others of its benchmark."""
 
 _BY_SPLIT: Final[Mapping[str, tuple[Benchmark, str]]] = {
     f"{benchmark.name}/{split}": (benchmark, split) for benchmark in BENCHMARKS for split in benchmark.splits
@@ -179,10 +186,50 @@ BENCHMARK_SPLITS: Final = tuple(_BY_SPLIT)
 """The names of all their splits."""
 
 
+def split_of(name: str) -> tuple[Benchmark, str]:
+    """Return the benchmark of one of `BENCHMARK_SPLITS`, and which of its splits it is."""
+    return _BY_SPLIT[name]
+
+
 def benchmark_of(split: str) -> Benchmark | None:
     """Return the benchmark that a split is of; None for any other dataset."""
     found = _BY_SPLIT.get(split)
     return None if found is None else found[0]
+
+
+def parts_among(splits: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Find which splits hold all questions of others among them, as `ref-l4/all` does of `ref-l4/val`: those by it."""
+    names = tuple(splits)
+    wholes = {name: found[0].names for name in names if (found := _BY_SPLIT.get(name)) and found[1] == WHOLE}
+    parts = {name: tuple(each for each in names if each in own and each != name) for name, own in wholes.items()}
+    return {name: those for name, those in parts.items() if those}
+
+
+def refuse_parts(splits: Iterable[str]) -> None:
+    """Refuse splits of which one holds all questions of another: these would be asked, and count, twice.
+
+    Raises:
+        DataError: If there are such.
+    """
+    for name, parts in parts_among(splits).items():
+        raise DataError(
+            f"{name} holds the questions of {' and '.join(parts)} too, which would count twice: name either"
+        )
+
+
+def hub_split(split: str) -> tuple[str, str] | None:
+    """Return the Hub's configuration and name of a split, of a benchmark or any other dataset; None where it has none.
+
+    Example:
+        >>> hub_split("refcoco-m/val"), hub_split("ref-l4/all")
+        (('default', 'validation'), None)
+    """
+    found = _BY_SPLIT.get(split)
+    if found is None:
+        return "default", split.partition("/")[2] or split
+    benchmark, own = found
+    name = benchmark.hub_splits.get(own, own)
+    return None if name is None else (benchmark.hub_config, name)
 
 
 def counts_of(split: str) -> PublishedCounts | None:
@@ -191,114 +238,23 @@ def counts_of(split: str) -> PublishedCounts | None:
     return None if found is None else found[0].splits[found[1]]
 
 
-def find_benchmark(name: str, data: Path) -> list[Path]:
-    """Find the files of a split in a folder of annotations.
+def measure_of(split: str) -> Measure:
+    """Say what counts as right in a split, of a benchmark or of any other dataset."""
+    benchmark = benchmark_of(split)
+    return "acc@0.5" if benchmark is None else benchmark.measure
 
-    Raises:
-        DataError: If there are none; the message says how they are had, and where they are looked for.
+
+def measures_of(splits: Iterable[str]) -> tuple[Measure, ...]:
+    """Say what counts as right in some splits, each measure once, always in the same order."""
+    found = set(map(measure_of, splits)) or {"acc@0.5"}
+    return tuple(measure for measure in MEASURE_TITLES if measure in found)
+
+
+def measure_title(splits: Iterable[str]) -> str:
+    """Name what counts as right in some splits, as the title of an accuracy over them.
+
+    Example:
+        >>> measure_title(["refcoco/val", "screenspot-pro/test"])
+        'Acc@0.5 or centre in the true box'
     """
-    benchmark, split = _BY_SPLIT[name]
-    wanted = [part for part in benchmark.splits if part != "all"] if split == "all" else [split]
-    files: list[Path] = []
-    for part in wanted:
-        patterns = (pattern.format(split=part) for pattern in benchmark.files)
-        found = next((there for pattern in patterns if (there := _fitting(data / benchmark.name, pattern))), None)
-        if found is None:
-            raise DataError(
-                f"no files of {name} in {str(data / benchmark.name)!r}: in {str(data)!r} {benchmark.get} "
-                f"(licence: {benchmark.licence}), or say where they are (EGM_DATA, or --data-root)"
-            )
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def _fitting(folder: Path, pattern: str) -> list[Path]:
-    if "*" not in pattern:
-        return [folder / pattern] if (folder / pattern).is_file() else []
-    return sorted(path for path in folder.glob(pattern) if path.is_file())
-
-
-def open_benchmark(
-    name: str,
-    *,
-    images: Path | None,
-    data: Path | None,
-    allow_partial: bool,
-    malformed: list[Malformed] | None = None,
-) -> Dataset:
-    """Open a split of a benchmark by its name; arguments as of `open_dataset`.
-
-    Raises:
-        DataError: If its files are missing or wrong, or are not the published ones and `allow_partial` is not given.
-    """
-    benchmark, split = _BY_SPLIT[name]
-    folder = data if data is not None else Path(os.environ.get("EGM_DATA") or "data")
-    files = find_benchmark(name, folder)
-    root = ImageRoot(_picture_folder(benchmark, images, folder), flat=benchmark.flat)
-    if files[0].suffix == ".parquet":
-        dataset = open_files(files, name=name, images=root, malformed=malformed)
-    else:
-        parts = [open_files([file], name=name, images=root, split=split, malformed=malformed) for file in files]
-        samples = [sample for part in parts for sample in part.annotations()]
-        if benchmark.by_negative:
-            samples = [each for each in samples if each.meta.get("negative_cate") == benchmark.by_negative[split]]
-        if len(parts) > 1 or benchmark.by_negative:
-            if len({each.id for each in samples}) < len(samples):  # each file counts its rows from 1
-                samples = [replace(each, id=f"{name}/{number}") for number, each in enumerate(samples, 1)]
-            dataset = Dataset(name, samples, root=root.root, kind=parts[0].kind, scale=parts[0].scale)
-        else:
-            dataset = parts[0]
-    if not (allow_partial or malformed):
-        check_counts(name, dataset, files)
-    dataset._add_meta("split", split)
-    return dataset
-
-
-def _picture_folder(benchmark: Benchmark, images: Path | None, data: Path) -> Path | None:
-    """Where a benchmark's pictures lie: in a folder of its own, if there is one, whether with others or its files."""
-    if benchmark.picture_folder is None:
-        return images
-    beside = data / benchmark.name / "images"
-    if images is None:
-        return beside if beside.is_dir() else None
-    own = images / benchmark.picture_folder
-    inside = own / "images"
-    return inside if inside.is_dir() else own if own.is_dir() else images
-
-
-def check_counts(name: str, dataset: Dataset, files: Sequence[Path]) -> None:
-    """Hold what was read against what is known of the published files.
-
-    Raises:
-        DataError: If it is something else; the message names the counts, and the hash of the first file.
-    """
-    benchmark, split = _BY_SPLIT[name]
-    known, samples = benchmark.splits[split], dataset.annotations()
-    found = {
-        "questions": len(samples),
-        "pictures": len({str(sample.image) for sample in samples}),
-        "none": sum(sample.truths == () for sample in samples),
-    }
-    words = {"questions": "questions", "pictures": "pictures", "none": "questions that nothing matches"}
-    differing = [
-        f"{count:,} {words[key]} instead of {wanted:,}"
-        for key, count in found.items()
-        if (wanted := getattr(known, key)) is not None and wanted != count
-    ]
-    digest = "" if known.sha256 is None and not differing else file_sha256(files[0])
-    if known.sha256 is not None and digest != known.sha256:
-        differing.append(f"another hash than {known.sha256[:16]}")
-    if differing:
-        raise DataError(
-            f"{files[0]} is another version of {name}: {', '.join(differing)} (its sha256 is {digest[:16]}); "
-            f"the published one is had by: {benchmark.get}; --allow-partial takes it as it is"
-        )
-
-
-def file_sha256(path: Path) -> str:
-    """Digest a file, whatever its size."""
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return " or ".join(MEASURE_TITLES[measure] for measure in measures_of(splits))

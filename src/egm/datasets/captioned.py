@@ -49,28 +49,39 @@ def read_captioned(
     Raises:
         DataError: If an entry is wrong; the message names it by its position.
     """
-    annotations = content["annotations"]
+    known = {picture.get("id") for picture in content["images"] if _has_id(picture, "id")}
     by_picture: defaultdict[object, list[Row]] = defaultdict(list)
-    for number, annotation in enumerate(annotations, 1):
-        key = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if not isinstance(key, int | str):
-            raise DataError(f"{file} annotation {number} has no image_id")
-        by_picture[key].append(annotation)
-    expect = _expect(annotations)
+    for number, annotation in enumerate(content["annotations"], 1):
+        if not _has_id(annotation, "image_id"):
+            what = "has no image_id"
+        elif annotation["image_id"] not in known:
+            what = f"image_id {short(annotation['image_id'])} is not among the images"
+        else:
+            by_picture[annotation["image_id"]].append(annotation)
+            continue
+        fault = Malformed(file, f"annotation {number}", what)
+        if malformed is None:
+            raise DataError(str(fault))
+        malformed.append(fault)
+    expect = _expect([annotation for found in by_picture.values() for annotation in found])
 
     def rows() -> Iterator[tuple[str, Row | DataError]]:
         seen: set[object] = set()
         for number, picture in enumerate(content["images"], 1):
-            where, key = f"image {number}", picture.get("id") if isinstance(picture, dict) else None
-            if not isinstance(key, int | str):
+            where = f"image {number}"
+            if not _has_id(picture, "id"):
                 yield where, DataError("is not an object with an id")
-            elif key in seen:
-                yield where, DataError(f"has the id {short(key)}, which stands for another one too")
+            elif picture["id"] in seen:
+                yield where, DataError(f"has the id {short(picture['id'])}, which stands for another one too")
             else:
-                seen.add(key)
-                yield where, {**picture, "_annotations": by_picture.get(key, []), "_expect": expect}
+                seen.add(picture["id"])
+                yield where, {**picture, "_annotations": by_picture.get(picture["id"], []), "_expect": expect}
 
     return read_rows(rows(), _sample, name=name, file=file, images=images, malformed=malformed)
+
+
+def _has_id(item: Any, key: str) -> bool:
+    return isinstance(item, dict) and isinstance(item.get(key), int | str)
 
 
 def _expect(annotations: list[Row]) -> Expect:
@@ -88,7 +99,7 @@ def _sample(row: Row, name: str, images: ImageRoot) -> list[Sample]:
         raise DataError("says both that nothing matches and that something does")
     if len(truths) > 1 and expect != "all":
         raise DataError(f"has {len(truths)} boxes, where one is asked for")
-    meta: dict[str, Any] = {key: found[0][key] for key in _FACTS if isinstance(found[0].get(key), str | int)}
+    meta: dict[str, Any] = {key: found[0][key] for key in _FACTS if _says(found[0].get(key))}
     if (quality := found[0].get("caption_quality")) is not None:
         if type(quality) not in (int, float) or quality % 1:  # which would be no doubt
             raise DataError(f"caption_quality {short(quality)} is not a whole number")
@@ -104,4 +115,9 @@ def _sample(row: Row, name: str, images: ImageRoot) -> list[Sample]:
 
 
 def _is_none(annotation: Row) -> bool:
-    return annotation.get("empty") is True or annotation.get("negative_type") is not None
+    return annotation.get("empty") is True or _says(annotation.get("negative_type"))
+
+
+def _says(fact: Any) -> bool:
+    """Whether a fact is one: an empty text and false say nothing, where the fact is in what way a caption is wrong."""
+    return bool(fact.strip()) if isinstance(fact, str) else isinstance(fact, int) and fact is not False

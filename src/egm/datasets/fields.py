@@ -20,6 +20,10 @@ MAX_SIDE = 1_000_000
 _FARTHEST = 1e9  # a coordinate that is larger is no number of pixels, in any notation
 
 
+PICTURE: Final = "_picture"
+"""Key under which a row is told what its picture is called, where that lies in the file and nothing there names it."""
+
+
 def text(row: Mapping[str, Any], key: str) -> str:
     """A field that must hold words."""
     value = row.get(key)

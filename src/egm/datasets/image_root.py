@@ -29,6 +29,10 @@ class ImageRoot:
         self._given = root
         self._known: dict[str, Path] = {}
 
+    def without_root(self) -> ImageRoot:
+        """The same for names of pictures that lie inside a file, and so in no folder."""
+        return ImageRoot(None, flat=self._flat, remember=self._remember)
+
     def __call__(self, name: Any) -> Path:
         """Return the path of an image; equal names share one object.
 

@@ -7,6 +7,7 @@ times as much. It is estimated from the marks in the text before it is parsed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import zlib
@@ -32,6 +33,11 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 class JsonError(ValueError):
     """Why a text is not JSON that is read, in words that follow the name of what holds it."""
+
+
+def data_folder(given: str | Path | None) -> Path:
+    """Return the folder of annotations: as given, else the environment variable EGM_DATA, else `./data`."""
+    return Path(given if given is not None else os.environ.get("EGM_DATA") or "data")
 
 
 def open_regular(path: Path) -> BinaryIO:

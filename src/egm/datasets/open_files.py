@@ -180,7 +180,12 @@ def _open_parquet(paths: Sequence[Path], name: str, images: ImageRoot, malformed
     files = parquet.ParquetFiles(paths, known_columns=known_columns)
     known = recognise(files.columns, paths[0])
     embedded = files.picture_column is not None
-    rows, read = (files.numbered_rows(), parquet.keep_number(known.read)) if embedded else (files.rows(), known.read)
+    rows, read = files.rows(), known.read
+    if embedded:
+        named = files.columns - {files.picture_column}
+        unnamed = known.picture_keys is not None and not known.picture_keys & named
+        rows, read = files.numbered_rows(digests=unnamed), parquet.keep_number(known.read)
+        images = images.without_root()
     samples = read_rows(rows, read, name=name, file=paths[0], images=images, malformed=malformed)
     if embedded:
         return parquet.EmbeddedDataset(name, samples, files, kind=known.name, scale=known.scale)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.datasets.dataset import Dataset
-from egm.datasets.fields import BoxScale, Row, name_of_picture
+from egm.datasets.fields import PICTURE, BoxScale, Row, name_of_picture
 from egm.datasets.image_root import ImageRoot
 from egm.datasets.inputs import open_regular
 from egm.datasets.read_rows import RowReader
@@ -72,6 +74,9 @@ class ParquetFiles:
                 raise DataError(f"{path} is not a parquet file that can be read: {error}") from None
         schema = self._files[0].schema_arrow
         self.columns = frozenset(schema.names)
+        for path, file in zip(paths, self._files, strict=True):
+            if missing := sorted(self.columns.difference(file.schema_arrow.names)):
+                raise DataError(f"{path} lacks {', '.join(missing)[:80]} that {paths[0]} has: are they of one dataset?")
         # Which column holds pictures shows in its type: a struct with `bytes`, or a list of such.
         holding = [name for name in ("image", "images") if name in schema.names and "binary" in str(schema.field(name))]
         self.picture_column = holding[0] if holding else None
@@ -132,9 +137,30 @@ class ParquetFiles:
                         f"{MAX_GROUP // 2**20} MB: write smaller row groups"
                     )
 
-    def numbered_rows(self) -> Iterator[tuple[str, Row]]:
-        """Yield the rows as `keep_number` takes them."""
-        return ((where, {**row, _NUMBER: number}) for number, (where, row) in enumerate(self.rows()))
+    def numbered_rows(self, *, digests: bool = False) -> Iterator[tuple[str, Row]]:
+        """Yield the rows as `keep_number` takes them.
+
+        Args:
+            digests: Whether they are told what their pictures are called by their digests (`PICTURE`), for which all
+                pictures are read once.
+        """
+        names: Iterable[str | None] = self._digests() if digests else itertools.repeat(None, self.length)
+        for number, ((where, row), name) in enumerate(zip(self.rows(), names, strict=True)):
+            yield where, {**row, _NUMBER: number, **({} if name is None else {PICTURE: name})}
+
+    def _digests(self) -> Iterator[str | None]:
+        """What each picture is called by its digest; None where there is none."""
+        column = self.picture_column
+        assert column is not None
+        number = 0
+        for file in self._files:
+            for values in self._batches(file, [column], rows_at_once(file, [column]), lambda batch: batch.column(0)):
+                for value in values:
+                    try:
+                        yield _name_by_digest(self._content(value.as_py(), number))
+                    except DataError:  # which whoever takes the picture is told
+                        yield None
+                    number += 1
 
     @property
     def bounds(self) -> list[int]:
@@ -212,6 +238,12 @@ class ParquetFiles:
         if not isinstance(content, bytes):
             raise DataError(f"row {row + 1} has no picture in column {self.picture_column}")
         return content
+
+
+def _name_by_digest(picture: bytes) -> str:
+    """Call a picture by its digest, in parts that are none of COCO's numbers."""
+    digest = hashlib.sha256(picture).hexdigest()
+    return "-".join(("picture", *(digest[start : start + 8] for start in range(0, 32, 8))))
 
 
 def _characters(value: Any) -> int:

@@ -9,9 +9,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egm.datasets.benchmarks import BENCHMARK_SPLITS, counts_of, open_benchmark
+from egm.datasets.benchmark_files import open_benchmark
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, counts_of
 from egm.datasets.dataset import Dataset
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import data_folder
 from egm.datasets.open_files import open_files
 from egm.datasets.read_rows import Malformed
 from egm.datasets.refcoco import EVALUATION, SIZES, SPLIT_BY, check_size, find_files
@@ -155,8 +157,7 @@ def _open_refcoco(
     name: str, images: Path | None, data: Path | None, *, allow_partial: bool, malformed: list[Malformed] | None
 ) -> Dataset:
     family, _, split = name.partition("/")
-    folder = data if data is not None else Path(os.environ.get("EGM_DATA") or "data")
-    files = find_files(name, folder)
+    files = find_files(name, data_folder(data))
     if images is not None and (images / "train2014").is_dir():
         images = images / "train2014"
     root = ImageRoot(images, flat=True)

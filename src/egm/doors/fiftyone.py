@@ -29,6 +29,8 @@ def fiftyone_dataset(
 ) -> Any:
     """Make a dataset of FiftyOne's, or add a field of another model's answers to the one of that name.
 
+    Pictures and questions that the dataset does not hold yet are added, the questions with their true boxes.
+
     Args:
         answers: Of one run. Each question is a detection of each field, whose `label` is the phrase; a detection of a
             prediction has `confidence` where known, and both have `sample_id`, `split`, and `iou` where known. What
@@ -43,9 +45,14 @@ def fiftyone_dataset(
 
     Raises:
         MissingExtraError: If fiftyone is not installed.
-        DataError: If a picture is nowhere to be had, or the dataset has that field already.
+        DataError: If a picture is nowhere to be had, the dataset has that field already, or it is the field of the
+            true boxes.
         ImageError: If a picture cannot be read, or is of another size than was asked about.
     """
+    if not field.isidentifier():
+        raise DataError(f"{field!r} cannot be the name of a field: letters, digits and _ alone")
+    if field == TRUTH_FIELD:
+        raise DataError(f"{field!r} is the field of the true boxes: give the answers another (--field)")
     need("exporting to FiftyOne", "fiftyone")
     find = PictureFiles(images, pictures)
     for answer in answers:  # before anything is made
@@ -53,22 +60,19 @@ def fiftyone_dataset(
     groups = [(*find(group[0]), group) for group in by_picture(answers).values()]
     import fiftyone as fo
 
-    if not field.isidentifier():
-        raise DataError(f"{field!r} cannot be the name of a field: letters, digits and _ alone")
     existing = fo.dataset_exists(name)
     dataset = fo.load_dataset(name) if existing else fo.Dataset(name, persistent=True)
-    if dataset.has_sample_field(field):
-        raise DataError(f"FiftyOne's dataset {name!r} has a field {field!r}: give another name, or another --field")
+    for taken in filter(dataset.has_sample_field, (field, f"{field}_failures")):
+        raise DataError(f"FiftyOne's dataset {name!r} has a field {taken!r}: give another name, or another --field")
     known = {sample.filepath: sample for sample in dataset} if existing else {}
     fresh = []
     for path, size, group in groups:
         sample = known.get(str(path))
         if sample is None:
             sample = fo.Sample(filepath=str(path), metadata=fo.ImageMetadata(width=size[0], height=size[1]))
-            truths = [item for answer in group for item in _detections(answer, answer.truths or (), size)]
-            if any(answer.truths is not None for answer in group):
-                sample[TRUTH_FIELD] = fo.Detections(detections=truths)
             fresh.append(sample)
+        if any(answer.truths is not None for answer in group):
+            sample[TRUTH_FIELD] = fo.Detections(detections=_truths(sample, group, size))
         sample[field] = fo.Detections(
             detections=[item for answer in group for item in _detections(answer, answer.boxes, size, answered=True)]
         )
@@ -78,6 +82,20 @@ def fiftyone_dataset(
             sample.save()
     dataset.add_samples(fresh)
     return dataset
+
+
+def _truths(sample: Any, group: Sequence[ExportedAnswer], size: tuple[int, int]) -> list[Any]:
+    """The true boxes that a sample holds, and those of the questions that it does not hold yet."""
+    told = sample[TRUTH_FIELD] if sample.has_field(TRUTH_FIELD) else None
+    held = [] if told is None else list(told.detections)
+    known = {_question(getattr(item, "sample_id", None), getattr(item, "split", None)) for item in held}
+    new = [answer for answer in group if _question(answer.id, answer.split) not in known]
+    return [*held, *(item for answer in new for item in _detections(answer, answer.truths or (), size))]
+
+
+def _question(name: str | None, split: str | None) -> tuple[str, str]:
+    """Which question it is, whether or not the run that it was exported from had several splits."""
+    return (name or "").removeprefix(f"{split}:"), split or ""
 
 
 def _detections(

@@ -109,9 +109,15 @@ def lmms_eval_task(
     metrics = (_METRIC.format(name=json.dumps(name), better=str(name != "no_box").lower()) for name in METRICS)
     facts = {"task": task, "rows": str(rows.resolve()), "images": str(root), "egm": __version__}
     facts |= {"codec": codec.name, "dataset": dataset.name}
-    quoted = {key: json.dumps(value) for key, value in facts.items()}  # which YAML reads as it is
+    quoted = {key: _quoted(value) for key, value in facts.items()}
     write_text(path, _YAML.format(**quoted, metrics="".join(metrics), max_new_tokens=max_new_tokens))
     return task
+
+
+def _quoted(text: str) -> str:
+    """Write a text as YAML reads it: what can be read stands as it is."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in shown)
 
 
 def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> list[Image]:

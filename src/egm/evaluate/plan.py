@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from egm.backends.remote import RemoteBackend
 from egm.collector import paused_collector
+from egm.datasets.benchmarks import refuse_parts
 from egm.datasets.dataset import Choice, Dataset
 from egm.environment import package_versions
 from egm.errors import DataError, EgmError
@@ -81,6 +82,7 @@ def plan_samples(
 
     Where `expect` is given, it takes the place of the samples' own.
     """
+    refuse_parts(splits)
     listed: list[tuple[str, Sample, tuple[Dataset, int] | None]] = []
     for split, samples in splits.items():
         if isinstance(samples, Dataset) and not samples.names_files:

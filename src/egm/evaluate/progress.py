@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from egm.datasets.benchmarks import measure_title
 from egm.errors import EgmError
 from egm.journal import ERROR, Record
 from egm.progress import progress_task
@@ -47,6 +48,7 @@ class RunningCounts:
     def __init__(self, total: int, max_errors: float) -> None:
         self.total, self.max_errors = total, max_errors
         self.done = self.hits = 0
+        self.splits: dict[str, None] = {}
         self.errors: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # sample of each, as a picture inside a file has no name to say
 
@@ -54,6 +56,7 @@ class RunningCounts:
         """Count one more record."""
         self.done += 1
         self.hits += record.hit()
+        self.splits.setdefault(record.split)
         if record.failure == ERROR:
             self.errors[record.error or ""] += 1
             self._first.setdefault(record.error or "", record.id)
@@ -62,7 +65,7 @@ class RunningCounts:
         """Word accuracy and errors so far."""
         failed = self.errors.total()
         errors = f"{failed:,} error{'s' if failed != 1 else ''}" if failed else ""
-        accuracy = f"Acc@0.5 {100 * self.hits / self.done:.2f}" if self.done else ""
+        accuracy = f"{measure_title(self.splits)} {100 * self.hits / self.done:.2f}" if self.done else ""
         return ", ".join(filter(None, (accuracy, errors)))
 
     def too_many_errors(self) -> bool:

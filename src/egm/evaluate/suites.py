@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from egm.datasets import EVALUATION, Dataset, open_dataset
-from egm.datasets.benchmarks import benchmark_of, find_benchmark
+from egm.datasets.benchmark_files import find_benchmark
+from egm.datasets.benchmarks import benchmark_of
 from egm.datasets.dataset import Choice, PartOfDataset
+from egm.datasets.inputs import data_folder
 from egm.errors import DataError, nearest
 from egm.types import Sample
 
@@ -63,7 +64,7 @@ def open_suite(
     """
     if name not in SUITES:
         raise DataError(f"there is no suite {name!r}: {nearest(name, tuple(SUITES))}")
-    _refuse_missing(name, Path(data) if data is not None else Path(os.environ.get("EGM_DATA") or "data"))
+    _refuse_missing(name, data_folder(data))
     splits = {
         split: open_dataset(split, images=images, data=data, allow_partial=allow_partial) for split in SUITES[name]
     }

@@ -15,10 +15,10 @@ def totals(records: Sequence[Record]) -> dict[str, Any]:
     """Return the numbers of some records, JSON-ready.
 
     Returns:
-        `n`; `accuracy` (Acc@0.5) and `mean_iou`, both with failures as 0; `failures` and, apart, `errors` counted by
-        kind; `truncated`, how many answers the token limit cut; `tokens`, means an answer; `latency`, see
-        `latency_totals`; `thinking`, see `thinking_totals`, where it was decided whether to think; and `sets`, see
-        `set_totals`, where not exactly one box is expected.
+        `n`; `accuracy` (what counts in each split, see `Record.hit`) and `mean_iou`, both with failures as 0;
+        `failures` and, apart, `errors` counted by kind; `truncated`, how many answers the token limit cut; `tokens`,
+        means an answer; `latency`, see `latency_totals`; `thinking`, see `thinking_totals`, where it was decided
+        whether to think; and `sets`, see `set_totals`, where not exactly one box is expected.
     """
     answered = [record for record in records if record.failure != ERROR]
     kinds = Counter(record.failure for record in answered if record.failure is not None)

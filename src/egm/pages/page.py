@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.boxes import Box
-from egm.draw import draw_boxes
+from egm.draw import draw_boxes, fitted
 from egm.terminal import printable
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def overlay_url(
         boxes: The model's, each as `x1, y1, x2, y2` in pixels of `picture`.
         truths: The true ones, likewise.
     """
-    scale = min(1.0, _LONG_SIDE / max(picture.size))
-    if scale < 1:
-        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    picture, scale = fitted(picture, _LONG_SIDE)
 
     def scaled(corners: Sequence[float]) -> Box:
         return Box(*(scale * corner for corner in corners))

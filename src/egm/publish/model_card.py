@@ -15,7 +15,7 @@ from egm.codecs import Codec
 from egm.errors import ModelError
 from egm.models import embedded_path
 from egm.publish.licences import UNKNOWN, base_license, data_licenses, parse_license, read_license
-from egm.publish.scores import ScoredRun, latency_table, score_table
+from egm.publish.scores import ScoredRun, latency_table, score_table, table_cell
 from egm.publish.usage import usage
 from egm.terminal import printable
 
@@ -74,7 +74,7 @@ class Card:
 
     def _limits(self, scored: bool) -> list[str]:
         drawn = bool(self.sources) and all(name.startswith("synthref/") for name in self.sources)
-        trained = f"It was trained on {', '.join(map(_cell, self.sources))}" if self.sources else _UNKNOWN_DATA
+        trained = f"It was trained on {', '.join(map(table_cell, self.sources))}" if self.sources else _UNKNOWN_DATA
         return [
             f"{trained}{_DRAWN if drawn else ''}",
             "Scores are of the splits above alone: other pictures, phrases, languages and prompts may do worse."
@@ -154,7 +154,9 @@ def _sources(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())])
+    return "\n".join(
+        ["| | |", "|---|---|", *(f"| {table_cell(key)} | {table_cell(value)} |" for key, value in rows.items())]
+    )
 
 
 def _public(value: Any) -> Any:
@@ -207,7 +209,3 @@ def _object(parse: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(_MENDED.format(str(path)))
     return value
-
-
-def _cell(text: str) -> str:
-    return printable(text.replace("|", "\\|"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from egm import stats
 from egm.backends.checkpoint import EMBEDDED, tensors_digest, weights_digest
 from egm.datasets import split_size
+from egm.datasets.benchmarks import measure_of, measure_title
 from egm.errors import ModelError
 from egm.evaluate.totals import totals
 from egm.journal import Header, Record, read_whole_run, refuse_shard
@@ -17,7 +18,7 @@ from egm.models import embedded_path
 from egm.terminal import printable
 
 _HEAD = (
-    "| answered by | data | answered | Acc@0.5, % | mean IoU | no box, % | tokens |\n|---|---|---|---|---|---|---|",
+    "| answered by | data | answered | {}, % | mean IoU | no box, % | tokens |\n|---|---|---|---|---|---|---|",
     "A model behind a server goes by its name there: its weights could not be compared with these.",
 )
 _SERVED = " (served)"
@@ -120,17 +121,18 @@ def check_scores(runs: Iterable[ScoredRun], folders: Sequence[Path], names: Sequ
 
 def score_table(runs: Iterable[ScoredRun]) -> list[str]:
     """Write the table of scores, a row a journal and split; no lines without journals."""
-    rows, any_served = [], False
+    rows, any_served, splits = [], False, dict[str, None]()
     for run, split, records in _parts(runs):
+        splits.setdefault(split)
         any_served = any_served or not run.is_of_known_weights
         numbers = totals(records)
         missing = sum(numbers["failures"].values()) + sum(numbers["errors"].values())
         tokens = numbers["tokens"]["completion"]
-        clusters = stats.codes([record.image or ("row", number) for number, record in enumerate(records)])
+        clusters = stats.picture_numbers([record.image for record in records])
         accuracy = stats.cluster_mean([float(record.hit()) for record in records], clusters)
         overlap = stats.cluster_mean([record.iou for record in records], clusters)
         rows.append(
-            f"| {_name(run)} | {_cell(split)} "
+            f"| {_name(run)} | {table_cell(split)} "
             f"| {len(records):,} of {split_size(split) or run.header.datasets[split]['n']:,} "
             f"| {100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}-{100 * accuracy.high:.1f}) "
             f"| {overlap.value:.3f} ({overlap.low:.3f}-{overlap.high:.3f}) | {100 * missing / len(records):.1f} "
@@ -138,7 +140,11 @@ def score_table(runs: Iterable[ScoredRun]) -> list[str]:
         )
     if not rows:
         return []
-    return [_HEAD[0], *rows, *(["", _HEAD[1]] if any_served else [])]
+    notes = [_HEAD[1]] if any_served else []
+    if by_centre := [split for split in splits if measure_of(split) == "centre"]:
+        named = ", ".join(map(table_cell, by_centre))
+        notes.append(f"Of {named} an answer is right if the centre of its box lies in the true one.")
+    return [_HEAD[0].format(measure_title(splits)), *rows, *(line for text in notes for line in ("", text))]
 
 
 def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
@@ -159,7 +165,7 @@ def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
         parts = (printable(hardware.replace("|", " ")), ", ".join(how), ", ".join(fast))
         where = "; ".join(filter(None, parts))
         rows.append(
-            f"| {_name(run)} | {_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
+            f"| {_name(run)} | {table_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
             f"| {run.header.started[:10]} |"
         )
     return [_TIMES, *rows] if rows else []
@@ -175,8 +181,9 @@ def _parts(runs: Iterable[ScoredRun]) -> Iterator[tuple[ScoredRun, str, list[Rec
 
 def _name(run: ScoredRun) -> str:
     served = "" if run.is_of_known_weights else _SERVED
-    return _cell(run.model) + served
+    return table_cell(run.model) + served
 
 
-def _cell(text: str) -> str:
+def table_cell(text: str) -> str:
+    """Write a text as a cell of a card's table."""
     return printable(text.replace("|", "\\|"))

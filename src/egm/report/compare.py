@@ -26,8 +26,8 @@ class Comparison:
         only_in_a: Items of the first that the second lacks; they are left out.
         only_in_b: The other way round.
         images: How many pictures; 0 if they are unknown, and then intervals take rows for independent.
-        mcnemar: At Acc@0.5.
-        accuracy: Difference in Acc@0.5, by picture.
+        mcnemar: Of hits, by what counts in each split (`Record.hit`).
+        accuracy: Difference in the share of these, by picture.
         mean_iou: Difference in mean IoU, by picture.
         splits: McNemar's test for each split.
         missed_by_a: Of the items that only the second got, how the first missed them: counts by `egm.failures.Miss`.

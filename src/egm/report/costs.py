@@ -8,14 +8,16 @@ from typing import Final
 
 import numpy as np
 
-from egm.journal import ERROR, Record
-from egm.models.costs import Cost, CostModel
+from egm.journal import ERROR, Header, Record
+from egm.models.costs import Cost, CostModel, cost_model
 from egm.stats import FloatArray
 
 CURRENCIES: Final = {"tokens": "tokens", "operations": "GFLOP", "bytes": "GB"}
 """Key and unit of what an answer takes beside time."""
 UNITS: Final = {"tokens": 1.0, "operations": 1e9, "bytes": 1e9}
 """How many of each make its unit."""
+_IN_PROCESS: Final = ("NumpyBackend", "TransformersBackend")
+"""Backends that cut reasoning off in one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,23 @@ class AnswerCosts:
         """Mean of those that are told; None where none is."""
         known = self.of(currency)[np.isfinite(self.of(currency))]
         return float(known.mean()) if len(known) else None
+
+
+def run_costs(header: Header, records: Sequence[Record]) -> tuple[AnswerCosts, str | None]:
+    """Tell what each answer of a run took, as `answer_costs`, and why nothing but tokens is told, where that is so.
+
+    A thinking budget that ran out on a server took two requests, of which the journal holds the sums: what either read
+    and wrote, on which operations and bytes depend, is not known.
+
+    Args:
+        header: What the run is about.
+        records: Its answers.
+    """
+    model = cost_model(header.model)
+    if model is None or header.settings.get("thinking_budget") is None or header.engine.get("backend") in _IN_PROCESS:
+        return answer_costs(records, model), None
+    why = "a server cuts reasoning off at its budget by a second request, and how tokens fall to the two is not known"
+    return answer_costs(records, None), why
 
 
 def answer_costs(records: Sequence[Record], model: CostModel | None) -> AnswerCosts:

@@ -18,7 +18,7 @@ class Point:
 
     Attributes:
         name: What to call it.
-        accuracy: Acc@0.5 in percent.
+        accuracy: What counts in the splits, in percent.
         low: Lower end of its 95 % interval; None for published figures.
         high: Upper end.
         milliseconds: Mean of an answer; None where unknown, or where a script answered.

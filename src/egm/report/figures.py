@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from egm.datasets import EVALUATION
+from egm.datasets.benchmarks import measure_title
 from egm.extras import need
 from egm.models.presets import size_text
 from egm.report.figure_points import Point
@@ -131,7 +132,7 @@ def _draw(
         for point, x, size in zip(points, xs, map(area, points), strict=True):
             handles.setdefault(*_mark(axes, point, x, size, sized=sized))
         axes.set_xlabel(x_title)
-        axes.set_ylabel("Acc@0.5, %")
+        axes.set_ylabel(f"{measure_title(splits)}, %")
         axes.set_title(_y_title(splits), loc="left", fontsize=9.5, color="#333333")
         radii = [math.sqrt(area(point) / math.pi) for point in points]
         figure.draw_without_rendering()

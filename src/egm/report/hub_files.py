@@ -18,14 +18,12 @@ import yaml
 
 from egm._version import __version__
 from egm.datasets import split_size
-from egm.datasets.benchmarks import benchmark_of
+from egm.datasets.benchmarks import benchmark_of, hub_split, measure_title
 from egm.errors import DataError
 from egm.files import write_text
 from egm.report.runs import Run
-from egm.report.summary import measure_of
 
 _HUB_ID: Final = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_COUNTS: Final = {"acc@0.5": "Acc@0.5", "centre": "centre of the box in the true box"}
 FRAMEWORK: Final = "egm"
 """What `eval.yaml` calls the software that evaluates."""
 
@@ -42,17 +40,21 @@ def write_hub_files(run: Run, folder: Path, datasets: Mapping[str, str]) -> list
         The files.
 
     Raises:
-        DataError: If the run cannot stand on a leaderboard, or a dataset repository is not known.
+        DataError: If the run cannot stand on a leaderboard, or a dataset repository is not known. Splits that the Hub
+            does not have are left out, but not all.
     """
     _refuse_no_result(run)
     families: dict[str, list[str]] = {}
     for split in run.accuracy:
-        families.setdefault(split.partition("/")[0], []).append(split)
+        if _place(split, datasets) is not None:
+            families.setdefault(split.partition("/")[0], []).append(split)
+    if not families:
+        raise DataError(f"the Hub has no split {', '.join(run.accuracy)}: ask the splits that it consists of")
     texts: dict[Path, str] = {}
     for family, splits in families.items():
         dataset = _dataset_of(family, splits[0], datasets)
         texts[folder / "model" / ".eval_results" / f"{family}.yaml"] = results_yaml(run, splits, dataset)
-        texts[folder / "benchmarks" / family / "eval.yaml"] = benchmark_yaml(family, splits)
+        texts[folder / "benchmarks" / family / "eval.yaml"] = benchmark_yaml(family, splits, datasets)
     for path, text in texts.items():  # all of them, or none
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
@@ -88,18 +90,28 @@ def results_yaml(run: Run, splits: Sequence[str], dataset: str) -> str:
     return text
 
 
-def benchmark_yaml(family: str, splits: Sequence[str]) -> str:
+def splits_left_out(run: Run, datasets: Mapping[str, str]) -> list[str]:
+    """Name the splits of a run that the Hub does not have; arguments as of `write_hub_files`."""
+    return [split for split in run.accuracy if _place(split, datasets) is None]
+
+
+def benchmark_yaml(family: str, splits: Sequence[str], datasets: Mapping[str, str]) -> str:
     """Write the `eval.yaml` of a family's dataset repository: all splits of a benchmark, else those that are given."""
     benchmark = benchmark_of(splits[0])
     splits = splits if benchmark is None else benchmark.names
-    counted = dict.fromkeys(_COUNTS[measure_of(split)] for split in splits)
+    there = {split: found for split in splits if (found := _place(split, datasets)) is not None}
     content: dict[str, Any] = {
         "name": family,
-        "description": f"Visual grounding: {', '.join(counted)} in percent, as egm eval counts it.",
+        "description": f"Visual grounding: {measure_title(there)} in percent, as egm eval counts it.",
         "evaluation_framework": FRAMEWORK,
-        "tasks": [{"id": _task(split), "config": "default", "split": _task(split)} for split in splits],
+        "tasks": [{"id": _task(split), "config": config, "split": name} for split, (config, name) in there.items()],
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _place(split: str, datasets: Mapping[str, str]) -> tuple[str, str] | None:
+    """The Hub's configuration and split: the benchmark's own, or of a dataset that was named, whose splits are ours."""
+    return ("default", _task(split)) if split.partition("/")[0] in datasets else hub_split(split)
 
 
 def _task(split: str) -> str:
@@ -111,7 +123,7 @@ def _notes(run: Run, split: str) -> str:
     found, header = run.accuracy[split], run.header
     asked = sum(record.split == split for record in run.records)
     parts = [
-        f"{_COUNTS[measure_of(split)]}, 95 % interval {100 * found.low:.2f}-{100 * found.high:.2f} by picture",
+        f"{measure_title([split])}, 95 % interval {100 * found.low:.2f}-{100 * found.high:.2f} by picture",
         f"{asked:,} questions",
         f"egm {header.versions.get('egm', __version__)}, codec {header.codec.get('name', 'unknown')}",
     ]
@@ -122,6 +134,7 @@ def _notes(run: Run, split: str) -> str:
         parts.append(f"{settings['votes']} votes")
     if settings.get("thinking_budget") is not None:
         parts.append(f"at most {settings['thinking_budget']} tokens of reasoning")
+    parts += run.remarks
     return "; ".join(parts)
 
 

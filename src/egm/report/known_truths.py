@@ -8,7 +8,8 @@ Where models are good, much of what they miss is the annotation's fault. A list 
 
 or which are trusted: any dataset, such as RefCOCO-M, whose questions are trusted and whose boxes may be corrected ones.
 Questions of files are found by picture (COCO's number, if it has one), words (but for case, spaces and a final full
-stop) and a true box that overlaps theirs by half.
+stop) and a true box that overlaps one of theirs by half. Where none or many may match, the words ask for all that they
+fit: then picture and words tell, where the file asks them once, whatever its true boxes are.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from egm import stats
-from egm.boxes import Box, iou
+from egm.assignment import bottleneck_iou
+from egm.boxes import Box, pairwise_iou
 from egm.datasets import open_dataset
+from egm.datasets.benchmarks import measure_title
 from egm.datasets.fields import short
 from egm.datasets.inputs import JsonError, load_json, read_whole
 from egm.errors import DataError
@@ -34,6 +37,7 @@ from egm.types import HIT_IOU, Sample
 
 Key: TypeAlias = tuple[str, str]
 """Split and id, as `Record.key`."""
+Truths: TypeAlias = tuple[Box, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,12 @@ class KnownTruths:
 
     Attributes:
         doubtful: Those whose truth is doubtful.
-        trusted: Those whose truth is trusted, with the box that the list gives; None where no such list is given.
+        trusted: Those whose truth is trusted, with the boxes that the list gives, of which there may be none or several
+            where that is expected; None where no such list is given.
     """
 
     doubtful: frozenset[Key] = frozenset()
-    trusted: Mapping[Key, Box] | None = None
+    trusted: Mapping[Key, Truths] | None = None
 
 
 def read_known_truths(
@@ -69,9 +74,9 @@ def read_known_truths(
         if not keys:
             raise DataError(f"{path} finds none of the questions doubtful: is it about other splits than the runs?")
         found |= keys
-    boxes: dict[Key, Box] | None = None
+    boxes: dict[Key, Truths] | None = None
     for path in trusted:
-        known = {key: box for key, (box, _) in _matched(open_dataset(path).annotations(), records).items()}
+        known = {key: truths for key, (truths, _) in _matched(open_dataset(path).annotations(), records).items()}
         if not known:
             raise DataError(f"{path} holds none of the questions: is it about other splits than the runs?")
         boxes = {**(boxes or {}), **known}
@@ -100,17 +105,21 @@ def known_truths_grid(runs: Sequence[Run], known: KnownTruths) -> Grid:
             lines.append(Line.of("questions", *(f"{len(each):,}" for each in by_split)))
         sections.append((run.name, tuple(lines)))
     note = "Which truths are doubtful or trusted is what the lists say; 95 % intervals, clustered by picture."
-    return Grid("Acc@0.5 by what is known of the truth, %", ("questions", *columns), tuple(sections), (note,))
+    title = f"{measure_title(columns)} by what is known of the truth, %"
+    return Grid(title, ("questions", *columns), tuple(sections), (note,))
 
 
 def _accuracy(records: Sequence[Record]) -> Cell:
     return Cell.percent(stats.cluster_mean(hits_of(records), cluster_numbers(records))) if records else Cell()
 
 
-def _held_against(record: Record, truth: Box) -> Record:
-    """A record scored against another true box; an answer that is no box stays what it was."""
-    overlap = 0.0 if record.box is None else iou(Box(*record.box), truth)
-    return replace(record, truth=truth.corners, iou=overlap)
+def _held_against(record: Record, truths: Truths) -> Record:
+    """A record scored against other true boxes, as `egm.types.Score` says; a failure stays what it was."""
+    corners = tuple(box.corners for box in truths)
+    failed = record.box is None and not record.is_none
+    overlap = 0.0 if failed else bottleneck_iou(pairwise_iou(record.answered, corners))
+    single = len(corners) == 1
+    return replace(record, truth=corners[0] if single else None, truths=None if single else corners, iou=overlap)
 
 
 def _doubtful_in(path: Path, records: Sequence[Record]) -> set[Key]:
@@ -156,25 +165,39 @@ def _named(ids: set[str], path: Path, records: Sequence[Record]) -> set[Key]:
     return found
 
 
-def _matched(samples: Sequence[Sample], records: Sequence[Record]) -> dict[Key, tuple[Box, int]]:
-    """The questions that samples are about, each with the nearest box, and the least quality that is said of it."""
+def _matched(samples: Sequence[Sample], records: Sequence[Record]) -> dict[Key, tuple[Truths, int]]:
+    """The questions that samples are about, each with the nearest truth, and the least quality that is said of it."""
     by_words: defaultdict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
-        if sample.box is not None:
+        if sample.truths is not None:
             by_words[image_key(image_of(sample)), phrase_key(sample.phrase)].append(sample)
-    found: dict[Key, tuple[Box, int]] = {}
+    found: dict[Key, tuple[Truths, int]] = {}
     for record in records:
-        if record.truth is None:
-            continue
-        truth = Box(*record.truth)
         alike = by_words.get((image_key(record.image), phrase_key(record.phrase)), ())
-        near = [(iou(sample.box, truth), sample) for sample in alike if sample.box is not None]
-        near = [each for each in near if each[0] >= HIT_IOU]
+        known = [(truths, _quality(sample)) for sample in alike if (truths := _answerable(sample, record)) is not None]
+        overlaps = [_overlap(truths, record) for truths, _ in known]
+        near = [number for number, overlap in enumerate(overlaps) if overlap >= HIT_IOU]
+        if not near and len(known) == 1 and record.expect != "one":
+            near = [0]
         if near:
-            best = max(near, key=lambda each: each[0])[1]
-            assert best.box is not None
-            found[record.key] = best.box, min(_quality(sample) for _, sample in near)
+            best = max(near, key=lambda number: overlaps[number])
+            found[record.key] = known[best][0], min(known[number][1] for number in near)
     return found
+
+
+def _answerable(sample: Sample, record: Record) -> Truths | None:
+    """The true boxes of a sample; None where they are not as many as the record's question may have."""
+    truths = sample.truths
+    if truths is None or (len(truths) != 1 and record.expect == "one") or (len(truths) > 1 and record.expect != "all"):
+        return None
+    return truths
+
+
+def _overlap(truths: Truths, record: Record) -> float:
+    """The greatest IoU of a true box with one of a record's; 1 where both match nothing."""
+    if not truths or not record.true_boxes:
+        return float(not truths and not record.true_boxes)
+    return float(pairwise_iou([box.corners for box in truths], record.true_boxes).max())
 
 
 def _quality(sample: Sample) -> int:

@@ -31,6 +31,7 @@ from typing import Any
 
 from egm.boxes import Box
 from egm.datasets.fields import identity, is_coordinate, pixels, short, xyxy
+from egm.datasets.formats.ref_adv import count_distractors
 from egm.datasets.inputs import JsonError, bounded_lines, load_json, open_regular, read_whole
 from egm.errors import DataError
 from egm.extras import need
@@ -236,7 +237,7 @@ def _ref_adv(row: _Row, where: str) -> Prediction:
     box = None if listed == [] or empty else _box(listed, "pred_box_xyxy_first", where)
     asked = {"direct": "", "cot": ", CoT prompt"}.get(str(row.get("prompt_id")), f", {row.get('prompt_id')}")
     model = _text_or_none(row, "model_full_name")
-    meta = {"distractors": row.get("distractor_count"), "use_negation": row.get("use_negation")}
+    meta = {"distractors": count_distractors(row.get("distractor_count")), "use_negation": row.get("use_negation")}
     return Prediction(
         where,
         id=f"{_REF_ADV}/{number + 1}",

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from egm.datasets import EVALUATION
-from egm.datasets.benchmarks import benchmark_of
+from egm.datasets.benchmarks import benchmark_of, measure_title
 from egm.errors import ModelError
 from egm.evaluate import totals
-from egm.models.costs import cost_model
 from egm.models.presets import get_preset, size_text
-from egm.report.costs import CURRENCIES, UNITS, AnswerCosts, answer_costs
+from egm.report.costs import CURRENCIES, UNITS, AnswerCosts, run_costs
 from egm.report.grid import Cell, Grid, Line
 from egm.report.published import PublishedRow, published
 from egm.report.runs import Run, benchmarks_of, columns_of
 from egm.report.set_summary import SET_METRICS, summarise_sets
-from egm.report.summary import cluster_numbers, measure_of
+from egm.report.summary import cluster_numbers
 from egm.terminal import printable
 
 _FAMILIES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
@@ -50,8 +49,7 @@ def benchmark_grid(runs: Sequence[Run]) -> Grid:
             if split in run.accuracy:
                 asked = sum(record.split == split for record in run.records)
                 lines.append(Line(run.name, (Cell(f"{asked:,}"), Cell.percent(run.accuracy[split])), run.remarks))
-        what = "centre in the true box" if measure_of(split) == "centre" else "Acc@0.5"
-        sections.append((f"{split}, {what}", tuple(lines)))
+        sections.append((f"{split}, {measure_title([split])}", tuple(lines)))
     note = (
         "Without questions: as published. Measured: 95 % intervals, clustered by picture; of several boxes those count "
         "as right that pair off with the true ones (an F1 of 1)."
@@ -60,7 +58,7 @@ def benchmark_grid(runs: Sequence[Run]) -> Grid:
 
 
 def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
-    """Acc@0.5 by split and its average: the card's eight columns, or the splits found, if they are others.
+    """What counts, by split, and its average: the card's eight columns, or the splits found, if they are others.
 
     Args:
         runs: Ours.
@@ -87,7 +85,7 @@ def card_grid(runs: Sequence[Run], *, questions: bool = False) -> Grid:
     elif len(columns) > 1:
         notes.append("The average is the mean of the splits.")
     titles = [column_title(split) for split in columns] + (["average"] if len(columns) > 1 else [])
-    return Grid("Acc@0.5, %", ("model", *titles), tuple(sections), tuple(notes))
+    return Grid(f"{measure_title(columns)}, %", ("model", *titles), tuple(sections), tuple(notes))
 
 
 def sets_grid(runs: Sequence[Run]) -> Grid | None:
@@ -108,7 +106,8 @@ def sets_grid(runs: Sequence[Run]) -> Grid | None:
 def cost_grid(runs: Sequence[Run]) -> Grid:
     """Latency in milliseconds and tokens of an answer, with how many were asked at once."""
     times = ("mean", "p50", "p90", "p99", "cold", "warm")
-    costs = [answer_costs(run.records, cost_model(run.header.model)) for run in runs]
+    told = [run_costs(run.header, run.records) for run in runs]
+    costs = [each for each, _ in told]
     computed = [name for name in ("operations", "bytes") if any(each.mean(name) is not None for each in costs)]
     thought = any(record.thought is not None for run in runs for record in run.records)
     extra = (*(CURRENCIES[name] for name in computed), *(["thought about, %"] if thought else []))
@@ -127,6 +126,7 @@ def cost_grid(runs: Sequence[Run]) -> Grid:
             "Operations and bytes moved are computed from the model's shape, for an answer alone and 2 bytes a number "
             "(egm.models.costs)."
         )
+    notes += [f"No operations and bytes of {run.name}: {why}." for run, (_, why) in zip(runs, told, strict=True) if why]
     if thought:
         notes += [note for run in runs if (note := _saved(run))]
     if columns_of(runs) == EVALUATION:

@@ -13,13 +13,13 @@ import numpy as np
 
 from egm import stats
 from egm.datasets import EVALUATION, split_size
-from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of
+from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of, parts_among
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
 from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
 from egm.progress import track
 from egm.report.predictions import model_of, read_records
-from egm.report.summary import cluster_numbers, hits_of, values_of
+from egm.report.summary import cluster_numbers, hits_of
 from egm.stats import Estimate
 from egm.terminal import printable
 
@@ -87,7 +87,7 @@ class Run:
 
     @cached_property
     def accuracy(self) -> dict[str, Estimate]:
-        """Acc@0.5 by split, or what a benchmark counts in its place (`measure_of`); intervals clustered by picture."""
+        """What counts in each split (`Record.hit`), usually Acc@0.5; intervals clustered by picture."""
         estimates = {}
         for split in self.split_sizes:
             records = [record for record in self.records if record.split == split]
@@ -96,12 +96,12 @@ class Run:
         return estimates
 
     def average(self, splits: Sequence[str]) -> Estimate | None:
-        """Acc@0.5 as the mean over some splits, as the model card averages; None where one of them is not there."""
+        """The same as the mean over some splits, as the model card averages; None where one of them is not there."""
         if not splits or not set(splits) <= self.accuracy.keys():
             return None
         records = [record for record in self.records if record.split in splits]
         strata = np.array([splits.index(record.split) for record in records], dtype=np.intp)
-        return stats.cluster_mean(values_of(records)["acc@0.5"], cluster_numbers(records), strata=strata)
+        return stats.cluster_mean(hits_of(records), cluster_numbers(records), strata=strata)
 
 
 def load_runs(
@@ -186,6 +186,8 @@ def _check_complete(run: Run, folder: Path, *, allow_partial: bool) -> None:
 
 def _same_but_for_splits(earlier: Run, run: Run) -> bool:
     if earlier.name != run.name or earlier.split_sizes.keys() & run.split_sizes.keys():
+        return False
+    if parts_among((*earlier.split_sizes, *run.split_sizes)):  # whose questions would count twice
         return False
     return all(name.startswith("datasets.") for name in earlier.header.differences(run.header))
 

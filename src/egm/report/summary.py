@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from egm import stats
 from egm.boxes import Box
-from egm.datasets.benchmarks import benchmark_of
+from egm.datasets.benchmarks import MEASURE_TITLES, measures_of
 from egm.errors import DataError
 from egm.failures import Miss, Neighbour, PhraseFacts, classify_miss, classify_set_miss, phrase_facts
 from egm.journal import Record
@@ -25,15 +25,14 @@ METRICS: Final[dict[str, str]] = {
     "acc@0.9": "Acc@0.9",
     "macc@0.5:0.95": "mAcc@0.5:0.95",
     "mean_iou": "mean IoU",
-    "centre": "centre accuracy",
+    "centre": MEASURE_TITLES["centre"],
 }
 """Key and title of each figure."""
+COUNTED: Final = "counted"
+"""Key of the figure of records of which not all count alike: of each what counts in its split (`Record.hit`)."""
 
-_BOOTSTRAPPED = ("acc@0.5", "mean_iou")
 _SIZES = ("small", "medium", "large")
 _SHARES = ("< 5 %", "5-10 %", "10-20 %", "20-40 %", "> 40 %")
-_NEGATION: Final[Mapping[Any, str]] = {True: "yes", False: "no"}
-_NO_BOX = (float("nan"),) * 4
 Estimates = dict[str, Estimate]
 
 
@@ -43,10 +42,9 @@ class Complexity:
 
     Attributes:
         base_rate: Share of complex phrases among all rows.
-        among_misses: The same among misses (IoU below 0.5), the figure that the EGM card gives as 62.8 %; None without
-            misses.
-        accuracy_complex: Acc@0.5 on complex phrases; None if there are none.
-        accuracy_simple: Acc@0.5 on the others; None if there are none.
+        among_misses: The same among misses, the figure that the EGM card gives as 62.8 %; None without misses.
+        accuracy_complex: Share of hits on complex phrases; None if there are none.
+        accuracy_simple: Share of hits on the others; None if there are none.
     """
 
     base_rate: Estimate
@@ -57,17 +55,17 @@ class Complexity:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything that is reported of one list of records; intervals are 95 %.
+    """Everything that is reported of one list of records; intervals are 95 %. A hit is what counts in its split.
 
     Attributes:
         rows: How many records, failures included.
         images: How many pictures; 0 if they are unknown, and then intervals take rows for independent.
-        pooled: Each of `METRICS` over all rows.
+        pooled: Each of `METRICS` over all rows; and `COUNTED`, where not all splits count alike.
         average: The same as the mean over splits, as the model card averages; None with fewer than two splits.
-        bootstrap: Acc@0.5 and mean IoU of `pooled` with intervals by resampling pictures.
-        splits: Each of `METRICS`, by split.
-        groups: Acc@0.5 by `words`, `relations`, `complexity` and `size`, and by `share` (of the picture), `category`,
-            `kind`, `distractors` and `negation` where known.
+        bootstrap: What counts, and mean IoU, of `pooled` with intervals by resampling pictures.
+        splits: The same as `pooled`, by split.
+        groups: Share of hits by `words`, `relations`, `complexity` and `size`, and by `share` (of the picture),
+            `category`, `kind`, `distractors` and `negation` where known.
         misses: How many misses of each kind of `egm.failures.Miss`.
         no_box: How many rows had no box, by reason.
         complexity: How misses and complex phrases go together.
@@ -113,10 +111,14 @@ def interval_summary(
     """
     if not records:
         raise DataError("there are no records to summarise: check that the file holds answers")
-    columns = values_of(records)
+    columns, hits = values_of(records), hits_of(records)
     clusters = cluster_numbers(records)
     facts = [phrase_facts(record.phrase) for record in records]
     names = sorted({record.split for record in records})
+    counted: list[str] = [*measures_of(names)]
+    if len(counted) > 1:
+        columns[COUNTED] = hits
+        counted.append(COUNTED)
     strata = np.array([names.index(record.split) for record in records], dtype=np.intp)
 
     def estimates(rows: IntArray | slice, groups: IntArray | None = None) -> Estimates:
@@ -129,26 +131,21 @@ def interval_summary(
         pooled=estimates(slice(None)),
         average=estimates(slice(None), strata) if len(names) > 1 else None,
         bootstrap={
-            key: stats.cluster_bootstrap(columns[key], clusters, draws=draws, seed=seed) for key in _BOOTSTRAPPED
+            key: stats.cluster_bootstrap(columns[key], clusters, draws=draws, seed=seed)
+            for key in (*counted, "mean_iou")
         },
         splits={name: estimates(np.flatnonzero(strata == number)) for number, name in enumerate(names)},
-        groups=_groups(records, facts, columns["acc@0.5"], clusters),
+        groups=_groups(records, facts, hits, clusters),
         misses={str(kind): count for kind in Miss if (count := kinds.count(kind))},
         no_box=dict(Counter(r.failure or "no_box" for r in records if r.box is None and not r.is_none).most_common()),
-        complexity=_complexity(facts, columns["acc@0.5"], clusters),
+        complexity=_complexity(facts, hits, clusters),
         sets=summarise_sets(records, clusters),
     )
 
 
 def values_of(records: Sequence[Record]) -> dict[str, FloatArray]:
-    """One column for each of `METRICS`, a value in [0, 1] for each record.
-
-    Where there is not one true box, the centre is right if the answer is a hit.
-    """
+    """One column for each of `METRICS`, a value in [0, 1] for each record."""
     ious = np.array([record.iou if record.box is not None or record.is_none else 0.0 for record in records])
-    boxes = np.array([record.box or _NO_BOX for record in records])
-    truths = np.array([record.truth or _NO_BOX for record in records])
-    single = np.array([record.truth is not None for record in records])
     return {
         "acc@0.5": stats.hits(ious),
         "acc>0.5": stats.hits(ious, strict=True),
@@ -156,21 +153,13 @@ def values_of(records: Sequence[Record]) -> dict[str, FloatArray]:
         "acc@0.9": stats.hits(ious, 0.9),
         "macc@0.5:0.95": stats.mean_hits(ious),
         "mean_iou": ious,
-        "centre": np.where(single, stats.centre_hits(boxes, truths), stats.hits(ious)),
+        "centre": np.array([float(record.centre_hit()) for record in records]),
     }
 
 
-def measure_of(split: str) -> str:
-    """Key of the metric that counts for a split: that a box is right, or that its centre lies in the true one."""
-    benchmark = benchmark_of(split)
-    return "centre" if benchmark is not None and benchmark.measure == "centre" else "acc@0.5"
-
-
 def hits_of(records: Sequence[Record]) -> FloatArray:
-    """One value in [0, 1] for each record: what counts for its split."""
-    columns = values_of(records)
-    by_centre = np.array([measure_of(record.split) == "centre" for record in records])
-    return np.where(by_centre, columns["centre"], columns["acc@0.5"])
+    """1 for each record that is right by what counts in its split, else 0."""
+    return np.array([float(record.hit()) for record in records])
 
 
 def knows_images(records: Sequence[Record]) -> bool:
@@ -180,8 +169,7 @@ def knows_images(records: Sequence[Record]) -> bool:
 
 def cluster_numbers(records: Sequence[Record]) -> IntArray:
     """Number the pictures; a record without one stands for itself."""
-    labels: list[Hashable] = [record.image or ("row", number) for number, record in enumerate(records)]
-    return stats.codes(labels)
+    return stats.picture_numbers([record.image for record in records])
 
 
 def misses_of(
@@ -193,7 +181,7 @@ def misses_of(
 
 
 def _miss_of(record: Record, others: Sequence[Neighbour]) -> Miss | None:
-    if record.hit() and (record.box is not None or record.is_none):
+    if record.hit():
         return None
     answered, true = ([Box(*corners) for corners in boxes] for boxes in (record.answered, record.true_boxes))
     if (answered or record.is_none) and not len(answered) == len(true) == 1:
@@ -252,7 +240,7 @@ def _groups(
         "category": [category_of(record.meta) for record in records],
         "kind": [None if record.meta.get("kind") is None else str(record.meta["kind"]) for record in records],
         "distractors": [_distractors(record.meta) for record in records],
-        "negation": [_NEGATION.get(record.meta.get("use_negation")) for record in records],
+        "negation": [_yes_or_no(record.meta.get("use_negation")) for record in records],
     }
     # By name otherwise: bins of counts begin with one digit.
     order: dict[str, Callable[[str], Any]] = {"size": _SIZES.index, "share": _SHARES.index}
@@ -284,6 +272,11 @@ def _distractors(meta: Mapping[str, Any]) -> str | None:
     """How many things could be taken for the object, where a dataset says it, in Ref-Adv's bins."""
     count = meta.get("distractors")
     return _bin(count, (3, 6)) if type(count) is int else None
+
+
+def _yes_or_no(said: Any) -> str | None:
+    """What a fact says; None where it is anything else, which a file from elsewhere may hold."""
+    return ("yes" if said else "no") if isinstance(said, bool | int) and said in (0, 1) else None
 
 
 def _size(truth: tuple[float, float, float, float]) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from egm.datasets.benchmarks import measure_title
 from egm.failures import COMPLEX_AT, Miss
 from egm.report.compare import Comparison
 from egm.report.grid import Cell, Grid, Line
 from egm.report.judge import Judgement
 from egm.report.labels import MISS_TITLES, intervals_note, percent
 from egm.report.set_summary import SET_METRICS, SetSummary
-from egm.report.summary import METRICS, Estimates, Summary
+from egm.report.summary import COUNTED, METRICS, Estimates, Summary
 from egm.stats import Estimate, McNemar
 from egm.terminal import printable
 
@@ -29,13 +30,13 @@ _GROUPS = {
 
 
 def summary_grids(summary: Summary, asked: Mapping[str, int] | None = None) -> list[Grid]:
-    """Tables of a summary: metrics by split, Acc@0.5 by kind of sample, the misses, and the complex phrases.
+    """Tables of a summary: metrics by split, what counts by kind of sample, the misses, and the complex phrases.
 
     Args:
         summary: What is shown.
         asked: How many samples each split has, where that is known: of those that are not whole it is told.
     """
-    misses = sum(summary.misses.values())
+    misses, counted = sum(summary.misses.values()), measure_title(summary.splits)
     kinds = []
     for name, count in summary.misses.items():
         title = MISS_TITLES[Miss(name)]
@@ -46,15 +47,15 @@ def summary_grids(summary: Summary, asked: Mapping[str, int] | None = None) -> l
     return [
         _metrics(summary, asked or {}),
         *([] if summary.sets is None else [_sets(summary.sets)]),
-        *(_group(_GROUPS.get(name, name), rows) for name, rows in summary.groups.items()),
+        *(_group(_GROUPS.get(name, name), rows, counted) for name, rows in summary.groups.items()),
         Grid("misses", ("", "rows", "share"), (("", tuple(kinds)),)),
         _shares(
             f"complex phrases ({COMPLEX_AT} or more of these)",
             {
                 "share among misses": complexity.among_misses,
                 "share among all rows": complexity.base_rate,
-                "Acc@0.5 on complex phrases": complexity.accuracy_complex,
-                "Acc@0.5 on the others": complexity.accuracy_simple,
+                f"{counted} on complex phrases": complexity.accuracy_complex,
+                f"{counted} on the others": complexity.accuracy_simple,
             },
         ),
     ]
@@ -68,6 +69,7 @@ def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Gri
         names: What to call the first and the second.
     """
     first, second = map(printable, names)
+    counted = measure_title(comparison.splits)
     differences = tuple(
         Line.of(
             title,
@@ -76,7 +78,7 @@ def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Gri
             signed(paired.bootstrap),
             p_value(paired.p_value),
         )
-        for title, paired in (("Acc@0.5", comparison.accuracy), ("mean IoU", comparison.mean_iou))
+        for title, paired in ((counted, comparison.accuracy), ("mean IoU", comparison.mean_iou))
     )
     tests = [_mcnemar("all", comparison.mcnemar)]
     if len(comparison.splits) > 1:
@@ -99,7 +101,7 @@ def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Gri
             ),
         ),
         Grid(
-            "Acc@0.5, exact McNemar",
+            f"{counted}, exact McNemar",
             ("", f"only {first}", f"only {second}", "both", "neither", "p"),
             (("", tuple(tests)),),
         ),
@@ -149,10 +151,11 @@ def _metrics(summary: Summary, asked: Mapping[str, int]) -> Grid:
     whole = "all rows" if lines else printable(next(iter(summary.splits))) or "all rows"
     lines[whole] = summary.pooled, total
     lines[f"{whole}, by bootstrap"] = summary.bootstrap, total
+    titles = METRICS | ({COUNTED: f"{measure_title(summary.splits)}, by split"} if COUNTED in summary.pooled else {})
     return Grid(
         "accuracy and IoU, %",
-        ("", "rows", *METRICS.values()),
-        (("", tuple(_estimates(name, *facts) for name, facts in lines.items())),),
+        ("", "rows", *titles.values()),
+        (("", tuple(_estimates(name, *facts, titles) for name, facts in lines.items())),),
         (intervals_note(summary.images),),
     )
 
@@ -171,13 +174,13 @@ def _sets(sets: SetSummary) -> Grid:
     return Grid("none and many, %", ("", "rows", "%"), (("", tuple(lines)),), (note, *untold))
 
 
-def _estimates(name: str, estimates: Mapping[str, Estimate], asked: int) -> Line:
+def _estimates(name: str, estimates: Mapping[str, Estimate], asked: int, keys: Iterable[str]) -> Line:
     rows = next(iter(estimates.values())).rows
-    figures = (Cell.percent(estimates[key]) if key in estimates else Cell() for key in METRICS)
+    figures = (Cell.percent(estimates[key]) if key in estimates else Cell() for key in keys)
     return Line(name, (Cell(f"{rows} of {asked}" if rows < asked else str(rows)), *figures))
 
 
-def _group(title: str, rows: Mapping[str, Estimate]) -> Grid:
+def _group(title: str, rows: Mapping[str, Estimate], counted: str) -> Grid:
     shown = sorted(rows, key=lambda name: -rows[name].rows)[:_MOST_LINES]
     lines = tuple(
         Line(printable(name), (Cell(str(estimate.rows)), Cell.percent(estimate)))
@@ -185,7 +188,7 @@ def _group(title: str, rows: Mapping[str, Estimate]) -> Grid:
         if name in shown
     )
     notes = (f"{len(rows) - len(shown)} more with fewer rows",) if len(rows) > len(shown) else ()
-    return Grid(title, ("", "rows", "Acc@0.5"), (("", lines),), notes)
+    return Grid(title, ("", "rows", counted), (("", lines),), notes)
 
 
 def _shares(title: str, shares: Mapping[str, Estimate | None], *notes: str) -> Grid:

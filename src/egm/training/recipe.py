@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from egm.errors import RecipeError, closest
 from egm.training.yaml_reader import NotYamlError, read_yaml, read_yaml_file, shortened
+from egm.types import Expect
 
 Part = Literal["vision_tower", "projector", "language_model", "embeddings"]
 """A part of a model that can be frozen: the projector is the merger and the deepstack mergers."""
@@ -124,6 +125,9 @@ class SourceSection(Section):
     """How often it is drawn from, relative to the other sources."""
     images: Path | None = None
     """Folder that holds its images; by default that of the whole section."""
+    expect: Expect | None = None
+    """How many boxes to ask for, in place of what its samples expect: `any` asks about one box and allows the answer
+    that nothing matches, so that a model is not only asked so where there is nothing."""
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceSection:

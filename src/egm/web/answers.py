@@ -6,18 +6,20 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from egm.boxes import Box
-from egm.draw import side_by_side
+from egm.draw import NumberedBoxes, draw_numbered, fitted
 from egm.pages.page import readable
 from egm.terminal import printable
 from egm.types import FAILURE_WORDS, Grounding
 from egm.web.asking import Asking, LiveAnswers, Written
+from egm.web.pictures import WebPicture
 
 COLOURS: Final = ("#d62a0e", "#0060c0", "#00784f", "#9a4f00", "#8a2be2", "#b0006e", "#006a78", "#4a4a4a")
 """Of boxes, by phrase; each also bears the phrase's number."""
+_DRAWN_SIDE: Final = 4096  # pixels of the longer side of a picture that is taken away, so that it takes little memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,13 @@ class ShownBox:
     Attributes:
         number: Of its phrase, counted from 1.
         box: In pixels of the picture.
-        confidence: As `Grounding` tells it; None where nobody knows.
+        known: What is known of how sure it is, in words; empty where nothing is.
         is_final: Whether the answer is whole.
     """
 
     number: int
     box: Box
-    confidence: float | None = None
+    known: str = ""
     is_final: bool = True
 
     @property
@@ -43,9 +45,9 @@ class ShownBox:
 
     @property
     def title(self) -> str:
-        """The box in words: corners and confidence."""
+        """The box in words: corners, and how sure it is."""
         corners = ", ".join(f"{value:.1f}" for value in self.box)
-        return corners if self.confidence is None else f"{corners} ({self.confidence:.0%})"
+        return f"{corners} ({self.known})" if self.known else corners
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +113,31 @@ def show_answer(number: int, written: Written, *, votes: int) -> ShownAnswer:
     )
 
 
-def box_confidence(grounding: Grounding) -> float | None:
-    """How sure an answer of one box is: the share of votes, or else the probability of the answer's tokens."""
+def shown_answers(written: Sequence[Written], asking: Asking) -> list[ShownAnswer]:
+    """Say what there is of each answer."""
+    return [show_answer(number, each, votes=asking.votes) for number, each in enumerate(written, start=1)]
+
+
+def share_name(grounding: Grounding) -> str:
+    """What the shares beside an answer and its boxes are: of several votes those that agree, of one answer a mean.
+
+    That is the geometric mean of the probabilities of its tokens, and not the probability that it is right.
+    """
+    return "mean token probability" if grounding.confidence is None else "votes that agree"
+
+
+def answer_share(grounding: Grounding) -> float | None:
+    """Of an answer: the share of the votes that agree, or else exp(answer_logprob), the mean probability of a token."""
     if grounding.confidence is not None or grounding.answer_logprob is None:
         return grounding.confidence
     return math.exp(min(0.0, grounding.answer_logprob))
 
 
 def _boxes(number: int, grounding: Grounding) -> tuple[ShownBox, ...]:
-    sure = [each.confidence for each in grounding.boxes]
-    usual = box_confidence(grounding) if grounding.expect != "all" else None
-    known = (sure[place] if place < len(sure) and sure[place] is not None else usual for place in range(len(sure)))
-    return tuple(ShownBox(number, box, share) for box, share in zip(grounding.answered, known, strict=False))
+    usual = answer_share(grounding) if grounding.expect != "all" else None
+    shares = (usual if each.confidence is None else each.confidence for each in grounding.boxes)
+    known = ("" if share is None else f"{share_name(grounding)} {share:.0%}" for share in shares)
+    return tuple(ShownBox(number, box, words) for box, words in zip(grounding.answered, known, strict=False))
 
 
 def _has_answer(grounding: Grounding) -> bool:
@@ -142,8 +157,8 @@ def _facts(written: Written, grounding: Grounding) -> tuple[tuple[str, str], ...
     completion = written.completion
     assert completion is not None
     facts = []
-    if grounding.failure is None and (sure := box_confidence(grounding)) is not None:
-        facts.append(("confidence", f"{sure:.0%}"))
+    if grounding.failure is None and (share := answer_share(grounding)) is not None:
+        facts.append((share_name(grounding), f"{share:.0%}"))
     facts.append(("latency", f"{grounding.seconds:.2f} s"))
     if completion.first_token_seconds is not None:
         facts.append(("first token", f"{completion.first_token_seconds:.2f} s"))
@@ -156,22 +171,30 @@ def _facts(written: Written, grounding: Grounding) -> tuple[tuple[str, str], ...
 
 @dataclass(frozen=True, slots=True)
 class PastAnswer:
-    """What one model answered to one asking, whole.
+    """What one model answered to one asking, whole; without the picture, for which there is one place (`Uploads`).
 
     Attributes:
+        picture: What the picture is asked for by.
+        file: What the picture is called.
         asking: What was asked.
         model: Who answered.
         written: The answer to each phrase.
     """
 
+    picture: str
+    file: str
     asking: Asking
     model: str
     written: tuple[Written, ...]
 
     @classmethod
-    def of(cls, asked: LiveAnswers) -> PastAnswer:
-        """Keep what a model was asked and has written."""
-        return cls(asked.asking, asked.model.name, tuple(asked.written()))
+    def of(cls, asked: LiveAnswers, picture: str) -> PastAnswer:
+        """Keep what a model was asked and has written, about the picture of a name."""
+        written = tuple(
+            replace(each, grounding=None if each.grounding is None else replace(each.grounding, image=None), partial=())
+            for each in asked.written()
+        )
+        return cls(picture, asked.picture.name, asked.asking, asked.model.name, written)
 
     @property
     def groundings(self) -> list[Grounding]:
@@ -180,14 +203,26 @@ class PastAnswer:
 
     def lines(self) -> str:
         """JSON Lines, one object an answer, as `egm ground --json` prints them."""
-        about = {"image": self.asking.picture.name, "amodal": self.asking.amodal, "model": self.model}
+        about = {"image": self.file, "amodal": self.asking.amodal, "model": self.model}
         return "".join(json.dumps({**about, **grounding.to_dict()}) + "\n" for grounding in self.groundings)
 
-    def drawn(self) -> bytes:
-        """The picture with boxes and phrases, as PNG, one panel a phrase."""
+    def shown(self) -> list[ShownAnswer]:
+        """The answer to each phrase as the page shows it."""
+        return shown_answers(self.written, self.asking)
+
+    def drawn(self, picture: WebPicture) -> bytes:
+        """The picture with the boxes of all phrases, which stand below it, as PNG; a very large one smaller."""
+        image, scale = fitted(picture.image, _DRAWN_SIDE)
+        answers = [
+            NumberedBoxes(
+                each.phrase if each.boxes else f"{each.phrase} ({each.state})",
+                tuple(Box(*(scale * corner for corner in shown.box)) for shown in each.boxes),
+                each.colour,
+            )
+            for each in self.shown()
+        ]
         stream = io.BytesIO()
-        panels = [grounding.draw() for grounding in self.groundings] or [self.asking.picture.image]
-        side_by_side(panels).save(stream, "PNG")
+        draw_numbered(image, answers).save(stream, "PNG")
         return stream.getvalue()
 
 
@@ -196,4 +231,4 @@ def title_of(answers: Sequence[PastAnswer]) -> str:
     asking = answers[0].asking
     first, more = printable(asking.phrases[0])[:60], len(asking.phrases) - 1
     asked = f"{first} (and {more} more)" if more else first
-    return f"{asked}: {printable(asking.picture.name)}, {' and '.join(answer.model for answer in answers)}"
+    return f"{asked}: {printable(answers[0].file)}, {' and '.join(answer.model for answer in answers)}"

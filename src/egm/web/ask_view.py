@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from egm.errors import EgmError
-from egm.web.answers import PastAnswer, title_of
+from egm.web.answers import PastAnswer, shown_answers, title_of
 from egm.web.asking import BROKEN, Asking, LiveAnswers, ask, read_expect, read_phrases
-from egm.web.fragments import boxes_of, note_of, panel, picture_view, shown_answers, stem_of
+from egm.web.fragments import boxes_of, note_of, panel, picture_view, stem_of
 from egm.web.kept import Kept
 from egm.web.models import OpenModel
-from egm.web.pictures import MOST_BYTES, Uploads, WebPicture, WebSample, samples
+from egm.web.pictures import Uploads, WebPicture, WebSample, samples
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class AskDesk:
 
     models: Mapping[str, OpenModel]
     uploads: Uploads = field(default_factory=Uploads)
-    answers: Kept[PastAnswer] = field(default_factory=lambda: Kept(_MOST_KEPT, MOST_BYTES))
+    answers: Kept[PastAnswer] = field(default_factory=lambda: Kept(_MOST_KEPT))
     samples: Mapping[str, WebSample] = field(default_factory=samples)
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class AskDesk:
         """Ask, and come back with what to show whenever there is more.
 
         Args:
-            session: Who asks; only one asking of theirs is under way at a time.
+            session: Who asks; an asking of theirs that is under way is stopped.
             picture: The picture's name.
             form: What was filled in: `phrases`, `expect`, `amodal`, `model`, `against`, `votes`, `seed`.
 
@@ -132,18 +133,20 @@ class AskDesk:
             The name of their picture, what was asked, and what to show.
 
         Raises:
-            EgmError: If they are no longer kept.
+            EgmError: If they are no longer kept, or their picture is not.
         """
         found = [(name, answer) for name in names if (answer := self.answers.get(name)) is not None]
         if not found or len(found) < len(names):
             raise EgmError(f"that answer {_GONE.partition(':')[0]}: ask again")
-        asking = found[0][1].asking
-        kept = self.uploads.keep(asking.picture)
-        shown = [_whole(kept, answer, name) for name, answer in found]
+        about, asking = found[0][1].picture, found[0][1].asking
+        picture = self.uploads.get(about)
+        if picture is None:
+            raise EgmError(f"the picture of that answer {_GONE}")
+        shown = [_whole(picture, answer, name) for name, answer in found]
         title = title_of([answer for _, answer in found])
         pictures, panels = tuple(view for view, _ in shown), tuple(text for _, text in shown)
         return (
-            kept,
+            about,
             asking,
             Shown(f"again: {title}", pictures, panels, tuple(names), title, tuple(answer.model for _, answer in found)),
         )
@@ -153,26 +156,27 @@ class AskDesk:
         if found is None or not isinstance(picture, str):
             raise EgmError(f"the picture {_GONE}")
         asking = Asking(
-            found,
             read_phrases(form["phrases"]),
             read_expect(form["expect"]),
             bool(form["amodal"]),
             _whole_number(form["votes"], "votes"),
             _whole_number(form["seed"], "the seed"),
         )
-        asked = ask(self._chosen(form["model"], form["against"]), asking)
-        try:
-            for live in asked:
-                with self._lock:
-                    self._under_way[session] = live
-                if all(each.done for each in live):
-                    yield self._ended(picture, live)
-                else:
-                    yield _so_far(picture, live)
-        finally:
-            asked.close()  # type: ignore[attr-defined]
+        with closing(ask(self._chosen(form["model"], form["against"]), found, asking)) as asked:
+            live = next(asked)
             with self._lock:
-                self._under_way.pop(session, None)
+                before, self._under_way[session] = self._under_way.get(session, ()), live
+            for each in before:
+                each.stop()
+            try:
+                while not all(each.done for each in live):
+                    yield _so_far(picture, live)
+                    next(asked, None)
+                yield self._ended(picture, live)
+            finally:
+                with self._lock:
+                    if self._under_way.get(session) is live:
+                        del self._under_way[session]
 
     def _chosen(self, model: object, against: object) -> list[OpenModel]:
         names = [model] if against in (None, "", NOBODY, model) else [model, against]
@@ -181,10 +185,9 @@ class AskDesk:
         return [self.models[str(name)] for name in names]
 
     def _ended(self, picture: str, live: Sequence[LiveAnswers]) -> Shown:
-        answers = [PastAnswer.of(each) for each in live]
-        weight = answers[0].asking.picture.weight
-        kept = [self.answers.add(answer, weight=weight) if answer.groundings else "" for answer in answers]
-        shown = [_whole(picture, answer, name) for answer, name in zip(answers, kept, strict=True)]
+        answers = [PastAnswer.of(each, picture) for each in live]
+        kept = [self.answers.add(answer) if answer.groundings else "" for answer in answers]
+        shown = [_whole(live[0].picture, answer, name) for answer, name in zip(answers, kept, strict=True)]
         status = "; ".join(_summary(answer) for answer in answers)
         names = tuple(name for name in kept if name)
         pictures, panels = tuple(view for view, _ in shown), tuple(text for _, text in shown)
@@ -192,23 +195,20 @@ class AskDesk:
 
 
 def _so_far(name: str, live: Sequence[LiveAnswers]) -> Shown:
-    pictures, panels, open_ = [], [], 0
+    pictures, panels = [], []
     for each in live:
-        picture = each.asking.picture
-        written = each.written()
-        open_ += sum(not one.is_whole for one in written)
-        answers = shown_answers(written, each.asking)
+        picture = each.picture
+        answers = shown_answers(each.written(), each.asking)
         pictures.append(picture_view(name, picture, boxes_of(answers), model=each.model.name))
         panels.append(panel(each.model.name, answers, note=note_of(each.model.name, picture)))
     who = " and ".join(each.model.name for each in live)
     return Shown(f"asking {who}", tuple(pictures), tuple(panels))
 
 
-def _whole(name: str, answer: PastAnswer, kept: str) -> tuple[str, str]:
+def _whole(picture: WebPicture, answer: PastAnswer, kept: str) -> tuple[str, str]:
     """The picture and the panel of an answer that is whole."""
-    asking, picture = answer.asking, answer.asking.picture
-    shown = shown_answers(answer.written, asking)
-    view = picture_view(name, picture, boxes_of(shown), model=answer.model)
+    shown = answer.shown()
+    view = picture_view(answer.picture, picture, boxes_of(shown), model=answer.model)
     note = note_of(answer.model, picture)
     return view, panel(answer.model, shown, name=kept, stem=stem_of(answer), note=note)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,10 +29,9 @@ BROKEN = "something went wrong here; the log of egm web says what"
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What is asked.
+    """What is asked about a picture.
 
     Attributes:
-        picture: About what.
         phrases: What to find, checked.
         expect: How many boxes to ask for.
         amodal: Whether the whole object is asked for.
@@ -40,7 +39,6 @@ class Asking:
         seed: Of the samples.
     """
 
-    picture: WebPicture
     phrases: tuple[str, ...]
     expect: Expect = "one"
     amodal: bool = False
@@ -91,11 +89,6 @@ class Written:
     completion: Completion | None = None
     error: str = ""
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing more comes."""
-        return self.completion is not None or bool(self.error)
-
 
 @dataclass(slots=True)
 class _Slot:
@@ -112,6 +105,7 @@ class LiveAnswers:
 
     Args:
         model: Who is asked.
+        picture: About what.
         asking: What.
         changed: Set whenever there is something new.
 
@@ -119,13 +113,12 @@ class LiveAnswers:
         EgmError: If the model cannot be asked so.
     """
 
-    def __init__(self, model: OpenModel, asking: Asking, changed: threading.Event) -> None:
-        self.model, self.asking, self._changed = model, asking, changed
+    def __init__(self, model: OpenModel, picture: WebPicture, asking: Asking, changed: threading.Event) -> None:
+        self.model, self.picture, self.asking, self._changed = model, picture, asking, changed
         self._stopped = False
         self._lock = threading.Lock()
         self._grounder = model.with_votes(asking.votes, asking.seed)
         self._grounder.check_expect(asking.expect)
-        picture = asking.picture
         self._slots = [
             _Slot(LoadedQuestion(n, picture.image, phrase, asking.amodal, picture.source, asking.expect))
             for n, phrase in enumerate(asking.phrases)
@@ -205,11 +198,14 @@ def read_so_far(question: LoadedQuestion, text: str, grounder: Grounder) -> Grou
     return question.read(Completion(text, finish_reason="length"), grounder.codec)
 
 
-def ask(models: Sequence[OpenModel], asking: Asking, *, pause: float = 0.08) -> Iterator[list[LiveAnswers]]:
+def ask(
+    models: Sequence[OpenModel], picture: WebPicture, asking: Asking, *, pause: float = 0.08
+) -> Generator[list[LiveAnswers]]:
     """Ask one or several models at once, and come back whenever more is written.
 
     Args:
         models: Who is asked.
+        picture: About what.
         asking: What.
         pause: Least seconds from one time to the next.
 
@@ -223,7 +219,7 @@ def ask(models: Sequence[OpenModel], asking: Asking, *, pause: float = 0.08) -> 
     enough = threading.Event()  # never set: a wait that ends with the process
     try:
         for model in models:
-            asked.append(LiveAnswers(model, asking, changed))
+            asked.append(LiveAnswers(model, picture, asking, changed))
         while not all(each.done for each in asked):
             yield asked
             changed.wait()

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egm.pages.page import template_environment
-from egm.web.answers import PastAnswer, ShownAnswer, ShownBox, show_answer
-from egm.web.asking import Asking, Written
+from egm.web.answers import PastAnswer, ShownAnswer, ShownBox
 from egm.web.pictures import WebPicture
 
 if TYPE_CHECKING:
@@ -66,11 +65,6 @@ def panel(model: str, answers: Sequence[ShownAnswer], *, name: str = "", stem: s
     return fragment("panel.html.j2", model=model, answers=answers, name=name, stem=stem, note=note)
 
 
-def shown_answers(written: Sequence[Written], asking: Asking) -> list[ShownAnswer]:
-    """Say what there is of each answer."""
-    return [show_answer(number, each, votes=asking.votes) for number, each in enumerate(written, start=1)]
-
-
 def boxes_of(answers: Sequence[ShownAnswer]) -> list[ShownBox]:
     """All boxes of answers."""
     return [box for answer in answers for box in answer.boxes]
@@ -83,7 +77,7 @@ def note_of(model: str, picture: WebPicture) -> str:
 
 def stem_of(answer: PastAnswer) -> str:
     """What files of an answer are called."""
-    words = re.findall(r"[A-Za-z0-9]+", f"{Path(answer.asking.picture.name).stem} {answer.model}")
+    words = re.findall(r"[A-Za-z0-9]+", f"{Path(answer.file).stem} {answer.model}")
     return "-".join(words)[:60] or "answers"
 
 

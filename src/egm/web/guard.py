@@ -54,6 +54,7 @@ _UPLOAD: Final = "/egm/pictures"
 _BODY_BYTES: Final = 1 << 20
 _UPLOAD_SECONDS: Final = 300.0
 _DEPTH: Final = 4
+_OF_FILES: Final = frozenset(("path", "url", "meta"))  # keys by which gradio knows a file
 
 
 class WebGuard:
@@ -128,6 +129,8 @@ class WebGuard:
 def is_plain(body: bytes) -> bool:
     """Whether an event's data holds texts, numbers and lists of them alone: an object in it may name a file or address.
 
+    What the event itself tells may also be an object of texts and numbers, none under a key of gradio's files.
+
     Example:
         >>> is_plain(b'{"data": ["a", 1, null, ["b"]]}'), is_plain(b'{"data": [{"path": "http://example.com"}]}')
         (True, False)
@@ -139,7 +142,9 @@ def is_plain(body: bytes) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("session_hash", ""), str):
         return False
     number = value.get("fn_index", 0)
-    return type(number) is int and number >= 0 and _plain(value.get("data", []), _DEPTH)
+    if type(number) is not int or number < 0:
+        return False
+    return _plain(value.get("data", []), _DEPTH) and _is_told(value.get("event_data"))
 
 
 def _plain_events(app: Application) -> Application:
@@ -161,6 +166,12 @@ def _plain(value: Any, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_plain(each, depth - 1) for each in value)
     return not isinstance(value, dict) and (not isinstance(value, float) or math.isfinite(value))
+
+
+def _is_told(value: Any) -> bool:
+    if isinstance(value, dict):
+        return _OF_FILES.isdisjoint(value) and all(_plain(each, 0) for each in value.values())
+    return _plain(value, _DEPTH)
 
 
 def _with_headers(send: Send) -> Send:

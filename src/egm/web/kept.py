@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections import OrderedDict
@@ -15,7 +16,7 @@ class Kept(Generic[T]):
 
     Args:
         most: Most things.
-        size: Most of what they weigh together; the newest stays whatever it weighs.
+        size: Most of what they weigh together, if that is bounded; the newest stays whatever it weighs.
 
     Example:
         >>> kept = Kept(most=2, size=10)
@@ -24,12 +25,12 @@ class Kept(Generic[T]):
         (None, 'b', 'c')
     """
 
-    def __init__(self, most: int, size: int) -> None:
+    def __init__(self, most: int, size: float = math.inf) -> None:
         self._most, self._size, self._held = most, size, 0
         self._things: OrderedDict[str, tuple[T, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, thing: T, *, weight: int) -> str:
+    def add(self, thing: T, *, weight: int = 0) -> str:
         """Keep a thing, and return its name."""
         name = secrets.token_urlsafe(18)
         with self._lock:

@@ -112,11 +112,11 @@ def open_models(models: Sequence[str], servers: Sequence[str], **options: Any) -
         opened: dict[str, OpenModel] = {}
 
         def keep(name: str, grounder: Grounder) -> None:
-            stack.callback(grounder.close)
+            model = OpenModel(name, grounder)
+            stack.callback(model.close)
             if name in opened:
                 raise EgmError(f"{name} is given twice: name each model and server once")
-            opened[name] = OpenModel(name, grounder)
-            stack.callback(opened[name].close)
+            opened[name] = model
 
         for model in models:
             keep(printable(model), Grounder.load(model, **shared, **placed))

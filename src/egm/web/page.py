@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _QUEUE = 32  # events that wait; one more is told so
+_IN_MEMORY = 2  # pictures decoded or drawn on at once: one may take a second, and half a gigabyte
 
 
 def build_page(desk: AskDesk, shelf: RunShelf) -> gr.Blocks:
@@ -51,7 +53,7 @@ def build_web_app(desk: AskDesk, shelf: RunShelf, *, host: str = "127.0.0.1", ke
     from fastapi import FastAPI
 
     app = FastAPI(title="EGM", openapi_url=None, docs_url=None, redoc_url=None)
-    add_routes(app, desk.uploads, desk.answers)
+    add_routes(app, desk.uploads, desk.answers, asyncio.Semaphore(_IN_MEMORY))
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the reader's own
     gr.mount_gradio_app(
         app,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from egm.datasets.synthetic import SynthRef
 from egm.datasets.synthetic.example import example_picture
+from egm.draw import fitted
 from egm.errors import EgmError
 from egm.images import MAX_PIXELS, ImageSource, load_image
 from egm.terminal import printable
@@ -24,7 +25,7 @@ _MOST_UPLOADS: Final = 32
 _LONGEST_NAME: Final = 80
 _JPEG: Final = b"\xff\xd8\xff"
 MOST_BYTES: Final = 6 * MAX_PIXELS
-"""Most bytes of pictures that are kept: two of the largest, or many more of any usual size."""
+"""Most bytes of pictures that are kept: one of the largest, or many more of any usual size."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class WebPicture:
     @cached_property
     def preview(self) -> bytes:
         """The picture as a browser shows it: WebP, a large one smaller."""
-        shown = self.image.copy()
-        shown.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        shown, _ = fitted(self.image, _PREVIEW_SIDE)
         stream = io.BytesIO()
         # What is drawn in few colours blurs where it is packed as a photograph.
         few = shown.getcolors(256) is not None
@@ -56,8 +56,8 @@ class WebPicture:
 
     @property
     def weight(self) -> int:
-        """Bytes that it takes in memory."""
-        return 3 * self.image.width * self.image.height + (len(self.source) if isinstance(self.source, bytes) else 0)
+        """Bytes that it takes in memory; Pillow keeps a pixel in four."""
+        return 4 * self.image.width * self.image.height + (len(self.source) if isinstance(self.source, bytes) else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -57,6 +58,32 @@ def test_a_budget_goes_on_with_the_begun_answer() -> None:
         "role": "assistant",
         "content": 'It is \n</think>\n\n```json\n[\n\t{"bbox_2d": [',
     }
+
+
+def told(*tokens: tuple[str, float], finish: str = "stop") -> Play:
+    message = {"role": "assistant", "content": "".join(token for token, _ in tokens)}
+    content = [{"token": token, "logprob": value} for token, value in tokens]
+    choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": {"content": content}}
+    body = {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": len(tokens)}}
+    return Play(raw=json.dumps(body).encode(), streams=False)
+
+
+def test_the_boxes_behind_a_begun_answer_are_as_sure_as_their_own_tokens() -> None:
+    first = told(("It ", -5.0), ("is", -5.0), ("\n", -5.0), finish="length")
+    second = told(
+        ('[{"bbox_2d": [', -3.0),
+        ("0, 0, 250, 1000", -0.1),
+        ('], "label": "x"}, {"bbox_2d": [', -3.0),
+        ("500, 0, 750, 1000", -0.7),
+        ('], "label": "y"}]', -3.0),
+    )
+    begun = told(('It</think>[{"bbox_2d": [0, ', -5.0), ("0", -0.4), (", 2", -0.2), finish="length")
+    rest = told(("50, 1000", -0.6), ('], "label": "x"}]', -3.0))
+    for plays, sure in (((first, second), (-0.1, -0.7)), ((begun, rest), ((-5.0 - 0.4 - 0.2 - 0.6) / 4,))):
+        with FaultyServer({"": [*plays]}) as server:
+            subject = Grounder.connect(server.url, "tiny", settings=BUDGET, logprobs=True)
+            boxes = subject.ground(PICTURE, "x", expect="all").boxes
+        assert [each.confidence for each in boxes] == [pytest.approx(math.exp(mean)) for mean in sure]
 
 
 def test_what_ends_in_time_is_asked_once() -> None:

@@ -102,6 +102,30 @@ def test_a_share_is_direct_and_each_is_asked_in_one_style(processor: Any) -> Non
     assert 0.25 < share < 0.55
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_instruct"])
+def test_a_share_is_cut_off_as_a_thinking_budget_cuts(processor: Any, name: str) -> None:
+    codec, rows = get_codec(name), SynthRefRows(5, 0)
+    samples = [sample for index in range(20) for sample in SynthRef("train").samples(index)]
+    made = Collator(rows, processor, codec, CONFIG, cut=0.5, max_length=2048)
+    whole = Collator(rows, processor, codec, CONFIG, max_length=2048)
+    shares = []
+    for sample in samples:
+        (asked, told), (prompt, target) = made._texts(sample, (1, 2, 2)), whole._texts(sample, (1, 2, 2))
+        if asked == prompt:
+            assert told == target
+            continue
+        reasoning, closed, answer = target.partition("</think>\n\n")
+        begun = asked.removeprefix(prompt).removesuffix(closed)
+        thought = begun.removesuffix("\n")
+        assert reasoning.startswith(thought)
+        assert told == answer
+        forced = codec.answer_prefill(thought, sample.phrase)  # what a model is given whose time is over
+        assert (begun + closed + told).startswith(thought + forced)
+        shares.append(len(thought) / len(reasoning))
+    assert 0.3 < len(shares) / len(samples) < 0.7
+    assert min(shares) < 0.2 < 0.8 < max(shares)
+
+
 def test_direct_needs_reasoning_that_the_template_opens(processor: Any) -> None:
     with pytest.raises(ModelError, match=r"data.direct is for models whose chat template opens <think>"):
         Collator(SynthRefRows(5, 0), processor, get_codec("qwen3_vl_instruct"), CONFIG, direct=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,33 @@ def test_sources_are_mixed_by_weight(folder: Path) -> None:
     of_file = sum(samples[0].id.startswith("j") for samples in drawn)
     assert 20 <= of_file <= 29
     assert check_rows(rows, held_out={}).samples == 10
+
+
+def test_a_source_is_asked_for_another_number_of_boxes(folder: Path) -> None:
+    write(folder, ROW)
+    files = [{"path": "rows.jsonl", "expect": "all"}, {"path": "rows.jsonl"}]
+    sources = [{"name": "synthref/train", "expect": "any"}, *files]
+    rows = open_rows([SourceSection.model_validate(source) for source in sources], scenes=2, phrases=1, seed=0)
+    [plain] = SynthRefRows(2, 0, phrases=1)[0]
+    assert rows[0] == [replace(plain, expect="any")]
+    assert [rows[row][0].expect for row in range(4)] == ["any", "any", "all", "one"]
+    assert isinstance(rows, MixedRows)
+    assert check_rows(rows, held_out={}).samples == 2
+
+
+def test_a_source_that_cannot_be_asked_so_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"synthref/train-any has questions that several .* expect all, not any"):
+        open_rows([SourceSection(name="synthref/train-any", expect="any")], seed=0)
+    none = {key: ROW[key] for key in ROW if key != "bbox"} | {"bboxes": [], "expect": "any"}
+    write(folder, ROW, none)
+    rows = open_rows([SourceSection(path=Path("rows.jsonl"), expect="one")], seed=0)
+    says = r"1 that cannot be asked so \(line 2: it has no true box, as nothing matches, and expects one"
+    with pytest.raises(DataError, match=says):
+        check_rows(rows, held_out={})
+    with pytest.raises(DataError, match=says):
+        check_boxes(rows)
+    with pytest.raises(DataError, match="cannot be trained on: it has no true box"):
+        rows[1]
 
 
 def test_one_string_is_one_source(folder: Path) -> None:

@@ -94,7 +94,9 @@ def test_pictures_are_inside_or_named(tmp_path: Path, absolute: bool) -> None:
         assert ("image" in picture, "bytes" in picture) == (absolute, not absolute)
         assert picture.get("image", str(tmp_path / "a.jpg")) == str(tmp_path / "a.jpg")
         assert picture.get("bytes", b"") in (b"", (tmp_path / "a.jpg").read_bytes())
-    read = list(open_dataset(tmp_path / "data" / "train.parquet", images=tmp_path))
+    opened = open_dataset(tmp_path / "data" / "train.parquet", images=tmp_path)
+    assert len({str(sample.image) for sample in opened.annotations()}) == 1  # of which all rows are
+    read = list(opened)
     assert {load_image(sample.image).size for sample in read} == {(64, 48)}
 
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from egm.backends.base import GenerationSettings, Request
+from egm.backends.base import GenerationSettings, Request, behind
 from egm.backends.openai.messages import RemoteRequest
 from egm.errors import BackendError
 from egm.types import Completion, cost_of_both
@@ -67,6 +67,7 @@ async def answer_within_budget(
         ends=request.ends,
         files=files,
         prefill=prefill,
+        token_logprobs=request.token_logprobs,
         banned_token=await think_end(),
     )
     left = replace(settings, max_new_tokens=settings.max_new_tokens - budget, thinking_budget=None)
@@ -80,12 +81,9 @@ async def answer_within_budget(
             f"model thought on, or the server began a new answer, as {_NEEDS}",
             stacklevel=2,
         )
-    return replace(
-        second,
-        text=prefill + second.text,
-        logprob=_weighted(first, second),
-        **cost_of_both(first, second),
-    )
+    whole = behind(prefill, second)
+    told = tuple((min(end, len(thought)), value) for end, value in first.token_logprobs) + whole.token_logprobs
+    return replace(whole, token_logprobs=told, logprob=_weighted(first, second), **cost_of_both(first, second))
 
 
 async def _continue(

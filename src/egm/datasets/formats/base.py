@@ -19,6 +19,8 @@ class Format:
         lists: The column that lists the expressions, if a row holds several samples.
         scale: On which scale its boxes are.
         columns: The columns of a parquet file that `read` looks at; None for all of them. Others are not read at all.
+        picture_keys: Keys by which a row may name its picture, where it need not, as that may lie inside the file: a
+            picture that nothing names is called by its digest (`PICTURE`). None where every row has to name it.
         nests: Whether a row holds objects of several expressions each: then no index tells where a sample is, and a
             file is read whole.
     """
@@ -29,4 +31,5 @@ class Format:
     lists: str | None = None
     scale: BoxScale = "pixels"
     columns: frozenset[str] | None = None
+    picture_keys: frozenset[str] | None = None
     nests: bool = False

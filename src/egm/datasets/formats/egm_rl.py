@@ -15,6 +15,7 @@ from typing import Any
 from egm.boxes import Box
 from egm.codecs import neutralise
 from egm.datasets.fields import (
+    PICTURE,
     Row,
     flag,
     is_coordinate,
@@ -126,7 +127,8 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
         )
     if isinstance(first, dict):
         first = first.get("image") or first.get("path")
-    image = images(first) if "images" in row else Path(name)  # without that column, the pictures are in the file
+    # Without that column, the pictures are in the file.
+    image = images(first) if "images" in row else Path(row.get(PICTURE) or name)
     rationale = extra.get("rationale")
     own = extra.get("id")  # official files carry -1 in every row
     meta = {key: extra[key] for key in ("split", "index") if extra.get(key) is not None}
@@ -146,5 +148,10 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
 
 _COLUMNS = frozenset({"data_source", "prompt", "images", "reward_model", "extra_info"})
 FORMAT = Format(
-    "EGM or verl RL", frozenset({"prompt", "reward_model", "images"}), _read, scale="pixels or 0-1000", columns=_COLUMNS
+    "EGM or verl RL",
+    frozenset({"prompt", "reward_model", "images"}),
+    _read,
+    scale="pixels or 0-1000",
+    columns=_COLUMNS,
+    picture_keys=frozenset({"images"}),
 )

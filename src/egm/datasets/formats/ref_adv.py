@@ -6,12 +6,12 @@ Source: the reader of dddraxxx/Ref-Adv, `run.py` (Apache-2.0), which reads dddra
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from egm.datasets.fields import Row, pixels, text, xyxy
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
+from egm.datasets.inputs import JsonError, load_json
 from egm.types import Sample
 
 _FACTS = ("image_source", "human_authored", "use_negation")
@@ -20,19 +20,19 @@ _FACTS = ("image_source", "human_authored", "use_negation")
 def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     """Read a row; `meta` gets the facts that its authors report by."""
     meta = {key: row[key] for key in _FACTS if row.get(key) is not None}
-    if (count := _count(row.get("distractors"))) is not None:
+    if (count := count_distractors(row.get("distractors"))) is not None:
         meta["distractors"] = count
     picture = images(text(row, "file_name"))
     box = xyxy(row.get("solution"), "solution")
     return [Sample(name, picture, text(row, "normal_caption"), box, pixels(row), meta=meta)]
 
 
-def _count(said: Any) -> int | None:
+def count_distractors(said: Any) -> int | None:
     """How many distractors a row lists, whichever way; None where that cannot be told."""
     if isinstance(said, str):
         try:
-            said = json.loads(said)
-        except (ValueError, RecursionError):
+            said = load_json(said.encode(errors="surrogatepass"))
+        except JsonError:
             return None
     if isinstance(said, list):
         return len(said)

@@ -6,7 +6,7 @@ likaixin2000/ScreenSpot-Pro-GUI-Grounding (`eval_screenspot_pro.py`) and of Eval
 
 from __future__ import annotations
 
-from egm.datasets.fields import Row, identity, pixels, short, text, xyxy
+from egm.datasets.fields import PICTURE, Row, identity, pixels, short, text, xyxy
 from egm.datasets.formats.base import Format
 from egm.datasets.image_root import ImageRoot
 from egm.errors import DataError
@@ -21,7 +21,7 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
     if not isinstance(size, list) or len(size) != 2:
         raise DataError(f"img_size {short(size)} is not the width and the height of the screenshot")
     own = identity(row, "id", name)
-    picture = images(row.get("img_filename", f"{own}.png"))
+    picture = images(row.get("img_filename") or row.get(PICTURE) or f"{own}.png")
     meta = {key: row[key] for key in _FACTS if isinstance(row.get(key), str)}
     if "ui_type" in meta:
         meta["kind"] = meta["ui_type"]
@@ -30,4 +30,10 @@ def _read(row: Row, name: str, images: ImageRoot) -> list[Sample]:
 
 
 _COLUMNS = frozenset({"image", "id", "img_filename", "instruction", "bbox", "img_size", *_FACTS})
-FORMAT = Format("ScreenSpot-Pro", frozenset({"instruction", "bbox", "img_size"}), _read, columns=_COLUMNS)
+FORMAT = Format(
+    "ScreenSpot-Pro",
+    frozenset({"instruction", "bbox", "img_size"}),
+    _read,
+    columns=_COLUMNS,
+    picture_keys=frozenset({"img_filename"}),
+)

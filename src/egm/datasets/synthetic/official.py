@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from egm.datasets.synthetic.phrasing import noun
+from egm.datasets.synthetic.phrasing import ORDINALS, noun
 from egm.datasets.synthetic.programs import (
+    COUNTED_FROM,
     EXTREME_SIDES,
     Between,
     Distance,
@@ -24,8 +25,6 @@ from egm.datasets.synthetic.rng import Rng
 from egm.datasets.synthetic.scenes import Scene, SceneObject
 
 _SIDES: Final = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
-_FROM: Final = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
-_ORDINALS: Final = {2: "second", 3: "third"}
 _PLACES: Final = (
     ("at the top left", "at the top", "at the top right"),
     ("on the left", "in the middle", "on the right"),
@@ -97,7 +96,7 @@ class _Teller:
             return self.kept(event, anchors)
         if not event.after:
             assert isinstance(event.step, Ordinal)
-            return f"none is the {_ORDINALS[event.step.n]} from {_FROM[event.step.side]}"
+            return f"none is the {ORDINALS[event.step.n]} from {COUNTED_FROM[event.step.side]}"
         return self.chosen(event, anchors, self.named(event.after[0]))
 
     def all_named(self, selection: Selection) -> str:
@@ -167,10 +166,10 @@ class _Teller:
             return f"{referent} is {which} {anchor}, {self.compared(event, nearest=step.nearest)}"
         if isinstance(step, Ordinal):
             before = " and ".join(f"the {self.short(i)}" for i in event.before[:-1])
-            return f"counting from {_FROM[step.side]}, {referent} is the {_ORDINALS[step.n]}, after {before}"
+            return f"counting from {COUNTED_FROM[step.side]}, {referent} is the {ORDINALS[step.n]}, after {before}"
         assert isinstance(step, Extreme)
         if step.which in EXTREME_SIDES:
-            side = _FROM[EXTREME_SIDES[step.which]]
+            side = COUNTED_FROM[EXTREME_SIDES[step.which]]
             return f"{referent} is the {step.which}, and the next from {side} is the {self.short(event.before[1])}"
         return f"{referent} is the {step.which}, {self.compared(event, nearest=step.which == 'smallest')}"
 
@@ -194,7 +193,7 @@ def _relation(step: Step, names: list[str]) -> str:
         return f", not {_a(step.attribute, step.value)}"
     if isinstance(step, Distance):
         return f", {'nearest to' if step.nearest else 'farthest from'} {names[0]}"
-    return f", the {_ORDINALS[step.n]} from {_FROM[step.side]}" if isinstance(step, Ordinal) else ""
+    return f", the {ORDINALS[step.n]} from {COUNTED_FROM[step.side]}" if isinstance(step, Ordinal) else ""
 
 
 def _a(name: str, value: str) -> str:

@@ -43,7 +43,7 @@ _PRONOUNS = {" it": " them"} | {
 }
 _POINTING_BACK = ("with ", "that has ", "which has ")
 """Clauses that end with a pronoun: after an anchor with a clause of its own they could be read in two ways."""
-_ORDINALS = {1: "first", 2: "second", 3: "third"}
+ORDINALS = {1: "first", 2: "second", 3: "third"}
 _SIDE_NAMES = {"left": "left", "right": "right", "above": "top", "below": "bottom"}
 _ACROSS = {"left": "right", "right": "left", "above": "bottom", "below": "top"}
 
@@ -104,7 +104,7 @@ def _plural(clause: str) -> str:
 
 def _ranks(step: Ordinal) -> dict[str, str]:
     """Word a rank: which one, from which side, to which side."""
-    return {"o": _ORDINALS[step.n], "s": _SIDE_NAMES[step.side], "t": _ACROSS[step.side]}
+    return {"o": ORDINALS[step.n], "s": _SIDE_NAMES[step.side], "t": _ACROSS[step.side]}
 
 
 class _Writer:

@@ -16,6 +16,8 @@ from egm.datasets.synthetic.scenes import Scene, SceneObject
 
 SIDES = ("left", "right", "above", "below")
 EXTREME_SIDES = {"leftmost": "left", "rightmost": "right", "topmost": "above", "lowest": "below"}
+COUNTED_FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
+"""Where rationales count from, by the side."""
 EXTREMES = (*EXTREME_SIDES, "largest", "smallest")
 
 _APART = 4  # percent of the frame by which two centres must differ to be ordered

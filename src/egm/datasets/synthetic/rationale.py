@@ -12,6 +12,7 @@ from egm.boxes import Box
 from egm.datasets.synthetic.official import official
 from egm.datasets.synthetic.phrasing import noun
 from egm.datasets.synthetic.programs import (
+    COUNTED_FROM,
     EXTREME_SIDES,
     Between,
     Distance,
@@ -33,7 +34,6 @@ boxes; by number, after the same list without them, so that the answer holds the
 what they look like, and only those that decide."""
 
 STYLES: Final[tuple[str, ...]] = get_args(Style)
-_FROM = {"left": "the left", "right": "the right", "above": "the top", "below": "the bottom"}
 
 
 def write_rationale(
@@ -157,9 +157,9 @@ class _Teller:
             return f"The {many}: {'; '.join(lines)}. {goal.capitalize()} {best}."
         if isinstance(step, Ordinal):
             lines = [f"{k} {name}" for k, name in enumerate(names, 1)] if self.at else names
-            return f"The {many} from {_FROM[step.side]}: {'; '.join(lines)}."
+            return f"The {many} from {COUNTED_FROM[step.side]}: {'; '.join(lines)}."
         assert isinstance(step, Extreme)
-        return f"The {many} from {_FROM[EXTREME_SIDES[step.which]]}: {'; '.join(names)}."
+        return f"The {many} from {COUNTED_FROM[EXTREME_SIDES[step.which]]}: {'; '.join(names)}."
 
 
 def _box(scene: Scene, box: IntBox) -> str:

@@ -17,6 +17,7 @@ from egm.datasets.registry import evaluation_images
 from egm.errors import DataError, EgmError
 from egm.files import write_text
 from egm.progress import track
+from egm.record_rules import refuse_number
 from egm.training.data.rows import DatasetRows, MixedRows, Rows
 from egm.training.shared.processes import is_first
 from egm.types import Sample
@@ -43,7 +44,7 @@ class DataReport:
     leaks: str
 
 
-@dataclass(slots=True)
+@dataclass
 class _Fault:
     """One kind of fault: how many rows have it, and where the first few are."""
 
@@ -60,6 +61,20 @@ class _Fault:
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.places) else ""
         return f"{self.count:,} {self.says} ({'; '.join(self.places)}{more}): {self.advice}"
+
+
+class _Unasked(_Fault):
+    """Rows whose truth cannot answer what is asked of them."""
+
+    def __init__(self, part: DatasetRows) -> None:
+        super().__init__("that cannot be asked so", "mend expect of the rows or of their source in data.train")
+        self._expect = part.expect
+
+    def look(self, place: str, sample: Sample) -> None:
+        try:
+            refuse_number(self._expect or sample.expect, len(sample.truths or ()))
+        except DataError as error:
+            self.add(f"{place}: {error}")
 
 
 def check_rows(
@@ -90,7 +105,8 @@ def check_rows(
     Raises:
         DataError: If rows cannot be trained on, or hold evaluation images: what, how many, and the first few.
     """
-    datasets = [part.samples for part in _parts(rows) if isinstance(part, DatasetRows)]
+    parts = [part for part in _parts(rows) if isinstance(part, DatasetRows)]
+    datasets = [part.samples for part in parts]
     if not datasets:
         return DataReport(0, "no files, so nothing to leak")
     unknown = None
@@ -100,8 +116,9 @@ def check_rows(
         except DataError as error:
             held_out, unknown = {}, str(error)
     faults, leaks = [], _Leaks(held_out)
-    for dataset in datasets:
-        found = _Checks(dataset, thinking=thinking, max_length=max_length, length=length)
+    for part in parts:
+        dataset = part.samples
+        found = _Checks(part, thinking=thinking, max_length=max_length, length=length)
         faults.append(found)
         for place, sample in track(dataset.scan(), f"checking rows of {dataset.place}", len(dataset)):
             found.look(place, sample)
@@ -127,7 +144,8 @@ def check_boxes(rows: Rows) -> None:
     Raises:
         DataError: If rows have none, or cannot be read: how many, and the first few.
     """
-    for dataset in (part.samples for part in _parts(rows) if isinstance(part, DatasetRows)):
+    for part in (part for part in _parts(rows) if isinstance(part, DatasetRows)):
+        dataset, unasked = part.samples, _Unasked(part)
         broken = _Fault("cannot be read", "mend or drop them")
         no_box = _Fault("without a box", "a reward needs the true box in every row")
         total = 0
@@ -137,7 +155,9 @@ def check_boxes(rows: Rows) -> None:
                 broken.add(f"{place}: {sample}")
             elif sample.truths is None:
                 no_box.add(place)
-        _refuse(dataset, total, (broken, no_box))
+            else:
+                unasked.look(place, sample)
+        _refuse(dataset, total, (broken, no_box, unasked))
 
 
 def _refuse(dataset: SampleSource, total: int, faults: Iterable[_Fault]) -> None:
@@ -166,13 +186,15 @@ class _Checks:
 
     def __init__(
         self,
-        dataset: SampleSource,
+        part: DatasetRows,
         *,
         thinking: bool,
         max_length: int | None,
         length: Callable[[Sample], int] | None,
     ) -> None:
         self._thinking, self._max_length, self._length = thinking, max_length, length
+        dataset = part.samples
+        self._unasked = _Unasked(part)
         self._scale = dataset.scale
         self._names_files = dataset.names_files
         self._broken = _Fault("cannot be read", "mend or drop them")
@@ -197,6 +219,7 @@ class _Checks:
         if sample.truths is None:
             self._no_box.add(place)
             return
+        self._unasked.look(place, sample)
         outside = next(
             (box for box in sample.truths if sample.size and is_outside(box, sample.size, amodal=sample.amodal)), None
         )
@@ -220,7 +243,15 @@ class _Checks:
         return self._there[key]
 
     def refuse(self) -> None:
-        faults = (self._broken, self._no_box, self._no_rationale, self._outside, self._missing, self._long)
+        faults = (
+            self._broken,
+            self._no_box,
+            self._unasked,
+            self._no_rationale,
+            self._outside,
+            self._missing,
+            self._long,
+        )
         _refuse(self._dataset, self.total, faults)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from egm.codecs import THINK_CLOSED, Codec
+from egm.codecs import THINK_CLOSED, THINK_OPENING, Codec
 from egm.errors import DataError, ModelError
 from egm.images import load_image
 from egm.models.families import Grid, trained_family
 from egm.training.data.pictures import load_pictures
-from egm.training.data.rows import MixedRows, Rows, SynthRefRows
+from egm.training.data.rows import DatasetRows, MixedRows, Rows, SynthRefRows
 from egm.training.data.styles import choose_prompt, share_of
 from egm.training.recipe import Prompts
 from egm.types import Sample
@@ -37,6 +37,7 @@ class Collator:
         config: The model's configuration.
         thinking: Whether targets hold the rationale.
         direct: Share of samples whose reasoning the prompt closes, so that the target is the answer alone.
+        cut: Share of samples whose reasoning the prompt cuts off at any of its tokens and closes, likewise.
         prompt: Prompt style, or several of which each sample is asked in one; None takes the codec's own.
         max_length: Longest sequence in tokens.
         fast: Whether the model has its fast path on, which takes grids as a list and not as a tensor.
@@ -56,13 +57,15 @@ class Collator:
         *,
         thinking: bool = True,
         direct: float = 0.0,
+        cut: float = 0.0,
         prompt: Prompts | None = None,
         max_length: int = 1024,
         fast: bool = True,
         masks: bool = False,
     ) -> None:
         self.rows, self.processor, self.codec, self.config = rows, processor, codec, config
-        self.thinking, self.direct, self.prompt, self.max_length = thinking, direct, prompt, max_length
+        self.thinking, self.direct, self.cut = thinking, direct, cut
+        self.prompt, self.max_length = prompt, max_length
         self.fast, self.masks = fast, masks
         self.tokenizer, self.family = processor.tokenizer, trained_family(config)
         for style in (prompt,) if prompt is None or isinstance(prompt, str) else prompt:
@@ -72,7 +75,7 @@ class Collator:
                 "data.direct is for models whose chat template opens <think>, which the prompt can close: leave it out"
             )
         for part in rows.parts if isinstance(rows, MixedRows) else (rows,):
-            for expect in part.expects if isinstance(part, SynthRefRows) else ():
+            for expect in part.expects if isinstance(part, SynthRefRows | DatasetRows) else ():
                 codec.check_expect(expect)
         self.image_token: str = processor.image_token
         self.pad_id: int = self.tokenizer.pad_token_id
@@ -144,12 +147,22 @@ class Collator:
 
     def _texts(self, sample: Sample, grid: Grid) -> tuple[str, str]:
         """Write a sample's prompt, and its target up to the end of the turn."""
-        direct = self.direct > 0 and share_of(sample.id, "direct") < self.direct
+        drawn = share_of(sample.id, "direct")
+        direct, cut = drawn < self.direct, self.direct <= drawn < self.direct + self.cut
         prompt, target = self._prompt(sample, grid), self._target(sample, grid, thinking=self.thinking and not direct)
-        if direct:  # what closes the reasoning is given and not learnt: else the model would draw whether to think
-            target = target.removeprefix(THINK_CLOSED)
-            prompt += THINK_CLOSED
+        if direct or cut:  # what closes the reasoning is given and not learnt: else the model would draw when to end it
+            reasoning, _, target = target.partition(THINK_CLOSED)
+            prompt += (self._begun(reasoning, sample.id) if cut else "") + THINK_CLOSED
         return prompt, target + self.end
+
+    def _begun(self, reasoning: str, name: str) -> str:
+        """Cut reasoning off behind any of its tokens, and end the line, as a thinking budget does."""
+        opening = "" if self.codec.thinking_prefilled else THINK_OPENING
+        ids = self.tokenizer(reasoning.removeprefix(opening), add_special_tokens=False)["input_ids"]
+        kept = ids[: 1 + int(share_of(name, "cut") * (len(ids) - 1))]
+        text: str = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+        text = text.rstrip("\ufffd")  # half a letter: a token may be a byte
+        return opening + text + ("" if text.endswith("\n") else "\n")
 
     def _prompt(self, sample: Sample, grid: Grid) -> str:
         asked: dict[str, Any] = {} if sample.expect == "one" else {"expect": sample.expect}

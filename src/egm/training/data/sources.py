@@ -40,18 +40,18 @@ def open_rows(
         first: How many samples will be looked at, of what is read whole.
 
     Raises:
-        DataError: If there is no such dataset, or it is of no known format.
+        DataError: If there is no such dataset, it is of no known format, or a source cannot be asked as it says.
     """
     sources = (SourceSection(name=train),) if isinstance(train, str) else train
     samples_per_row = max(phrases if source.place in SYNTHETIC else 1 for source in sources)
 
     def rows_of(source: SourceSection) -> Rows:
         if source.place in SYNTHETIC:
-            return SynthRefRows(scenes, seed, rationale, phrases, SYNTHETIC[source.place])
+            return SynthRefRows(scenes, seed, rationale, phrases, SYNTHETIC[source.place], source.expect)
         folder, path = source.images or images, Path(source.place)
         indexed = open_indexed(path, images=folder) if path.is_file() else None
         dataset = open_dataset(source.place, images=folder, first=first) if indexed is None else indexed
-        return DatasetRows(dataset, samples_per_row)
+        return DatasetRows(dataset, samples_per_row, source.expect)
 
     parts = [rows_of(source) for source in sources]
     return parts[0] if len(parts) == 1 else MixedRows(parts, [source.weight for source in sources])

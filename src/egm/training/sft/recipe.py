@@ -30,6 +30,9 @@ class DataSection(Section):
     direct: float = Field(default=0.0, ge=0, lt=1)
     """Share of the samples whose reasoning is closed before it begins, by the prompt, so that their target is the box
     alone: the model thinks as before, and answers directly where it is asked to."""
+    cut: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the samples whose reasoning is cut off at any of its tokens and closed, by the prompt, as a thinking
+    budget does; their target is the box alone. So the model points as well as it can where its time is over."""
     prompt: Prompts | None = None
     """Prompt style of the codec, its own default if not given; or a list of styles, in one of which each sample is
     asked, so that the model answers in any. The first is that of the held-out samples."""
@@ -38,8 +41,12 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _direct_of_thinking(self) -> DataSection:
-        if self.direct and not self.thinking:
-            raise ValueError("without thinking all samples are direct: leave direct out, or set thinking to true")
+        if (self.direct or self.cut) and not self.thinking:
+            raise ValueError(
+                "without thinking all samples are direct: leave direct and cut out, or set thinking to true"
+            )
+        if self.direct + self.cut >= 1:
+            raise ValueError("direct and cut are shares of one whole, and some samples have to think to the end")
         return self
 
 

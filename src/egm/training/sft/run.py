@@ -226,7 +226,7 @@ def _collator(recipe: SFTRecipe, model: Any, processor: Any, rows: Rows) -> Coll
     from egm.training.data.collate import Collator
 
     data = recipe.data
-    options: dict[str, Any] = {"thinking": data.thinking, "direct": data.direct}
+    options: dict[str, Any] = {"thinking": data.thinking, "direct": data.direct, "cut": data.cut}
     options |= {"prompt": data.prompt, "max_length": data.max_length}
     options["fast"] = recipe.run.fast_path and has_fast_path(model.config)
     # Laid end to end there is no padding to be left out.
