@@ -92,11 +92,11 @@ class Rig:
         gc.collect()
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
-        backend = TransformersBackend(self.model, self.processor, name="random", fp8=way == "fp8")
+        backend = TransformersBackend(self.model, self.processor, name="random", fp8=way == "fp8", fast_prompts=True)
         stops = backend._stops()
         options: dict[str, Any] = {"dtype": None, "max_rows": None, "stop_repeats": True, "fp8": way == "fp8"}
         options |= {"graphs": way != "no-graphs", "kernels": False if way in ("no-kernels", "no-graphs") else None}
-        options["keep_prefixes"] = True
+        options |= {"keep_prefixes": True, "fast_prompts": True}
         decoder = BatchDecoder(self.model, stops=stops, pad=stops[0], banned=[], **options)
         if way == "no-prefill-graphs":
             decoder.reader = PromptReader(decoder.device, stops[0], graphs=False, prefix_bytes=2**32)

@@ -45,18 +45,18 @@ def can_decode(model: Any, requests: Sequence[Request]) -> bool:
 
 
 def backend_decoder(
-    model: Any, stops: Sequence[int], banned: Sequence[int], *, fp8: bool, drafts: bool
+    model: Any, stops: Sequence[int], banned: Sequence[int], *, fp8: bool, drafts: bool, fast_prompts: bool
 ) -> BatchDecoder:
     """Make the decoder of a model that takes as many rows as there is memory for."""
     from egm.models.decode.decoder import BatchDecoder
 
     options: dict[str, Any] = {"dtype": None, "max_rows": None, "graphs": True, "stop_repeats": True, "fp8": fp8}
-    options |= {"keep_prefixes": True, "drafts": drafts}
+    options |= {"keep_prefixes": True, "drafts": drafts, "fast_prompts": fast_prompts}
     return BatchDecoder(model, stops=stops, pad=stops[0], banned=banned, **options)
 
 
 def process_prompts(
-    processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], model: Any
+    processor: Any, texts: Sequence[str], groups: Sequence[Sequence[Request]], model: Any, *, fast_prompts: bool
 ) -> PromptBatch:
     """Make the questions of groups of requests that ask the same, each picture processed once.
 
@@ -64,7 +64,8 @@ def process_prompts(
         processor: The model's.
         texts: The prompt of each group, with one placeholder for its picture.
         groups: The requests.
-        model: The model: where it is on a GPU, that processes the pictures, or threads beside it if it cannot.
+        model: The model: where it is on a GPU, threads process the pictures beside it.
+        fast_prompts: Whether that GPU processes them, if it can.
     """
     from egm.models.decode.prompt_batch import make_prompts, threads_for
 
@@ -74,7 +75,8 @@ def process_prompts(
     images = list(distinct.values())
     beside: dict[str, Any] = {}
     if model.device.type != "cpu":
-        beside = {"device": model.device, "dtype": model.dtype, "threads": threads_for(images)}
+        beside = {"threads": threads_for(images)}
+        beside |= {"device": model.device, "dtype": model.dtype} if fast_prompts else {}
     return make_prompts(processor, texts, pictures, images, **beside)
 
 

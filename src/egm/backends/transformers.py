@@ -43,14 +43,24 @@ class TransformersBackend(Backend):
         model: An `AutoModelForImageTextToText`, on its device, in evaluation mode.
         processor: Its processor.
         name: What to call it in messages and records.
-        fp8, drafts: How batched decoding computes; see `BatchDecoder`.
+        fp8, drafts, fast_prompts: How batched decoding computes; see `BatchDecoder`. With the last a GPU processes the
+            pictures as well.
     """
 
     thinking_budgets = True
     streams = True
 
-    def __init__(self, model: Any, processor: Any, *, name: str = "", fp8: bool = False, drafts: bool = False) -> None:
-        self._fp8, self._drafts = fp8, drafts
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        name: str = "",
+        fp8: bool = False,
+        drafts: bool = False,
+        fast_prompts: bool = False,
+    ) -> None:
+        self._decoding = {"fp8": fp8, "drafts": drafts, "fast_prompts": fast_prompts}
         self.model = name or type(model).__name__
         self.module, self.processor = model, processor
         processor.tokenizer.padding_side = "left"
@@ -93,7 +103,7 @@ class TransformersBackend(Backend):
 
             enable_fast_path(module)
         backend = cls(module, processor, name=checkpoint.name, fp8=dtype == "fp8")
-        if backend._fp8 and not can_decode(module, []):
+        if backend._decoding["fp8"] and not can_decode(module, []):
             raise ModelError(f"{checkpoint.name} is not decoded in fp8: only dense Qwen3-VL is; use bfloat16")
         return backend
 
@@ -112,7 +122,7 @@ class TransformersBackend(Backend):
         if self.module.device.type == "cuda":
             hardware = gpu_name() or hardware
             versions = {"driver": driver} if (driver := driver_version()) else {}
-            widths = (1 if self._fp8 else self.module.dtype.itemsize, self.module.dtype.itemsize)
+            widths = (1 if self._decoding["fp8"] else self.module.dtype.itemsize, self.module.dtype.itemsize)
         about: dict[str, Any] = {"versions": versions, "hardware": hardware, "weight_bytes": widths}
         return EngineInfo(type(self).__name__, packages=("torch", "transformers"), **about)
 
@@ -161,15 +171,15 @@ class TransformersBackend(Backend):
 
     @cached_property
     def _decoder(self) -> Any:
-        how = {"fp8": self._fp8, "drafts": self._drafts}
-        return backend_decoder(self.module, self._stops(), image_tokens(self.module.config), **how)
+        return backend_decoder(self.module, self._stops(), image_tokens(self.module.config), **self._decoding)
 
     def _decoded(
         self, requests: Sequence[Request], settings: GenerationSettings, watches: Sequence[TextWatch]
     ) -> list[GeneratedTokens]:
         groups = group_by_prompt(requests)
         texts = [self._prompt_of(group[0]) for group in groups]
-        prompts = process_prompts(self.processor, texts, groups, self.module)
+        fast = self._decoding["fast_prompts"]
+        prompts = process_prompts(self.processor, texts, groups, self.module, fast_prompts=fast)
         max_tokens = [min(settings.max_new_tokens, self._context_left(len(ids))) for ids in prompts.ids]
         patch = self.processor.image_processor.patch_size
         return decode_groups(self._decoder, prompts, max_tokens, groups, settings, patch, watches, self._encode)

@@ -51,7 +51,9 @@ def make(model: Any, *, graphs: bool, max_rows: int | None = None, stops: Any = 
 def test_kernels_compute_the_steps(model: Any, prompts: PromptBatch) -> None:
     for rows in (1, 3, None):  # as vectors, and as a matrix
         options: dict[str, Any] = {"dtype": None, "stops": [], "pad": 0, "banned": [12, 13], "graphs": True}
-        decoder, layers = (BatchDecoder(model, max_rows=rows, kernels=on, **options) for on in (True, False))
+        decoder, layers = (
+            BatchDecoder(model, max_rows=rows, kernels=on, fast_prompts=on, **options) for on in (True, False)
+        )
         ours, theirs = (each.generate(prompts, range(6), 60, Sampler(0.0), logprobs=True) for each in (decoder, layers))
         assert decoder._fused is not None
         assert layers._fused is None
@@ -125,7 +127,7 @@ def test_drafts_write_what_single_steps_write(
     monkeypatch.setattr(module, "_INITIAL_TOKENS", 1)  # so that the cache grows on the way
     options: dict[str, Any] = {"dtype": None, "stops": (), "pad": 0, "banned": [12, 13], "max_rows": None}
     plain = BatchDecoder(model, graphs=False, kernels=False, **options)
-    drafting = BatchDecoder(model, graphs=True, kernels=kernels, drafts=True, **options)
+    drafting = BatchDecoder(model, graphs=True, kernels=kernels, fast_prompts=kernels, drafts=True, **options)
     for row in (0, 3):
         expected = plain.generate(prompts, [row], 120, Sampler(0.0), logprobs=True)
         wrong = [*expected.ids[0][:30], 5, 6, 7, *expected.ids[0][40:]]

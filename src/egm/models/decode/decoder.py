@@ -63,8 +63,8 @@ class BatchDecoder(Decoder):
         pad: The padding token.
         banned: Tokens never to be sampled.
         max_rows: Most completions to decode together; None takes as many as half of the memory that is free can hold.
-        graphs: Whether to replay steps, and the reading of few prompts, as CUDA graphs, on a GPU. Those of steps are
-            kept while their caches take less than a quarter of its memory.
+        graphs: Whether to replay steps as CUDA graphs, on a GPU. They are kept while their caches take less than a
+            quarter of its memory.
         stop_repeats: Whether a completion that repeats itself ends there, as `ends_repeated` says; `pad` must then be
             one of `stops`. Rollouts do not: training learns from what the limit cuts off.
         operations: What steps are computed with; None takes the library's layers. These serve, with a warning, where a
@@ -77,6 +77,8 @@ class BatchDecoder(Decoder):
             up to one part in 32 of a GPU's memory.
         drafts: Whether a greedy completion that is asked for alone is written in fewer passes than tokens; see
             `egm.models.decode.drafts`.
+        fast_prompts: Whether few prompts are read as CUDA graphs too, and all of them by the kernels of the steps. Not
+            unless asked for, until it has been measured on a GPU.
 
     Attributes:
         reader: What reads prompts.
@@ -100,12 +102,13 @@ class BatchDecoder(Decoder):
         fp8: bool = False,
         keep_prefixes: bool = False,
         drafts: bool = False,
+        fast_prompts: bool = False,
     ) -> None:
         super().__init__(model, dtype=dtype, stops=stops, pad=pad, banned=banned)
         self._operations, self._fp8 = operations, fp8
         self._fused: FusedModel | None = None
         self._tried: set[int] = set()  # numbers of rows that kernels are compiled for
-        self._reads: bool | None = None  # whether they read prompts; None before it was tried
+        self._reads = None if fast_prompts else False  # whether they read prompts; None before it was tried
         on_gpu = self.device.type == "cuda"
         self._asked = operations is not None or (on_gpu and bool(kernels or fp8))
         measured = kernels is None and on_gpu and torch.cuda.get_device_capability(self.device)[0] == 9
@@ -114,9 +117,8 @@ class BatchDecoder(Decoder):
         self._graphs = graphs and self.device.type == "cuda"
         self._states: dict[Any, DecodeState] = {}
         self.drafts, self.draft_counts = drafts, DraftCounts()
-        self.reader = PromptReader(
-            self.device, pad, graphs=self._graphs, prefix_bytes=self._memory() // _PREFIX_PARTS if keep_prefixes else 0
-        )
+        kept = self._memory() // _PREFIX_PARTS if keep_prefixes else 0
+        self.reader = PromptReader(self.device, pad, graphs=self._graphs and fast_prompts, prefix_bytes=kept)
 
     @torch.no_grad()
     def generate(
