@@ -9,11 +9,16 @@ from functools import cached_property, partial
 from typing import Any
 
 from egm.backends.base import Backend, EngineInfo, GenerationSettings, Request, TokenScore
-from egm.backends.chat_template import check_templates
 from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.backends.decoding import GeneratedTokens, backend_decoder, can_decode, decode_groups, process_prompts
 from egm.backends.library_noise import quiet
-from egm.backends.pairing import check_pair
+from egm.backends.open_checkpoint import (
+    choose_device,
+    choose_dtype,
+    open_checkpoint,
+    render_turns,
+    stop_at,
+)
 from egm.backends.prompt import render_prompt
 from egm.backends.sampling import (
     LogitsProcessors,
@@ -27,13 +32,11 @@ from egm.backends.sampling import (
 from egm.backends.streaming import TextWatch, WatchStop, token_logprobs, watch_rows
 from egm.backends.tokens import end_of, scores_of_tokens, stop_tokens
 from egm.environment import cpu_name, driver_version, gpu_name
-from egm.errors import BackendError, ModelError, RequestError
+from egm.errors import BackendError, ModelError, RequestError, first_line
 from egm.extras import CHECKPOINTS, need
 from egm.models.families import family_of, image_tokens
 from egm.progress import progress_task
 from egm.types import Completion, Message
-
-DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
 
 
 class TransformersBackend(Backend):
@@ -92,12 +95,12 @@ class TransformersBackend(Backend):
         """
         checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
         need(f"running {checkpoint.name} in this process", *CHECKPOINTS)
-        target = _device(device)
+        target = choose_device(device)
         with quiet(), progress_task(f"loading {checkpoint.name}"):
-            module, processor = _load(checkpoint, target, _dtype(dtype, target))
+            module, processor = open_checkpoint(checkpoint, target, choose_dtype(dtype, target))
         family = family_of(checkpoint.model_type)
         if family is not None and processor.tokenizer.eos_token is not None:
-            _stop_at(module, processor, family.end(processor))
+            stop_at(module, processor, family.end(processor))
         if fast and family is not None and family.fast_path:
             from egm.models.fast.enable import enable_fast_path
 
@@ -109,7 +112,7 @@ class TransformersBackend(Backend):
 
     def prompt(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> str:
         """Render chat turns with the checkpoint's own template; see `render_prompt`."""
-        render = partial(_render, self.processor)
+        render = partial(render_turns, self.processor)
         return render_prompt(messages, render, continue_final_message=continue_final_message)
 
     def tokenize(self, text: str) -> list[int]:
@@ -164,9 +167,9 @@ class TransformersBackend(Backend):
         except BackendError:
             raise
         except RuntimeError as error:
-            raise BackendError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
+            raise BackendError(f"{self.model} failed to answer ({first_line(error)}): check the request") from error
         except (ValueError, TypeError, IndexError) as error:  # such as a processor's, which counts places for pictures
-            raise RequestError(f"{self.model} failed to answer ({_first_line(error)}): check the request") from error
+            raise RequestError(f"{self.model} failed to answer ({first_line(error)}): check the request") from error
         return [self._reply(*each, start) for each in zip(requests, replies, watches, strict=True)]
 
     @cached_property
@@ -296,114 +299,3 @@ class TransformersBackend(Backend):
                 left -= frames * rows * columns // merge**2
             sizes.append(first)
         return sizes
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"there is no device {name!r}: use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ModelError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device {name!r} is not here ({torch.cuda.device_count()} GPUs found): use auto or cpu")
-    return device
-
-
-def _dtype(name: str, device: Any) -> Any:
-    import torch
-
-    if name not in DTYPES:
-        raise ModelError(f"there is no dtype {name!r}: use {', '.join(DTYPES)}")
-    if name == "fp8":
-        if device.type == "cpu":
-            raise ModelError("dtype fp8 is for a GPU: use auto or float32 on the CPU")
-        return torch.bfloat16
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return getattr(torch, name)
-
-
-def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    name, folder = checkpoint.name, str(checkpoint.path)
-    if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise ModelError(
-            f"{name!r} is a {checkpoint.model_type!r} model, which this version of transformers does not know as one "
-            "that answers about images: give a vision-language model, or upgrade transformers"
-        )
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
-        raise ModelError(f"config.json of {name!r} does not load ({_first_line(error)}): download it again") from error
-    try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # whatever a damaged or missing file makes of itself
-        reason = _first_line(error)
-        raise ModelError(f"the processor of {name!r} does not load ({reason}): copy all its files") from error
-    if not hasattr(processor, "image_processor"):  # where there is none, AutoProcessor returns a bare tokenizer
-        raise ModelError(f"{name!r} has no image processor, so it cannot see: give a vision-language model")
-    check_pair(processor, config, name)
-    tokens = getattr(processor.tokenizer, "special_tokens_map", {})
-    check_templates(processor.chat_template, tokens, partial(_render, processor, begin=True), name)
-    try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=device,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that it is known which: the library's error names none
-        )
-    except Exception as error:
-        raise ModelError(f"the weights of {name!r} do not load ({_first_line(error)}): download it again") from error
-    if mismatched := sorted(info["mismatched_keys"]):
-        key, there, wanted = mismatched[0]
-        raise ModelError(
-            f"{len(mismatched)} of the weights of {name!r} are of other sizes than its config.json says, such as {key} "
-            f"({'x'.join(map(str, there))}, not {'x'.join(map(str, wanted))}): copy both from one place"
-        )
-    if missing := sorted(info["missing_keys"]):
-        # transformers fills them with random numbers and only warns.
-        raise ModelError(f"{name!r} lacks {len(missing)} of its weights, such as {missing[0]}: download it again")
-    _check_finite(model, name)
-    text = model.config.get_text_config()
-    if getattr(text, "output_router_logits", False):  # as trainers leave it; `generate` breaks on it in batches
-        text.output_router_logits = False
-    return model.eval(), processor
-
-
-def _stop_at(model: Any, processor: Any, end: str) -> None:
-    """Add the token that ends an answer to those that the model stops at, where neither file names it."""
-    token = processor.tokenizer.convert_tokens_to_ids(end)
-    stops = stop_tokens(model.generation_config.eos_token_id, processor.tokenizer.eos_token_id)
-    if token not in stops:
-        model.generation_config.eos_token_id = [*stops, token]
-
-
-def _check_finite(model: Any, name: str) -> None:
-    """Refuse weights that are not numbers, by the beginning of each: all of them would take as long as loading them."""
-    for key, weight in model.named_parameters():
-        if weight.is_floating_point() and not bool(weight.detach().flatten()[:1024].float().isfinite().all()):
-            raise ModelError(
-                f"{name!r} holds weights that are not finite numbers (NaN or infinite), such as {key}: its training "
-                "went astray, or its file is damaged, so take another checkpoint"
-            )
-
-
-def _render(processor: Any, messages: list[Message], begin: bool) -> str:
-    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=begin)
-    return text
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:159]}…"

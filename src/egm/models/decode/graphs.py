@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import torch
 
+from egm.errors import first_line
+
 _COUNTED: Final = 1024  # keys whose uses are counted; where there are more, counting begins anew
 _TRIES: Final = 2  # runs before a recording, in which libraries allocate what they need
 
@@ -172,8 +174,3 @@ def capture_graph(
 def _side_stream(device: torch.device) -> Any:
     """Return the one stream that calls are tried on: libraries keep memory for each that they have seen."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

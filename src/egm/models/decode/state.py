@@ -19,9 +19,10 @@ from typing import Any, Final
 
 import torch
 
+from egm.errors import first_line
 from egm.models.decode.cache import StaticKVCache, additive_mask, columns_seen
 from egm.models.decode.fused import FusedModel
-from egm.models.decode.graphs import capture_graph, first_line
+from egm.models.decode.graphs import capture_graph
 from egm.models.decode.layout import PAD_MULTIPLE
 from egm.models.decode.prefill import ReadPrompts
 from egm.models.decode.sampling import RepetitionCounter, Sampler
