@@ -42,6 +42,28 @@ def test_every_benchmark_finds_what_it_imports(monkeypatch: pytest.MonkeyPatch) 
         runpy.run_path(str(script), run_name="imported")
 
 
+def test_the_page_shows_what_is_worked_out() -> None:
+    page = (SCRIPT.parents[1] / "docs" / "scaling.md").read_text()
+    for table in runpy.run_path(str(SCRIPT.with_name("rl_on_paper.py")))["tables"]():
+        assert table in page
+
+
+def test_a_step_on_paper_is_made_of_what_was_measured() -> None:
+    paper = runpy.run_path(str(SCRIPT.with_name("rl_on_paper.py")))
+    for at_once, rate in ((1, 1 / 0.592), (8, 9.7), (64, 33.2), (512, 33.2)):
+        assert at_once / paper["wave"](at_once) == pytest.approx(rate)
+    assert paper["floor"](1) == pytest.approx(
+        3.56e-3, rel=0.01
+    )  # as benchmarks/decode_floor.py has it, behind fewer tokens
+    seconds = [sum(paper["parts"](gpus, 2048).values()) for gpus in paper["GPUS"]]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[-1] > paper["tail"](2048) > 0.8 * seconds[-1]
+    for gpus in paper["GPUS"]:
+        split = paper["apart"](gpus)
+        assert 0 < split.drawing < gpus
+        assert split.seconds < sum(paper["parts"](gpus, 2048).values())
+
+
 def test_a_failed_launch_is_told_by_the_error_and_not_by_the_launcher() -> None:
     last_words = runpy.run_path(str(SCRIPT.with_name("several_gpus.py")))["last_words"]
     launcher = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=====\negm.cli FAILED\n====="

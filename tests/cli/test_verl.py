@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from egm.training.grpo.recipe import GRPORecipe
+from egm.training.recipe import dump_recipe, load_recipe
+
 from .conftest import Egm
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +70,18 @@ def test_a_folder_that_holds_a_run(egm: Egm, tmp_path: Path) -> None:
     assert "differs from this recipe in optim.kl: resume with the same one" in outcome.err
     # With the same recipe it goes on to what is missing here.
     assert "egm verl needs verl >= 0.9.1" in egm("verl", TINY, "--out", run, "--resume").err
+
+
+def test_a_run_that_is_at_its_end_starts_nothing(egm: Egm, tmp_path: Path) -> None:
+    """Its model is named, where verl is not even installed."""
+    model = tmp_path / "checkpoints" / "global_step_4" / "actor" / "huggingface"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").touch()
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
+    settings = ("--set", "optim.steps=4", "--set", "optim.updates=1")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe(GRPORecipe, TINY, list(settings[1::2]))))
+    outcome = egm("verl", TINY, "--out", tmp_path, "--resume", *settings)
+    assert (outcome.code, outcome.out) == (0, f"{model}\n")
 
 
 def test_print_shows_how_a_run_is_gone_on_with(egm: Egm, tmp_path: Path) -> None:

@@ -95,8 +95,13 @@ def _once(look):  # type: ignore[no-untyped-def]
         ),
         ("ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.", "a worker was lost"),
         ("ray.exceptions.NodeDiedError: Task failed due to the node dying.", "a worker was lost"),
+        ("ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.", "a node is out of"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.", "a GPU is out of memory"),
         ("OSError: [Errno 98] Address already in use", "a port is taken"),
+        (
+            "ValueError: Ray component worker_ports is trying to use a port number 16379 that is used by",
+            "a port is taken",
+        ),
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
         ("ModuleNotFoundError: No module named 'flash_attn'", "a package is missing on a worker .*flash_attn"),
         ("\x1b[36m(WorkerDict pid=7)\x1b[0m KeyError: 'pixels'", "KeyError: 'pixels'"),
@@ -111,7 +116,11 @@ def test_last_words(tmp_path: Path, words: str, says: str) -> None:
 def test_what_is_kept_is_said(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "global_step_7" / "actor").mkdir(parents=True)
     (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("7")
-    assert "checkpoint global_step_7 is kept: go on with --resume" in explain_end("ActorDiedError", 1, tmp_path)
+    lost = explain_end("ray.exceptions.NodeDiedError: the node died", 1, tmp_path)
+    assert lost.startswith(
+        "verl ended: a worker was lost (NodeDiedError); checkpoint global_step_7 is kept: go on with"
+    )
+    assert "ray status and dmesg tell" in lost
 
 
 def test_commands() -> None:

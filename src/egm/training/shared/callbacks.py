@@ -77,6 +77,22 @@ class CheckFirstGradients(TrainerCallback):  # type: ignore[misc]
             self._done = True
 
 
+class NoStepLeft(Exception):  # noqa: N818 - it is the end that was asked for, and no error
+    """A checkpoint is loaded, and its run has no step left."""
+
+
+class EndBeforeSteps(TrainerCallback):  # type: ignore[misc]
+    """Ends `Trainer.train` once all of a checkpoint is loaded, before a step and before other callbacks hear of it."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave, which no value of `control` does before the first step.
+
+        Raises:
+            NoStepLeft: Always.
+        """
+        raise NoStepLeft
+
+
 class WarnOfWarmup(TrainerCallback):  # type: ignore[misc]
     """Says where the warm-up outlasts the run, whose learning rate then never gets to its peak."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ _LOADERS = ("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng
 def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
     """Train a transformers `Trainer` from a checkpoint, or from the start.
 
-    Where no step is left after the checkpoint, its weights are loaded and nothing is trained: the run was ended between
-    its last checkpoint and its model, and `Trainer.train` would do one step too many.
+    Where no step is left after the checkpoint, it is loaded and nothing is trained: the run was ended between its last
+    checkpoint and its model, and `Trainer.train` would do one step too many.
 
     Returns:
         The mean loss of the steps; the last one that was logged where there was nothing to train, None without any.
@@ -33,7 +33,13 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
     """
     from transformers import TrainerState
 
-    from egm.training.shared.callbacks import CheckFirstGradients, ShowProgress, WarnOfWarmup
+    from egm.training.shared.callbacks import (
+        CheckFirstGradients,
+        EndBeforeSteps,
+        NoStepLeft,
+        ShowProgress,
+        WarnOfWarmup,
+    )
 
     trainer.add_callback(WarnOfWarmup())
     if not trainer.is_deepspeed_enabled:  # which keeps gradients elsewhere
@@ -46,9 +52,12 @@ def train_from(trainer: Any, checkpoint: Path | None) -> float | None:
             for part in _LOADERS:
                 setattr(trainer, part, _refusing(getattr(trainer, part), checkpoint))
             state = _refusing(TrainerState.load_from_json, checkpoint)(str(checkpoint / STATE))
-            if state.global_step >= state.max_steps and not sharded:
-                trainer._load_from_checkpoint(str(checkpoint))
-                trainer.state = state
+            if state.global_step >= state.max_steps:
+                # The trainer itself loads it, since shards are loaded into what it has wrapped.
+                trainer.callback_handler.callbacks.insert(0, EndBeforeSteps())
+                with suppress(NoStepLeft):
+                    trainer.train(resume_from_checkpoint=str(checkpoint))
+                trainer.is_in_train = False
                 losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
                 return losses[-1] if losses else None
         with progress_task("training") as task:

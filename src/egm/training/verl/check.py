@@ -21,8 +21,6 @@ READ_ALL_THE_SAME: Final = frozenset(
         "data.filter_prompts",
         "reward.custom_reward_function.reward_kwargs",
         "trainer.remove_previous_ckpt_in_save",
-        "ray_kwargs.ray_init.address",
-        "ray_kwargs.ray_init.runtime_env.env_vars",
     }
 )
 """Keys that verl reads and neither ships nor declares; what stands below them is another's."""
@@ -44,8 +42,9 @@ _FREE: Final = (
     "reward_kwargs",
     "apply_chat_template_kwargs",
     "mm_processor_kwargs",
+    "ray_init",
 )
-"""Sections whose keys are for others: the model's configuration, the engine, a reward, a processor."""
+"""Sections whose keys are for others: the model's configuration, the engine, a reward, a processor, Ray."""
 _CHOICES: Final = {
     "actor_rollout_ref.actor.kl_loss_type": tuple(
         name + plus for name in ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3") for plus in ("", "+")

@@ -61,17 +61,32 @@ def connected(address: str) -> Iterator[Any]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        if _wants_token(error):
-            raise EgmError(
-                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and put its token into "
-                "~/.ray/auth_token or RAY_AUTH_TOKEN"
-            ) from error
-        reason = " ".join(str(error).split())[:200]
-        raise EgmError(f"there is no Ray cluster at {address} ({reason}): start one with ray start --head") from error
+        raise refused(address, error) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def refused(address: str, error: BaseException) -> EgmError:
+    """Say why a cluster does not take a connection, and what to do.
+
+    Args:
+        address: Of the cluster.
+        error: What Ray raised.
+    """
+    if _wants_token(error):
+        return EgmError(
+            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and put its token into "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN"
+        )
+    reason = " ".join(str(error).split())[:200]
+    if "Version mismatch" in reason:
+        return EgmError(
+            f"the Ray cluster at {address} has another version of Ray or of Python than this process ({reason}): use "
+            "one environment on all nodes"
+        )
+    return EgmError(f"there is no Ray cluster at {address} ({reason}): start one with ray start --head")
 
 
 def _wants_token(error: BaseException | None) -> bool:

@@ -26,9 +26,14 @@ _TAIL = 200_000  # bytes of its last words
 
 _MEANINGS: Final = (
     (r"Total available GPUs \S+ is less than|No available node types can fulfill", "the cluster has too few free GPUs"),
+    (r"node running low on memory|exceeds the memory usage threshold", "a node is out of memory"),
     (r"(?i)CUDA out of memory|OutOfMemoryError|no available memory for the cache blocks", "a GPU is out of memory"),
     (r"(?i)No space left on device|Disk quota exceeded", "the disk is full"),
-    (r"(?i)address already in use|EADDRINUSE|port \d+ is (?:already )?(?:in use|occupied)", "a port is taken"),
+    (
+        r"(?i)address already in use|EADDRINUSE|port \d+ is (?:already )?(?:in use|occupied)"
+        r"|use a port number \d+ that is used by",
+        "a port is taken",
+    ),
     (
         r"ActorDiedError|ActorUnavailableError|WorkerCrashedError|NodeDiedError|OwnerDiedError|ObjectLostError"
         r"|RayChannelError|worker died or was killed",
@@ -42,10 +47,12 @@ _ERROR: Final = re.compile(
 )
 _ADVICE: Final = {
     "the cluster has too few free GPUs": "lower --gpus or --nodes, or wait for the job that holds them",
+    "a node is out of memory": "lower run.workers, or give its job more memory: Ray ends workers at 95 % of a node's",
     "a GPU is out of memory": "raise optim.accumulation, lower rollout.gpu_memory or rollout.rows, or set "
     "optim.recompute",
     "the disk is full": "free some: a checkpoint with its optimiser takes some 18 bytes a parameter, and two are kept",
-    "a port is taken": "end what uses it, or start the Ray cluster with another --port and name it with --cluster",
+    "a port is taken": "end what uses it, or start the Ray cluster with another --port, outside of 10002 to 19999, "
+    "which are its workers', and name it with --cluster",
     "a worker was lost": "ray status and dmesg tell whether it ran out of memory or its node went down",
     "a package is missing on a worker": "use one environment on all nodes",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, Final
 
@@ -82,8 +83,10 @@ def _check_trl() -> None:
         return
     for home in ("trl.experimental.ppo", "trl"):
         try:
-            if hasattr(importlib.import_module(home), "AutoModelForCausalLMWithValueHead"):
-                return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that one of them is experimental
+                if hasattr(importlib.import_module(home), "AutoModelForCausalLMWithValueHead"):
+                    return
         except ImportError:
             continue
     raise EgmError(

@@ -112,8 +112,8 @@ def run_verl(
         dry: Check all of this, and start nothing.
 
     Returns:
-        The folder of the model in verl's last checkpoint, or with an adapter of the checkpoint; None if nothing was
-        started, or SIGTERM ended the run before its time.
+        The folder of the model in verl's last checkpoint, or with an adapter of the checkpoint; None if this was a dry
+        run, or SIGTERM ended the run before its time.
 
     Raises:
         EgmError: If the recipe, the environment, the data or the cluster do not fit; or verl failed, with what is kept
@@ -125,6 +125,9 @@ def run_verl(
     begun = _begun(recipe, out) if resume else 0
     if not resume:
         _check_free(out)
+    elif begun >= rollouts_of(recipe) and not dry:  # a start of verl takes minutes
+        add_facts(out, steps=recipe.optim.steps)
+        return _trained(recipe, out)
     for note in check_packages(launch.engine):
         print("note:", note, file=sys.stderr)  # noqa: T201
     asked = AskedModel(recipe)
@@ -164,6 +167,11 @@ def run_verl(
     if not ended:
         return None
     add_facts(out, seconds=round(time.perf_counter() - started, 1), steps=recipe.optim.steps)
+    return _trained(recipe, out)
+
+
+def _trained(recipe: GRPORecipe, out: Path) -> Path | None:
+    """Return what verl's last checkpoint holds: the model, or with an adapter the checkpoint itself."""
     step = last_global_step(out)
     return out / "checkpoints" / f"global_step_{step}" if recipe.model.lora else find_exported(out)
 
