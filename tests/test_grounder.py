@@ -46,6 +46,7 @@ def test_ground() -> None:
     assert result.box == Box(4, 4, 12, 8)
     assert (result.failure, result.reasoning, result.phrase) == (None, "It is there.", "the cup")
     assert (result.tokens, result.seconds, result.size) == (12, 0.25, (40, 20))
+    assert result.prompt_tokens == 50
     assert result.draw().size[0] >= 40
     assert result.to_dict()["box"] == [4.0, 4.0, 12.0, 8.0]
     assert requests(subject) == [("Locate the cup, output its bbox coordinates using JSON format.", (40, 20), 0)]

@@ -96,6 +96,7 @@ def test_the_unsure_think_after_all_and_both_answers_count() -> None:
     assert (easy.completion.completion_tokens, easy.direct) == (8, None)
     assert hard.direct.completion.completion_tokens == 8
     assert (hard.grounding.tokens, hard.grounding.to_dict()["thought"]) == (17, True)
+    assert hard.grounding.prompt_tokens == 24
 
 
 def test_only_the_tokens_of_the_four_numbers_count() -> None:

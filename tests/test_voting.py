@@ -50,6 +50,7 @@ def test_what_votes_cost_together() -> None:
     assert (answer.grounding.tokens, answer.grounding.logprob) == (26, -5)
     assert answer.grounding.seconds == completion.seconds == pytest.approx(3.0)
     assert (completion.prompt_tokens, completion.completion_tokens, completion.reasoning_tokens) == (40, 26, 8)
+    assert answer.grounding.prompt_tokens == 40
     assert completion.queue_seconds == 1.0
     assert [vote.completion for vote in answer.votes] == replies
 

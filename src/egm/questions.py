@@ -93,6 +93,7 @@ class LoadedQuestion:
             grounding,
             boxes=boxes,
             tokens=reply.completion_tokens,
+            prompt_tokens=reply.prompt_tokens,
             seconds=reply.seconds,
             logprob=reply.logprob,
             answer_logprob=reply.answer_logprob,

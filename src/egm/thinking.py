@@ -346,5 +346,6 @@ def _with_costs(first: GroundedCompletion, second: GroundedCompletion) -> Ground
     one, other = first.completion, second.completion
     both = {**cost_of_both(one, other), "reasoning_tokens": other.reasoning_tokens}
     completion = replace(other, **both)
-    grounding = replace(second.grounding, tokens=completion.completion_tokens, seconds=completion.seconds)
+    read, written = completion.prompt_tokens, completion.completion_tokens
+    grounding = replace(second.grounding, tokens=written, prompt_tokens=read, seconds=completion.seconds)
     return replace(second, grounding=grounding, completion=completion, direct=first)

@@ -198,6 +198,7 @@ class Grounding:
         phrase: What was asked.
         size: Width and height of the upright image in pixels.
         tokens: Tokens generated, those of all votes together; None where the engine does not count them.
+        prompt_tokens: Tokens read, in the same way.
         seconds: Wall-clock time to the last token, of the last vote.
         votes: How many answers were sampled.
         confidence: Share of the votes that agree with the box (`egm.consensus`), 0 where there is none; None where only
@@ -222,6 +223,7 @@ class Grounding:
     phrase: str = ""
     size: tuple[int, int] | None = None
     tokens: int | None = None
+    prompt_tokens: int | None = None
     seconds: float = 0.0
     votes: int = 1
     confidence: float | None = None
@@ -339,6 +341,7 @@ class Grounding:
             "repairs": list(self.repairs),
             "size": None if self.size is None else list(self.size),
             "tokens": self.tokens,
+            "prompt_tokens": self.prompt_tokens,
             "seconds": round(self.seconds, 4),
             "votes": self.votes,
             "confidence": _rounded(self.confidence),

@@ -140,6 +140,7 @@ def _merge(
         chosen.grounding,
         boxes=boxes if chosen.grounding.expect == "one" else _with_confidences(boxes, answers),
         tokens=completion.completion_tokens,
+        prompt_tokens=completion.prompt_tokens,
         seconds=seconds,
         votes=len(answers),
         confidence=consensus.agreement,

@@ -52,6 +52,7 @@ def test_json_lines_and_nothing_else(ask: Callable[..., Outcome], tmp_path: Path
     for row in rows:
         assert (row["image"], row["amodal"], row["model"]) == ("a.png", True, str(tiny_folder))
         assert (row["box"], row["failure"], row["size"], row["tokens"]) == (None, "truncated", [64, 32], 4)
+        assert row["prompt_tokens"] > 4
 
 
 def test_a_folder_goes_on_after_bad_pictures(ask: Callable[..., Outcome], tmp_path: Path) -> None:
