@@ -83,7 +83,7 @@ def closest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | No
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Say in one short line what an error of a library says, or its name."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else f"{text[:159]}…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from egm.cli import options
-from egm.cli.printing import console, plain_table
+from egm.cli.printing import console, note, plain_table
 from egm.codecs import codec_names, get_codec
 from egm.codecs.describe import describe_codec
 
@@ -11,7 +11,7 @@ from egm.codecs.describe import describe_codec
 def codecs_command(as_json: options.AsJson = False) -> None:
     """List the codecs: what the numbers of each family mean, and how it writes that the cup is at 64, 96, 192, 192.
 
-    The picture of the examples has 640 x 480 pixels. --json gives the questions too.
+    The picture of the examples has 640 x 480 pixels. --json gives the questions too, and the module that each is from.
     """
     import json
 
@@ -26,3 +26,6 @@ def codecs_command(as_json: options.AsJson = False) -> None:
             row["name"], row["numbers"], row["none"] or "in words", "yes" if row["proven"] else "few", example
         )
     console().print(table)
+    for row in rows:
+        if not row["module"].startswith("egm."):
+            note(f"{row['name']} comes from a plug-in, the module {row['module']}")

@@ -23,4 +23,5 @@ def describe_codec(codec: Codec) -> dict[str, Any]:
         "prompts": {style: codec.messages(_PHRASE, prompt=style)[0]["content"][1]["text"] for style in codec.prompts},
         "example": codec.target(_PHRASE, Box(64, 96, 192, 192), size=_SIZE).removeprefix("</think>").strip(),
         "model_types": list(codec.model_types),
+        "module": type(codec).__module__,
     }

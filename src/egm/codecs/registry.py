@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from egm.codecs.base import Codec
 from egm.errors import EgmError, ModelError, nearest
+from egm.plugins import import_plugins
 
 if TYPE_CHECKING:
     from egm.types import Message
@@ -59,12 +60,13 @@ def register_codec(codec: _Class) -> _Class:
 
 
 def codec_names() -> tuple[str, ...]:
-    """Names that `get_codec` knows, sorted.
+    """Names that `get_codec` knows, sorted; those of installed plug-ins (`egm.plugins`) are among them.
 
     Example:
         >>> "qwen3_vl" in codec_names()
         True
     """
+    import_plugins()
     return tuple(sorted(_CODECS))
 
 
@@ -82,9 +84,9 @@ def get_codec(name: str, **options: Any) -> Codec:
         >>> get_codec("qwen3_vl_instruct").name
         'qwen3_vl_instruct'
     """
-    if name not in _CODECS:
+    codec = _named(name)
+    if codec is None:
         raise ModelError(f"unknown codec {name!r}: {nearest(name, codec_names())}")
-    codec = _CODECS[name]
     known = tuple(inspect.signature(codec).parameters)
     for option in options:
         if option not in known:
@@ -99,7 +101,7 @@ def codec_without_thinking(name: str) -> str | None:
     Returns:
         Its name; None where `name` is not for models that think first, or is unknown, or there is no other.
     """
-    codec = _CODECS.get(name)
+    codec = _named(name)
     if codec is None or not codec.thinking_prefilled:
         return None
     served = set(codec.model_types)
@@ -109,7 +111,8 @@ def codec_without_thinking(name: str) -> str | None:
 
 def says_none(name: str) -> bool:
     """Tell whether a family has an answer of its own for "nothing matches"; of an unknown one that is taken for so."""
-    return name not in _CODECS or _CODECS[name].none is not None
+    codec = _named(name)
+    return codec is None or codec.none is not None
 
 
 def check_family(model_type: str, name: str) -> None:
@@ -161,7 +164,16 @@ def usual_codec(model_type: str | None) -> str:
     return names[0] if names and DEFAULT_CODEC not in names else DEFAULT_CODEC
 
 
+def _named(name: str) -> type[Codec] | None:
+    if name not in _CODECS:
+        import_plugins()
+    return _CODECS.get(name)
+
+
 def _serving(model_type: str) -> list[type[Codec]]:
+    known = {served for codec in _CODECS.values() for served in codec.model_types}
+    if model_type not in known:
+        import_plugins()
     return [codec for codec in _CODECS.values() if model_type in codec.model_types]
 
 

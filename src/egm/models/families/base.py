@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egm.errors import ModelError
+from egm.plugins import import_plugins
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -172,6 +173,7 @@ def register_family(kind: type[Family]) -> type[Family]:
 
 def family_names() -> tuple[str, ...]:
     """Return what people call the families whose models are trained; to ask a model, its codec is enough."""
+    import_plugins()
     return tuple(sorted({family.name for family in _FAMILIES.values()}))
 
 
@@ -183,6 +185,8 @@ def family_of(model_type: str) -> Family | None:
         >>> family_of("internvl").name
         'InternVL'
     """
+    if model_type not in _FAMILIES:
+        import_plugins()
     return _FAMILIES.get(model_type)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 from egm.errors import RecipeError, nearest
+from egm.plugins import import_plugins
 from egm.rationales.candidate import Candidate
 
 _Class = TypeVar("_Class", bound=type["Filter"])
@@ -74,7 +75,8 @@ def register_filter(filter_class: _Class) -> _Class:
 
 
 def filter_names() -> tuple[str, ...]:
-    """Names that recipes may use, sorted."""
+    """Names that recipes may use, sorted; those of installed plug-ins (`egm.plugins`) are among them."""
+    import_plugins()
     return tuple(sorted(_FILTERS))
 
 
@@ -128,6 +130,8 @@ def keep(filters: Sequence[Filter], candidate: Candidate, verdicts: Iterable[Fil
 def _build(name: str, options: Any) -> Filter:
     from pydantic import TypeAdapter, ValidationError
 
+    if name not in _FILTERS:
+        import_plugins()
     if name not in _FILTERS:
         raise RecipeError(f"unknown filter {name!r}: {nearest(str(name), filter_names())}")
     if not isinstance(options, Mapping):
