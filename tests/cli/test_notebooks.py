@@ -12,6 +12,7 @@ import pytest
 from egm.backends import ScriptedBackend
 from egm.datasets import open_dataset
 from egm.journal import read_journal
+from egm.types import Completion
 
 from ..server.serving import served
 
@@ -81,7 +82,7 @@ def test_evaluate_a_hosted_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     answers = {
-        f"cup {number}": f'A cup.</think>[{{"bbox_2d": [0, 0, {corner}, 500]}}]'
+        f"cup {number}": Completion(f'A cup.</think>[{{"bbox_2d": [0, 0, {corner}, 500]}}]', "stop", 300, 20)
         for number, corner in enumerate((500, 500, 90, 90))
     }
     with served(ScriptedBackend(answers)) as (place, _):
@@ -95,6 +96,7 @@ def test_evaluate_a_hosted_model(
     assert (left["questions"], len(left["result"].records)) == (80, 80)
     said = capsys.readouterr().out
     assert "80 questions in 8 splits" in said
+    assert "about 24,000 tokens will be read and 1,600 written" in said
     assert "| EGM-Qwen3-VL-8B" in said  # published, beside ours
     assert "| 70.00 (" in said  # 7 of 10 questions of each split are about the first two cups
     assert "<html" in (tmp_path / "runs" / "eval" / "hosted" / "answers.html").read_text()
