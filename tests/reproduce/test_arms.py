@@ -68,7 +68,7 @@ def test_arms_get_defaults_settings_and_parents(write: Write) -> None:
     assert arms["unboxed-rl"].root.name == "unboxed"
     assert (arms["direct"].samples, arms["reinforced"].samples) == (12, 4)
     assert arms["reinforced"].parameters == arms["thinking"].parameters
-    found = arms["reinforced"].starting_from(Path("x/model"))
+    found = arms["reinforced"].trainings[0].starting_from(Path("x/model"))
     assert found.model.name == "x/model"
 
 

@@ -72,8 +72,8 @@ def test_each_begins_when_those_before_it_have_ended(make: Make, ended: list[str
     progress, stream = shown()
     with progress:
         # b is named first, but comes after a; c and a run at once, or a would wait for ever.
-        failed = run_jobs([make("b", "a"), make("a", waits="c.pid"), make("c", "elsewhere")], ["0", "1"], progress)
-    assert failed == {}
+        outcome = run_jobs([make("b", "a"), make("a", waits="c.pid"), make("c", "elsewhere")], ["0", "1"], progress)
+    assert (outcome.failed, outcome.left) == ({}, {})
     assert ended.index("a") < ended.index("b")
     assert sorted(ended) == ["a", "b", "c"]
     assert {(tmp_path / f"{name}.log").read_text().split()[2] for name in "abc"} <= {"0", "1"}
@@ -84,9 +84,8 @@ def test_each_begins_when_those_before_it_have_ended(make: Make, ended: list[str
 def test_a_failure_takes_only_what_comes_after_it_and_shows_its_log(make: Make, ended: list[str]) -> None:
     progress, stream = shown()
     with progress:
-        failed = run_jobs(
-            [make("a", says="error: out of paper", code=2), make("b", "a"), make("c", "b"), make("d")], [None], progress
-        )
+        jobs = [make("a", says="error: out of paper", code=2), make("b", "a"), make("c", "b"), make("d")]
+        failed = run_jobs(jobs, [None], progress).failed
     assert ended == ["d"]
     assert failed["a"].startswith("exit code 2: out of paper (all of it in ")
     assert failed["b"] == "not begun, as a failed"
@@ -120,7 +119,7 @@ def test_an_arm_in_use_is_refused(make: Make, tmp_path: Path, monkeypatch: pytes
     ):
         run_jobs([make("a", folder=ArmFolder(tmp_path, "x"))], [None], progress)
     with progress:
-        assert run_jobs([make("a", folder=folder)], [None], progress) == {}
+        assert run_jobs([make("a", folder=folder)], [None], progress).failed == {}
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
