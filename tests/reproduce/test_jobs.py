@@ -136,3 +136,19 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places_for("cuda", parallel=1, gpus=1) == ["4"]
     with pytest.raises(EgmError, match="need 6 GPUs, and 4 are here"):
         places_for("auto", parallel=3, gpus=2)
+
+
+def test_when_time_is_over_what_runs_is_told_to_end_and_the_rest_is_left(
+    make: Make, ended: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, stream = shown()
+    with progress:
+        outcome = run_jobs([make("a")], [None], progress, deadline=time.monotonic() + 1)
+        assert outcome.left == {"a": "not begun"}  # too late to begin anything
+        monkeypatch.setattr("egm.reproduce.jobs._LEAST", 0.0)
+        jobs = [make("a", waits="never"), make("b", "a"), make("c", code=1, says="error: c")]
+        outcome = run_jobs(jobs, [None, None], progress, deadline=time.monotonic() + 5)
+    assert outcome.left == {"a": "begun", "b": "not begun"}
+    assert list(outcome.failed) == ["c"]
+    assert ended == []
+    assert "a: stopped, as time is over" in stream.getvalue()

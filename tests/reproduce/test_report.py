@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from egm.backends.checkpoint import weights_digest
@@ -26,7 +27,7 @@ from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.report import grids_of, write_report
 from egm.reproduce.results import Result, complexity_gain, complexity_gap, load_results
 from egm.reproduce.run import ReproductionPlan, make_plan
-from egm.stats import Estimate
+from egm.stats import Estimate, cluster_mean, paired_difference
 from egm.training.recipe import load_recipe
 from egm.training.sft.recipe import SFTRecipe
 
@@ -113,6 +114,12 @@ class Made:
     def grids(self) -> dict[str, Grid]:
         results = load_results(self.plan)
         return grids_of(results, judge(results))
+
+
+@pytest.fixture
+def seeded(write: Write, tmp_path: Path) -> Made:
+    seeds = {f"arms__{arm}__seeds": [0, 1] for arm in ("direct", "thinking")}
+    return Made(load_recipe(ReproduceRecipe, write(evaluate__scenes=None, **seeds)), tmp_path / "out")
 
 
 @pytest.fixture
@@ -307,3 +314,69 @@ def test_latencies_of_two_machines_are_flagged_and_taken_again(made: Made, tmp_p
     assert why_again(made.out, {"large": tmp_path}, made.recipe) == "large trained anew"
     other = made.recipe.model_copy(update={"device": "cuda"})
     assert why_again(made.out, {}, other) == "the settings of latency or the device are others"
+
+
+def test_seeds_are_pooled_by_question_and_shown_one_by_one(seeded: Made) -> None:
+    rules = {"thinking.seed0": share(0.6), "thinking.seed1": share(0.3), "large": share(0.5)}
+    seeded.answer(rules | {"reinforced.seed1": share(0.9)}, **{"thinking.seed0": 10, "thinking.seed1": 20, "large": 15})
+    seeded.time(**{"thinking.seed0": timing(0.1), "thinking.seed1": timing(0.3), "large": timing(0.4)})
+    hits = {name: np.array([record.iou for record in records(rule)]) for name, rule in rules.items()}
+    pooled = (hits["thinking.seed0"] + hits["thinking.seed1"]) / 2
+    pictures = np.arange(ROWS) // 2
+
+    claim = seeded.claims()["thinking_beats_large"]
+    expected = paired_difference(hits["large"], pooled, pictures).analytic
+    assert claim.difference is not None
+    assert (claim.difference.value, claim.difference.low, claim.difference.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    alone = [float((hits[f"thinking.seed{seed}"] - hits["large"]).mean()) for seed in (0, 1)]
+    assert claim.trainings == pytest.approx(alone)
+    each = ", ".join(f"{100 * value:+.2f}" for value in alone)
+    assert claim.figures.endswith(f"; by training {each} points, not all of one sign")
+    assert "McNemar" not in claim.figures
+    assert seeded.claims()["rl_adds"].trainings == pytest.approx(
+        [float(np.mean([r.iou for r in records(share(0.9))]) - hits[f"thinking.seed{seed}"].mean()) for seed in (0, 1)]
+    )
+
+    _, _, path = write_report(seeded.plan)
+    with (path.parent / "models.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["large", "thinking", "thinking (seed 0)", "thinking (seed 1)", "reinforced (seed 1)"]
+    accuracy = [float(rows[name]["synthref/val"]) for name in list(rows)[1:4]]
+    assert accuracy == pytest.approx([100 * each.mean() for each in (pooled, *list(hits.values())[:2])], abs=0.005)
+    low = cluster_mean(pooled, pictures).low
+    assert float(rows["thinking"]["synthref/val low"]) == pytest.approx(100 * low, abs=0.5)
+    assert [rows[name]["tokens"] for name in list(rows)[1:4]] == ["15", "10", "20"]
+    assert [rows[name]["p50"] for name in list(rows)[1:4]] == ["200.0", "100.0", "300.0"]
+    page = path.read_text()
+    for lost in ("direct.seed0: not trained; ", "reinforced.seed0: not trained; ", "reinforced.seed1: not timed."):
+        assert lost in page
+    names = [line.name for line in seeded.grids()["paired"].sections[0][1]]
+    assert names[:3] == [
+        "thinking minus large",
+        "thinking (seed 0) minus large",
+        "thinking (seed 1) minus large",
+    ]
+
+
+def test_trainings_are_compared_with_their_like(seeded: Made) -> None:
+    rules = {f"{arm}.seed{seed}": share(0.2 + 0.3 * seed + more) for arm, more in (("direct", 0.0), ("thinking", 0.4))
+             for seed in (0, 1)}  # fmt: skip
+    seeded.answer(rules)
+    hits = {name: np.mean([record.iou for record in records(rule)]) for name, rule in rules.items()}
+    likes = [hits[f"thinking.seed{seed}"] - hits[f"direct.seed{seed}"] for seed in (0, 1)]
+    assert seeded.claims()["sft_adds"].trainings == pytest.approx(likes)
+
+
+def test_latencies_of_two_runs_are_said_to_be_and_how_far_they_differ(made: Made) -> None:
+    made.answer(AS_THE_PAPER)
+    first, second = ({"started": time} for time in ("8:00", "9:00"))
+    timings = {name: timing(0.1) | second for name in AS_THE_PAPER} | {"large": timing(0.4) | first}
+    made.time(**timings)
+    said = "Models were timed in 2 runs, on the same hardware with the same driver and versions"
+    assert any(f"{said}; none of them in two" in note for note in made.grids()["models"].notes)
+    mean = timings["direct"]["alone"]["latency"]["mean"]
+    made.time(**timings | {"direct": timings["direct"] | {"earlier": [1.07 * mean]}})
+    ((note),) = (note for note in made.grids()["models"].notes if said in note)
+    assert "several differ by up to 7.0 % between them." in note
