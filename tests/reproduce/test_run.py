@@ -26,7 +26,8 @@ def both(names: list[str]) -> list[str]:
 def test_several_at_once_begin_with_the_longest(tmp_path: Path) -> None:
     """And with what others wait for: reinforcement goes on from tiny-s-thinking."""
     names = order(SHIPPED, tmp_path / "out")
-    assert names == both(["tiny-l-direct", "tiny-m-direct", "tiny-s-thinking", "tiny-s-grpo", "tiny-s-direct"])
+    arms = ["tiny-m-thinking", "tiny-m-direct", "tiny-s-thinking", "tiny-s-grpo", "tiny-s-direct"]
+    assert names == both(["tiny-l-direct.seed0", *(f"{arm}.seed{seed}" for arm in arms for seed in (0, 1))])
 
 
 def test_what_is_not_known_is_taken_for_long(write: Write, tmp_path: Path) -> None:

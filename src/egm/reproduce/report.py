@@ -18,6 +18,7 @@ from egm.report.grid import Cell, Grid, Line
 from egm.report.run_tables import card_grid
 from egm.report.tables import p_value, signed
 from egm.reproduce.claims import Claim, judge, paragraph
+from egm.reproduce.learning import learning_figure, learning_grid, longer_grid, read_curves
 from egm.reproduce.results import Result, Results, by_training, compare_hits, load_results
 from egm.reproduce.run import ReproductionPlan
 from egm.stats import Estimate
@@ -25,6 +26,7 @@ from egm.stats import Estimate
 _FIGURES = {
     "accuracy_latency": "Accuracy against mean latency, one request at a time",
     "accuracy_tokens": "Accuracy against tokens of an answer",
+    "learning": "Loss and held-out accuracy of each training by step",
 }
 
 
@@ -61,7 +63,9 @@ def write_report(plan: ReproductionPlan) -> tuple[str, Grid, Path]:
 
 
 def grids_of(results: Results, claims: Sequence[Claim]) -> dict[str, Grid]:
-    """The tables by name: models, complexity, errors, paired, claims."""
+    """The tables by name: models, complexity, errors, paired, claims; learning and longer, as far as logs tell it."""
+    curves = read_curves(results.plan)
+    longer = longer_grid(claims, results.plan.arms, curves) if curves else None
     return {
         "models": _models(results),
         "complexity": _complexity(results),
@@ -76,6 +80,8 @@ def grids_of(results: Results, claims: Sequence[Claim]) -> dict[str, Grid]:
                 "questions, and say nothing of another training: what each training gives stands beside them.",
             ),
         ),
+        **({"learning": learning_grid(curves)} if curves else {}),
+        **({} if longer is None else {"longer": longer}),
     }
 
 
@@ -237,6 +243,8 @@ def _figures(results: Results) -> dict[str, dict[str, bytes]]:
         figures["accuracy_latency"] = latency_figure(points, results.splits)
     if any(point.tokens for point in points):
         figures["accuracy_tokens"] = tokens_figure(points, results.splits)
+    if curves := read_curves(results.plan):
+        figures["learning"] = learning_figure(curves)
     return figures
 
 
