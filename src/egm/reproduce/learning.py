@@ -179,8 +179,8 @@ def longer_grid(claims: Sequence[Claim], arms: Mapping[str, Arm], curves: Sequen
         (("", tuple(lines)),),
         (
             "It could if one of the two arms gained as much accuracy again as in its last quarter, on held-out "
-            "questions and with 1.96 standard errors, the other nothing, and the verdict were another then. Other claims "
-            "are not differences of accuracy, and are not judged.",
+            "questions and with 1.96 standard errors, the other nothing, and the verdict were another then. Other "
+            "claims are not differences of accuracy, and are not judged.",
         ),
     )
 
