@@ -165,20 +165,19 @@ def test_reinforcement_goes_on_elsewhere_from_what_was_trained_here(tmp_path: Pa
     ]
 
     def run(folder: Path, *words: str) -> str:
-        folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "egm.cli", "reproduce", str(TOY), "--out", "out", *words]
+        command = [sys.executable, "-m", "egm.cli", "reproduce", str(TOY), "--out", str(folder), *words]
         command += [word for setting in settings for word in ("--set", setting)]
-        ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert ended.returncode == 0, ended.stderr[-3000:]
         return ended.stderr
 
     here, there = tmp_path / "here", tmp_path / "there"
     run(here, "--only", "tiny-s-thinking.seed1", "--until", "latency")
-    for words in (["pack", here / "out", tmp_path / "parts"], ["unpack", tmp_path / "parts", there / "out"]):
+    for words in (["pack", here, tmp_path / "parts"], ["unpack", tmp_path / "parts", there]):
         subprocess.run([sys.executable, SCRIPT, *words], env=environment, check=True, timeout=100)
     said = run(there, "--only", "tiny-s-thinking.seed1", "--only", "tiny-s-grpo.seed1")
     assert "tiny-s-grpo.seed1 train: done in" in said
     assert "tiny-s-thinking.seed1 train" not in said
     assert "tiny-s-thinking.seed1 evaluate" not in said
-    page = (there / "out" / "report" / "report.md").read_text()
+    page = (there / "report" / "report.md").read_text()
     assert "tiny-s-grpo (seed 1) minus tiny-s-thinking (seed 1)" in page
