@@ -11,7 +11,7 @@ import pytest
 from egm.reproduce.arms import Arm, Training
 from egm.reproduce.claims import Claim, decide
 from egm.reproduce.folder import ArmFolder
-from egm.reproduce.learning import Curve, could_gain, learning_figure, learning_grid, longer_grid, read_curves
+from egm.reproduce.learning import Curve, could_gain, in_short, learning_figure, learning_grid, longer_grid, read_curves
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.run import ReproductionPlan, make_plan
 from egm.stats import Estimate
@@ -58,6 +58,12 @@ def test_the_last_quarter_is_held_against_the_first(plan: ReproductionPlan) -> N
     assert rows["reinforced"][5:7] == ["100.0", "still improving"]
     assert rows["thinking"][5:] == ["", "", "", ""]
     assert set(learning_figure(curves)) == {".png", ".svg"}
+    said = in_short(learning_grid(curves), None)
+    assert said.startswith(
+        "As they ended, 2 of 3 trainings were still improving, by loss or reward; whether a longer one"
+    )
+    few = in_short(learning_grid([curve for curve in curves if curve.training.name == "thinking"]), None)
+    assert few == "Too little was logged to tell whether trainings had stopped improving."
 
 
 def curve(arm: Arm, held_out: dict[int, float], *, seed: int | None = None, asked: int = 400) -> Curve:
@@ -103,6 +109,12 @@ def test_a_claim_could_change_where_a_gain_carries_its_interval_over_0(
     assert grid is not None
     ((line,),) = (lines for _, lines in grid.sections)
     assert line.cells[-1].text == says
+    losses = {line["step"]: line["loss"] for line in falling(0.1, 0.05)}
+    logged = [Curve(Training(plan.arms["large"]), {int(at): loss for at, loss in losses.items()}, {}, 0)]
+    changed = int(says == "could change")
+    assert in_short(learning_grid(logged), grid).endswith(
+        f"; of 1 claims about accuracy a longer training could change {changed}."
+    )
     unknown = longer_grid([claim], plan.arms, curves[:1])
     assert unknown is not None
     assert unknown.sections[0][1][0].cells[-1].text.startswith("not known")

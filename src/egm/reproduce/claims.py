@@ -139,7 +139,7 @@ def judge(results: Results) -> list[Claim]:
             _claim(
                 results,
                 f"thinking_beats_{other}",
-                f"at equal data, without reinforcement, it is right more often than {other}",
+                f"at equal data, before any reinforcement, a small model that thinks is right more often than {other}",
                 (other, thinking),
                 _accuracy,
             )

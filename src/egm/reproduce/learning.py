@@ -27,6 +27,7 @@ from egm.training.sft.recipe import SFTRecipe
 
 LEVEL: Final = 0.05
 """The loss has levelled off where it fell in the last quarter by less than this share of its fall in the first."""
+IMPROVING, COULD, WOULD_NOT = "still improving", "could change", "would not change"
 _SURE: Final = 1.96  # standard errors
 
 
@@ -137,7 +138,7 @@ def learning_grid(curves: Sequence[Curve]) -> Grid:
     lines = []
     for curve in curves:
         share, gain = curve.last_against_first, curve.gain
-        verdict = "" if share is None else "levelled off" if share < LEVEL else "still improving"
+        verdict = "" if share is None else "levelled off" if share < LEVEL else IMPROVING
         accuracy = ", ".join(f"{100 * value:.1f}" for _, value in sorted(curve.held_out.items()))
         cells = (
             Cell("loss" if isinstance(curve.training.recipe, SFTRecipe) else "reward"),
@@ -179,8 +180,8 @@ def longer_grid(claims: Sequence[Claim], arms: Mapping[str, Arm], curves: Sequen
         (("", tuple(lines)),),
         (
             "It could if one of the two arms gained as much accuracy again as in its last quarter, on held-out "
-            "questions and with 1.96 standard errors, the other nothing, and the verdict were another then. Other "
-            "claims are not differences of accuracy, and are not judged.",
+            "questions and with 1.96 standard errors, the other nothing, and the verdict were another then. That is of "
+            "an arm's own stage, not of its parent's. Claims of another kind than accuracy are not judged.",
         ),
     )
 
@@ -194,14 +195,29 @@ def _judged(claim: Claim, gains: Sequence[float | None]) -> tuple[str, str, str]
     if high >= 0:  # not below 0 yet, or held no longer
         needed[first] = low if low > 0 else high
     if low <= 0:
-        needed[second] = -high if high < 0 else -low
+        needed[second] = abs(high if high < 0 else low)
     told = [f"{100 * value:.1f} by {name}" for name, value in needed.items()]
     if None in gains:
         return " or ".join(told), "", "not known: no held-out accuracy at three quarters of the training"
     could = {name: gain for name, gain in zip(claim.arms, gains, strict=True) if gain is not None}
     enough = any(could[name] >= value for name, value in needed.items())
     said = ", ".join(f"{100 * value:.1f} by {name}" for name, value in could.items() if name in needed)
-    return " or ".join(told), said, "could change" if enough else "would not change"
+    return " or ".join(told), said, COULD if enough else WOULD_NOT
+
+
+def in_short(learning: Grid, longer: Grid | None) -> str:
+    """The verdicts of both tables in one sentence."""
+    place = learning.columns.index("verdict") - 1
+    verdicts = [line.cells[place].text for _, lines in learning.sections for line in lines]
+    told = [verdict for verdict in verdicts if verdict]
+    if not told:
+        return "Too little was logged to tell whether trainings had stopped improving."
+    text = f"As they ended, {told.count(IMPROVING)} of {len(told)} trainings were {IMPROVING}, by loss or reward"
+    judged = [line.cells[-1].text for _, lines in longer.sections for line in lines] if longer is not None else []
+    changing, staying = judged.count(COULD), judged.count(WOULD_NOT)
+    if not changing + staying:
+        return f"{text}; whether longer ones could change a claim is not known without accuracy on held-out questions."
+    return f"{text}; of {changing + staying} claims about accuracy a longer training could change {changing}."
 
 
 def learning_figure(curves: Sequence[Curve]) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from egm.report.grid import Cell, Grid, Line
 from egm.report.run_tables import card_grid
 from egm.report.tables import p_value, signed
 from egm.reproduce.claims import Claim, judge, paragraph
-from egm.reproduce.learning import learning_figure, learning_grid, longer_grid, read_curves
+from egm.reproduce.learning import in_short, learning_figure, learning_grid, longer_grid, read_curves
 from egm.reproduce.results import Result, Results, by_training, compare_hits, load_results
 from egm.reproduce.run import ReproductionPlan
 from egm.stats import Estimate
@@ -253,6 +253,8 @@ def _page(text: str, grids: Mapping[str, Grid], figures: Mapping[str, Mapping[st
     if results.missing:
         lost = "; ".join(f"{name}: {why}" for name, why in results.missing.items())
         parts.append(f"**Incomplete.** {lost}.\n")
+    if "learning" in grids:
+        parts.append(f"{in_short(grids['learning'], grids.get('longer'))}\n")
     parts.append(forms.markdown(grids["models"]))
     parts += [f"![{_FIGURES[name]}]({name}.png)\n" for name in figures]
     parts += [forms.markdown(table) for name, table in grids.items() if name != "models"]
