@@ -60,7 +60,7 @@ def test_the_last_quarter_is_held_against_the_first(plan: ReproductionPlan) -> N
     assert set(learning_figure(curves)) == {".png", ".svg"}
     said = in_short(learning_grid(curves), None)
     assert said.startswith(
-        "As they ended, 2 of 3 trainings were still improving, by loss or reward; whether a longer one"
+        "As they ended, 2 of 3 trainings were still improving, by loss or reward; whether longer ones"
     )
     few = in_short(learning_grid([curve for curve in curves if curve.training.name == "thinking"]), None)
     assert few == "Too little was logged to tell whether trainings had stopped improving."

@@ -221,22 +221,30 @@ def in_short(learning: Grid, longer: Grid | None) -> str:
 
 
 def learning_figure(curves: Sequence[Curve]) -> dict[str, bytes]:
-    """Draw loss and held-out accuracy by step, a line a training: the content of files by suffix."""
+    """Draw loss, reward and held-out accuracy by step, a colour an arm and a stroke a seed: the files by suffix."""
     import matplotlib
     from matplotlib.figure import Figure
 
+    tuned = [curve for curve in curves if isinstance(curve.training.recipe, SFTRecipe)]
+    rest = [curve for curve in curves if curve not in tuned]
+    panels: list[tuple[str, list[tuple[Curve, Mapping[int, float]]]]] = [
+        ("loss of fine-tuning", [(curve, curve.values) for curve in tuned]),
+        ("reward", [(curve, curve.values) for curve in rest]),
+        ("held-out Acc@0.5", [(curve, curve.held_out) for curve in curves if curve.held_out]),
+    ]
+    shown = [panel for panel in panels if panel[1]]
+    colours = {
+        name: f"C{at % 10}" for at, name in enumerate(dict.fromkeys(curve.training.arm.name for curve in curves))
+    }
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **FIGURE_STYLE}):
-        figure = Figure(figsize=(9.6, 3.8), dpi=200, layout="constrained")
-        axes = figure.subplots(1, 2)
-        for curve in curves:
-            if isinstance(curve.training.recipe, SFTRecipe):
-                axes[0].plot(list(curve.values), list(curve.values.values()), label=curve.training.name, linewidth=1)
-            if curve.held_out:
-                steps = sorted(curve.held_out)
-                accuracy = [100 * curve.held_out[step] for step in steps]
-                axes[1].plot(steps, accuracy, label=curve.training.name, marker=".", linewidth=1)
-        for each, title in zip(axes, ("loss of fine-tuning", "held-out Acc@0.5 (%)"), strict=True):
-            each.set(xlabel="step", ylabel=title)
-            if each.get_lines():
-                each.legend(fontsize=7, frameon=False)
+        figure = Figure(figsize=(4.8 * len(shown), 3.8), dpi=200, layout="constrained")
+        for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            for curve, values in lines:
+                training, steps = curve.training, sorted(values)
+                seeds = training.arm.seeds
+                stroke = ("-", "--", ":", "-.")[seeds.index(training.seed) % 4 if training.seed in seeds else 0]
+                ys, colour = [values[step] for step in steps], colours[training.arm.name]
+                axes.plot(steps, ys, label=training.name, color=colour, linestyle=stroke, linewidth=1)
+            axes.set(xlabel="step", ylabel=title)
+            axes.legend(fontsize=7, frameon=False)
         return figure_files(figure)
