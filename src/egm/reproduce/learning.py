@@ -220,8 +220,14 @@ def in_short(learning: Grid, longer: Grid | None) -> str:
     return f"{text}; of {changing + staying} claims about accuracy a longer training could change {changing}."
 
 
+def _by_share(curve: Curve) -> dict[int, float]:
+    """Held-out accuracy in percent, by percent of the steps: stages have very different numbers of these."""
+    end = max(curve.values)
+    return {round(100 * step / end): 100 * value for step, value in curve.held_out.items()}
+
+
 def learning_figure(curves: Sequence[Curve]) -> dict[str, bytes]:
-    """Draw loss, reward and held-out accuracy by step, a colour an arm and a stroke a seed: the files by suffix."""
+    """Draw loss, reward and held-out accuracy, a colour an arm and a stroke a seed: the content of files by suffix."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -230,7 +236,7 @@ def learning_figure(curves: Sequence[Curve]) -> dict[str, bytes]:
     panels: list[tuple[str, list[tuple[Curve, Mapping[int, float]]]]] = [
         ("loss of fine-tuning", [(curve, curve.values) for curve in tuned]),
         ("reward", [(curve, curve.values) for curve in rest]),
-        ("held-out Acc@0.5", [(curve, curve.held_out) for curve in curves if curve.held_out]),
+        ("held-out Acc@0.5, %", [(curve, _by_share(curve)) for curve in curves if curve.held_out]),
     ]
     shown = [panel for panel in panels if panel[1]]
     colours = {
@@ -245,6 +251,6 @@ def learning_figure(curves: Sequence[Curve]) -> dict[str, bytes]:
                 stroke = ("-", "--", ":", "-.")[seeds.index(training.seed) % 4 if training.seed in seeds else 0]
                 ys, colour = [values[step] for step in steps], colours[training.arm.name]
                 axes.plot(steps, ys, label=training.name, color=colour, linestyle=stroke, linewidth=1)
-            axes.set(xlabel="step", ylabel=title)
+            axes.set(xlabel="step" if lines[0][1] is lines[0][0].values else "% of the steps", ylabel=title)
             axes.legend(fontsize=7, frameon=False)
         return figure_files(figure)

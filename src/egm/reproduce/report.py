@@ -26,7 +26,7 @@ from egm.stats import Estimate
 _FIGURES = {
     "accuracy_latency": "Accuracy against mean latency, one request at a time",
     "accuracy_tokens": "Accuracy against tokens of an answer",
-    "learning": "Loss and held-out accuracy of each training by step",
+    "learning": "Loss, reward and held-out accuracy of each training as it went",
 }
 
 
