@@ -48,19 +48,23 @@ def test_the_last_quarter_is_held_against_the_first(plan: ReproductionPlan) -> N
     log(plan, "direct.seed0", falling(0.1, 0.05) + accuracies)
     log(plan, "large", falling(0.1, 0.002))
     log(plan, "reinforced", [{"step": step, "loss": 0.0, "reward": 0.01 * step} for step in STEPS])
+    noise = [9, 8, 7, 6, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5.1, 4.7, 5.2, 4.6, 4.8]
+    log(plan, "direct.seed1", [{"step": step, "loss": loss} for step, loss in zip(STEPS, noise, strict=True)])
     log(plan, "thinking", [{"step": 1, "loss": 1.0}])
     curves = read_curves(plan)
     rows = {line.name: [cell.text for cell in line.cells] for line in learning_grid(curves).sections[0][1]}
     assert rows["direct.seed0"] == ["loss", "7.5", "5", "3.25", "2", "50.0", "still improving",
                                     "10.0, 30.0, 50.0, 60.0", "+10.0 (13.7)"]  # fmt: skip
     assert rows["large"][5:] == ["2.0", "levelled off", "", ""]
+    assert float(rows["direct.seed1"][5]) > 5  # and yet it may be chance
+    assert rows["direct.seed1"][6] == "levelled off"
     assert rows["reinforced"][0] == "reward"
     assert rows["reinforced"][5:7] == ["100.0", "still improving"]
     assert rows["thinking"][5:] == ["", "", "", ""]
     assert set(learning_figure(curves)) == {".png", ".svg"}
     said = in_short(learning_grid(curves), None)
     assert said.startswith(
-        "As they ended, 2 of 3 trainings were still improving, by loss or reward; whether longer ones"
+        "As they ended, 2 of 4 trainings were still improving, by loss or reward; whether longer ones"
     )
     few = in_short(learning_grid([curve for curve in curves if curve.training.name == "thinking"]), None)
     assert few == "Too little was logged to tell whether trainings had stopped improving."

@@ -26,8 +26,9 @@ from egm.reproduce.run import ReproductionPlan
 from egm.training.sft.recipe import SFTRecipe
 
 LEVEL: Final = 0.05
-"""The loss has levelled off where it fell in the last quarter by less than this share of its fall in the first."""
-IMPROVING, COULD, WOULD_NOT = "still improving", "could change", "would not change"
+"""What was learnt has levelled off where it improved in the last quarter by less than this share of the first."""
+IMPROVING, LEVELLED = "still improving", "levelled off"
+COULD, WOULD_NOT = "could change", "would not change"
 _SURE: Final = 1.96  # standard errors
 
 
@@ -55,12 +56,24 @@ class Curve:
 
     @property
     def last_against_first(self) -> float | None:
-        """How much it improved in the last quarter, as a share of the first; None where that cannot be told.
+        """How much it improved in the last quarter, as a share of the first; None where it did not improve in that."""
+        first, _, last, _ = self._improved()
+        return None if first is None or last is None or first <= 0 else last / first
 
-        The change over a quarter is that of the straight line through what was logged in it.
-        """
+    @property
+    def verdict(self) -> str:
+        """`IMPROVING` or `LEVELLED`; empty where too little was logged."""
+        first, _, last, error = self._improved()
+        if first is None or last is None or error is None:
+            return ""
+        return IMPROVING if last > max(LEVEL * first, 2 * error) else LEVELLED
+
+    def _improved(self) -> tuple[float | None, ...]:
+        """What it improved by over the first and the last quarter, each with its standard error."""
+        sign = -1 if isinstance(self.training.recipe, SFTRecipe) else 1
         first, *_, last = map(_change, self._parts())
-        return None if first is None or last is None or first == 0 else last / first
+        (a, a_error), (b, b_error) = first, last
+        return None if a is None else sign * a, a_error, None if b is None else sign * b, b_error
 
     @property
     def gain(self) -> tuple[float, float] | None:
@@ -108,11 +121,16 @@ def _read(training: Training, log: Path) -> Curve:
     return Curve(training, by_step(key), by_step("eval_accuracy"), asked)
 
 
-def _change(part: Sequence[tuple[int, float]]) -> float | None:
-    if len(part) < 2:
-        return None
+def _change(part: Sequence[tuple[int, float]]) -> tuple[float | None, float | None]:
+    """The change along the straight line through values by step, and its standard error, which three values tell."""
+    if len(part) < 3:
+        return None, None
     steps, values = np.array(part).T
-    return float(np.polyfit(steps, values, 1)[0] * (steps[-1] - steps[0]))
+    slope, start = np.polyfit(steps, values, 1)
+    rest = values - start - slope * steps
+    error = sqrt(float((rest**2).sum()) / (len(part) - 2) / float(((steps - steps.mean()) ** 2).sum()))
+    span = float(steps.max() - steps.min())
+    return float(slope) * span, error * span
 
 
 def could_gain(arm: Arm, curves: Sequence[Curve]) -> float | None:
@@ -138,13 +156,12 @@ def learning_grid(curves: Sequence[Curve]) -> Grid:
     lines = []
     for curve in curves:
         share, gain = curve.last_against_first, curve.gain
-        verdict = "" if share is None else "levelled off" if share < LEVEL else IMPROVING
         accuracy = ", ".join(f"{100 * value:.1f}" for _, value in sorted(curve.held_out.items()))
         cells = (
             Cell("loss" if isinstance(curve.training.recipe, SFTRecipe) else "reward"),
             *(number(value, ".4g") for value in curve.quarters),
             number(None if share is None else 100 * share, ".1f"),
-            Cell(verdict),
+            Cell(curve.verdict),
             Cell(accuracy),
             Cell("" if gain is None else f"{100 * gain[0]:+.1f} ({100 * _SURE * gain[1]:.1f})"),
         )
@@ -158,8 +175,9 @@ def learning_grid(curves: Sequence[Curve]) -> Grid:
         (("", tuple(lines)),),
         (
             "Means over each quarter of the steps. Last against first: the change over the last quarter as a share of "
-            f"that over the first, each of the straight line through it; levelled off: below {100 * LEVEL:.0f} %. The "
-            "learning rate falls towards the end, and the loss with it. In brackets 1.96 standard errors.",
+            f"that over the first, each of the straight line through it; levelled off: below {100 * LEVEL:.0f} %, or "
+            "no more than two standard errors of the line. The learning rate falls towards the end, and the loss with it. "
+            "In brackets 1.96 standard errors.",
         ),
     )
 
@@ -233,24 +251,26 @@ def learning_figure(curves: Sequence[Curve]) -> dict[str, bytes]:
 
     tuned = [curve for curve in curves if isinstance(curve.training.recipe, SFTRecipe)]
     rest = [curve for curve in curves if curve not in tuned]
-    panels: list[tuple[str, list[tuple[Curve, Mapping[int, float]]]]] = [
-        ("loss of fine-tuning", [(curve, curve.values) for curve in tuned]),
-        ("reward", [(curve, curve.values) for curve in rest]),
-        ("held-out Acc@0.5, %", [(curve, _by_share(curve)) for curve in curves if curve.held_out]),
+    panels: list[tuple[str, str, list[tuple[Curve, Mapping[int, float]]]]] = [
+        ("step", "loss of fine-tuning", [(curve, curve.values) for curve in tuned]),
+        ("step", "reward", [(curve, curve.values) for curve in rest]),
+        ("% of the steps", "held-out Acc@0.5, %", [(curve, _by_share(curve)) for curve in curves if curve.held_out]),
     ]
-    shown = [panel for panel in panels if panel[1]]
+    shown = [panel for panel in panels if panel[2]]
     colours = {
         name: f"C{at % 10}" for at, name in enumerate(dict.fromkeys(curve.training.arm.name for curve in curves))
     }
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **FIGURE_STYLE}):
         figure = Figure(figsize=(4.8 * len(shown), 3.8), dpi=200, layout="constrained")
-        for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for axes, (x_title, y_title, lines) in zip(
+            figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
+        ):
             for curve, values in lines:
                 training, steps = curve.training, sorted(values)
                 seeds = training.arm.seeds
                 stroke = ("-", "--", ":", "-.")[seeds.index(training.seed) % 4 if training.seed in seeds else 0]
                 ys, colour = [values[step] for step in steps], colours[training.arm.name]
                 axes.plot(steps, ys, label=training.name, color=colour, linestyle=stroke, linewidth=1)
-            axes.set(xlabel="step" if lines[0][1] is lines[0][0].values else "% of the steps", ylabel=title)
+            axes.set(xlabel=x_title, ylabel=y_title)
             axes.legend(fontsize=7, frameon=False)
         return figure_files(figure)
