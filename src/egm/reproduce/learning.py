@@ -176,8 +176,8 @@ def learning_grid(curves: Sequence[Curve]) -> Grid:
         (
             "Means over each quarter of the steps. Last against first: the change over the last quarter as a share of "
             f"that over the first, each of the straight line through it; levelled off: below {100 * LEVEL:.0f} %, or "
-            "no more than two standard errors of the line. The learning rate falls towards the end, and the loss with it. "
-            "In brackets 1.96 standard errors.",
+            "no more than two standard errors of the line. The learning rate falls towards the end, and the loss with "
+            "it. In brackets 1.96 standard errors.",
         ),
     )
 
