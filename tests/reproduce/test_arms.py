@@ -252,3 +252,17 @@ def test_a_call_without_time_begins_nothing_and_says_what_is_left(write: Write, 
     assert ended.exit_code == 75
     last = ended.output.splitlines()[-1]
     assert last == "left: direct train (not begun), direct evaluate (not begun): the same command goes on"
+
+
+def test_a_model_that_is_gone_fails_what_starts_from_it_alone(write: Write, tmp_path: Path) -> None:
+    recipe, out = load(write()), tmp_path / "out"
+    settle(out, recipe, resolve(recipe))
+    folder = ArmFolder(out, "thinking")
+    folder.path.mkdir(parents=True)
+    for stage in ("train", "evaluate"):
+        folder.finish(stage, {}, 1.0)  # type: ignore[arg-type]
+    only = [word for arm in ("thinking", "reinforced") for word in ("--only", arm)]
+    ended = CliRunner().invoke(app, ["reproduce", str(write()), "--out", str(out), "--until", "evaluate", *only])
+    assert ended.exit_code == 1
+    assert f"error: reinforced train: reinforced starts from thinking, whose model is not in {out}" in ended.output
+    assert "error: reinforced evaluate: not begun, as reinforced train failed" in ended.output

@@ -25,13 +25,18 @@ _PATIENCE: Final = 120.0  # seconds for a step and a checkpoint
 _TAIL: Final = 12
 
 
+class CannotBeginError(EgmError):
+    """What a job needs is not there: it has failed, and those that do not come after it go on."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A process to run.
 
     Attributes:
         name: What to call it, such as `tiny-s-direct train`.
-        command: Module and arguments, asked for as it begins: what is to be done depends on what is there.
+        command: Module and arguments, asked for as it begins: what is to be done depends on what is there. It may
+            raise a CannotBeginError.
         log: File that its output is appended to.
         finish: Called with the seconds that it took, once it has ended well.
         after: Names of jobs that must have ended well before it.
@@ -82,8 +87,12 @@ def run_jobs(
             for place, devices in enumerate(places):
                 if left < _LEAST or place in running:
                     continue
-                if (job := _next(waiting, running, outcome.failed, progress)) is not None:
-                    running[place] = _Running(job, devices, progress)
+                while place not in running and (job := _next(waiting, running, outcome.failed, progress)) is not None:
+                    try:
+                        running[place] = _Running(job, devices, progress)
+                    except CannotBeginError as error:
+                        outcome.failed[job.name] = str(error)
+                        progress.skipped(job.name, str(error))
             if left <= 0:
                 for each in running.values():
                     each.stop()

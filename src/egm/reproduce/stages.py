@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from egm.errors import EgmError
 from egm.files import write_text
 from egm.journal import JOURNAL_NAME
 from egm.reproduce.arms import Training
 from egm.reproduce.folder import ArmFolder
-from egm.reproduce.jobs import Job
+from egm.reproduce.jobs import CannotBeginError, Job
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.training.recipe import dump_recipe
 from egm.training.shared.run_folder import has_checkpoint
@@ -34,7 +33,9 @@ def train_job(recipe: ReproduceRecipe, training: Training, out: Path, *, gpus: i
     def command() -> Sequence[str]:
         model = None
         if parent is not None and (model := ArmFolder(out, parent.name).model) is None:
-            raise EgmError(f"{training.name} starts from {parent.name}, whose model is not in {out}: train it first")
+            raise CannotBeginError(
+                f"{training.name} starts from {parent.name}, whose model is not in {out}: train it first"
+            )
         made = training.starting_from(model)
         write_text(folder.path / "train.yaml", dump_recipe(made))
         options = ["--out", str(folder.train)]
@@ -65,7 +66,7 @@ def evaluate_job(recipe: ReproduceRecipe, training: Training, out: Path) -> Job:
 
     def command() -> Sequence[str]:
         if folder.model is None:
-            raise EgmError(f"the model of {training.name} is not in {out}: train it first")
+            raise CannotBeginError(f"the model of {training.name} is not in {out}: train it first")
         options = ["--model", str(folder.model), "--out", str(folder.evaluate), "--device", recipe.device]
         options += ["--concurrency", str(settings.batch_size), "--max-tokens", str(settings.max_new_tokens)]
         if settings.scenes is not None:
