@@ -379,11 +379,8 @@ class OneQuestion(Digits):
 
 
 def test_groups_without_spread_are_counted_where_the_batch_has_some(tmp_path: Path) -> None:
-    recipe = toy(
-        model={"name": str(shallow_model())},
-        optim={"steps": 1, "scale": "batch"},
-        rollout={"candidates": 2, "temperature": 4.0, "keep": 0},
-    )
+    rollout = {"candidates": 2, "temperature": 4.0, "keep": 0}
+    recipe = toy(model={"name": str(shallow_model())}, optim={"steps": 1, "scale": "batch"}, rollout=rollout)
     run_grpo(recipe, tmp_path / "run", check=False, reward=OneQuestion())
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert (log["frac_reward_zero_std"], log["candidates/frac_reward_zero_std"]) == (0.5, 0.75)
