@@ -92,9 +92,9 @@ def warm_start(template: warm.Template | None) -> Iterator[dict[str, str]]:
 
 
 _LONG = (
-    *("grpo/test_gradient", "real/test_real_kills", "openai/test_serve", "grpo/test_run", "grpo/test_kinds"),
-    *("sft/test_launch", "sft/test_run", "sft/test_flattened", "cli/test_eval", "training/test_benchmark"),
-    *("cli/test_embedded", "reproduce/test_end_to_end", "grpo/", "tests/test_benchmarks", "real/test_real_sft"),
+    *("openai/test_serve", "cli/test_embedded", "cli/test_eval", "sft/test_families", "real/test_real_sft"),
+    *("grpo/test_gradient", "real/test_real_kills", "real/test_real_refcoco", "numpy/test_backend", "grpo/"),
+    *("sft/", "reproduce/", "tests/test_benchmarks", "training/test_benchmark", "models/decode"),
 )
 """Files that take longest, which are begun first, so that no process is left with one of them at the end."""
 

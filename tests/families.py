@@ -38,7 +38,7 @@ _ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_
 _EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
 
-def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool = False) -> Any:
+def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool = False, head: int = 8) -> Any:
     """Make the configuration of a tiny model of an architecture."""
     from transformers import AutoConfig
 
@@ -58,7 +58,7 @@ def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool 
         text |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
         text |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
     if model_type.startswith("qwen3_vl"):
-        text["head_dim"] = 8
+        text["head_dim"], rope["mrope_section"] = head, [head // 4, head // 8, head // 8]
         tower["deepstack_visual_indexes"] = [0]
     if model_type.endswith("_moe"):
         text |= _EXPERTS
@@ -69,14 +69,16 @@ def config_of(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool 
     return AutoConfig.for_model(model_type, text_config=text, vision_config=tower, tie_word_embeddings=tied, **ids)
 
 
-def random_model(model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool = False) -> Any:
+def random_model(
+    model_type: str, *, vocabulary: int = TINY_VOCAB_SIZE, tied: bool = False, head: int = 8, seed: int = 0
+) -> Any:
     """Make a tiny model with random weights, large enough that answers differ by picture."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = config_of(model_type, vocabulary=vocabulary, tied=tied)
+        torch.manual_seed(seed)
+        config = config_of(model_type, vocabulary=vocabulary, tied=tied, head=head)
         model = AutoModelForImageTextToText.from_config(config)
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -203,6 +203,31 @@ def test_a_picture_in_two_shards_is_refused(tmp_path: Path) -> None:
         merge_runs([one, two], tmp_path / "merged")
 
 
+def test_errors_that_were_tried_again_leave_no_line(tmp_path: Path) -> None:
+    one, two = cut(tmp_path, 2)
+    bad = json.loads(lines(one)[3])["id"]
+    (one / JOURNAL_NAME).unlink()
+    run(one, "1/2", bad)
+    again = {"shard": Shard(1, 2), "max_errors": 1, "retry_errors": True, "progress": False}
+    evaluate(splits(), grounder(), one, **again)  # type: ignore[arg-type]
+    merge_runs([one, two], tmp_path / "merged")
+    run(tmp_path / "whole")
+    assert len(lines(one)) > len(read_journal(one)[1])
+    assert lines(tmp_path / "merged") == lines(tmp_path / "whole")
+
+
+def test_shards_of_other_questions_than_the_wholes_are_refused(tmp_path: Path) -> None:
+    places = cut(tmp_path, 2)
+    for file in (place / JOURNAL_NAME for place in places):
+        header, rest = file.read_bytes().split(b"\n", 1)
+        said = json.loads(header)
+        said["shard"]["of"]["even"]["questions"] = "0" * 16
+        file.write_bytes(json.dumps(said).encode() + b"\n" + rest)
+    with pytest.raises(DataError, match="holds answers to other questions than those of even"):
+        merge_runs(places, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 def test_another_run_is_not_written_over(tmp_path: Path) -> None:
     places = cut(tmp_path, 2)
     run(tmp_path / "other", seed=1)

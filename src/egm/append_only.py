@@ -64,7 +64,7 @@ class AppendOnly:
         Raises:
             DataError: If the file of that name is no longer the one that lines are appended to, or others wrote to it.
         """
-        line = json.dumps(row).encode("ascii") + b"\n"
+        line = json_line(row)
         with self._named():
             self._file.write(line)
             self._file.flush()
@@ -118,6 +118,11 @@ class AppendOnly:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Close, whatever happened."""
         self.close()
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Write an object as a line."""
+    return json.dumps(row).encode("ascii") + b"\n"
 
 
 def read_objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -110,6 +110,11 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Header, list[Record]]:
     return header, list(records.values())
 
 
+def journal_lines(path: str | os.PathLike[str]) -> list[bytes]:
+    """The lines of a journal, that of its header first, as they stand; a torn last one is left out."""
+    return [line for line in _file_of(path).read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read the first line of a journal alone; arguments and errors as of `read_journal`."""
     file = _file_of(path)
@@ -200,6 +205,11 @@ def questions_digest(lines: Iterable[bytes]) -> str:
     """
     numbers = (hashlib.sha256(line).digest()[:8] for line in lines)
     return f"{sum(int.from_bytes(number, 'big') for number in numbers) % 2**64:016x}"
+
+
+def joined_digest(parts: Iterable[str]) -> str:
+    """The digest of a split's questions (`questions_digest`), from those of parts that make it up."""
+    return f"{sum(int(part, 16) for part in parts) % 2**64:016x}"
 
 
 def _questions(records: Iterable[Record]) -> str:

@@ -28,10 +28,14 @@ def _is_text(value: Any) -> bool:
 
 def _is_number(value: Any, low: float, high: float) -> bool:
     # By comparison, which takes integers of any length, and which NaN never passes.
+    if type(value) is float:  # as nearly all are
+        return low <= value <= high
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_count(value: Any, low: int = 0) -> bool:
+    if type(value) is int:
+        return low <= value <= _MOST
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MOST
 
 
@@ -56,7 +60,7 @@ def _is_size(value: Any) -> bool:
 
 def _is_object(value: Any) -> bool:
     """Whether it is a JSON object of a depth that all else can walk through."""
-    if value == {}:
+    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):  # as nearly all are
         return True
     level = [value]
     for _ in range(_DEPTH):
@@ -100,13 +104,13 @@ def _is_choice(value: Any) -> bool:
 
 
 def _or_null(rule: Rule) -> Rule:
-    always = rule.always | {type(None)}
-    return Rule(lambda value: value is None or rule.holds(value), f"{rule.says}, or null", always)
+    return Rule(rule.holds, f"{rule.says}, or null", rule.always | {type(None)})
 
 
 _MOST: Final = 10**15
 _FINITE: Final = sys.float_info.max
 _DEPTH: Final = 40
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _EXPECTS: Final = frozenset(EXPECTS)
 _FAILURES: Final = (*map(str, Failure), ERROR)
 _TEXT = Rule(_is_text, "text", frozenset({str}))

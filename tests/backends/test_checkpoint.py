@@ -102,9 +102,9 @@ def test_an_architecture_that_cannot_answer_about_images(copy: Path, model_type:
 
 def test_cut_off_weights(copy: Path) -> None:
     weights = copy / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:30_000_000])
+    weights.write_bytes(weights.read_bytes()[:-1_000])
     assert "do not load" in refusal(lambda: TransformersBackend.load(copy))
-    weights.write_bytes(weights.read_bytes()[:100_000])
+    weights.write_bytes(weights.read_bytes()[:10_000])
     assert "cut off, or of another model" in refusal(lambda: TransformersBackend.load(copy))
 
 

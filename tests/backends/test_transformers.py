@@ -17,6 +17,8 @@ from egm.codecs import get_codec
 from egm.errors import BackendError
 from egm.models.fast.enable import is_fast
 
+from .tiny import one_token
+
 GREEDY = GenerationSettings(max_new_tokens=16)
 SAMPLED = GenerationSettings(max_new_tokens=16, temperature=0.9, top_p=0.95, top_k=50)
 
@@ -42,9 +44,11 @@ def test_a_batch_answers_as_its_requests_alone(
     alone = [backend.generate([request], settings)[0] for request in requests_]
     assert [reply.text for reply in together] == [reply.text for reply in alone]
     assert len({reply.text for reply in together}) == len(together)
+    assert "length" in {reply.finish_reason for reply in together}
     for reply, single, request in zip(together, alone, requests_, strict=True):
         assert reply.prompt_tokens == single.prompt_tokens  # padding is not counted
-        assert (reply.completion_tokens, reply.finish_reason) == (16, "length")
+        assert (reply.completion_tokens, reply.finish_reason) == (single.completion_tokens, single.finish_reason)
+        assert reply.finish_reason == ("length" if reply.completion_tokens == 16 else "stop")
         assert reply.seen_size == request.images[0].size  # multiples of 32 stay as they are
         assert reply.seconds > 0
 
@@ -76,16 +80,16 @@ def test_almost_no_temperature_is_greedy(backend: TransformersBackend, requests_
 
 
 def test_stop_tokens(backend: TransformersBackend, requests_: list[Request]) -> None:
-    free = backend.generate(requests_, GREEDY)
     tokenizer = backend.processor.tokenizer
-    ids = [tokenizer.encode(reply.text, add_special_tokens=False) for reply in free]
-    stop = next(token for token in ids[0][2:] if ids[0].index(token) > 1 and token not in ids[1])
+    free = backend.generate(requests_[:2], GREEDY)
+    begun = [texts(backend, requests_[:2], replace(GREEDY, max_new_tokens=tokens))[0] for tokens in range(1, 12)]
+    tokens, stop = one_token(begun, lambda text: tokenizer.encode(text, add_special_tokens=False), free[1].text)
     stopping = TransformersBackend(copy.copy(backend.module), backend.processor)
     stopping.module.generation_config = copy.deepcopy(backend.module.generation_config)
     stopping.module.generation_config.eos_token_id = [stop]
     first, second = stopping.generate(requests_[:2], GREEDY)
-    assert (first.finish_reason, first.completion_tokens) == ("stop", ids[0].index(stop) + 1)
-    assert first.text == tokenizer.decode(ids[0][: ids[0].index(stop)])  # without the stop token, or padding after it
+    assert (first.finish_reason, first.completion_tokens) == ("stop", tokens)
+    assert first.text == begun[tokens - 2]  # without the stop token, or padding after it
     assert second.logprob == pytest.approx(free[1].logprob, abs=1e-3)
     own = {"seconds": second.seconds, "logprob": second.logprob, "answer_logprob": second.answer_logprob}
     assert second == replace(free[1], **own)

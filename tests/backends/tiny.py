@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+
+from ..families import random_checkpoint
 
 
 def save_tiny(folder: Path) -> Path:
-    import torch
+    """Give a folder of the model that may be written to."""
+    return shutil.copytree(random_checkpoint("qwen3_vl"), folder)
 
-    from egm.models import build_model, build_processor
 
-    model = build_model("tiny-s")
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim >= 2:
-                weight.mul_(4)
-    model.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
-    return folder
+def one_token(texts: Sequence[str], encode: Callable[[str], list[int]], elsewhere: str = "") -> tuple[int, int]:
+    """Of a text that grows by a token at a time, which one is told by what it added, and occurs nowhere before it.
+
+    Returns:
+        How many tokens the text has with it, and its number.
+    """
+    for tokens, (less, more) in enumerate(pairwise(texts), start=2):
+        added = more.removeprefix(less)
+        if added and added not in less + elsewhere and len(ids := encode(added)) == 1:
+            return tokens, ids[0]
+    raise AssertionError("no token is told by its text")

@@ -117,20 +117,24 @@ def test_its_limit_in_python() -> None:
     assert Grounder.load(settings=given).settings == given
 
 
+@pytest.fixture(scope="module")
+def brief() -> Grounder:
+    """The embedded model, whose answers are cut short."""
+    return Grounder.load("egm-tiny", settings=GenerationSettings(max_new_tokens=4))
+
+
 @pytest.mark.parametrize(
     "phrase",
     ["🍎👩‍👧", "الدائرة الحمراء", "</think> <|im_end|><|image_pad|>", "a" * 1000, "🍎" * 300, "the red\ncircle"],
 )
-def test_odd_phrases_are_answered(scene: Path, phrase: str) -> None:
-    result = Grounder.load("egm-tiny", settings=GenerationSettings(max_new_tokens=16)).ground(scene, phrase)
+def test_odd_phrases_are_answered(brief: Grounder, phrase: str) -> None:
+    result = brief.ground(SynthRef("val").samples(0)[0].image, phrase)
     assert (result.box is None) != (result.failure is None)
 
 
 @pytest.mark.parametrize("size", [(1000, 50), (8, 8), (8, 1600), (2000, 1500)])
-def test_odd_sizes_are_answered(size: tuple[int, int]) -> None:
-    settings = GenerationSettings(max_new_tokens=16)
-    result = Grounder.load("egm-tiny", settings=settings).ground(Image.new("RGB", size, "teal"), "the red circle")
-    assert result.size == size
+def test_odd_sizes_are_answered(brief: Grounder, size: tuple[int, int]) -> None:
+    assert brief.ground(Image.new("RGB", size, "teal"), "the red circle").size == size
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +150,7 @@ def test_both_backends_answer_alike(answered: list[tuple[Sample, Grounding]]) ->
     import torch
 
     torch.set_num_threads(1)
-    first = answered[:6]
+    first = answered[:3]
     theirs = Grounder.load("egm-tiny", fast=False, device="cpu").ground_many([s for s, _ in first], progress=False)
     assert [ours.text for _, ours in first] == [result.text for result in theirs]
 

@@ -169,7 +169,7 @@ def test_too_many_errors_end_with_code_1(egm: Egm, rows: Path, script: Path, tmp
     [
         (["synthref/train"], "synthref/train has no end: say how much of it, such as --scenes 100"),
         (["synthref/nope"], "no split 'nope'"),
-        (["synthref/val", "synthref/val"], "'synthref/val' is given twice"),
+        (["synthref/val", "synthref/val", "--scenes", "1"], "'synthref/val' is given twice"),
         (["rows.jsonl", "--scenes", "3"], "--scenes is for SynthRef"),
         (["synthref/val", "--scenes", "1", "--script", "nope.txt"], "script 'nope.txt' cannot be read"),
         (["synthref/val", "--script", "x", "--server", "y"], "two sources of answers"),

@@ -18,7 +18,7 @@ from .conftest import Egm
 def test_a_model_that_is_read_or_asked_otherwise_is_another_run(egm: Egm, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(embedded_path(), model)
-    command = ("eval", "synthref/val", "--scenes", 1, "--max-tokens", 1, "--model", model, "--out", "run")
+    command = ("eval", "synthref/val", "--limit", 2, "--max-tokens", 1, "--model", model, "--out", "run")
     assert egm(*command).code == 0
     (model / "notes.txt").write_text("scored")  # which is no part of the model
     assert egm(*command).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -68,7 +69,7 @@ def test_arms_get_defaults_settings_and_parents(write: Write) -> None:
     assert arms["unboxed-rl"].root.name == "unboxed"
     assert (arms["direct"].samples, arms["reinforced"].samples) == (12, 4)
     assert arms["reinforced"].parameters == arms["thinking"].parameters
-    found = arms["reinforced"].starting_from(Path("x/model"))
+    found = arms["reinforced"].trainings[0].starting_from(Path("x/model"))
     assert found.model.name == "x/model"
 
 
@@ -193,3 +194,75 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(write: Write, tmp_pa
     assert [line.split()[-3:] for line in again.output.splitlines() if line.startswith("large")] == [
         ["12", "nothing:", "done"]
     ]
+
+
+SEEDS = {"arms__direct__seeds": [0, 1], "arms__thinking__seeds": [0, 1], "defaults__grpo__run__seed": 3}
+
+
+def test_each_seed_is_a_training_of_its_own(write: Write, tmp_path: Path) -> None:
+    recipe, out = load(write(**SEEDS)), tmp_path / "out"
+    plan = make_plan(recipe, out)
+    seeded = [f"{arm}.seed{seed}" for arm in ("direct", "thinking", "reinforced") for seed in (0, 1)]
+    assert list(plan.chosen) == [*seeded[:2], "large", *seeded[2:]]
+    assert [plan.trainings[name].recipe.run.seed for name in plan.chosen] == [0, 1, 0, 0, 1, 3, 4]
+    parent = plan.trainings["reinforced.seed1"].parent
+    assert parent is not None
+    assert (parent.name, plan.trainings["reinforced.seed1"].recipe.model.name) == ("thinking.seed1", "thinking.seed1")
+    assert make_plan(recipe, out, only=["direct", "thinking.seed1"]).chosen == (*seeded[:2], "thinking.seed1")
+    for only, says in (
+        ("reinforced.seed1", "starts from thinking.seed1, which is not trained"),
+        ("direct.seed2", "did you mean 'direct.seed1'?"),
+    ):
+        with pytest.raises(EgmError, match=re.escape(says)):
+            make_plan(recipe, out, only=[only])
+    settle(out, recipe, plan.arms)
+    more = make_plan(load(write(**SEEDS | {"arms__direct__seeds": [0, 1, 2]})), out)  # a seed is added
+    assert "direct.seed2" in more.chosen
+    with pytest.raises(RecipeError, match=r"arms\.direct\.seed1, which is gone"):
+        make_plan(load(write(**SEEDS | {"arms__direct__seeds": [0]})), out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"arms__direct__seeds": [1, 1]}, "arms.direct.seeds names a seed twice"),
+        ({"arms__direct__seeds": [-1]}, "arms.direct.seeds.0: input should be greater than or equal to 0"),
+        ({"arms__direct__seeds": [1, 2]}, "direct and large do not see equal data: no run.seed is in both 1, 2 and 0"),
+        ({"arms__reinforced__seeds": [0]}, "it starts from thinking, which is not trained with seed 0"),
+        ({"roles__large_thinking": {"lage": "thinking"}}, "roles.large_thinking: there is no arm 'lage'"),
+        ({"roles__large_thinking": {"large": "direct"}}, "an arm plays two parts"),
+        (
+            {
+                "arms__other": {"stage": "sft", "set": ["model.name=tiny-s"]},
+                "roles__large_thinking": {"large": "other"},
+            },
+            "roles.large_thinking: large is tiny-m and other tiny-s: name the same model",
+        ),
+    ],
+)
+def test_mistakes_in_seeds_are_told(write: Write, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(load(write(**changes)))
+    assert says in str(caught.value)
+
+
+def test_a_call_without_time_begins_nothing_and_says_what_is_left(write: Write, tmp_path: Path) -> None:
+    arguments = ["reproduce", str(write()), "--out", str(tmp_path / "out"), "--only", "direct", "--seconds", "0"]
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 75
+    last = ended.output.splitlines()[-1]
+    assert last == "left: direct train (not begun), direct evaluate (not begun): the same command goes on"
+
+
+def test_a_model_that_is_gone_fails_what_starts_from_it_alone(write: Write, tmp_path: Path) -> None:
+    recipe, out = load(write()), tmp_path / "out"
+    settle(out, recipe, resolve(recipe))
+    folder = ArmFolder(out, "thinking")
+    folder.path.mkdir(parents=True)
+    for stage in ("train", "evaluate"):
+        folder.finish(stage, {}, 1.0)  # type: ignore[arg-type]
+    only = [word for arm in ("thinking", "reinforced") for word in ("--only", arm)]
+    ended = CliRunner().invoke(app, ["reproduce", str(write()), "--out", str(out), "--until", "evaluate", *only])
+    assert ended.exit_code == 1
+    assert f"error: reinforced train: reinforced starts from thinking, whose model is not in {out}" in ended.output
+    assert "error: reinforced evaluate: not begun, as reinforced train failed" in ended.output

@@ -72,8 +72,8 @@ def test_each_begins_when_those_before_it_have_ended(make: Make, ended: list[str
     progress, stream = shown()
     with progress:
         # b is named first, but comes after a; c and a run at once, or a would wait for ever.
-        failed = run_jobs([make("b", "a"), make("a", waits="c.pid"), make("c", "elsewhere")], ["0", "1"], progress)
-    assert failed == {}
+        outcome = run_jobs([make("b", "a"), make("a", waits="c.pid"), make("c", "elsewhere")], ["0", "1"], progress)
+    assert (outcome.failed, outcome.left) == ({}, {})
     assert ended.index("a") < ended.index("b")
     assert sorted(ended) == ["a", "b", "c"]
     assert {(tmp_path / f"{name}.log").read_text().split()[2] for name in "abc"} <= {"0", "1"}
@@ -84,9 +84,8 @@ def test_each_begins_when_those_before_it_have_ended(make: Make, ended: list[str
 def test_a_failure_takes_only_what_comes_after_it_and_shows_its_log(make: Make, ended: list[str]) -> None:
     progress, stream = shown()
     with progress:
-        failed = run_jobs(
-            [make("a", says="error: out of paper", code=2), make("b", "a"), make("c", "b"), make("d")], [None], progress
-        )
+        jobs = [make("a", says="error: out of paper", code=2), make("b", "a"), make("c", "b"), make("d")]
+        failed = run_jobs(jobs, [None], progress).failed
     assert ended == ["d"]
     assert failed["a"].startswith("exit code 2: out of paper (all of it in ")
     assert failed["b"] == "not begun, as a failed"
@@ -120,7 +119,7 @@ def test_an_arm_in_use_is_refused(make: Make, tmp_path: Path, monkeypatch: pytes
     ):
         run_jobs([make("a", folder=ArmFolder(tmp_path, "x"))], [None], progress)
     with progress:
-        assert run_jobs([make("a", folder=folder)], [None], progress) == {}
+        assert run_jobs([make("a", folder=folder)], [None], progress).failed == {}
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,3 +136,19 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places_for("cuda", parallel=1, gpus=1) == ["4"]
     with pytest.raises(EgmError, match="need 6 GPUs, and 4 are here"):
         places_for("auto", parallel=3, gpus=2)
+
+
+def test_when_time_is_over_what_runs_is_told_to_end_and_the_rest_is_left(
+    make: Make, ended: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, stream = shown()
+    with progress:
+        outcome = run_jobs([make("a")], [None], progress, deadline=time.monotonic() + 1)
+        assert outcome.left == {"a": "not begun"}  # too late to begin anything
+        monkeypatch.setattr("egm.reproduce.jobs._LEAST", 0.0)
+        jobs = [make("a", waits="never"), make("b", "a"), make("c", code=1, says="error: c")]
+        outcome = run_jobs(jobs, [None, None], progress, deadline=time.monotonic() + 5)
+    assert outcome.left == {"a": "begun", "b": "not begun"}
+    assert list(outcome.failed) == ["c"]
+    assert ended == []
+    assert "a: stopped, as time is over" in stream.getvalue()

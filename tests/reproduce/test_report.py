@@ -10,22 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from egm.backends.checkpoint import weights_digest
 from egm.errors import DataError
 from egm.journal import Header, Journal, Record
 from egm.models.costs import Cost, cost_model
 from egm.report.grid import Grid
-from egm.reproduce.arms import resolve
+from egm.report.runs import Run
+from egm.reproduce.arms import Arm, resolve
 from egm.reproduce.claims import Claim, Verdict, decide, judge, paragraph
 from egm.reproduce.folder import ArmFolder, settle
 from egm.reproduce.latency import FILE_NAME, apart, read_timings, why_again
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.reproduce.report import grids_of, write_report
-from egm.reproduce.results import complexity_gain, complexity_gap, load_results
+from egm.reproduce.results import Result, complexity_gain, complexity_gap, load_results
 from egm.reproduce.run import ReproductionPlan, make_plan
-from egm.stats import Estimate
+from egm.stats import Estimate, cluster_mean, paired_difference
 from egm.training.recipe import load_recipe
+from egm.training.sft.recipe import SFTRecipe
 
 from .conftest import Write
 
@@ -113,6 +117,12 @@ class Made:
 
 
 @pytest.fixture
+def seeded(write: Write, tmp_path: Path) -> Made:
+    seeds = {f"arms__{arm}__seeds": [0, 1] for arm in ("direct", "thinking")}
+    return Made(load_recipe(ReproduceRecipe, write(evaluate__scenes=None, **seeds)), tmp_path / "out")
+
+
+@pytest.fixture
 def made(write: Write, tmp_path: Path) -> Made:
     return Made(load_recipe(ReproduceRecipe, write(evaluate__scenes=None)), tmp_path / "out")
 
@@ -175,9 +185,9 @@ def test_none_holds_where_it_is_the_other_way_round(made: Made) -> None:
     assert {key for key, claim in claims.items() if claim.verdict is not Verdict.NOT_HELD} == set()
     text = paragraph(list(claims.values()), load_results(made.plan))
     assert text.startswith(
-        "Of 11 claims of the paper, on SynthRef and with models of 11.5M to 40.4M parameters trained"
+        "Of 12 claims of the paper, on SynthRef and with models of 11.5M to 40.4M parameters trained"
     )
-    assert ": 11 did not hold (95 % intervals). Did not hold: a small model that thinks" in text
+    assert ": 12 did not hold (95 % intervals). Did not hold: a small model that thinks" in text
     assert "\n" not in text
 
 
@@ -187,7 +197,7 @@ def test_nothing_is_decided_where_the_interval_holds_0(made: Made) -> None:
     decided = {key for key, claim in made.claims().items() if claim.verdict is not Verdict.UNDECIDED}
     assert decided == {"fewer_operations", "fewer_bytes"}  # of equally long answers those of the smaller model
     text = paragraph(list(made.claims().values()), load_results(made.plan))
-    assert "9 not decided (95 % intervals)." in text
+    assert "10 not decided (95 % intervals)." in text
     assert "Not decided, as the interval holds 0: " in text
 
 
@@ -204,19 +214,23 @@ def test_the_ends_of_an_interval_decide() -> None:
 def test_differences_between_kinds_of_phrases_are_those_of_the_means() -> None:
     before, after = records(share(0.6, 0.2)), records(share(0.7, 0.6))
 
+    def answered(rows: list[Record]) -> Result:
+        arm = Arm("a", SFTRecipe.model_validate({"model": {"name": "tiny-s"}, "optim": {"steps": 1}}))
+        return Result(arm, {None: Run("a", Header("a", {}, {}, {}, {}), rows, {})}, {})
+
     def mean(rows: list[Record], phrase: str) -> float:
         hits = [record.iou for record in rows if record.phrase == phrase]
         return sum(hits) / len(hits)
 
-    gap = complexity_gap(before)
+    gap = complexity_gap(answered(before))
     assert gap.value == pytest.approx(mean(before, SIMPLE) - mean(before, COMPLEX))
-    gain = complexity_gain(before, after)
+    gain = complexity_gain(answered(before), answered(after))
     gains = [mean(after, phrase) - mean(before, phrase) for phrase in (COMPLEX, SIMPLE)]
     assert gain.value == pytest.approx(gains[0] - gains[1])
     for found in (gap, gain):
         assert -1 <= found.low < found.value < found.high
     with pytest.raises(ValueError, match="all phrases are simple"):
-        complexity_gap([replace(record, phrase=SIMPLE) for record in before])
+        complexity_gap(answered([replace(record, phrase=SIMPLE) for record in before]))
 
 
 def test_what_is_missing_is_said_and_the_rest_reported(made: Made) -> None:
@@ -274,21 +288,95 @@ def test_the_whole_report(made: Made) -> None:
     assert tex.count(r"\begin{tabular}") == len(grids)
 
 
-def test_latencies_of_two_machines_are_flagged_and_taken_again(made: Made) -> None:
+def test_latencies_of_two_machines_are_flagged_and_taken_again(made: Made, tmp_path: Path) -> None:
     made.answer(AS_THE_PAPER)
     assert why_again(made.out, {}, made.recipe) == "nothing is timed yet"
-    same = {name: timing(0.1) for name in AS_THE_PAPER}
+    models = dict.fromkeys(AS_THE_PAPER, made.out)  # as if all had the same weights
+
+    def timed(*about: str, **versions: str) -> dict[str, Any]:
+        return timing(0.1, *about, **versions) | {"weights": weights_digest(made.out)}
+
+    same = {name: timed() for name in AS_THE_PAPER}
     made.time(**same)
-    assert why_again(made.out, {}, made.recipe) is None
-    for strange in (timing(0.1, "H100"), timing(0.1, driver="570.1"), timing(0.1, torch="2.16")):
+    assert why_again(made.out, models, made.recipe) is None
+    for strange in (timed("H100"), timed(driver="570.1"), timed(torch="2.16")):
         made.time(**same | {"large": strange})
         why = "large timed on another machine, driver or version than direct"
         assert apart(read_timings(made.out)[0]) == why
-        assert why_again(made.out, {}, made.recipe) == why
+        assert why_again(made.out, models, made.recipe) == why
+        gone = {name: path for name, path in models.items() if name != "large"}
+        assert why_again(made.out, gone, made.recipe) is None  # what is not here cannot be timed again
         assert made.claims()["faster"].verdict is Verdict.UNMEASURED
         assert f"Latencies are left out: {why}." in made.grids()["models"].notes
+    (tmp_path / "model.safetensors").write_bytes(b"others")
     made.time(**same)
     assert why_again(made.out, {"unboxed": made.out}, made.recipe) == "unboxed not timed yet"
-    assert why_again(made.out, {"large": made.out}, made.recipe) == "large trained anew"
+    assert why_again(made.out, {"large": tmp_path}, made.recipe) == "large trained anew"
     other = made.recipe.model_copy(update={"device": "cuda"})
     assert why_again(made.out, {}, other) == "the settings of latency or the device are others"
+
+
+def test_seeds_are_pooled_by_question_and_shown_one_by_one(seeded: Made) -> None:
+    rules = {"thinking.seed0": share(0.6), "thinking.seed1": share(0.3), "large": share(0.5)}
+    seeded.answer(rules | {"reinforced.seed1": share(0.9)}, **{"thinking.seed0": 10, "thinking.seed1": 20, "large": 15})
+    seeded.time(**{"thinking.seed0": timing(0.1), "thinking.seed1": timing(0.3), "large": timing(0.4)})
+    hits = {name: np.array([record.iou for record in records(rule)]) for name, rule in rules.items()}
+    pooled = (hits["thinking.seed0"] + hits["thinking.seed1"]) / 2
+    pictures = np.arange(ROWS) // 2
+
+    claim = seeded.claims()["thinking_beats_large"]
+    expected = paired_difference(hits["large"], pooled, pictures).analytic
+    assert claim.difference is not None
+    assert (claim.difference.value, claim.difference.low, claim.difference.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    alone = [float((hits[f"thinking.seed{seed}"] - hits["large"]).mean()) for seed in (0, 1)]
+    assert claim.trainings == pytest.approx(alone)
+    each = ", ".join(f"{100 * value:+.2f}" for value in alone)
+    assert claim.figures.endswith(f"; by training {each} points, not all of one sign")
+    assert "McNemar" not in claim.figures
+    assert seeded.claims()["rl_adds"].trainings == pytest.approx(
+        [float(np.mean([r.iou for r in records(share(0.9))]) - hits[f"thinking.seed{seed}"].mean()) for seed in (0, 1)]
+    )
+
+    _, _, path = write_report(seeded.plan)
+    with (path.parent / "models.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["large", "thinking", "thinking (seed 0)", "thinking (seed 1)", "reinforced (seed 1)"]
+    accuracy = [float(rows[name]["synthref/val"]) for name in list(rows)[1:4]]
+    assert accuracy == pytest.approx([100 * each.mean() for each in (pooled, *list(hits.values())[:2])], abs=0.005)
+    low = cluster_mean(pooled, pictures).low
+    assert float(rows["thinking"]["synthref/val low"]) == pytest.approx(100 * low, abs=0.5)
+    assert [rows[name]["tokens"] for name in list(rows)[1:4]] == ["15", "10", "20"]
+    assert [rows[name]["p50"] for name in list(rows)[1:4]] == ["200.0", "100.0", "300.0"]
+    page = path.read_text()
+    for lost in ("direct.seed0: not trained; ", "reinforced.seed0: not trained; ", "reinforced.seed1: not timed."):
+        assert lost in page
+    names = [line.name for line in seeded.grids()["paired"].sections[0][1]]
+    assert names[:3] == [
+        "thinking minus large",
+        "thinking (seed 0) minus large",
+        "thinking (seed 1) minus large",
+    ]
+
+
+def test_trainings_are_compared_with_their_like(seeded: Made) -> None:
+    rules = {f"{arm}.seed{seed}": share(0.2 + 0.3 * seed + more) for arm, more in (("direct", 0.0), ("thinking", 0.4))
+             for seed in (0, 1)}  # fmt: skip
+    seeded.answer(rules)
+    hits = {name: np.mean([record.iou for record in records(rule)]) for name, rule in rules.items()}
+    likes = [hits[f"thinking.seed{seed}"] - hits[f"direct.seed{seed}"] for seed in (0, 1)]
+    assert seeded.claims()["sft_adds"].trainings == pytest.approx(likes)
+
+
+def test_latencies_of_two_runs_are_said_to_be_and_how_far_they_differ(made: Made) -> None:
+    made.answer(AS_THE_PAPER)
+    first, second = ({"started": time} for time in ("8:00", "9:00"))
+    timings = {name: timing(0.1) | second for name in AS_THE_PAPER} | {"large": timing(0.4) | first}
+    made.time(**timings)
+    said = "Models were timed in 2 runs, on the same hardware with the same driver and versions"
+    assert any(f"{said}; none of them in two" in note for note in made.grids()["models"].notes)
+    mean = timings["direct"]["alone"]["latency"]["mean"]
+    made.time(**timings | {"direct": timings["direct"] | {"earlier": [1.07 * mean]}})
+    ((note),) = (note for note in made.grids()["models"].notes if said in note)
+    assert "several differ by up to 7.0 % between them." in note

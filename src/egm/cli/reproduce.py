@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from egm.reproduce.run import ReproductionPlan
 
 
+_LEFT = 75
+"""Exit code where time was over, as of sysexits.h: try again."""
+
+
 def reproduce(
     recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/reproduce.yaml.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder of it all; runs/NAME-OF-RECIPE by default.")] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="ARM", help="Train and evaluate this arm alone; repeatable.", show_default=False),
+        typer.Option(
+            metavar="ARM", help="Train and evaluate this arm alone, or one seed of it; repeatable.", show_default=False
+        ),
     ] = None,
     ablation: Annotated[
         list[str] | None,
@@ -33,6 +39,10 @@ def reproduce(
     ] = None,
     until: Annotated[str, typer.Option(help="Last stage: train, evaluate, latency or report.")] = "report",
     parallel: Annotated[int, typer.Option(help="Arms at once, each on a GPU of its own.")] = 1,
+    seconds: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tell what runs then to end, and begin nothing more: the same command goes on later."),
+    ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs that a training is spread over.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
     settings: Annotated[
@@ -43,7 +53,7 @@ def reproduce(
     """Train small and larger models at equal data, evaluate and time them, and hold the paper's claims against it.
 
     The same command goes on where it was interrupted, however that was. Exit code 1 if an arm failed: the others are
-    reported all the same.
+    reported all the same. With --seconds it is 75 where something is left, which the last line names.
     """
     from egm.reproduce.progress import Progress
     from egm.reproduce.recipe import ReproduceRecipe
@@ -58,14 +68,15 @@ def reproduce(
         return
     try:
         with Progress() as progress:
-            failed = run(plan, parallel=parallel, gpus=gpus, progress=progress)
+            outcome = run(plan, parallel=parallel, gpus=gpus, seconds=seconds, progress=progress)
     except KeyboardInterrupt as stop:
         from egm.processes import Terminated
 
         print(f"stopped: the same command goes on in {spaced(folder)}", file=sys.stderr)
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
-    if plan.reaches("report"):
+    failed = outcome.failed
+    if plan.reaches("report") and not outcome.left:
         try:
             _report(plan)
         except DataError:  # where all has failed there is nothing to report, and that is not what went wrong
@@ -76,7 +87,11 @@ def reproduce(
     if failed:
         for name, why in failed.items():
             print("error:", printable(f"{name}: {why}"), file=sys.stderr)
-        raise typer.Exit(1)
+    if outcome.left:
+        left = ", ".join(f"{name} ({how})" for name, how in outcome.left.items())
+        print(f"left: {left}: the same command goes on", file=sys.stderr)
+    if failed or outcome.left:
+        raise typer.Exit(1 if failed else _LEFT)
     say_next(_next_step(plan, recipe))
 
 
@@ -135,13 +150,13 @@ def _arms_table(plan: ReproductionPlan) -> Table:
 
     table = plain_table("arm", "stage", "from", "answers", "parameters", "steps", "samples", names=4)
     table.add_column("to do")
-    for name, arm in plan.arms.items():
+    for name, training in plan.trainings.items():
         left = [stage for stage in ("train", "evaluate") if plan.reaches(stage) and not plan.is_done(name, stage)]
-        todo = ", ".join(left) or "nothing: done"
+        todo, arm = ", ".join(left) or "nothing: done", training.arm
         table.add_row(
             Text(name),
             arm.recipe.stage,
-            Text(arm.parent.name if arm.parent is not None else arm.recipe.model.name),
+            Text(training.recipe.model.name),
             {True: "after thinking", False: "directly", None: ""}[arm.thinks],
             "" if arm.parameters is None else size_text(arm.parameters),
             "" if arm.steps is None else f"{arm.steps:,}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from egm.append_only import json_line
 from egm.collector import paused_collector
 from egm.errors import DataError
 from egm.evaluate.plan import command_line, group_by_image, image_order
@@ -17,7 +17,16 @@ from egm.evaluate.progress import RunningCounts, check_max_errors
 from egm.evaluate.run import MAX_ERRORS, Evaluation, block_size, write_numbers, write_settings
 from egm.evaluate.shards import DealtPictures
 from egm.files import write_bytes
-from egm.journal import JOURNAL_NAME, Header, Record, check_questions, read_journal, read_whole_run
+from egm.journal import (
+    JOURNAL_NAME,
+    Header,
+    Record,
+    check_questions,
+    joined_digest,
+    journal_lines,
+    read_journal,
+    read_whole_run,
+)
 from egm.progress import track
 
 
@@ -42,6 +51,7 @@ class _Part:
     number: int
     count: int
     of: Mapping[str, Mapping[str, Any]]
+    lines: Sequence[bytes]  # of its records; none where an error was tried again
 
     def __str__(self) -> str:
         return f"{str(self.place)!r} (shard {self.header.share})"
@@ -91,10 +101,12 @@ def merge_runs(
     if not records:
         raise DataError("the shards hold no answer yet: run their `egm eval` commands first")
     folder = Path(folder)
-    check_questions(folder / JOURNAL_NAME, header, records)
+    if remarks or not _add_up(parts, header):
+        check_questions(folder / JOURNAL_NAME, header, records)
     if not remarks:
         records = _as_unbroken(parts, block_size(header))
-    _write(folder, header, records)
+    lines = {record.key: line for part in parts for record, line in zip(part.records, part.lines, strict=False)}
+    _write(folder, header, records, lines)
     counts = RunningCounts(_size(header.datasets), max_errors)
     for record in records:
         counts.add(record)
@@ -117,7 +129,7 @@ def _read(paths: Sequence[str | os.PathLike[str]]) -> list[_Part]:
         shard = header.shard
         if shard is None:
             raise DataError(f"{str(place)!r} is no shard, but a run of its own: merge runs that --shard made")
-        part = _Part(place, header, records, shard["number"], shard["count"], shard["of"])
+        part = _Part(place, header, records, shard["number"], shard["count"], shard["of"], _lines(place, records))
         if parts:
             _check_same(parts[0], part)
         parts.append(part)
@@ -128,6 +140,22 @@ def _read(paths: Sequence[str | os.PathLike[str]]) -> list[_Part]:
                 f"{str(one.place)!r} and {str(other.place)!r} are both shard {one.header.share}: give each shard once"
             )
     return parts
+
+
+def _lines(place: Path, records: Sequence[Record]) -> Sequence[bytes]:
+    """The lines of a journal's records, which need not be made again; none where there are more lines than records."""
+    lines = journal_lines(place)[1:]
+    return lines if len(lines) == len(records) else ()
+
+
+def _add_up(parts: Sequence[_Part], header: Header) -> bool:
+    """Whether the questions of complete shards, each of which holds its own, are those of the whole."""
+    for split, facts in header.datasets.items():
+        own = [part.header.datasets[split] for part in parts if split in part.header.datasets]
+        said = [each["questions"] for each in (facts, *own) if "questions" in each]  # which journals from before lack
+        if len(said) <= len(own) or joined_digest(said[1:]) != said[0] or sum(each["n"] for each in own) != facts["n"]:
+            return False
+    return sum(_size(part.header.datasets) for part in parts) == _size(header.datasets)
 
 
 def _check_same(first: _Part, part: _Part) -> None:
@@ -199,8 +227,8 @@ def _as_unbroken(parts: Sequence[_Part], block: int) -> list[Record]:
     return [record for record, _ in image_order(listed, block)]
 
 
-def _write(folder: Path, header: Header, records: Sequence[Record]) -> None:
-    """Write the journal, unless the folder holds what would be lost."""
+def _write(folder: Path, header: Header, records: Sequence[Record], lines: Mapping[tuple[str, str], bytes]) -> None:
+    """Write the journal, of lines that are known where they are, unless the folder holds what would be lost."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / JOURNAL_NAME
     if file.exists() and file.stat().st_size:
@@ -215,8 +243,8 @@ def _write(folder: Path, header: Header, records: Sequence[Record]) -> None:
             raise DataError(
                 f"{str(folder)!r} holds {lost:,} answers that the shards do not: choose another folder (--out)"
             )
-    rows = (header.to_dict(), *(record.to_dict() for record in records))
-    write_bytes(file, b"".join(json.dumps(row).encode("ascii") + b"\n" for row in rows))
+    written = (lines.get(record.key) or json_line(record.to_dict()) for record in records)
+    write_bytes(file, b"".join((json_line(header.to_dict()), *written)))
     write_settings(folder, header)
 
 

@@ -1,4 +1,6 @@
-"""The folder of a reproduction: what was settled, and for each arm which stages are done.
+"""The folder of a reproduction: what was settled, and for each training of an arm which stages are done.
+
+NAME is the arm, or `ARM.seedK` where the recipe gives it seeds.
 
 ```
 OUT/reproduce.yaml            the arms as they are trained, and what they are asked
@@ -26,7 +28,7 @@ import yaml
 
 from egm.errors import EgmError, RecipeError
 from egm.files import lock, write_text
-from egm.reproduce.arms import Arm
+from egm.reproduce.arms import Arm, trainings_of
 from egm.reproduce.recipe import EvaluateSection, ReproduceRecipe
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.sft.recipe import SFTRecipe
@@ -46,12 +48,13 @@ def settle(out: Path, recipe: ReproduceRecipe, arms: Mapping[str, Arm]) -> None:
     known = check_settled(out, recipe, arms)
     ours = {
         name: {
-            "stage": arm.recipe.stage,
-            "parent": None if arm.parent is None else arm.parent.name,
-            "against": arm.against,
-            "recipe": arm.recipe.model_dump(mode="json"),
+            **({} if each.seed is None else {"arm": each.arm.name}),
+            "stage": each.recipe.stage,
+            "parent": None if each.parent is None else each.parent.name,
+            "against": each.arm.against,
+            "recipe": each.recipe.model_dump(mode="json"),
         }
-        for name, arm in arms.items()
+        for name, each in trainings_of(arms.values()).items()
     }
     content = {"evaluate": recipe.evaluate.model_dump(mode="json"), "arms": known | ours}
     out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,7 @@ def settle(out: Path, recipe: ReproduceRecipe, arms: Mapping[str, Arm]) -> None:
 
 
 def check_settled(out: Path, recipe: ReproduceRecipe, arms: Mapping[str, Arm]) -> dict[str, Any]:
-    """Return the arms that the folder knows; none if it is new.
+    """Return the trainings that the folder knows; none if it is new.
 
     Raises:
         RecipeError: If it holds another reproduction, or something else.
@@ -79,14 +82,16 @@ def check_settled(out: Path, recipe: ReproduceRecipe, arms: Mapping[str, Arm]) -
     differing = [
         f"evaluate.{key}" for key, value in before.model_dump().items() if getattr(recipe.evaluate, key) != value
     ]
-    for name in arms.keys() & known.keys():
-        theirs = known[name]
-        parent = arms[name].parent
-        if type(recipes[name]) is not type(arms[name].recipe) or theirs["parent"] != (parent and parent.name):
+    trainings = trainings_of(arms.values())
+    for name in trainings.keys() & known.keys():
+        theirs, ours, parent = known[name], trainings[name].recipe, trainings[name].parent
+        if type(recipes[name]) is not type(ours) or theirs["parent"] != (parent and parent.name):
             differing.append(f"arms.{name}.{'stage' if theirs['parent'] == (parent and parent.name) else 'parent'}")
         else:
-            differing += [f"arms.{name}.{key}" for key in differences(recipes[name], arms[name].recipe)]
-    gone = [name for name in known if name not in arms and name not in recipe.ablations]
+            differing += [f"arms.{name}.{key}" for key in differences(recipes[name], ours)]
+    gone = [
+        name for name, its in known.items() if name not in trainings and its.get("arm", name) not in recipe.ablations
+    ]
     differing += [f"arms.{name}, which is gone" for name in gone]
     if differing:
         raise RecipeError(
@@ -108,15 +113,16 @@ def settled_ablations(out: Path, recipe: ReproduceRecipe) -> list[str]:
     if not path.exists():
         return []
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return [name for name in content["arms"] if name in recipe.ablations]
+    names = dict.fromkeys(section.get("arm", name) for name, section in content["arms"].items())
+    return [name for name in names if name in recipe.ablations]
 
 
 class ArmFolder:
-    """Where an arm's stages lie, and which are done.
+    """Where the stages of an arm's training lie, and which are done.
 
     Args:
         out: The folder of the reproduction.
-        name: The arm.
+        name: The training.
     """
 
     def __init__(self, out: Path, name: str) -> None:

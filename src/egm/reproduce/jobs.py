@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -19,8 +20,13 @@ from egm.reproduce.folder import ArmFolder
 from egm.reproduce.progress import Progress
 
 _POLL: Final = 0.1
+_LEAST: Final = 20.0  # seconds that are worth beginning something in
 _PATIENCE: Final = 120.0  # seconds for a step and a checkpoint
 _TAIL: Final = 12
+
+
+class CannotBeginError(EgmError):
+    """What a job needs is not there: it has failed, and those that do not come after it go on."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,12 @@ class Job:
 
     Attributes:
         name: What to call it, such as `tiny-s-direct train`.
-        command: Module and arguments, asked for as it begins: what is to be done depends on what is there.
+        command: Module and arguments, asked for as it begins: what is to be done depends on what is there. It may
+            raise a CannotBeginError.
         log: File that its output is appended to.
         finish: Called with the seconds that it took, once it has ended well.
         after: Names of jobs that must have ended well before it.
         folder: The arm that it works in, if it does.
-        work: How long it takes against other jobs, roughly: the parameters that are trained times the samples; an
-            evaluation is nothing beside that, and what is not known is taken for long.
         count: How far it is: so many of so many, for the progress line; None while unknown.
     """
 
@@ -45,11 +50,25 @@ class Job:
     finish: Callable[[float], None]
     after: tuple[str, ...] = ()
     folder: ArmFolder | None = None
-    work: float = 0.0
     count: Callable[[], tuple[int, int] | None] = field(default=lambda: None)
 
 
-def run_jobs(jobs: Sequence[Job], places: Sequence[str | None], progress: Progress) -> dict[str, str]:
+@dataclass
+class Outcome:
+    """What became of jobs that have not ended well.
+
+    Attributes:
+        failed: Why jobs failed, or were not begun as others had, by name.
+        left: What is left of jobs as time was over, by name.
+    """
+
+    failed: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def run_jobs(
+    jobs: Sequence[Job], places: Sequence[str | None], progress: Progress, *, deadline: float = math.inf
+) -> Outcome:
     """Run jobs, as many at once as there are places, each as soon as those before it have ended well.
 
     One that fails takes only those that come after it with it. On the way out, whatever the reason, what still runs is
@@ -59,29 +78,40 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[str | None], progress: Progre
         jobs: The jobs, in the order of beginning.
         places: For each place what CUDA_VISIBLE_DEVICES is there; None leaves it as it is.
         progress: What shows them.
-
-    Returns:
-        Why jobs failed or were not begun, by name.
+        deadline: Of `time.monotonic`: then what runs is told to end, and shortly before it nothing more is begun.
     """
-    waiting, running, failed = list(jobs), dict[int, _Running](), dict[str, str]()
+    waiting, running, outcome = list(jobs), dict[int, _Running](), Outcome()
     try:
         while waiting or running:
+            left = deadline - time.monotonic()
             for place, devices in enumerate(places):
-                if place not in running and (job := _next(waiting, running, failed, progress)) is not None:
-                    running[place] = _Running(job, devices, progress)
+                if left < _LEAST or place in running:
+                    continue
+                while place not in running and (job := _next(waiting, running, outcome.failed, progress)) is not None:
+                    try:
+                        running[place] = _Running(job, devices, progress)
+                    except CannotBeginError as error:
+                        outcome.failed[job.name] = str(error)
+                        progress.skipped(job.name, str(error))
+            if left <= 0:
+                for each in running.values():
+                    each.stop()
             for place, each in list(running.items()):
                 if each.has_ended():
                     del running[place]
                     if (why := each.close()) is not None:
-                        failed[each.job.name] = why
+                        (outcome.left if each.stopped else outcome.failed)[each.job.name] = why
             if running:
                 time.sleep(_POLL)
+            elif left < _LEAST:
+                break
     finally:
         for each in running.values():
             each.terminate()
         for each in running.values():
             each.wait()
-    return failed
+    outcome.left |= {job.name: "not begun" for job in waiting}
+    return outcome
 
 
 def _next(waiting: list[Job], running: dict[int, _Running], failed: dict[str, str], progress: Progress) -> Job | None:
@@ -103,6 +133,8 @@ class _Running:
 
     def __init__(self, job: Job, devices: str | None, progress: Progress) -> None:
         self.job, self._progress, self._stack = job, progress, ExitStack()
+        self.stopped = False
+        self._end_by = math.inf
         try:
             passed = () if job.folder is None else (self._stack.enter_context(job.folder.locked()),)
             command = [sys.executable, "-m", "egm.reproduce.child", *job.command()]
@@ -131,6 +163,8 @@ class _Running:
         """Whether it has; shows how far it is, if not."""
         if self._process.poll() is not None:
             return True
+        if time.monotonic() > self._end_by:
+            self._kill_session()
         self._progress.update(self.job.name, self.job.count)
         return False
 
@@ -143,6 +177,9 @@ class _Running:
             self.job.finish(round(seconds, 1))
             self._progress.ended(self.job.name, seconds)
             return None
+        if self.stopped:
+            self._progress.stopped(self.job.name)
+            return "begun"
         tail = self._tail()
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         said = next((line for line in reversed(tail) if "rror: " in line or "rror:" in line), tail[-1] if tail else "")
@@ -154,6 +191,12 @@ class _Running:
             file.seek(self._from)
             text = file.read().decode("utf-8", "replace").replace("\r", "\n")
         return [line for line in text.splitlines() if line.strip()][-_TAIL:]
+
+    def stop(self) -> None:
+        """Ask it to end, as time is over, and kill it if it does not."""
+        if not self.stopped:
+            self.stopped, self._end_by = True, time.monotonic() + _PATIENCE
+            self.terminate()
 
     def terminate(self) -> None:
         """Ask it to end: a training finishes its step, and its loaders must live until then."""

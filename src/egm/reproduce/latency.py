@@ -1,15 +1,16 @@
-"""Latency of all arms in one run: one after the other, the same requests, one at a time and in batches.
+"""Latency of all models in one run: one after the other, the same requests, one at a time and in batches.
 
-`latency.json` holds one run. If an arm is missing in it, has other weights now, or was timed on another machine, driver
-or version than the rest, all are timed again: figures of two runs are never put side by side.
+If a model is missing in `latency.json`, has other weights now, or was timed on another machine, driver or version than
+the rest, all that are here are timed again. Of a model that is no longer here the figures stay, and stand beside the
+others' only if machine, driver and versions are the same; how far two runs differ on what was timed in both is kept.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,19 +28,23 @@ _DONE = "latency.part.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast an arm answered.
+    """How fast a model answered.
 
     Attributes:
         about: What `egm.bench.describe` says: engine, versions, hardware.
         weights: Digest of its weights.
         alone: One request at a time, see `egm.bench.measure`.
         load: In batches.
+        started: When its run began; empty where that was not kept.
+        earlier: Mean seconds of an answer alone in earlier runs, on the same kind of machine and with the same weights.
     """
 
     about: Mapping[str, Any]
     weights: str
     alone: Mapping[str, Any]
     load: Mapping[str, Any]
+    started: str = ""
+    earlier: Sequence[float] = ()
 
     @property
     def machine(self) -> tuple[Any, ...]:
@@ -48,7 +53,7 @@ class Timing:
 
 
 def read_timings(out: Path) -> tuple[dict[str, Timing], dict[str, Any]]:
-    """Read what was timed: by arm, and the settings of the run; both empty if nothing was."""
+    """Read what was timed: by training, and the whole content; both empty if nothing was."""
     try:
         content = json.loads((out / FILE_NAME).read_text(encoding="utf-8"))
         return {name: Timing(**facts) for name, facts in content["arms"].items()}, content
@@ -57,11 +62,11 @@ def read_timings(out: Path) -> tuple[dict[str, Timing], dict[str, Any]]:
 
 
 def why_again(out: Path, models: Mapping[str, Path], recipe: ReproduceRecipe) -> str | None:
-    """Say why the arms are to be timed, or None if `latency.json` holds all of them, timed together.
+    """Say why models are to be timed, or None if `latency.json` holds all of them, timed on one kind of machine.
 
     Args:
         out: The folder of the reproduction.
-        models: The trained model of each arm that is evaluated.
+        models: The model of each training that is evaluated, where it is here.
         recipe: The recipe.
     """
     from egm.backends.checkpoint import weights_digest
@@ -75,11 +80,11 @@ def why_again(out: Path, models: Mapping[str, Path], recipe: ReproduceRecipe) ->
         return f"{', '.join(missing)} not timed yet"
     if changed := [name for name, path in models.items() if timings[name].weights != weights_digest(path)]:
         return f"{', '.join(changed)} trained anew"
-    return apart(timings)
+    return apart({name: timings[name] for name in models})
 
 
 def apart(timings: Mapping[str, Timing]) -> str | None:
-    """Say which arms were timed on another machine, driver or version than the first, if any."""
+    """Say which models were timed on another machine, driver or version than the first, if any."""
     first = next(iter(timings.values()), None)
     if first is None or not (strange := [name for name, each in timings.items() if each.machine != first.machine]):
         return None
@@ -87,7 +92,7 @@ def apart(timings: Mapping[str, Timing]) -> str | None:
 
 
 def latency_job(recipe: ReproduceRecipe, models: Mapping[str, Path], out: Path) -> Job:
-    """Time all arms, in one process."""
+    """Time models, in one process."""
     asked = out / "latency.in.json"
 
     def command() -> list[str]:
@@ -119,24 +124,30 @@ def _timed(path: Path, total: int) -> tuple[int, int]:
 
 
 def time_arms(asked: Path) -> None:
-    """Time the arms that a file names, and write `latency.json` beside it.
+    """Time the models that a file names, and write `latency.json` beside it.
 
     Raises:
         BackendError: If a model does not answer.
     """
     content = json.loads(asked.read_text(encoding="utf-8"))
-    settings, timings = LatencySection.model_validate(content["settings"]), dict[str, Any]()
+    settings, out = LatencySection.model_validate(content["settings"]), asked.parent
+    all_settings = settings.model_dump() | {"device": content["device"]}
+    before, known = read_timings(out)
+    if known.get("settings") != all_settings:
+        before = {}
+    timings: dict[str, Timing] = {name: each for name, each in before.items() if name not in content["arms"]}
     started = datetime.now(UTC).isoformat(timespec="seconds")
     for name, model in content["arms"].items():
-        timings[name] = _time(Path(model), content["device"], content["max_new_tokens"], settings)
-        with (asked.parent / _DONE).open("a", encoding="utf-8") as file:
+        timing = Timing(**_time(Path(model), content["device"], content["max_new_tokens"], settings), started=started)
+        last = before.get(name)
+        if last is not None and (last.machine, last.weights) == (timing.machine, timing.weights):
+            timing = replace(timing, earlier=[*last.earlier, last.alone["latency"]["mean"]])
+        timings[name] = timing
+        with (out / _DONE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(name) + "\n")
-    result = {
-        "started": started,
-        "settings": settings.model_dump() | {"device": content["device"]},
-        "arms": timings,
-    }
-    write_text(asked.parent / FILE_NAME, json.dumps(result, indent=2) + "\n")
+    arms = {name: asdict(each) for name, each in timings.items()}
+    result = {"started": started, "settings": all_settings, "arms": arms}
+    write_text(out / FILE_NAME, json.dumps(result, indent=2) + "\n")
 
 
 def _time(model: Path, device: str, max_tokens: int, settings: LatencySection) -> dict[str, Any]:

@@ -60,6 +60,11 @@ class Progress:
         for line in tail:
             self.message(f"  | {line}")
 
+    def stopped(self, name: str) -> None:
+        """Show that a job was told to end, as time was over."""
+        self._close(name, "stopped")
+        self._print_without_bars(f"{name}: stopped, as time is over")
+
     def skipped(self, name: str, why: str) -> None:
         """Show that a job will not run."""
         self.message(f"{name}: {why}")

@@ -22,8 +22,11 @@ class DefaultsSection(Section):
     """Keys of a recipe of `egm grpo`."""
 
 
+Seed = Annotated[int, Field(ge=0)]
+
+
 class ArmSection(Section):
-    """One model to train."""
+    """One model to train, once or with several seeds."""
 
     stage: Literal["sft", "grpo"]
     """How it is trained."""
@@ -31,6 +34,10 @@ class ArmSection(Section):
     """The arm whose trained model it starts from; without, `model` says."""
     set: tuple[str, ...] = ()
     """Settings over the defaults, such as `data.thinking=false`."""
+    seeds: tuple[Seed, ...] = ()
+    """Values of `run.seed`, for each of which it is trained and evaluated; with a parent they are the parent's
+    trainings that it goes on from, and are added to `run.seed`, so that it asks other scenes than those. Not given, it
+    is trained once, with the `run.seed` that it has, or from each training of its parent."""
     against: str | None = None
     """For an ablation, the arm that it is compared with."""
 
@@ -46,12 +53,15 @@ class RolesSection(Section):
     """The same after reinforcement."""
     large: tuple[str, ...] = Field(min_length=1)
     """Larger models that answer directly, the largest last."""
+    large_thinking: dict[str, str] = Field(default_factory=dict)
+    """Larger models that think, each by the name of the same model in `large`, which answers directly."""
 
     @property
     def names(self) -> dict[str, str]:
         """The part of each arm, by the arm's name; the same arm may not play two."""
         parts = {self.direct: "direct", self.thinking: "thinking", self.reinforced: "reinforced"}
-        return parts | dict.fromkeys(self.large, "large")
+        parts |= dict.fromkeys(self.large, "large")
+        return parts | dict.fromkeys(self.large_thinking.values(), "large_thinking")
 
 
 class EvaluateSection(Section):
@@ -123,13 +133,18 @@ class ReproduceRecipe(Section):
             ("thinking", self.roles.thinking),
             ("reinforced", self.roles.reinforced),
             *(("large", name) for name in self.roles.large),
+            *(("large_thinking", name) for name in self.roles.large_thinking.values()),
         ):
             _check_known(f"roles.{role}", name, arms)
-        if len(self.roles.names) < 3 + len(self.roles.large):
+        for name in self.roles.large_thinking:
+            _check_known("roles.large_thinking", name, self.roles.large)
+        if len(self.roles.names) < 3 + len(self.roles.large) + len(self.roles.large_thinking):
             raise ValueError("roles: an arm plays two parts: name four different arms at least")
         for kind, sections, known in (("arms", self.arms, arms), ("ablations", self.ablations, every)):
             for name, section in sections.items():
                 _check_known(f"{kind}.{name}.parent", section.parent, known)
+                if len(set(section.seeds)) < len(section.seeds):
+                    raise ValueError(f"{kind}.{name}.seeds names a seed twice: name each once")
                 if kind == "arms" and section.against is not None:
                     raise ValueError(f"arms.{name}.against: only ablations are compared this way: leave it out")
                 if kind == "ablations" and section.against is None:

@@ -18,13 +18,15 @@ from egm.report.grid import Cell, Grid, Line
 from egm.report.run_tables import card_grid
 from egm.report.tables import p_value, signed
 from egm.reproduce.claims import Claim, judge, paragraph
-from egm.reproduce.results import Result, Results, load_results
+from egm.reproduce.learning import in_short, learning_figure, learning_grid, longer_grid, read_curves
+from egm.reproduce.results import Result, Results, by_training, compare_hits, load_results
 from egm.reproduce.run import ReproductionPlan
 from egm.stats import Estimate
 
 _FIGURES = {
     "accuracy_latency": "Accuracy against mean latency, one request at a time",
     "accuracy_tokens": "Accuracy against tokens of an answer",
+    "learning": "Loss, reward and held-out accuracy of each training as it went",
 }
 
 
@@ -61,7 +63,9 @@ def write_report(plan: ReproductionPlan) -> tuple[str, Grid, Path]:
 
 
 def grids_of(results: Results, claims: Sequence[Claim]) -> dict[str, Grid]:
-    """The tables by name: models, complexity, errors, paired, claims."""
+    """The tables by name: models, complexity, errors, paired, claims; learning and longer, as far as logs tell it."""
+    curves = read_curves(results.plan)
+    longer = longer_grid(claims, results.plan.arms, curves) if curves else None
     return {
         "models": _models(results),
         "complexity": _complexity(results),
@@ -71,8 +75,13 @@ def grids_of(results: Results, claims: Sequence[Claim]) -> dict[str, Grid]:
             "Claims of the paper",
             ("claim", "here", "figures"),
             (("", tuple(Line(claim.says, (Cell(claim.verdict), Cell(claim.figures))) for claim in claims)),),
-            ("Held: the 95 % interval of the difference is above 0. Not decided: it holds 0.",),
+            (
+                "Held: the 95 % interval of the difference is above 0. Not decided: it holds 0. Intervals are over "
+                "questions, and say nothing of another training: what each training gives stands beside them.",
+            ),
         ),
+        **({"learning": learning_grid(curves)} if curves else {}),
+        **({} if longer is None else {"longer": longer}),
     }
 
 
@@ -86,9 +95,9 @@ def _computed(result: Result) -> tuple[Cell, ...]:
 
 
 def _models(results: Results) -> Grid:
-    accuracy = card_grid([result.run for result in results.arms.values()])
+    accuracy = card_grid([result.run for result in results.rows])
     ((_, lines),) = accuracy.sections
-    loads = {result.timing.load["concurrency"] for result in results.arms.values() if result.timing is not None}
+    loads = {timing.load["concurrency"] for timing in results.timings}
     load = f"answers/s in batches of {', '.join(map(str, sorted(loads)))}" if loads else "answers/s in batches"
     titles = (
         "model",
@@ -107,17 +116,36 @@ def _models(results: Results) -> Grid:
             (*_facts(result), *line.cells, _tokens(result), *_computed(result), *_times(result)),
             line.remarks,
         )
-        for line, result in zip(lines, results.arms.values(), strict=True)
+        for line, result in zip(lines, results.rows, strict=True)
     )
     notes = [
         *accuracy.notes,
         "Operations and bytes moved are computed from each model's shape, for an answer alone and 2 bytes a number "
         "(egm.models.costs); what kernels really do differs, and their launching is no part of it.",
-        "Latency: from sending to the last token, one request at a time. All models were timed in one run.",
+        f"Latency: from sending to the last token, one request at a time. {_timed_together(results)}",
     ]
     if results.untimed is not None:
         notes[-1] = f"Latencies are left out: {results.untimed}."
+    if len(results.rows) > len(results.arms):
+        notes.append(
+            "An arm with several seeds is the mean over its trainings: of each question, and of latencies; intervals "
+            "are by picture, and the trainings stand beneath it."
+        )
     return Grid("Acc@0.5 (%), cost and latency", titles, (("", rows),), tuple(notes))
+
+
+def _timed_together(results: Results) -> str:
+    """Whether all were timed in one run, and what was seen of the difference between runs, if not."""
+    runs = {timing.started for timing in results.timings}
+    if len(runs) < 2:
+        return "All models were timed in one run."
+    said = f"Models were timed in {len(runs)} runs, on the same hardware with the same driver and versions"
+    apart = [
+        abs(earlier / timing.alone["latency"]["mean"] - 1) for timing in results.timings for earlier in timing.earlier
+    ]
+    if not apart:
+        return f"{said}; none of them in two, so that nothing is known of how runs differ."
+    return f"{said}; those that were timed in several differ by up to {100 * max(apart):.1f} % between them."
 
 
 def _facts(result: Result) -> tuple[Cell, Cell]:
@@ -130,26 +158,29 @@ def _facts(result: Result) -> tuple[Cell, Cell]:
 
 
 def _times(result: Result) -> tuple[Cell, ...]:
-    if result.timing is None:
+    if not result.timings:
         return (Cell(),) * 4
-    spread = result.timing.alone["latency"]
-    times = (Cell(f"{1000 * spread[key]:.1f}") for key in ("mean", "p50", "p90"))
-    return (*times, Cell(f"{result.timing.load['requests_per_second']:.1f}"))
+
+    def milliseconds(key: str) -> Cell:
+        return Cell(f"{1000 * result.timed(lambda timing: timing.alone['latency'][key]):.1f}")
+
+    rate = result.timed(lambda timing: timing.load["requests_per_second"])
+    return (*map(milliseconds, ("mean", "p50", "p90")), Cell(f"{rate:.1f}"))
 
 
 def _complexity(results: Results) -> Grid:
-    groups = {name: result.summary.groups["relations"] for name, result in results.arms.items()}
+    groups = {result.title: result.summary.groups["relations"] for result in results.rows}
     labels = list(dict.fromkeys(label for found in groups.values() for label in found))
 
-    def line(name: str, result: Result) -> Line:
+    def line(result: Result) -> Line:
         shares = result.summary.complexity
-        counted = [_cell(groups[name].get(label)) for label in labels]
-        return Line(name, (_cell(shares.accuracy_simple), _cell(shares.accuracy_complex), *counted))
+        counted = [_cell(groups[result.title].get(label)) for label in labels]
+        return Line(result.title, (_cell(shares.accuracy_simple), _cell(shares.accuracy_complex), *counted))
 
     return Grid(
         "Acc@0.5 (%) by complexity of the phrase",
         ("model", "simple", "complex", *(f"relation words: {label}" for label in labels)),
-        (("", tuple(line(*item) for item in results.arms.items())),),
+        (("", tuple(map(line, results.rows))),),
         (
             f"Complex: {COMPLEX_AT} or more relation words, ordinals, superlatives and negations together, by the "
             "grammar of egm.failures. 95 % intervals, clustered by picture.",
@@ -158,33 +189,35 @@ def _complexity(results: Results) -> Grid:
 
 
 def _errors(results: Results) -> Grid:
-    def line(name: str, result: Result) -> Line:
+    def line(result: Result) -> Line:
         shares = result.summary.complexity
         misses = sum(result.summary.misses.values())
-        return Line(name, (Cell(str(misses)), _cell(shares.among_misses), _cell(shares.base_rate)))
+        return Line(result.title, (Cell(str(misses)), _cell(shares.among_misses), _cell(shares.base_rate)))
 
     return Grid(
         "Share of errors on complex phrases (%)",
         ("model", "errors", "on complex phrases", "complex among all phrases"),
-        (("", tuple(line(*item) for item in results.arms.items())),),
-        ("In the paper 62.8 % of a small model's errors, by its own count of what is complex.",),
+        (("", tuple(map(line, results.rows))),),
+        (
+            "In the paper 62.8 % of a small model's errors, by its own count of what is complex. With several "
+            "seeds the errors of all trainings are counted.",
+        ),
     )
 
 
 def _paired(results: Results) -> Grid:
     lines = []
-    for first, second, found in results.comparisons():
-        accuracy, test = found.accuracy, found.mcnemar
-        figures = (
-            f"{100 * accuracy.analytic.value:+.2f}",
-            signed(accuracy.analytic),
-            signed(accuracy.bootstrap),
-            p_value(accuracy.p_value),
-            str(test.only_a),
-            str(test.only_b),
-            p_value(test.p_value),
-        )
-        lines.append(Line(f"{second} minus {first}", tuple(map(Cell, figures))))
+    for pair in results.pairs():
+        for first, second in (pair, *by_training(*pair)):
+            accuracy, test = compare_hits(first, second)
+            figures = (
+                f"{100 * accuracy.analytic.value:+.2f}",
+                signed(accuracy.analytic),
+                signed(accuracy.bootstrap),
+                p_value(accuracy.p_value),
+                *(("", "", "") if test is None else (str(test.only_a), str(test.only_b), p_value(test.p_value))),
+            )
+            lines.append(Line(f"{second.title} minus {first.title}", tuple(map(Cell, figures))))
     return Grid(
         "Paired comparisons, Acc@0.5",
         (
@@ -192,7 +225,10 @@ def _paired(results: Results) -> Grid:
             *("only the first is right", "only the second", "p, exact McNemar"),
         ),
         (("", tuple(lines)),),
-        ("The first is what is subtracted. Over all rows of the splits; intervals and bootstrap by picture.",),
+        (
+            "The first is what is subtracted. Over all rows of the splits; intervals and bootstrap by picture. "
+            "McNemar's test is of one training against another.",
+        ),
     )
 
 
@@ -207,6 +243,8 @@ def _figures(results: Results) -> dict[str, dict[str, bytes]]:
         figures["accuracy_latency"] = latency_figure(points, results.splits)
     if any(point.tokens for point in points):
         figures["accuracy_tokens"] = tokens_figure(points, results.splits)
+    if curves := read_curves(results.plan):
+        figures["learning"] = learning_figure(curves)
     return figures
 
 
@@ -215,6 +253,8 @@ def _page(text: str, grids: Mapping[str, Grid], figures: Mapping[str, Mapping[st
     if results.missing:
         lost = "; ".join(f"{name}: {why}" for name, why in results.missing.items())
         parts.append(f"**Incomplete.** {lost}.\n")
+    if "learning" in grids:
+        parts.append(f"{in_short(grids['learning'], grids.get('longer'))}\n")
     parts.append(forms.markdown(grids["models"]))
     parts += [f"![{_FIGURES[name]}]({name}.png)\n" for name in figures]
     parts += [forms.markdown(table) for name, table in grids.items() if name != "models"]
@@ -224,7 +264,7 @@ def _page(text: str, grids: Mapping[str, Grid], figures: Mapping[str, Mapping[st
 def _conditions(results: Results) -> str:
     """What the figures were made with."""
     lines = ["**Made with**\n"]
-    timed = next((result.timing for result in results.arms.values() if result.timing is not None), None)
+    timed = next(iter(results.timings), None)
     if timed is not None:
         versions = ", ".join(f"{name} {number}" for name, number in timed.about["versions"].items())
         lines.append(f"- latency: {timed.about['hardware']}, {timed.about['engine']}; {versions}")

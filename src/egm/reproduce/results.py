@@ -1,10 +1,16 @@
-"""What came out of the arms that are complete, and which are not."""
+"""What came out of the arms that are complete, and which are not.
+
+An arm that was trained with several seeds counts as one that answers each question with the mean over its trainings.
+Intervals are by picture, and say nothing of what another training would give; so each training is there by itself too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, product
+from typing import Any
 
 import numpy as np
 
@@ -12,37 +18,64 @@ from egm import stats
 from egm.failures import phrase_facts
 from egm.journal import Record
 from egm.models.costs import cost_model
-from egm.report import Comparison, Summary, compare, interval_summary
+from egm.report import Summary, interval_summary
 from egm.report.costs import CURRENCIES, AnswerCosts, answer_costs
 from egm.report.figure_points import Point, points_of
 from egm.report.runs import Run, load_runs
-from egm.report.summary import cluster_numbers, values_of
+from egm.report.summary import cluster_numbers, hits_of
 from egm.reproduce.arms import Arm
 from egm.reproduce.folder import ArmFolder
 from egm.reproduce.latency import Timing, apart, read_timings
 from egm.reproduce.run import ReproductionPlan
-from egm.stats import Estimate
+from egm.stats import Estimate, FloatArray, IntArray, McNemar, PairedDifference
 from egm.types import mean_if_any
 
 
 @dataclass(frozen=True)
 class Result:
-    """One arm that was evaluated.
+    """An arm as far as it was evaluated, or one training of it.
 
     Attributes:
         arm: The arm.
-        run: Its answers.
-        timing: How fast it is; None if it was not timed.
+        runs: The answers of each training by its seed; the seed is None where the arm names none.
+        timings: How fast each is, of those that were timed.
     """
 
     arm: Arm
-    run: Run
-    timing: Timing | None
+    runs: Mapping[int | None, Run]
+    timings: Mapping[int | None, Timing]
 
     @property
+    def title(self) -> str:
+        """The arm's name, with the seed where this is one of several trainings."""
+        seed = next(iter(self.runs))
+        return f"{self.arm.name} (seed {seed})" if len(self.runs) < len(self.arm.seeds) else self.arm.name
+
+    @cached_property
+    def each_training(self) -> tuple[Result, ...]:
+        """Its trainings by themselves; none where there is only one."""
+        if len(self.runs) == 1:
+            return ()
+        return tuple(
+            Result(self.arm, {seed: run}, {seed: self.timings[seed]} if seed in self.timings else {})
+            for seed, run in self.runs.items()
+        )
+
+    @cached_property
+    def run(self) -> Run:
+        """All answers: with several trainings each question is there so often, and a mean over it is that of means."""
+        first = next(iter(self.runs.values()))
+        return Run(self.title, first.header, self.records, first.split_sizes)
+
+    @cached_property
     def records(self) -> Sequence[Record]:
-        """The records of the arm's evaluation."""
-        return self.run.records
+        """The records of all its trainings, one training after the other."""
+        return list(chain.from_iterable(run.records for run in self.runs.values()))
+
+    @property
+    def questions(self) -> Sequence[Record]:
+        """A record for each question, in the order of the first training."""
+        return next(iter(self.runs.values())).records
 
     @cached_property
     def summary(self) -> Summary:
@@ -60,6 +93,10 @@ class Result:
         counts = [record.completion_tokens for record in self.records if record.completion_tokens is not None]
         return mean_if_any(counts)
 
+    def timed(self, figure: Callable[[Timing], Any]) -> Any:
+        """The mean of a figure, or of an array of figures, over the trainings that were timed; None if none was."""
+        return np.mean([figure(timing) for timing in self.timings.values()], axis=0) if self.timings else None
+
 
 @dataclass(frozen=True)
 class Results:
@@ -67,8 +104,8 @@ class Results:
 
     Attributes:
         plan: What was planned.
-        arms: The arms that are evaluated, in the recipe's order.
-        missing: What is missing, by arm.
+        arms: The arms of which a training is evaluated, in the recipe's order.
+        missing: What is missing, by training.
         untimed: Why latencies are not shown, if they are not.
     """
 
@@ -82,56 +119,129 @@ class Results:
         """The splits that were asked."""
         return self.plan.recipe.evaluate.splits
 
+    @property
+    def rows(self) -> list[Result]:
+        """What a table has a row for: each arm, and beneath it its trainings where there are several."""
+        return [row for result in self.arms.values() for row in (result, *result.each_training)]
+
+    @property
+    def timings(self) -> list[Timing]:
+        """All timings that are shown."""
+        return [timing for result in self.arms.values() for timing in result.timings.values()]
+
     def points(self) -> list[Point]:
-        """One a model for the figures, with the latency of one request at a time."""
+        """One an arm for the figures, with the latency of one request at a time."""
         results = list(self.arms.values())
+        seconds = [result.timed(lambda timing: timing.alone["latency"]["mean"]) for result in results]
+        points = points_of([result.run for result in results], self.splits)
         return [
             replace(
                 point,
-                milliseconds=None if result.timing is None else 1000 * result.timing.alone["latency"]["mean"],
+                milliseconds=None if mean is None else 1000 * float(mean),
                 parameters=result.arm.parameters,
                 concurrency=1,
             )
-            for point, result in zip(points_of([result.run for result in results], self.splits), results, strict=True)
+            for point, result, mean in zip(points, results, seconds, strict=True)
         ]
 
-    def comparisons(self) -> list[tuple[str, str, Comparison]]:
-        """Pairs that the paper's claims are about, and each ablation beside its own, as far as both are there."""
+    def pairs(self) -> list[tuple[Result, Result]]:
+        """Pairs that the claims are about, and each ablation beside its own, as far as both are there."""
         roles = self.plan.recipe.roles
-        pairs = [(large, small) for large in roles.large for small in (roles.thinking, roles.reinforced)]
-        pairs += [(roles.direct, roles.thinking), (roles.thinking, roles.reinforced)]
-        pairs += [(arm.against, arm.name) for arm in self.plan.arms.values() if arm.against is not None]
-        return [
-            (first, second, compare(self.arms[first].records, self.arms[second].records))
-            for first, second in pairs
-            if first in self.arms and second in self.arms
-        ]
+        names = [(large, small) for large in roles.large for small in (roles.thinking, roles.reinforced)]
+        names += [(roles.direct, roles.thinking), (roles.thinking, roles.reinforced)]
+        names += roles.large_thinking.items()
+        names += [(arm.against, arm.name) for arm in self.plan.arms.values() if arm.against is not None]
+        return [(self.arms[a], self.arms[b]) for a, b in names if a in self.arms and b in self.arms]
 
 
 def load_results(plan: ReproductionPlan) -> Results:
-    """Read the journals of the arms that are evaluated, and the latencies.
+    """Read the journals of the trainings that are evaluated, and the latencies.
 
     Raises:
         DataError: If a journal is damaged.
     """
-    folders = {name: ArmFolder(plan.out, name) for name in plan.arms}
+    folders = {name: ArmFolder(plan.out, name) for name in plan.trainings}
     missing = {
         name: "not trained" if not folder.is_done("train") else "not evaluated"
         for name, folder in folders.items()
         if not folder.is_done("evaluate")
     }
-    complete = [name for name in plan.arms if name not in missing]
+    complete = [name for name in plan.trainings if name not in missing]
     timings, _ = read_timings(plan.out)
     untimed = apart(timings) or (None if timings else "nothing is timed")
     if untimed is not None:
         timings = {}
     runs = load_runs([folders[name].evaluate for name in complete], names=complete) if complete else []
-    results = {run.name: Result(plan.arms[run.name], run, timings.get(run.name)) for run in runs}
-    missing |= {name: "not timed" for name, result in results.items() if result.timing is None and untimed is None}
+    by_name = {run.name: run for run in runs}
+    results = {}
+    for arm in plan.arms.values():
+        found = [each for each in arm.trainings if each.name in by_name]
+        if found:
+            timed = {each.seed: timings[each.name] for each in found if each.name in timings}
+            results[arm.name] = Result(arm, {each.seed: by_name[each.name] for each in found}, timed)
+    if untimed is None:
+        missing |= {name: "not timed" for name in complete if name not in timings}
     return Results(plan, results, missing, untimed)
 
 
-def complexity_gap(records: Sequence[Record]) -> Estimate:
+def by_training(*arms: Result) -> list[tuple[Result, ...]]:
+    """Arms in one training each: with the same seeds each with its like, else every one with every other.
+
+    Returns:
+        As many results as arms in each; nothing where every arm was trained once.
+    """
+    if not any(arm.each_training for arm in arms):
+        return []
+    parts = [arm.each_training or (arm,) for arm in arms]
+    alike = len({tuple(arm.runs) for arm in arms}) == 1
+    return list(zip(*parts, strict=True)) if alike else list(product(*parts))
+
+
+def per_question(
+    first: Result, second: Result, values: Callable[[Result], FloatArray]
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """What two arms have of each question, as the mean over their trainings, and the number of its picture.
+
+    Args:
+        first: One arm.
+        second: Another.
+        values: What an arm has for each of its records.
+
+    Raises:
+        ValueError: If they were not asked the same questions.
+    """
+    numbers = {record.key: number for number, record in enumerate(first.questions)}
+    if numbers.keys() != {record.key for record in second.questions}:
+        raise ValueError("they were not asked the same questions")
+
+    def means(result: Result) -> FloatArray:
+        places = np.array([numbers[record.key] for record in result.records])
+        return np.bincount(places, values(result), len(numbers)) / np.bincount(places, minlength=len(numbers))
+
+    return means(first), means(second), cluster_numbers(first.questions)
+
+
+def compare_hits(first: Result, second: Result, *, draws: int = 2000) -> tuple[PairedDifference, McNemar | None]:
+    """The second's Acc@0.5 minus the first's; McNemar's test where each is one training, as it is one of yes and no."""
+    a, b, pictures = per_question(first, second, _hits)
+    single = len(first.runs) == len(second.runs) == 1
+    return stats.paired_difference(a, b, pictures, draws=draws), stats.mcnemar(a, b) if single else None
+
+
+def amodal_gain(first: Result, second: Result) -> Estimate:
+    """The second's Acc@0.5 minus the first's where the whole object is asked for.
+
+    Raises:
+        ValueError: If that is never asked.
+    """
+    a, b, pictures = per_question(first, second, _hits)
+    rows = np.array([bool(record.amodal) for record in first.questions])
+    if not rows.any():
+        raise ValueError("no whole object was asked for")
+    return stats.paired_difference(a[rows], b[rows], pictures[rows], draws=2).analytic
+
+
+def complexity_gap(result: Result) -> Estimate:
     """Acc@0.5 on simple phrases minus that on complex ones (`egm.failures`), clustered by picture.
 
     It is above 0 exactly if complex phrases have a greater share among misses than among all.
@@ -139,38 +249,32 @@ def complexity_gap(records: Sequence[Record]) -> Estimate:
     Raises:
         ValueError: If all phrases are simple, or all are complex.
     """
-    return _difference(values_of(records)["acc@0.5"], records)
+    return _difference(_hits(result), result.records)
 
 
-def complexity_gain(before: Sequence[Record], after: Sequence[Record]) -> Estimate:
-    """Gain in Acc@0.5 on complex phrases minus that on simple ones, on the items of both, clustered by picture.
+def complexity_gain(before: Result, after: Result) -> Estimate:
+    """Gain in Acc@0.5 on complex phrases minus that on simple ones, clustered by picture.
 
     Raises:
         ValueError: If all phrases are simple, or all are complex.
     """
-    theirs = {record.key: record for record in after}
-    pairs = [(record, theirs[record.key]) for record in before if record.key in theirs]
-    mine, other = ([pair[i] for pair in pairs] for i in (0, 1))
-    gains = values_of(other)["acc@0.5"] - values_of(mine)["acc@0.5"]
-    found = _difference((1 - gains) / 2, mine)
+    a, b, _ = per_question(before, after, _hits)
+    found = _difference((1 - (b - a)) / 2, before.questions)
     return replace(found, value=2 * found.value, low=2 * found.low, high=2 * found.high)
 
 
-def seconds_saved(first: Timing, second: Timing, *, load: bool = False) -> Estimate:
+def seconds_saved(first: Result, second: Result, *, load: bool = False) -> Estimate:
     """Seconds of the first minus those of the second, a mean over the same requests.
 
     Args:
-        first: One arm.
-        second: Another, timed in the same run.
+        first: One arm, timed.
+        second: Another.
         load: Of the requests in batches, which are clusters then: what one waits for, its neighbours wait for too. With
             one batch nothing is known of the spread.
     """
-    rows = [each.load if load else each.alone for each in (first, second)]
-    a, b = (np.asarray(row["seconds"]) for row in rows)
-    clusters = np.arange(len(a)) // (rows[0]["concurrency"] if load else 1)
-    scale = float(max(a.max(), b.max()))
-    found = stats.paired_difference(b / scale, a / scale, clusters).analytic
-    return replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
+    a, b = (each.timed(lambda timing: (timing.load if load else timing.alone)["seconds"]) for each in (first, second))
+    size = next(iter(first.timings.values())).load["concurrency"] if load else 1
+    return _scaled_difference(a, b, np.arange(len(a)) // size)
 
 
 def cost_saved(first: Result, second: Result, currency: str) -> Estimate:
@@ -184,16 +288,21 @@ def cost_saved(first: Result, second: Result, currency: str) -> Estimate:
     Raises:
         ValueError: If it is not known of all answers of both.
     """
-    places = {record.key: number for number, record in enumerate(first.records)}
-    if len(places) != len(second.records) or any(record.key not in places for record in second.records):
-        raise ValueError("they were not asked the same questions")
-    order = [places[record.key] for record in second.records]
-    a, b = first.costs.of(currency)[order], second.costs.of(currency)
+    a, b, pictures = per_question(first, second, lambda result: result.costs.of(currency))
     for result, values in ((first, a), (second, b)):
         if not np.isfinite(values).all():
-            raise ValueError(f"the {CURRENCIES[currency]} of {result.arm.name} are not known of all answers")
-    scale = max(float(a.max()), float(b.max()))
-    found = stats.paired_difference(b / scale, a / scale, cluster_numbers(second.records), draws=2).analytic
+            raise ValueError(f"the {CURRENCIES[currency]} of {result.title} are not known of all answers")
+    return _scaled_difference(a, b, pictures)
+
+
+def _hits(result: Result) -> FloatArray:
+    return hits_of(result.records)
+
+
+def _scaled_difference(first: FloatArray, second: FloatArray, clusters: IntArray) -> Estimate:
+    """The mean of `first - second`, of values that may be above 1."""
+    scale = max(float(first.max()), float(second.max()))
+    found = stats.paired_difference(second / scale, first / scale, clusters, draws=2).analytic
     return replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
 
 

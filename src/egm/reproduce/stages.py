@@ -1,21 +1,19 @@
-"""The stages of an arm as jobs: `egm sft` or `egm grpo`, then `egm eval`, each going on where it was interrupted."""
+"""The stages of a training as jobs: `egm sft` or `egm grpo`, then `egm eval`, each going on where it was cut short."""
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from egm.errors import EgmError
 from egm.files import write_text
 from egm.journal import JOURNAL_NAME
-from egm.reproduce.arms import Arm
+from egm.reproduce.arms import Training
 from egm.reproduce.folder import ArmFolder
-from egm.reproduce.jobs import Job
+from egm.reproduce.jobs import CannotBeginError, Job
 from egm.reproduce.recipe import ReproduceRecipe
 from egm.training.recipe import dump_recipe
 from egm.training.shared.run_folder import has_checkpoint
@@ -23,20 +21,22 @@ from egm.training.shared.run_folder import has_checkpoint
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
-def job_name(arm: str, stage: str) -> str:
+def job_name(training: str, stage: str) -> str:
     """The name of a stage's job."""
-    return f"{arm} {stage}"
+    return f"{training} {stage}"
 
 
-def train_job(recipe: ReproduceRecipe, arm: Arm, out: Path, *, gpus: int) -> Job:
-    """Train an arm, from its last checkpoint if there is one."""
-    folder = ArmFolder(out, arm.name)
+def train_job(recipe: ReproduceRecipe, training: Training, out: Path, *, gpus: int) -> Job:
+    """Train, from the last checkpoint if there is one."""
+    folder, parent = ArmFolder(out, training.name), training.parent
 
     def command() -> Sequence[str]:
         model = None
-        if arm.parent is not None and (model := ArmFolder(out, arm.parent.name).model) is None:
-            raise EgmError(f"{arm.name} starts from {arm.parent.name}, whose model is not in {out}: train it first")
-        made = arm.starting_from(model)
+        if parent is not None and (model := ArmFolder(out, parent.name).model) is None:
+            raise CannotBeginError(
+                f"{training.name} starts from {parent.name}, whose model is not in {out}: train it first"
+            )
+        made = training.starting_from(model)
         write_text(folder.path / "train.yaml", dump_recipe(made))
         options = ["--out", str(folder.train)]
         if has_checkpoint(folder.train):
@@ -48,27 +48,25 @@ def train_job(recipe: ReproduceRecipe, arm: Arm, out: Path, *, gpus: int) -> Job
         start = (*_TORCHRUN, str(gpus), "-m") if gpus > 1 else ()
         return [*start, "egm.cli", made.stage, str(folder.path / "train.yaml"), *options]
 
-    after = () if arm.parent is None else (job_name(arm.parent.name, "train"),)
-    steps = arm.steps
+    steps = training.arm.steps
     return Job(
-        name=job_name(arm.name, "train"),
+        name=job_name(training.name, "train"),
         command=command,
         log=folder.log("train"),
-        finish=partial(folder.finish, "train", arm.recipe.model_dump(mode="json")),
-        after=after,
+        finish=partial(folder.finish, "train", training.recipe.model_dump(mode="json")),
+        after=() if parent is None else (job_name(parent.name, "train"),),
         folder=folder,
-        work=math.inf if arm.parameters is None or arm.samples is None else arm.parameters * arm.samples,
         count=lambda: None if steps is None else (_last_step(folder.train / "log.jsonl"), steps),
     )
 
 
-def evaluate_job(recipe: ReproduceRecipe, arm: Arm, out: Path) -> Job:
-    """Ask an arm all questions; those that its journal holds are not asked again."""
-    folder, settings = ArmFolder(out, arm.name), recipe.evaluate
+def evaluate_job(recipe: ReproduceRecipe, training: Training, out: Path) -> Job:
+    """Ask what was trained all questions; those that its journal holds are not asked again."""
+    folder, settings = ArmFolder(out, training.name), recipe.evaluate
 
     def command() -> Sequence[str]:
         if folder.model is None:
-            raise EgmError(f"the model of {arm.name} is not in {out}: train it first")
+            raise CannotBeginError(f"the model of {training.name} is not in {out}: train it first")
         options = ["--model", str(folder.model), "--out", str(folder.evaluate), "--device", recipe.device]
         options += ["--concurrency", str(settings.batch_size), "--max-tokens", str(settings.max_new_tokens)]
         if settings.scenes is not None:
@@ -76,11 +74,11 @@ def evaluate_job(recipe: ReproduceRecipe, arm: Arm, out: Path) -> Job:
         return ["egm.cli", "eval", *settings.splits, *options]
 
     return Job(
-        name=job_name(arm.name, "evaluate"),
+        name=job_name(training.name, "evaluate"),
         command=command,
         log=folder.log("evaluate"),
         finish=partial(folder.finish, "evaluate", settings.model_dump(mode="json")),
-        after=(job_name(arm.name, "train"),),
+        after=(job_name(training.name, "train"),),
         folder=folder,
         count=partial(_answered, folder.evaluate / JOURNAL_NAME),
     )

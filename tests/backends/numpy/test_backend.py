@@ -20,6 +20,8 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.errors import BackendError, ModelError
 
+from ..tiny import one_token
+
 GREEDY = GenerationSettings(max_new_tokens=24)
 SAMPLED = GenerationSettings(max_new_tokens=24, temperature=0.9, top_p=0.95, top_k=50)
 
@@ -82,14 +84,14 @@ def test_stop_tokens(tiny_folder: Path, tmp_path: Path, backend: NumpyBackend, r
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tiny_folder / "tokenizer.json"))
-    free = backend.generate(requests_[:1], GREEDY)[0]
-    ids = tokenizer.encode(free.text, add_special_tokens=False).ids
-    stop = next(token for token in ids if ids.index(token) > 1)
+    settings = [replace(GREEDY, max_new_tokens=tokens) for tokens in range(1, 12)]
+    begun = [backend.generate(requests_[:1], each)[0].text for each in settings]
+    tokens, stop = one_token(begun, lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "stopping"))
     (folder / "generation_config.json").write_text(f'{{"eos_token_id": {stop}}}')
     reply = NumpyBackend(find_checkpoint(folder)).generate(requests_[:1], GREEDY)[0]
-    assert (reply.finish_reason, reply.completion_tokens) == ("stop", ids.index(stop) + 1)
-    assert reply.text == tokenizer.decode(ids[: ids.index(stop)], skip_special_tokens=False)
+    assert (reply.finish_reason, reply.completion_tokens) == ("stop", tokens)
+    assert reply.text == begun[tokens - 2]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

@@ -26,6 +26,7 @@ from egm.training.recipe import ModelSection
 from egm.training.shared.model import make_codec, open_model, save_trained
 
 from ...families import processor_of, random_model
+from ..shallow import shallow_model
 from .test_gradient import Digits as Vowels
 from .test_gradient import compare, recipe_of, train
 from .test_run import CODEC, Digits, toy
@@ -139,7 +140,7 @@ def test_without_the_fast_path_a_run_is_the_same(tmp_path: Path) -> None:
 
 
 def test_the_librarys_generate_draws_what_the_fast_decoder_draws() -> None:
-    model, processor = open_model(ModelSection(name=str(toy().model.name)), seed=0)
+    model, processor = open_model(ModelSection(name=str(shallow_model())), seed=0)
     enable_fast_path(model)
     prompts = PromptCollator(processor, CODEC, None)(SynthRef("val").samples(0)[:2] + SynthRef("val").samples(1)[:1])
     stops = [processor.tokenizer.eos_token_id]

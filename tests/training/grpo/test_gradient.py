@@ -38,13 +38,12 @@ ROOM = 1e-4  # what TRL adds to a deviation before dividing by it
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that ends its answers at a comma too: short ones have several lengths, and some are cut off."""
-    from ..shallow import shallow_model  # two processes run this file as a script, which is in no package
+    """One that ends its answers at one token in eight: short ones have several lengths, and some are cut off."""
+    from ...families import random_checkpoint  # two processes run this file as a script, which is in no package
 
     folder = tmp_path_factory.mktemp("model")
-    model, processor = open_model(ModelSection(name=str(shallow_model())), seed=0)
-    comma = processor.tokenizer.convert_tokens_to_ids(",")
-    model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, comma]
+    model, processor = open_model(ModelSection(name=str(random_checkpoint("qwen3_vl"))), seed=0)
+    model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, *range(0, len(processor.tokenizer), 8)]
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -282,7 +281,7 @@ def test_what_a_group_shares_is_not_trained_on(model_folder: Path, tmp_path: Pat
     "optim",
     [
         {"loss": "dapo", "updates": 2, "accumulation": 2, "iterations": 2, "steps": 4, "scale": "batch", "kl": 0.2},
-        {"loss": "gspo", "updates": 2, "steps": 2, "kl": 0.2, "learning_rate": 3e-3},
+        {"loss": "gspo", "updates": 2, "iterations": 2, "steps": 4, "kl": 0.2, "learning_rate": 1e-2},
         {"loss": "dr_grpo", "iterations": 2, "steps": 3},
     ],
     ids=lambda optim: optim["loss"],

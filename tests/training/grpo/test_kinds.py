@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +84,9 @@ run_grpo(load_recipe(GRPORecipe, recipe), out, check=False, reward=Kill(RewardSe
 
 
 @pytest.mark.usefixtures("on_cpu")
-@pytest.mark.parametrize(
-    "folder", [shallow_model, partial(random_checkpoint, "internvl")], ids=["qwen3_vl", "internvl"]
-)
-def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, warm_start: dict[str, str], folder: Callable[[], Path]
-) -> None:
-    recipe = toy(model={"name": str(folder())}, rollout={"keep": 2, "temperature": 3.0})
+@pytest.mark.parametrize("family", ["qwen3_vl", "internvl"])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, warm_start: dict[str, str], family: str) -> None:
+    recipe = toy(model={"name": str(random_checkpoint(family))}, rollout={"keep": 2, "temperature": 3.0})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     out, whole = tmp_path / "killed", tmp_path / "whole"
     done = subprocess.run(
@@ -112,7 +106,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
 
 def test_the_librarys_generation(tmp_path: Path) -> None:
     reward = Digits()
-    run_grpo(toy(rollout=LIVELY | {"engine": "transformers"}), tmp_path / "run", check=False, reward=reward)
+    recipe = toy(model={"name": str(shallow_model())}, rollout=LIVELY | {"engine": "transformers"})
+    run_grpo(recipe, tmp_path / "run", check=False, reward=reward)
     assert len(reward.seen) == 2
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert log["grad_norm"] > 0
@@ -152,12 +147,11 @@ class Server:
 
 
 @pytest.mark.parametrize(
-    ("mode", "folder"),
-    [("server", shallow_model), ("colocate", shallow_model), ("colocate", partial(random_checkpoint, "internvl"))],
-    ids=["server", "colocate", "colocate-internvl"],
+    ("mode", "family"),
+    [("server", "qwen3_vl"), ("colocate", "qwen3_vl"), ("colocate", "internvl")],
 )
 def test_vllm_is_shown_the_picture_of_each_question(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, folder: Callable[[], Path]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, family: str
 ) -> None:
     monkeypatch.setattr(
         "trl.trainer.grpo_trainer.VLLMGeneration",
@@ -165,7 +159,8 @@ def test_vllm_is_shown_the_picture_of_each_question(
     )
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "vllm" or find_spec(name))
-    recipe = toy(model={"name": str(folder())}, rollout=LIVELY | {"engine": f"vllm-{mode}"})
+    folder = shallow_model() if family == "qwen3_vl" else random_checkpoint(family)
+    recipe = toy(model={"name": str(folder)}, rollout=LIVELY | {"engine": f"vllm-{mode}"})
     trainer = make_trainer(recipe, tmp_path / "run", reward=Digits())
     monkeypatch.undo()
     server = trainer.vllm_generation
@@ -230,7 +225,7 @@ def test_vllm_is_told_not_to_sample_placeholders(tmp_path: Path, engine: str) ->
 
 @pytest.mark.parametrize("engine", ["batched", "transformers"])
 def test_no_engine_in_process_draws_placeholders(engine: str) -> None:
-    model, processor = open_model(ModelSection(name="egm-tiny"), seed=0)
+    model, processor = open_model(ModelSection(name=str(random_checkpoint("qwen3_vl"))), seed=0)
     ids = {processor.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
     enable_fast_path(model)
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))

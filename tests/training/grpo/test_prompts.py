@@ -38,12 +38,12 @@ def tiny() -> tuple[Any, Any]:
     return enable_fast_path(model), processor
 
 
-def decoder(tiny: tuple[Any, Any]) -> BatchDecoder:
+def decoder(tiny: tuple[Any, Any], rows: int = 6) -> BatchDecoder:
     model, processor = tiny
     tokenizer, banned = processor.tokenizer, [model.config.image_token_id, model.config.video_token_id]
     stops = [tokenizer.eos_token_id]
     return BatchDecoder(
-        model, dtype=torch.float32, stops=stops, pad=tokenizer.pad_token_id, banned=banned, max_rows=6, graphs=False
+        model, dtype=torch.float32, stops=stops, pad=tokenizer.pad_token_id, banned=banned, max_rows=rows, graphs=False
     )
 
 
@@ -65,7 +65,7 @@ def test_sampling_follows_the_models_probabilities(tiny: tuple[Any, Any]) -> Non
     model, processor = tiny
     prompts = PromptCollator(processor, CODEC, None)([SampleTable(SynthRefRows(1, 1))[0]])
     torch.manual_seed(0)
-    answers = decoder(tiny)(prompts, 250, max_new_tokens=1, temperature=3.0)
+    answers = decoder(tiny, 125)(prompts, 250, max_new_tokens=1, temperature=3.0)
     ids = torch.tensor(prompts.ids)
     with torch.no_grad():
         asked = {"pixel_values": prompts.pixels, "image_grid_thw": torch.tensor(prompts.grids)}
@@ -80,9 +80,9 @@ def test_sampling_follows_the_models_probabilities(tiny: tuple[Any, Any]) -> Non
         model.config.image_token_id,
         model.config.video_token_id,
     }
-    narrow = decoder(tiny)(prompts, 50, max_new_tokens=1, temperature=3.0, top_k=2)
+    narrow = decoder(tiny, 50)(prompts, 50, max_new_tokens=1, temperature=3.0, top_k=2)
     assert len({answer[0] for answer in narrow}) <= 2
-    nucleus = decoder(tiny)(prompts, 50, max_new_tokens=1, temperature=3.0, top_p=1e-6)
+    nucleus = decoder(tiny, 50)(prompts, 50, max_new_tokens=1, temperature=3.0, top_p=1e-6)
     assert {answer[0] for answer in nucleus} == {likeliest}
 
 

@@ -31,6 +31,7 @@ from egm.training.recipe import ModelSection, dump_recipe, load_recipe
 from egm.training.rewards.reward import Grades, Reward, RewardSection
 from egm.training.shared.model import open_model
 
+from ...families import random_checkpoint
 from ..shallow import shallow_model
 
 CODEC = get_codec("qwen3_vl")
@@ -43,7 +44,7 @@ TOY: dict[str, Any] = {
 
 
 def toy(**changes: Any) -> GRPORecipe:
-    base = TOY | {"model": {"name": str(shallow_model())}}
+    base = TOY | {"model": {"name": str(random_checkpoint("qwen3_vl"))}}
     return GRPORecipe.model_validate({**base, **{k: base.get(k, {}) | v for k, v in changes.items()}})
 
 
@@ -127,6 +128,7 @@ def test_rollouts_are_kept(trained: Path) -> None:
 def test_it_learns(tmp_path: Path) -> None:
     reward = Digits()
     recipe = toy(
+        model={"name": str(shallow_model())},  # random weights write no digits to begin with
         optim={"steps": 10, "prompts": 4, "learning_rate": 1e-3},
         data={"scenes": 1},
         rollout={"temperature": 4.0},  # what it begins with is as good as certain
@@ -202,7 +204,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     limits, out = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / "run"
 
     def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
 
     def refusal(reward: Reward, **options: Any) -> str:
         try:
@@ -346,7 +348,11 @@ class Noted(Digits):
 
 def test_of_several_candidates_those_that_differ_most_are_trained_on(tmp_path: Path) -> None:
     reward = Noted()
-    recipe = toy(rollout={"candidates": 3, "temperature": 4.0, "keep": 2}, optim={"steps": 1, "prompts": 2})
+    recipe = toy(
+        model={"name": str(shallow_model())},
+        rollout={"candidates": 3, "temperature": 4.0, "keep": 2},
+        optim={"steps": 1, "prompts": 2},
+    )
     run_grpo(recipe, tmp_path / "run", check=False, reward=reward)
     asked, taken = reward.totals
     assert (len(asked), len(taken)) == (6, 2)
@@ -373,7 +379,8 @@ class OneQuestion(Digits):
 
 
 def test_groups_without_spread_are_counted_where_the_batch_has_some(tmp_path: Path) -> None:
-    recipe = toy(optim={"steps": 1, "scale": "batch"}, rollout={"candidates": 2, "temperature": 4.0, "keep": 0})
+    rollout = {"candidates": 2, "temperature": 4.0, "keep": 0}
+    recipe = toy(model={"name": str(shallow_model())}, optim={"steps": 1, "scale": "batch"}, rollout=rollout)
     run_grpo(recipe, tmp_path / "run", check=False, reward=OneQuestion())
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert (log["frac_reward_zero_std"], log["candidates/frac_reward_zero_std"]) == (0.5, 0.75)

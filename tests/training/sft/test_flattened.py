@@ -11,7 +11,7 @@ from PIL import Image
 from egm.boxes import Box
 from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
-from egm.models import build_model, build_processor, enable_fast_path
+from egm.models import build_processor, enable_fast_path
 from egm.models.families.qwen_vl import expand_pixels
 from egm.training.data import SynthRefRows
 from egm.training.data.collate import IGNORED, Collator
@@ -19,10 +19,12 @@ from egm.training.sft.flattened import Flattening, flatten, use_flat_attention
 from egm.training.shared.trainable import recompute_layers
 from egm.types import Sample
 
+from ...families import config_of, random_model
+
 
 @pytest.fixture(scope="module")
 def collator() -> Collator:
-    config = build_model("tiny-s", device="meta").config
+    config = config_of("qwen3_vl")
     return Collator(SynthRefRows(20, 0), build_processor(), get_codec("qwen3_vl"), config)
 
 
@@ -64,8 +66,8 @@ def test_nothing_of_a_flat_batch_is_padding(collator: Collator) -> None:
 @pytest.mark.parametrize("recompute", [0.0, 1.0])
 def test_loss_and_gradients_are_those_of_padded_batches(collator: Collator, recompute: float) -> None:
     batch = mixed(collator)
-    padded_loss, padded = step(enable_fast_path(build_model("tiny-s")), batch)
-    model = enable_fast_path(build_model("tiny-s"))
+    padded_loss, padded = step(enable_fast_path(random_model("qwen3_vl")), batch)
+    model = enable_fast_path(random_model("qwen3_vl"))
     use_flat_attention(model)
     recompute_layers(model.train(), recompute)
     loss, gradients = step(model, flatten(batch))
@@ -76,7 +78,7 @@ def test_loss_and_gradients_are_those_of_padded_batches(collator: Collator, reco
 
 
 def test_sequences_do_not_see_each_other(collator: Collator) -> None:
-    model = enable_fast_path(build_model("tiny-s"))
+    model = enable_fast_path(random_model("qwen3_vl"))
     use_flat_attention(model)
     rows = Flattening(collator)
     both, alone = rows([{"row": 0}, {"row": 1}]), rows([{"row": 1}])
@@ -92,7 +94,7 @@ def test_sequences_do_not_see_each_other(collator: Collator) -> None:
 
 
 def test_without_lengths_it_is_the_usual_attention() -> None:
-    usual, flat = build_model("tiny-s"), build_model("tiny-s")
+    usual, flat = random_model("qwen3_vl"), random_model("qwen3_vl")
     use_flat_attention(flat)
     ids = torch.randint(300, 500, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)

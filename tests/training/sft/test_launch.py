@@ -36,9 +36,7 @@ ENVIRONMENT = os.environ | {
 
 def command(tmp_path: Path, out: Path, family: str, *options: str, processes: int = 1, **changes: Any) -> list[str]:
     path = tmp_path / f"{out.name}.yaml"
-    scratch = {"name": "tiny-s", "from_scratch": True}
-    model = scratch if family == "qwen3_vl" else {"name": str(random_checkpoint(family))}
-    path.write_text(yaml.safe_dump(RECIPE | {"model": model} | changes))
+    path.write_text(yaml.safe_dump(RECIPE | {"model": {"name": str(random_checkpoint(family))}} | changes))
     start = [sys.executable, "-m"]
     if processes > 1:
         # accelerate's own launcher starts several processes on CPUs through MPI only; they read the same variables.

@@ -25,6 +25,8 @@ from egm.training.sft.recipe import SFTRecipe
 from egm.training.sft.run import run_sft
 from egm.training.shared.trainable import check_gradients, choose_parts, recompute_layers
 
+from ...families import random_model
+
 QWEN3_VL = Qwen3VLFamily()
 
 
@@ -40,14 +42,14 @@ def test_every_parameter_belongs_to_one_part() -> None:
 
 
 def test_what_is_frozen_is_what_was_named() -> None:
-    model = choose_parts(build_model("tiny-s"), section(freeze=["vision_tower", "language_model"]))
+    model = choose_parts(build_model("tiny-s", device="meta"), section(freeze=["vision_tower", "language_model"]))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if QWEN3_VL.has(name, "projector")}
     assert any("deepstack_merger_list" in name for name in trained)
 
 
 def test_embeddings_are_a_part_of_the_language_model() -> None:
-    model = choose_parts(build_model("tiny-s"), section(freeze=["embeddings"]))
+    model = choose_parts(build_model("tiny-s", device="meta"), section(freeze=["embeddings"]))
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == [
         "model.language_model.embed_tokens.weight"
     ]
@@ -60,12 +62,12 @@ def test_embeddings_are_a_part_of_the_language_model() -> None:
 
 
 def test_an_adapter_leaves_everything_else_as_it_is() -> None:
-    model = choose_parts(build_model("tiny-s"), section(lora={"rank": 4, "full": ["projector"]}))
+    model = choose_parts(build_model("tiny-s", device="meta"), section(lora={"rank": 4, "full": ["projector"]}))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
     assert sum("lora_A" in name for name in trained) == 6 * 7  # layers x linear layers
     assert all("language_model" in name for name in trained if "lora_" in name)
-    merger = build_model("tiny-s").model.visual
+    merger = build_model("tiny-s", device="meta").model.visual
     wanted = len(list(merger.merger.parameters())) + len(list(merger.deepstack_merger_list.parameters()))
     assert sum("modules_to_save" in name for name in trained) == wanted
 
@@ -74,7 +76,7 @@ def test_an_adapter_comes_from_its_seed() -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
     one, two, other = (
-        choose_parts(build_model("tiny-s"), section(lora={"rank": 2}), seed=seed).state_dict() for seed in (1, 1, 2)
+        choose_parts(random_model("qwen3_vl"), section(lora={"rank": 2}), seed=seed).state_dict() for seed in (1, 1, 2)
     )
     assert torch.equal(torch.random.get_rng_state(), state)
     down = [name for name in one if "lora_A" in name]
@@ -109,7 +111,7 @@ _MERGERS = ["visual.merger.", "visual.deepstack_merger_list.0.", "visual.deepsta
 )
 def test_linear_layers_alone_get_an_adapter(lora: dict[str, Any], adapted: list[str]) -> None:
     """A name is also that of the convolution before the blocks, or of layers in another part."""
-    model = choose_parts(build_model("tiny-s"), section(lora={"rank": 1} | lora))
+    model = choose_parts(build_model("tiny-s", device="meta"), section(lora={"rank": 1} | lora))
     names = {name.partition(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
     assert names == {f"base_model.model.model.{name}" for name in adapted}
 
