@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from egm.cli import app
 from egm.journal import read_journal
+from egm.training.shared.checkpoints import is_whole
 
 from .conftest import Write
 
@@ -57,8 +58,8 @@ def test_killed_it_goes_on_and_reports_what_is_complete(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "egm.cli", "reproduce", str(TOY), "--out", str(out), "--parallel", "2"]
     command += [word for arm in arms for word in ("--only", arm)]
     command += [word for setting in SMALLER for word in ("--set", setting)]
-    checkpoint = thinking / "train" / "checkpoints" / "checkpoint-1" / "trainer_state.json"
-    kill_when(command, checkpoint.exists)  # inside a training
+    checkpoint = thinking / "train" / "checkpoints" / "checkpoint-1"
+    kill_when(command, lambda: is_whole(checkpoint))  # inside a training
     assert not (thinking / "train.json").exists()
     kill_when(command, (thinking / "train.json").exists)  # between two stages
     trained = (thinking / "train.json").read_bytes(), (thinking / "train.log").read_bytes()

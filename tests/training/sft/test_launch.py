@@ -16,6 +16,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from egm.training.shared.checkpoints import is_whole
+
 from ...families import random_checkpoint
 
 pytestmark = pytest.mark.usefixtures("warm_start")
@@ -89,8 +91,7 @@ def test_two_processes_in_two_passes_learn_what_one_does_in_one(alone: Path, tmp
 def test_a_killed_run_goes_on_as_if_nothing_had_been(alone: Path, tmp_path: Path, family: str) -> None:
     out = tmp_path / "killed"
     process = subprocess.Popen(command(tmp_path, out, family), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    whole = out / "checkpoints" / "checkpoint-2" / "trainer_state.json"
-    while process.poll() is None and not whole.exists():
+    while process.poll() is None and not is_whole(out / "checkpoints" / "checkpoint-2"):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
