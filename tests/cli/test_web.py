@@ -42,7 +42,8 @@ def test_a_port_that_is_taken_costs_no_model(egm: Egm) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_sigterm_leaves_no_folder_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "egm.cli", "web", "--port", "0"],
         env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
@@ -51,8 +52,8 @@ def test_sigterm_leaves_no_folder_behind(tmp_path: Path) -> None:
     with child.stdout:
         assert child.stdout.readline().startswith("http://127.0.0.1:")
     assert [path.name for path in tmp_path.glob("egm-web-*")]
-    child.send_signal(signal.SIGTERM)
-    assert child.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
+    child.send_signal(number)
+    assert child.wait(60) in (128 + number, -number)
     assert not list(tmp_path.iterdir())
 
 

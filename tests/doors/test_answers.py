@@ -52,6 +52,13 @@ def test_a_run_that_has_not_ended_is_refused_unless_that_is_allowed(make_run: Ma
     assert len(read_answers(journal, allow_partial=True)) == 1
 
 
+def test_a_box_that_knows_its_confidence_keeps_it(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    box = {"box": [1, 2, 30, 40], "confidence": 0.25}
+    file.write_text(line(confidence=None, boxes=[box]) + line(confidence=0.5, boxes=[box]) + line(confidence=None))
+    assert [answer.confidences for answer in read_answers(file)] == [(0.25,), (0.5,), (None,)]
+
+
 def test_what_ground_prints_is_read(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     none = Grounding(None, None, expect="any", phrase="y", size=(64, 48))

@@ -123,7 +123,9 @@ def _of_line(row: Mapping[str, Any], name: str) -> ExportedAnswer:
         raise DataError("has no box and boxes")
     found = [(xyxy(item.get("box"), "box"), item.get("confidence", row.get("confidence"))) for item in listed]
     if expect != "all":
-        found = [] if row["box"] is None else [(xyxy(row["box"], "box"), row.get("confidence"))]
+        # The share of votes is the answer's own; without votes a box may have one.
+        own = row["confidence"] if row.get("confidence") is not None else next((sure for _, sure in found), None)
+        found = [] if row["box"] is None else [(xyxy(row["box"], "box"), own)]
     if failure is not None and found:
         raise DataError(f"has a box, and the failure {short(failure)}")
     if not all(sure is None or (is_coordinate(sure) and 0 <= sure <= 1) for _, sure in found):

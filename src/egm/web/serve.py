@@ -67,6 +67,9 @@ def run_web(
     check_address(host, key)
     # As Ctrl-C does, so that the folder is removed and models are closed; uvicorn raises anew what ended it.
     signal.signal(signal.SIGTERM, _end)
+    hangup = getattr(signal, "SIGHUP", None)  # the terminal was closed; nohup has it passed over
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        signal.signal(hangup, _end)
     with (
         closing(bind(host, port)) as listener,
         tempfile.TemporaryDirectory(prefix="egm-web-", ignore_cleanup_errors=True) as folder,

@@ -147,6 +147,7 @@ def test_none_and_many_are_kept_and_shown(tmp_path: Path) -> None:
     RolloutWriter(folder, keep=2, process=0).write(3, samples, [SIZE] * 2, texts, grades, [1.0, -1.0] * 2)
     both, half, nothing, alarm = read_rollouts(folder)
     assert [each["reward"] for each in (both, half, nothing, alarm)] == pytest.approx([1, 0.5, 1, 0], abs=0.02)
+    assert both["expect"] == "all"
     assert (both["truth"], both["truths"]) == ([], [list(TRUTH), list(FAR)])
     assert [len(each.get("boxes", ())) for each in (both, half, nothing, alarm)] == [2, 1, 0, 0]
     assert (nothing["truths"], nothing["box"], nothing["failure"]) == ([], None, None)

@@ -65,6 +65,7 @@ class RolloutWriter:
                 "picture": self._picture(sample),
                 "size": sizes[number],
                 "phrase": sample.phrase,
+                **({} if sample.expect == "one" else {"expect": sample.expect}),
                 "truth": list(sample.box or ()),
                 **({} if sample.boxes is None else {"truths": [list(box) for box in sample.boxes]}),
             }
