@@ -39,7 +39,7 @@ def mcp_command(
     from egm.extras import need
 
     need("egm mcp", "mcp")
-    options.refuse_no_folder(images)
+    options.refuse_no_folder(images, "DIR")
     asking: dict[str, Any] = {"codec": codec, "settings": settings, "prompt": prompt, "gate": gate}
     with opened_grounder(model, server=server, device=device, dtype=dtype, **asking) as (grounder, _):
         about = spaced(f"{grounder.backend.model} about the pictures in {images}")

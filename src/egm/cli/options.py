@@ -296,14 +296,14 @@ def refuse_given(context: typer.Context, but: Collection[str], why: str) -> None
             raise EgmError(f"{parameter.opts[0]} {why}")
 
 
-def refuse_no_folder(images: Path | None) -> None:
-    """Refuse an `--images` that is no folder.
+def refuse_no_folder(images: Path | None, option: str = "--images") -> None:
+    """Refuse an `--images`, or what another option or argument gives, that is no folder.
 
     Raises:
         EgmError: If there is none of that name.
     """
     if images is not None and not images.is_dir():
-        raise EgmError(f"there is no folder {str(images)!r} of images: check --images")
+        raise EgmError(f"there is no folder {str(images)!r} of images: check {option}")
 
 
 def _settings(

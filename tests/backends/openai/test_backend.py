@@ -205,7 +205,7 @@ def test_the_only_model_is_taken() -> None:
         OpenAIBackend(server.url)
     with FaultyServer({}, models=()) as server, pytest.raises(ModelError, match="lists no model"):
         OpenAIBackend(server.url)
-    with pytest.raises(BackendError, match=r"does not say which models .*; or name the model, as --model does"):
+    with pytest.raises(BackendError, match=r"does not say which models .* \(or name the model, as --model does\)$"):
         OpenAIBackend(server.url)  # it has gone
 
 

@@ -217,7 +217,7 @@ class OpenAIBackend(RemoteBackend):
         try:
             names = list(self.served_models(min(self._stall, self._timeout)).result())
         except ServerFaultError as error:
-            raise BackendError(f"{error}; or name the model, as --model does") from None
+            raise BackendError(f"{error} (or name the model, as --model does)") from None
         if not names:
             raise ModelError(f"{self.url} lists no model: name the one to ask for")
         if len(names) > 1:
