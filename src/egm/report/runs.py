@@ -16,6 +16,7 @@ from egm.datasets import EVALUATION, split_size
 from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of, parts_among
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
+from egm.evaluate.remarks import asking_remarks
 from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
 from egm.progress import track
 from egm.report.predictions import model_of, read_records
@@ -23,10 +24,6 @@ from egm.report.summary import cluster_numbers, hits_of
 from egm.stats import Estimate
 from egm.terminal import printable
 
-_THINKS = {
-    "never": "asked for direct answers, without reasoning (--think never)",
-    "auto": "thinks only where its gate says that it pays (--think auto)",
-}
 _PREDICTIONS = "predictions"
 
 
@@ -59,7 +56,7 @@ class Run:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What keeps the run's figures from being those of whole splits, whole answers, or no errors."""
+        """What keeps the run's figures from being those of whole splits, asked as usual, without errors."""
         remarks = [] if self.header.share is None else [f"only shard {self.header.share}"]
         if missing := self.missing:
             remarks.append(
@@ -71,10 +68,7 @@ class Run:
             whole = split_size(split) or n
             if n != whole and split not in choices:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
-        if self.header.settings.get("stop"):
-            remarks.append("answers end behind their box (--cut-tail), which saves tokens and time")
-        if (how := _THINKS.get(str(self.header.settings.get("think")))) is not None:
-            remarks.append(how)
+        remarks += asking_remarks(self.header, self.records)
         if errors := sum(record.failure == ERROR for record in self.records):
             remarks.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
         return tuple(remarks)
