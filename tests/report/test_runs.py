@@ -81,6 +81,10 @@ def test_other_samples_of_a_split_are_refused(write: WriteRun, record: MakeRecor
     ):
         with pytest.raises(DataError, match="different samples of x/val"):
             load_runs([first, write(f"other{number}", other, model="n")])
+    with pytest.raises(
+        DataError, match=r"asked x/val for other numbers of boxes \(--expect one and any\): report them"
+    ):
+        load_runs([first, write("any", [record("1", split="x/val", expect="any")], model="n")])
 
 
 @pytest.mark.parametrize(
