@@ -22,7 +22,7 @@ from egm.errors import DataError
 from egm.evaluate import evaluate
 from egm.grounder import Grounder
 from egm.thinking import read_gate
-from egm.types import Completion, Sample
+from egm.types import Completion, Expect, Sample
 
 CODEC = get_codec("qwen3_vl")
 PICTURES = 120
@@ -44,6 +44,7 @@ class Learner(Backend):
             return Completion("a thought\n</think>\n\n[[0, 0, 500, 1000]]", "stop", 10, 100, reasoning_tokens=90)
         easy = "easy" in asked
         box = "0, 0, 500, 1000" if easy else "500, 500, 999, 999"
+        box = box if request.prefill.endswith("[") else '[{"bbox_2d": [' + box  # where there might be none
         return Completion(box + "]}]", "stop", 14, 10, token_logprobs=((3, -0.1 if easy else -3.0), (len(box), 0.0)))
 
 
@@ -58,9 +59,9 @@ def samples() -> list[Sample]:
     ]
 
 
-def run(folder: Path, think: str, **others: Any) -> Path:
+def run(folder: Path, think: str, expect: Expect | None = None, **others: Any) -> Path:
     settings = GenerationSettings(think=think, **others)  # type: ignore[arg-type]
-    evaluate(samples(), Grounder(Learner(), CODEC, settings=settings), folder, progress=False)
+    evaluate(samples(), Grounder(Learner(), CODEC, settings=settings), folder, progress=False, expect=expect)
     return folder
 
 
@@ -98,6 +99,21 @@ def test_a_gate_is_fitted_written_and_used(runs: tuple[Path, Path], tmp_path: Pa
     used = evaluate(samples(), grounder, tmp_path / "auto", progress=False).summary()["all"]
     assert (used["accuracy"], used["thinking"]["thought"]) == (1.0, pytest.approx(1 / 3, abs=0.01))
     assert used["tokens"]["completion"] == pytest.approx(10 + 100 * used["thinking"]["thought"])
+
+
+def test_what_it_costs_and_how_it_is_used_are_said(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    asked = ["calibrate", "--direct", str(runs[0]), "--thinking", str(runs[1]), "--out", str(tmp_path)]
+    all_direct = CliRunner().invoke(app, [*asked, "--points", "45"]).output
+    assert "thinks about 0.0 % of the questions" in all_direct
+    assert "at a loss of 32.81 points" in all_direct
+    assert f"next: egm eval DATASET --model learner --think auto --gate {tmp_path / 'gate.json'}" in all_direct
+
+
+def test_what_was_asked_for_another_number_of_boxes_is_used_so(tmp_path: Path) -> None:
+    both = [run(tmp_path / think, think, "any") for think in ("never", "always")]
+    asked = ["calibrate", "--direct", str(both[0]), "--thinking", str(both[1]), "--points", "99"]
+    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path)]).output
+    assert "next: egm eval DATASET --model learner --expect any --think auto" in said
 
 
 def test_in_python_it_is_the_same(runs: tuple[Path, Path]) -> None:

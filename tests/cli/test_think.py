@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from egm.thinking import read_gate
+
 from ..backends.faulty_server import FaultyServer, Play, say
 from .conftest import Egm
 
@@ -61,7 +63,8 @@ def test_from_calibration_to_report(egm: Egm, rows: Path) -> None:
         where = ("--server", server.url, "--images", rows.parent)
         fitted = egm("calibrate", rows.name, *where, "--out", "gate", "--points", 8)
         assert (fitted.code, "thinks about 50.0 % of the questions and saves 40.0 %" in fitted.out) == (0, True)
-        assert fitted.next == "egm eval DATASET --think auto --gate gate/gate.json"
+        served = f"--server {server.url} --model {read_gate(rows.parent / 'gate').model}"
+        assert fitted.next == f"egm eval DATASET {served} --think auto --gate gate/gate.json"
         asked = len(server.asked)
         assert asked == 4 * PICTURES
         used = egm("eval", rows.name, *where, "--out", "auto", "--think", "auto", "--gate", "gate/gate.json")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from egm.errors import DataError, ModelError
 from egm.journal import Header, Journal, Record
 from egm.models import embedded_path
 from egm.publish.export import export_model
-from egm.publish.scores import check_scores, read_scores, score_table
+from egm.publish.scores import check_scores, latency_table, read_scores, score_table
 
 TENSORS = {"language.first": np.arange(9000.0), "language.last": np.ones(5000), "visual.frozen": np.zeros((300, 300))}
 
@@ -111,6 +112,19 @@ def test_behind_a_server_the_name_decides_and_the_card_says_so(tmp_path: Path) -
 def test_a_row_says_how_much_of_its_split_was_answered(tmp_path: Path, split: str, n: int, answered: str) -> None:
     table = score_table(read_scores([journal(tmp_path / "run", "m|x", split, n)]))
     assert table[1] == rf"| m\|x (served) | {split} | {answered} | 50.0 (0.0-100.0) | 0.375 (0.000-1.000) | 50.0 | 15 |"
+
+
+def test_a_row_says_how_it_was_asked_where_that_is_not_as_usual(tmp_path: Path) -> None:
+    [plain] = read_scores([journal(tmp_path / "run", "m")])
+    header = replace(
+        plain.header, settings={"think": "never", "thinking_budget": 64, "votes": 3}, prompt={"style": "x|y"}
+    )
+    records = [replace(record, expect="any", seconds=0.5) for record in plain.records]
+    asked = replace(plain, header=header, records=records)
+    for table in (score_table([asked]), latency_table([asked])):
+        [row] = [line for line in table if line.startswith("| m (served); ")]
+        for said in ("--think never", "64 tokens of reasoning", "3 votes", r"--prompt x\|y", "--expect any"):
+            assert said in row.split(" | ")[0]
 
 
 def test_egm_tiny_is_exported_by_name_with_its_scores_and_no_others(tmp_path: Path) -> None:

@@ -105,11 +105,16 @@ def test_tasks_are_the_splits_that_the_hub_has(make: MakeRun, tmp_path: Path) ->
 
 
 def test_notes_say_what_a_report_remarks_on(make: MakeRun, tmp_path: Path) -> None:
-    written = write_hub_files(make(settings={"think": "never", "stop": ["x"]}), tmp_path, {"own": "me/own-set"})
+    run = make(settings={"think": "never", "stop": ["x"]})
+    asked = replace(run.header, prompt={"style": "grounding"})
+    records = [replace(record, expect="any") for record in run.records]
+    written = write_hub_files(replace(run, header=asked, records=records), tmp_path, {"own": "me/own-set"})
     [entry] = parse_eval_result_entries(yaml.safe_load(written[0].read_text()))
     assert entry.notes is not None
     assert "asked for direct answers, without reasoning (--think never)" in entry.notes
     assert "answers end behind their box (--cut-tail)" in entry.notes
+    assert "(--prompt grounding)" in entry.notes
+    assert "(--expect any)" in entry.notes
 
 
 @pytest.mark.parametrize(

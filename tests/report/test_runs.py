@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,11 +23,19 @@ OFF = (300.0, 300.0, 310.0, 310.0)
 
 @pytest.fixture
 def write(tmp_path: Path) -> WriteRun:
-    def make(folder: str, records: Sequence[Record], model: str = "m", **header: Any) -> Path:
+    def make(
+        folder: str,
+        records: Sequence[Record],
+        model: str = "m",
+        *,
+        prompt: Mapping[str, str] = MappingProxyType({}),
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        **header: Any,
+    ) -> Path:
         counts = Counter(record.split for record in records)
         datasets = {split: {"n": n, "digest": split} for split, n in counts.items()}
         lines = [
-            Header(model, {"name": "qwen3_vl"}, {}, {}, datasets, **header).to_dict(),
+            Header(model, {"name": "qwen3_vl"}, dict(prompt), dict(settings), datasets, **header).to_dict(),
             *(r.to_dict() for r in records),
         ]
         (tmp_path / folder).mkdir()
@@ -72,3 +81,38 @@ def test_other_samples_of_a_split_are_refused(write: WriteRun, record: MakeRecor
     ):
         with pytest.raises(DataError, match="different samples of x/val"):
             load_runs([first, write(f"other{number}", other, model="n")])
+    with pytest.raises(
+        DataError, match=r"asked x/val for other numbers of boxes \(--expect one and any\): report them"
+    ):
+        load_runs([first, write("any", [record("1", split="x/val", expect="any")], model="n")])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"settings": {"think": "always", "temperature": 0.0, "votes": 1}, "prompt": {"style": "qwen3"}}, ()),
+        ({"settings": {"thinking_budget": 2048}}, ("at most 2,048 tokens of reasoning (--thinking-budget)",)),
+        (
+            {"settings": {"temperature": 0.6, "votes": 3}},
+            ("sampled at temperature 0.6", "3 votes on each question (--votes)"),
+        ),
+        ({"prompt": {"style": "grounding"}}, ("asked in the words of another prompt (--prompt grounding)",)),
+    ],
+)
+def test_a_run_remarks_on_how_it_was_asked(
+    write: WriteRun, record: MakeRecord, asked: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    [run] = load_runs([write("a", [record("1", split="x/val")], **asked)])
+    assert run.remarks == said
+
+
+def test_a_run_remarks_on_other_numbers_of_boxes_than_its_samples_expect(write: WriteRun, record: MakeRecord) -> None:
+    own = [record("1", split="x/val", expect="any"), record("2", split="x/val", expect="any")]
+    two = ((0.0, 0.0, 9.0, 9.0), (20.0, 0.0, 29.0, 9.0))
+    both = Record("2", "a.jpg", "it", split="y/val", truth=None, expect="all", truths=two, failure="no_box")
+    mixed = [record("1", split="y/val", expect="any"), both]
+    benchmark = [record("1", split="finecops-ref/positive", expect="any")]
+    asked_for = "asked for one box or none (--expect any)"
+    for number, (records, said) in enumerate(((own, True), (mixed, False), (benchmark, False))):
+        [run] = load_runs([write(f"{number}", records)])
+        assert (asked_for in run.remarks) is said, records

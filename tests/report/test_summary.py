@@ -179,3 +179,6 @@ def test_what_cannot_be_compared_is_refused(records: list[Record], record: MakeR
         compare(records, [record("1", split="x/val", truth=OFF)])
     with pytest.raises(DataError, match="not about the same dataset"):
         compare(records, [record("1", split="x/val", phrase="mug")])
+    same = next(each for each in records if each.id == "1")
+    with pytest.raises(DataError, match="'1' was asked with --expect one in the first file and with --expect any in"):
+        compare(records, [replace(same, expect="any")])

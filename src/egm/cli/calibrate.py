@@ -79,6 +79,7 @@ def calibrate_command(
     DIR/gate.json holds it, DIR/frontier.csv accuracy against tokens for every threshold. Exit code 1 if no threshold
     saves tokens within the bound; its gate then always thinks.
     """
+    from egm.backends.checkpoint import EMBEDDED
     from egm.calibrate import calibrate, check_enough
     from egm.evaluate.plan import plan_samples
     from egm.stats import codes
@@ -108,7 +109,11 @@ def calibrate_command(
         _print(found, out)
     if found.chosen is None:
         raise typer.Exit(1)
-    say_next(f"egm eval DATASET --think auto --gate {out / GATE_NAME}")
+    asked = [f"--server {url}" for url in server or ()]
+    asked += [f"--model {gate.model}"] if gate.model != EMBEDDED else []
+    expects = gate.facts["expects"]
+    asked += [f"--expect {expects[0]}"] if len(expects) == 1 and expects != ["one"] else []
+    say_next(" ".join(["egm eval DATASET", *asked, f"--think auto --gate {out / GATE_NAME}"]))
 
 
 def _ask(splits: Any, grounder: Grounder, out: Path, engine: dict[str, Any], *, retry_errors: bool) -> None:
@@ -157,8 +162,9 @@ def _print(found: Calibration, out: Path) -> None:
     else:
         share = found.saved_reasoning
         reasoning = "" if share is None else f" ({100 * share:.1f} % of those of reasoning)"
+        lost = round(100 * chosen.loss.value, 2)
         said = (
             f"thinks about {100 * (1 - chosen.taken):.1f} % of the questions and saves {100 * found.saved:.1f} % of "
-            f"the tokens{reasoning}, for {100 * chosen.loss.value:+.2f} points"
+            f"the tokens{reasoning}, at a {'gain' if lost < 0 else 'loss'} of {abs(lost):.2f} points"
         )
     screen.print(f"{said}; gate: {printable(spaced(out / GATE_NAME))}", soft_wrap=True, markup=False)

@@ -12,6 +12,7 @@ from egm.backends.checkpoint import EMBEDDED, tensors_digest, weights_digest
 from egm.datasets import split_size
 from egm.datasets.benchmarks import measure_of, measure_title
 from egm.errors import ModelError
+from egm.evaluate.remarks import asking_remarks
 from egm.evaluate.totals import totals
 from egm.journal import Header, Record, read_whole_run, refuse_shard
 from egm.models import embedded_path
@@ -132,7 +133,7 @@ def score_table(runs: Iterable[ScoredRun]) -> list[str]:
         accuracy = stats.cluster_mean([float(record.hit()) for record in records], clusters)
         overlap = stats.cluster_mean([record.iou for record in records], clusters)
         rows.append(
-            f"| {_name(run)} | {table_cell(split)} "
+            f"| {_name(run, records)} | {table_cell(split)} "
             f"| {len(records):,} of {split_size(split) or run.header.datasets[split]['n']:,} "
             f"| {100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}-{100 * accuracy.high:.1f}) "
             f"| {overlap.value:.3f} ({overlap.low:.3f}-{overlap.high:.3f}) | {100 * missing / len(records):.1f} "
@@ -165,8 +166,8 @@ def latency_table(runs: Iterable[ScoredRun]) -> list[str]:
         parts = (printable(hardware.replace("|", " ")), ", ".join(how), ", ".join(fast))
         where = "; ".join(filter(None, parts))
         rows.append(
-            f"| {_name(run)} | {table_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} | {where} "
-            f"| {run.header.started[:10]} |"
+            f"| {_name(run, records)} | {table_cell(split)} | {numbers['n']:,} | {run.header.concurrency} | {times} "
+            f"| {where} | {run.header.started[:10]} |"
         )
     return [_TIMES, *rows] if rows else []
 
@@ -179,9 +180,10 @@ def _parts(runs: Iterable[ScoredRun]) -> Iterator[tuple[ScoredRun, str, list[Rec
                 yield run, split, records
 
 
-def _name(run: ScoredRun) -> str:
+def _name(run: ScoredRun, records: Sequence[Record]) -> str:
+    """What answered these records of a run, and how they were asked for where that is not as usual."""
     served = "" if run.is_of_known_weights else _SERVED
-    return table_cell(run.model) + served
+    return "; ".join([table_cell(run.model) + served, *map(table_cell, asking_remarks(run.header, records))])
 
 
 def table_cell(text: str) -> str:

@@ -68,7 +68,8 @@ def compare(
         seed: Of the bootstrap.
 
     Raises:
-        DataError: If no item is in both, or an item has another truth or phrase in the second.
+        DataError: If no item is in both, or an item has another truth or phrase in the second, or was asked for another
+            number of boxes.
     """
     theirs = {(record.split, record.id): record for record in b}
     pairs = [(record, theirs[key]) for record in a if (key := (record.split, record.id)) in theirs]
@@ -79,6 +80,11 @@ def compare(
             raise DataError(
                 f"{first.id!r} is {first.phrase!r} at {_place(first)} in the first file and {second.phrase!r} at "
                 f"{_place(second)} in the second: they are not about the same dataset"
+            )
+        if first.expect != second.expect:
+            raise DataError(
+                f"{first.id!r} was asked with --expect {first.expect} in the first file and with --expect "
+                f"{second.expect} in the second: compare answers to the same question"
             )
     left, right = [first for first, _ in pairs], [second for _, second in pairs]
     clusters = cluster_numbers(left)

@@ -127,15 +127,7 @@ def _notes(run: Run, split: str) -> str:
         f"{asked:,} questions",
         f"egm {header.versions.get('egm', __version__)}, codec {header.codec.get('name', 'unknown')}",
     ]
-    settings = header.settings
-    if settings.get("temperature"):
-        parts.append(f"temperature {settings['temperature']:g}")
-    if (settings.get("votes") or 1) > 1:
-        parts.append(f"{settings['votes']} votes")
-    if settings.get("thinking_budget") is not None:
-        parts.append(f"at most {settings['thinking_budget']} tokens of reasoning")
-    parts += run.remarks
-    return "; ".join(parts)
+    return "; ".join([*parts, *run.remarks])
 
 
 def _dataset_of(family: str, split: str, datasets: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from egm.datasets import EVALUATION, split_size
 from egm.datasets.benchmarks import BENCHMARK_SPLITS, benchmark_of, parts_among
 from egm.datasets.dataset import Choice
 from egm.errors import DataError
+from egm.evaluate.remarks import asking_remarks
 from egm.journal import ERROR, Header, Record, is_journal, read_whole_run, refuse_shard
 from egm.progress import track
 from egm.report.predictions import model_of, read_records
@@ -23,10 +24,6 @@ from egm.report.summary import cluster_numbers, hits_of
 from egm.stats import Estimate
 from egm.terminal import printable
 
-_THINKS = {
-    "never": "asked for direct answers, without reasoning (--think never)",
-    "auto": "thinks only where its gate says that it pays (--think auto)",
-}
 _PREDICTIONS = "predictions"
 
 
@@ -59,7 +56,7 @@ class Run:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What keeps the run's figures from being those of whole splits, whole answers, or no errors."""
+        """What keeps the run's figures from being those of whole splits, asked as usual, without errors."""
         remarks = [] if self.header.share is None else [f"only shard {self.header.share}"]
         if missing := self.missing:
             remarks.append(
@@ -71,10 +68,7 @@ class Run:
             whole = split_size(split) or n
             if n != whole and split not in choices:
                 remarks.append(f"{n:,} of the {whole:,} expressions of {split}")
-        if self.header.settings.get("stop"):
-            remarks.append("answers end behind their box (--cut-tail), which saves tokens and time")
-        if (how := _THINKS.get(str(self.header.settings.get("think")))) is not None:
-            remarks.append(how)
+        remarks += asking_remarks(self.header, self.records)
         if errors := sum(record.failure == ERROR for record in self.records):
             remarks.append(f"{errors:,} of {len(self.records):,} answers are errors of the engine, and count as misses")
         return tuple(remarks)
@@ -198,13 +192,13 @@ def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
         for split, n in run.split_sizes.items():
             records = {record.id: record for record in run.records if record.split == split}
             count, other, theirs = where.setdefault(split, (n, place, records))
-            same = all(_same(record, theirs[key]) for key, record in records.items() if key in theirs)
-            if n != count or not same or (records and theirs and not records.keys() & theirs.keys()):
-                how = f"{count:,} and {n:,} samples" if n != count else "other ids, phrases or boxes"
-                raise DataError(
-                    f"{str(other)!r} and {str(place)!r} are about different samples of {split} ({how}): "
-                    "report them apart"
-                )
+            if (how := f"{count:,} and {n:,} samples" if n != count else _unlike(theirs, records)) is not None:
+                about = f"are about different samples of {split} ({how})"
+            elif asked := _asked_unlike(theirs, records):
+                about = f"asked {split} for other numbers of boxes ({asked})"
+            else:
+                continue
+            raise DataError(f"{str(other)!r} and {str(place)!r} {about}: report them apart")
     strangers = [split for split in where if split not in EVALUATION and benchmark_of(split) is None]
     ours = next((split for split in where if split in EVALUATION), None)
     if strangers and ours is not None:
@@ -214,9 +208,23 @@ def _check_datasets(runs: Sequence[Run], places: Sequence[Path]) -> None:
         )
 
 
+def _unlike(earlier: Mapping[str, Record], records: Mapping[str, Record]) -> str | None:
+    """How records of a split by their ids are not of the same samples; None where they are."""
+    shared = earlier.keys() & records.keys()
+    if all(_same(earlier[key], records[key]) for key in shared) and (shared or not (earlier and records)):
+        return None
+    return "other ids, phrases or boxes"
+
+
+def _asked_unlike(earlier: Mapping[str, Record], records: Mapping[str, Record]) -> str:
+    """The first two different `--expect` with which the same samples were asked, if any were."""
+    pairs = ((earlier[key].expect, record.expect) for key, record in records.items() if key in earlier)
+    return next((f"--expect {before} and {now}" for before, now in pairs if before != now), "")
+
+
 def _same(record: Record, other: Record) -> bool:
     mine, theirs = (tuple(chain(*of.true_boxes)) for of in (record, other))
-    if (record.phrase, record.expect, len(mine)) != (other.phrase, other.expect, len(theirs)):
+    if (record.phrase, len(mine)) != (other.phrase, len(theirs)):
         return False
     return all(abs(a - b) <= 0.01 for a, b in zip(mine, theirs, strict=True))
 
