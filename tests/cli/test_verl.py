@@ -47,6 +47,26 @@ def test_print_shows_configuration_and_command(egm: Egm, tmp_path: Path) -> None
         ([TINY, "--cluster", "http://127.0.0.1:9"], "asked by Ray, which is not installed here: uv pip install"),
         ([TINY, "--print", "--gpus", "1", "--resume"], "it holds no checkpoint of verl's; run without --resume"),
         ([TINY, "--print", "--gpus", "7"], "do not divide among 7 GPUs"),
+        (
+            [TINY, "--print", "--gpus", "1", "--set", "data.train=synthref/train-any"],
+            "data.train synthref/train-any has questions that nothing matches, or several boxes",
+        ),
+        (
+            [TINY, "--print", "--gpus", "1", "--set", "eval.data=synthref/test-all"],
+            "eval.data synthref/test-all has questions that nothing matches, or several boxes",
+        ),
+        (
+            [TINY, "--print", "--gpus", "1", "--set", "data.train=synthref/val"],
+            "data.train has synthref/val, which is frozen",
+        ),
+        (
+            [TINY, "--print", "--gpus", "1", "--set", "data.train=[{name: synthref/train, expect: any}]"],
+            "data.train.0.expect is any, and a row of egm verl's asks for one box",
+        ),
+        (
+            [TINY, "--print", "--gpus", "1", "--set", "data.train=[{name: synthref/train}, {path: a.jsonl}]"],
+            "data.train names several sources, and egm verl writes one",
+        ),
         ([TINY, "--set", "optim.stepss=3"], "unknown key 'optim.stepss'; did you mean 'steps'?"),
         (["nothing.yaml"], "no recipe at nothing.yaml"),
         ([TINY, "--resume"], "it holds no checkpoint of verl's; run without --resume"),

@@ -44,6 +44,16 @@ def test_boxes_outside_but_not_those_of_whole_objects(good: Sample) -> None:
     assert kinds(amodal, *outside) == [("box outside", str(k)) for k in (1, 2, 3)]
 
 
+def test_samples_whose_own_truth_cannot_answer_them(good: Sample) -> None:
+    none = dataclasses.replace(good, box=None, boxes=())
+    many = dataclasses.replace(good, box=None, boxes=(Box(1, 1, 5, 5), Box(6, 6, 9, 9)))
+    expects = [(none, "one"), (none, "any"), (none, "all"), (many, "one"), (many, "any"), (many, "all"), (good, "any")]
+    samples = [dataclasses.replace(sample, expect=expect, phrase=f"{k}") for k, (sample, expect) in enumerate(expects)]
+    assert kinds(*samples) == [("wrong expect", str(k)) for k in (0, 3, 4)]
+    [finding] = check_dataset(Dataset("set", [none]))
+    assert finding.detail == "it has no true box, as nothing matches, and expects one: ask it with expect=any or all"
+
+
 def test_repeats(good: Sample) -> None:
     same = dataclasses.replace(good, phrase=" A  Cup")
     elsewhere = dataclasses.replace(good, box=Box(1, 1, 2, 2))

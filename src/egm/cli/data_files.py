@@ -54,6 +54,7 @@ def check(
 ) -> None:
     """Report malformed rows, missing images, wrong sizes, boxes outside, duplicates and leaks; exit with 1 if any.
 
+    Samples that their own truth cannot answer, such as none or several boxes where one is expected, are reported too.
     A note says where boxes look as if they were on another scale than their format's.
     What follows a malformed row is checked all the same; egm eval and the trainings refuse such a row.
     Pictures are opened if --images is given, or where egm eval finds them: inside the file, beside a .jsonl, or in the

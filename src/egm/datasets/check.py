@@ -13,9 +13,19 @@ from egm.datasets.read_rows import Malformed
 from egm.errors import DataError, ImageError
 from egm.images import load_image
 from egm.progress import track
+from egm.record_rules import refuse_number
 from egm.types import Sample
 
-KINDS = ("malformed", "missing image", "unreadable image", "wrong size", "box outside", "duplicate", "leak")
+KINDS = (
+    "malformed",
+    "missing image",
+    "unreadable image",
+    "wrong size",
+    "wrong expect",
+    "box outside",
+    "duplicate",
+    "leak",
+)
 """What can be found, in the order of reports."""
 
 # Corners are sums of rounded numbers, so 468.3 + 171.7 may pass the edge by a rounding error.
@@ -60,7 +70,7 @@ def check_dataset(
         The findings, ordered by `KINDS` and then as in the dataset.
     """
     samples = dataset.annotations()
-    found = [*malformed_rows(malformed), *_outside(samples)]
+    found = [*malformed_rows(malformed), *_wrongly_expected(samples), *_outside(samples)]
     if repeats:
         found += _duplicates(samples)
     if held_out:
@@ -81,6 +91,16 @@ def is_file(source: object) -> bool:
         return isinstance(source, str | Path) and Path(source).is_file()
     except (OSError, ValueError):  # a name too long
         return False
+
+
+def _wrongly_expected(samples: Iterable[Sample]) -> Iterable[Finding]:
+    """Find samples whose own truth cannot answer them; where none is known there is nothing to say."""
+    for sample in samples:
+        try:
+            if sample.truths is not None:
+                refuse_number(sample.expect, len(sample.truths))
+        except DataError as error:
+            yield Finding("wrong expect", sample.id, str(error))
 
 
 def _outside(samples: Iterable[Sample]) -> Iterable[Finding]:

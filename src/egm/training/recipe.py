@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args,
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from egm.errors import RecipeError, closest
 from egm.training.yaml_reader import NotYamlError, read_yaml, read_yaml_file, shortened
@@ -131,8 +131,10 @@ class SourceSection(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceSection:
-        if (self.name is None) == (self.path is None):
+        if self.name is None and self.path is None:
             raise ValueError("a source needs either a name or a path")
+        if self.name is not None and self.path is not None:
+            raise ValueError("both name and path are given: a source is one of the two, so leave one out")
         return self
 
     @property
@@ -283,7 +285,19 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"key {name!r} is missing"
     if fault["type"] == "union_tag_invalid":
         return f"{name}: unknown kind {fault['ctx']['tag']!r}; known kinds: {fault['ctx']['expected_tags']}"
-    return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {shortened(fault['input'])}"
+    return f"{name}: {_should_be(fault, kind, place)}, not {shortened(fault['input'])}"
+
+
+def _should_be(fault: ErrorDetails, kind: type[BaseModel], place: list[Any]) -> str:
+    """Say what a value should be: in pydantic's words where they speak of recipes, and not of its own classes."""
+    if fault["type"] == "too_short":
+        return f"input should have at least {fault['ctx']['min_length']} entry"
+    if fault["type"] == "model_type":
+        return f"input should have keys such as {next(iter(_section_at(kind, place).model_fields))}:"
+    if fault["type"] == "string_type" and fault["loc"][-1] == _ONE:
+        with_keys = isinstance(fault["input"], dict) and fault["input"].keys() <= SourceSection.model_fields.keys()
+        return "a source with keys should be put in a list, [{…}]" if with_keys else "input should be text, or a list"
+    return f"{fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 def _meant(key: str, known: list[str], kind: type[BaseModel]) -> str | None:

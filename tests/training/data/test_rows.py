@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from egm.codecs import get_codec
+from egm.datasets.synthetic import SPLITS, TRAINING
 from egm.errors import DataError
 from egm.models import build_config, build_processor, get_preset
 from egm.training.data import DatasetRows, MixedRows, Order, SynthRefRows, check_boxes, check_rows, open_rows
@@ -214,6 +215,15 @@ def test_a_source_that_cannot_be_asked_so_is_refused(folder: Path) -> None:
         check_boxes(rows)
     with pytest.raises(DataError, match="cannot be trained on: it has no true box"):
         rows[1]
+
+
+@pytest.mark.parametrize("split", sorted(set(SPLITS) - set(TRAINING)))
+def test_frozen_splits_are_held_out_and_never_trained_on(split: str) -> None:
+    name = f"synthref/{split}"
+    for train in (name, [SourceSection(name="synthref/train"), SourceSection(name=name)]):
+        with pytest.raises(DataError, match=f"data.train has {name}, .* never trained on: take synthref/train, "):
+            open_rows(train, seed=0)
+    assert open_rows(name, seed=0, first=1, held_out=True)[0][0].id.startswith(f"synthref1/{split}/")
 
 
 def test_one_string_is_one_source(folder: Path) -> None:

@@ -22,6 +22,7 @@ from .test_run import TOY, toy
     [
         ({"optim": {"steps": 1, "batch_size": 3}}, RecipeError, "must be a multiple of 4"),
         ({"data": {"train": "synthref/trian"}}, DataError, "trian"),
+        ({"data": {"train": "synthref/calibration"}}, DataError, "synthref/calibration, which is frozen"),
         ({"data": {"train": "none.jsonl"}}, DataError, "no dataset at none.jsonl"),
         ({"model": {"name": "tiny-x", "from_scratch": True}}, ModelError, "tiny-"),
         ({"model": {"name": "8B", "from_scratch": True}}, ModelError, "cannot be built from scratch"),

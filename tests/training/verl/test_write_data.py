@@ -51,6 +51,16 @@ def test_the_questions_are_those_of_egm_grpo(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_of_one_source_is_that_source(tmp_path: Path) -> None:
+    made = recipe(
+        data={"train": [{"name": "synthref/train-complex", "weight": 2, "expect": "one"}]}, optim={"steps": 1}
+    )
+    assert write_questions(made, AskedModel(made), tmp_path) == 8
+    written, table = rows(tmp_path / "train.parquet"), open_table(made)
+    assert [row["extra_info"]["id"] for row in written] == [table[number].id for number in range(8)]
+    assert {row["data_source"] for row in written} == {"egm/synthref/train-complex"}
+
+
 def test_lengths_are_those_of_the_prompts() -> None:
     made = recipe()
     asked, samples = AskedModel(made), list(SynthRef("val", scenes=3))

@@ -253,7 +253,7 @@ def _held_out(recipe: SFTRecipe) -> HeldOut | None:
     from egm.training.sft.held_out import choose_held_out
 
     first = max(recipe.eval.samples, recipe.eval.greedy)
-    rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed, first=first)
+    rows = open_rows(recipe.eval.data, images=recipe.eval.images, seed=recipe.run.seed, first=first, held_out=True)
     prompt = first_style(recipe.data.prompt)
     return choose_held_out(rows, recipe.eval, thinking=recipe.data.thinking, prompt=prompt)
 

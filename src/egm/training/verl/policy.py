@@ -11,8 +11,10 @@ from egm.backends.checkpoint import Checkpoint, find_checkpoint
 from egm.codecs import Codec
 from egm.codecs.registry import codec_for
 from egm.codecs.resize import smart_resize
+from egm.datasets.synthetic import SPLITS
 from egm.errors import DataError, ModelError, RecipeError
 from egm.extras import need
+from egm.training.data.sources import refuse_frozen, sources_of
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.shared.model import check_trained_family
 from egm.training.verl.configure import Policy, prompt_limit
@@ -30,13 +32,17 @@ class AskedModel:
     Attributes:
         codec: Its convention.
         policy: What the configuration needs of it.
+        source: Name or path of what it is asked about.
 
     Raises:
         ModelError: If there is no such model, it is of another family than Qwen3-VL, or its processor is not known.
+        RecipeError: If several styles or sources are named, or questions that verl's rows cannot hold.
+        DataError: If a frozen split of SynthRef would be trained on.
     """
 
     codec: Codec
     policy: Policy
+    source: str
 
     def __init__(self, recipe: GRPORecipe) -> None:
         need("egm verl", "transformers")
@@ -48,8 +54,7 @@ class AskedModel:
         self.codec = codec_for(checkpoint.model_type, self._render)
         if not (recipe.data.prompt is None or isinstance(recipe.data.prompt, str)):
             raise RecipeError("data.prompt names several styles, and egm verl asks in one: give that one")
-        if not isinstance(recipe.data.train, str):
-            raise RecipeError("data.train names several sources, and egm verl writes one: give that one")
+        self.source = _source(recipe)
         self._style = recipe.data.prompt
         self.codec.messages("anything", prompt=self._style)
         patch, merge, pixels = _processor(checkpoint)
@@ -92,6 +97,29 @@ class AskedModel:
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _source(recipe: GRPORecipe) -> str:
+    """Return the one source that is asked about, after a look at what names alone tell of it and of `eval.data`."""
+    sources = sources_of(recipe.data.train)
+    if len(sources) > 1:
+        raise RecipeError("data.train names several sources, and egm verl writes one: give that one")
+    [source] = sources
+    refuse_frozen(sources)
+    if source.expect not in (None, "one"):
+        raise RecipeError(
+            f"data.train.0.expect is {source.expect}, and a row of egm verl's asks for one box: leave expect out, or "
+            "use egm grpo"
+        )
+    named = {"data.train": source.place} | ({} if recipe.eval is None else {"eval.data": recipe.eval.data})
+    for key, place in named.items():
+        family, _, split = place.partition("/")
+        if family == "synthref" and split in SPLITS and SPLITS[split].many is not None and not Path(place).exists():
+            raise RecipeError(
+                f"{key} {place} has questions that nothing matches, or several boxes, and a row of egm verl's holds "
+                "one box: take another split, or use egm grpo"
+            )
+    return source.place
 
 
 def _text(words: str) -> dict[str, Any]:

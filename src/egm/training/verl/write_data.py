@@ -35,9 +35,8 @@ def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, abso
         DataError: If there are too few, a prompt is too long, or a picture that should be named is no file.
         ImageError: If a picture cannot be read, or is of another size than its row says.
     """
-    train, prompt = recipe.data.train, recipe.data.prompt
-    assert isinstance(train, str)  # `asked` has refused several
-    assert prompt is None or isinstance(prompt, str)
+    train, prompt = asked.source, recipe.data.prompt
+    assert prompt is None or isinstance(prompt, str)  # `asked` has refused several
     table, held_out = open_table(recipe), held_out_samples(recipe.eval)
     needed = rollouts_of(recipe) * recipe.optim.prompts * recipe.rollout.candidates
     folder.mkdir(parents=True, exist_ok=True)
