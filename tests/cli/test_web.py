@@ -44,8 +44,9 @@ def test_a_port_that_is_taken_costs_no_model(egm: Egm) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals) -> None:
+    heard = f"import signal; signal.signal({int(number)}, signal.SIG_DFL)"  # which nohup has passed over
     child = subprocess.Popen(
-        [sys.executable, "-m", "egm.cli", "web", "--port", "0"],
+        [sys.executable, "-c", f"{heard}; from egm.cli import main; main()", "web", "--port", "0"],
         env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout is not None
