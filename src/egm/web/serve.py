@@ -69,7 +69,7 @@ def run_web(
     signal.signal(signal.SIGTERM, _end)
     hangup = getattr(signal, "SIGHUP", None)  # the terminal was closed; nohup has it passed over
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
-        signal.signal(hangup, _end)
+        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))  # which uvicorn ends in order by
     with (
         closing(bind(host, port)) as listener,
         tempfile.TemporaryDirectory(prefix="egm-web-", ignore_cleanup_errors=True) as folder,
