@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -52,10 +51,7 @@ def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals
     )  # fmt: skip
     assert child.stdout is not None
     with child.stdout:
-        url = child.stdout.readline().split()[0]
-    assert url.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(url, timeout=60) as page:  # it serves, and has its handlers of signals
-        assert page.status == 200
+        assert child.stdout.readline().startswith("http://127.0.0.1:")
     assert [path.name for path in tmp_path.glob("egm-web-*")]
     child.send_signal(number)
     assert child.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)

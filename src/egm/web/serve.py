@@ -95,10 +95,14 @@ def run_web(
         )
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{listener.getsockname()[1]}/")
+        url = f"http://{shown}:{listener.getsockname()[1]}/"
 
         class Server(uvicorn.Server):
             """A server that does not call it an error that pages are open when it ends: each holds a connection."""
+
+            async def main_loop(self) -> None:
+                ready(url)  # not before: uvicorn leaves the app's lifespan open where it is told to end as it starts
+                await super().main_loop()
 
             async def shutdown(self, sockets: Any = None) -> None:
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
