@@ -42,19 +42,22 @@ def test_a_port_that_is_taken_costs_no_model(egm: Egm) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals) -> None:
-    heard = f"import signal; signal.signal({int(number)}, signal.SIG_DFL)"  # which nohup has passed over
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_no_folder_behind(tmp_path: Path, name: str) -> None:
+    heard = f"import signal; signal.signal(signal.{name}, signal.SIG_DFL)"  # which nohup has passed over
     child = subprocess.Popen(
         [sys.executable, "-c", f"{heard}; from egm.cli import main; main()", "web", "--port", "0"],
         env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout is not None
-    with child.stdout:
-        assert child.stdout.readline().startswith("http://127.0.0.1:")
-    assert [path.name for path in tmp_path.glob("egm-web-*")]
-    child.send_signal(number)
-    assert child.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
+    try:
+        with child.stdout:
+            assert child.stdout.readline().startswith("http://127.0.0.1:")
+        assert [path.name for path in tmp_path.glob("egm-web-*")]
+        child.send_signal(getattr(signal, name))  # at once, when it says that it is there
+        assert child.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
+    finally:
+        child.kill()
     assert not list(tmp_path.iterdir())
 
 

@@ -100,8 +100,13 @@ def run_web(
         class Server(uvicorn.Server):
             """A server that does not call it an error that pages are open when it ends: each holds a connection."""
 
+            async def startup(self, sockets: Any = None) -> None:
+                await super().startup(sockets)
+                if self.started and self.should_exit:  # uvicorn would leave the app's lifespan open, which then hangs
+                    await self.shutdown(sockets)
+
             async def main_loop(self) -> None:
-                ready(url)  # not before: uvicorn leaves the app's lifespan open where it is told to end as it starts
+                ready(url)  # not before: now a signal ends it in order
                 await super().main_loop()
 
             async def shutdown(self, sockets: Any = None) -> None:
