@@ -275,6 +275,21 @@ def test_drafts_write_the_same_in_fewer_passes(
     assert several.ids == [written[:20]] * 2  # side by side without drafts
 
 
+def test_an_earlier_answer_about_a_picture_is_a_draft_of_the_next(
+    backend: TransformersBackend, requests_: list[Request]
+) -> None:
+    other, first, second = (asked(backend, [requests_[number]]) for number in (0, 1, 2))  # the last two share a picture
+    decoder = make(backend, None, drafts=True, keep_prefixes=True)
+    passes = []
+    for prompts in (first, other, first, second):
+        before = decoder.draft_counts.passes
+        written = decoder.generate(prompts, [0], 60, Sampler(0.0)).ids
+        assert written == make(backend, None).generate(prompts, [0], 60, Sampler(0.0)).ids
+        passes.append(decoder.draft_counts.passes - before)
+    assert passes[2] < passes[0] / 2
+    assert decoder.reader.said[-60:] == written[0]
+
+
 def test_drafted_answers_end_where_others_do(
     backend: TransformersBackend, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:

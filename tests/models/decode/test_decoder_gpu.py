@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -30,6 +31,12 @@ def model() -> Any:
             if weight.ndim >= 2:
                 weight.mul_(4)
     return enable_fast_path(model.cuda())
+
+
+@pytest.fixture(scope="module")
+def exact(model: Any) -> Any:
+    """The same in float64: a draw may lie on the edge of two tokens, where float32 sums of another order part."""
+    return copy.deepcopy(model).double()
 
 
 @pytest.fixture(scope="module")
@@ -64,32 +71,32 @@ def test_kernels_compute_the_steps(model: Any, prompts: PromptBatch) -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize("ahead", [1, 512])
 def test_graphs_write_what_eager_steps_write(
-    model: Any, prompts: PromptBatch, sampler: Sampler, ahead: int, monkeypatch: pytest.MonkeyPatch
+    exact: Any, prompts: PromptBatch, sampler: Sampler, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_INITIAL_TOKENS", ahead)  # with 1 the states grow on the way
     which = [*range(12), 0, 0, 5]  # 15 of 16 rows
     numbers = None if sampler.greedy else uniforms(range(15), 150)
-    eager = make(model, graphs=False).generate(prompts, which, 150, sampler, numbers, logprobs=True)
-    replayed = make(model, graphs=True)
+    eager = make(exact, graphs=False).generate(prompts, which, 150, sampler, numbers, logprobs=True)
+    replayed = make(exact, graphs=True)
     for _ in range(2):  # recorded, then replayed from the start, on what the first left behind
         graphs = replayed.generate(prompts, which, 150, sampler, numbers, logprobs=True)
         assert graphs.ids == eager.ids
         assert [sum(row) for row in graphs.logprobs] == pytest.approx([sum(row) for row in eager.logprobs], abs=1e-2)
-    alone = make(model, graphs=True, max_rows=1).generate(prompts, which, 150, sampler, numbers)
+    alone = make(exact, graphs=True, max_rows=1).generate(prompts, which, 150, sampler, numbers)
     assert alone.ids == eager.ids
 
 
 @pytest.mark.parametrize(("ahead", "few"), [(1, 128), (512, 1)])
 def test_rows_end_one_by_one(
-    model: Any, prompts: PromptBatch, ahead: int, few: int, monkeypatch: pytest.MonkeyPatch
+    exact: Any, prompts: PromptBatch, ahead: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_INITIAL_TOKENS", ahead)  # with 1 the states grow on the way
     monkeypatch.setattr(module, "_LAUNCH_BOUND_ROWS", few)  # with 1 they shrink
     numbers = uniforms(range(12), 200)
-    free = make(model, graphs=True).generate(prompts, range(12), 200, Sampler(0.9), numbers)
+    free = make(exact, graphs=True).generate(prompts, range(12), 200, Sampler(0.9), numbers)
     stops = sorted({ids[min(10 + 15 * row, len(ids) - 1)] for row, ids in enumerate(free.ids)})[:2]
     eager, graphs = (
-        make(model, graphs=on, stops=stops).generate(prompts, range(12), 200, Sampler(0.9), numbers)
+        make(exact, graphs=on, stops=stops).generate(prompts, range(12), 200, Sampler(0.9), numbers)
         for on in (False, True)
     )
     assert graphs.ids == eager.ids

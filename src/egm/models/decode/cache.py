@@ -81,6 +81,16 @@ def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
+def tokens_at(tensors: Sequence[torch.Tensor], places: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Return keys or values (U, heads, P, width) of tokens, by their places (B, span) among all of them end to end."""
+    rows, span = places.shape
+    _, heads, _, width = tensors[0].shape
+    # They come as projections leave them, a token's heads side by side: to lay one so again is no copy.
+    tokens = tensors[0].transpose(1, 2)[None] if len(tensors) == 1 else torch.stack(list(tensors)).transpose(2, 3)
+    chosen = tokens.flatten(1, 2).index_select(1, places.flatten())
+    return chosen.view(-1, rows, span, heads, width).transpose(2, 3).unbind()
+
+
 @contextmanager
 def grouped_attention(model: Any) -> Iterator[None]:
     """Let single queries share their keys and values, where the library would repeat those for every query head."""

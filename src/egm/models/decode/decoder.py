@@ -277,11 +277,11 @@ class BatchDecoder(Decoder):
     ) -> DecodedBatch:
         """Write the only completion, each pass reading the newest token and a draft."""
         asked, token = prompts.ids[0], core_of(job.policy).config.image_token_id
-        drafts = NGramDrafts([[*text, min(job.stops, default=self._pad)] for text in likely])
-        drafts.take(asked[len(asked) - asked[::-1].index(token) :])  # what stands behind the picture
         counts, draft = self.draft_counts, list[int]()
         self._fused_for(MOST_DRAFTED + 1)  # tried now, as the layers could not take over on the way
-        state = self._begin(job, prompts, clock)
+        state, said = self._begin(job, prompts, clock), self.reader.said
+        drafts = NGramDrafts([*([*text, min(job.stops, default=self._pad)] for text in likely), said])
+        drafts.take(asked[len(asked) - asked[::-1].index(token) :])  # what stands behind the picture
         new, row = [state.newest()], DraftedRow(job, stop_repeats=self._stop_repeats)
         clock.marks.clear()
         while True:
@@ -292,6 +292,7 @@ class BatchDecoder(Decoder):
             counts.tokens, counts.drafted = counts.tokens + used, counts.drafted + len(draft)
             counts.accepted += min(used, len(new) - 1)
             if row.ended:
+                said[:] = [*asked[-2:], *row.ids]
                 return DecodedBatch([row.ids], [row.logprobs], [clock.marks[-1][1]])
             drafts.learn(len(draft), used - 1)
             job.written = len(row.ids)

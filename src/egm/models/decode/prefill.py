@@ -86,6 +86,8 @@ class PromptReader:
         towers: The calls of the tower.
         readings: The calls of the language model.
         prefixes: What is kept.
+        said: The last answer about the picture of the prompt that was read last and alone, if that is known; whoever
+            writes the next one puts it here, in place.
     """
 
     def __init__(self, device: torch.device, pad: int, *, graphs: bool, prefix_bytes: int = 0) -> None:
@@ -97,6 +99,7 @@ class PromptReader:
         self._fused: FusedModel | None = None  # what the read under way computes with, and what it stops
         self._clock: Clock | None = None
         self._to_keep: list[tuple[Any, tuple[int, ...], _Behind, int]] = []
+        self.said: list[int] = []
 
     def release(self) -> None:
         """Give back the memory of graphs and prefixes, which are of the weights where they were."""
@@ -127,6 +130,7 @@ class PromptReader:
         for row, head in enumerate(begun):
             groups.setdefault(head, row)
         found, self._to_keep = self._find(policy, prompts, groups), []
+        self.said = next(iter(found.values())).said if found and count == 1 else []
         prefix = np.zeros(count, dtype=np.int64)
         behind, gap, index, unit = None, prefix, prefix, PAD_MULTIPLE
         if (found or len(groups) < count) and bool((layout.prefixes < layout.lengths).all()):
@@ -145,9 +149,13 @@ class PromptReader:
     def keep_prefixes(self) -> None:
         """Keep the prefixes of what was read last, as long as that is there; the host waits for nothing."""
         for source, ids, tensors, row in self._to_keep:
-            width = padded(len(ids))
-            kept = [[_padded_row(tensor[row, :, : len(ids)], width) for tensor in of_layers] for of_layers in tensors]
-            self.prefixes.keep(source, ids, Prefix(kept[0], kept[1], len(ids)))
+            layers, (_, heads, _, size) = len(tensors.keys), tensors.keys[0].shape
+            kept = tensors.keys[0].new_zeros((2 * layers, heads, padded(len(ids)), size))
+            # All layers at once: a launch for each would take longer than the step after it.
+            kept[:, :, : len(ids)] = torch.stack([tensor[row, :, : len(ids)] for side in tensors for tensor in side])
+            keys, values = kept[:layers].unbind(), kept[layers:].unbind()
+            said = self.said if len(self._to_keep) == 1 else []
+            self.prefixes.keep(source, ids, Prefix(list(keys), list(values), len(ids), said))
         self._to_keep = []
 
     def _find(self, policy: Any, prompts: PromptBatch, groups: dict[_Group, int]) -> dict[_Group, Prefix]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -49,11 +49,13 @@ class Prefix:
         keys: Of each layer, shape (key heads, T, head width), padded on the right.
         values: Likewise.
         length: How many tokens they are of.
+        said: Tokens of the last answer that was written alone about the picture, for drafts of the next; changed there.
     """
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     length: int
+    said: list[int] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import torch
 
 from egm.errors import first_line
-from egm.models.decode.cache import StaticKVCache, additive_mask, columns_seen
+from egm.models.decode.cache import StaticKVCache, additive_mask, columns_seen, tokens_at
 from egm.models.decode.fused import FusedModel
 from egm.models.decode.graphs import capture_graph
 from egm.models.decode.layout import PAD_MULTIPLE
@@ -29,6 +29,8 @@ from egm.models.decode.sampling import RepetitionCounter, Sampler
 
 MOST_DRAFTED: Final = 7
 """Tokens of a draft: a pass reads so many and one more, all together, however long the draft is."""
+
+_COPIED_TOGETHER: Final = 2**28  # bytes of a cache that are copied at once
 
 
 def bucket_size(count: int, least: int, steps: int) -> int:
@@ -139,7 +141,7 @@ class DecodeState:
         tokens = (columns - self._first[:, None]).clamp(min=0)
         tokens += torch.where(tokens < read.prefix[index, None], 0, read.gap[index, None])
         places = index[:, None] * width + tokens
-        self._adopt(read.cache, lambda tensor: _at(tensor, places), self.prompt, release=True)
+        self._adopt(read.cache, lambda tensors: tokens_at(tensors, places), self.prompt, release=True)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[:, 0, 0, : self.prompt].masked_fill_(columns >= self._first[:, None], 0.0)
         self._cursor.fill_(self.prompt)
@@ -167,7 +169,11 @@ class DecodeState:
         self.prompt = other.prompt
         index = self._index(rows)
         span = self.prompt + written
-        self._adopt(other.cache, lambda tensor: tensor[:, :, :span].index_select(0, index), span, release=release)
+
+        def take(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            return [tensor[:, :, :span].index_select(0, index) for tensor in tensors]
+
+        self._adopt(other.cache, take, span, release=release)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[..., :span] = other._mask[index, ..., :span]
         self._cursor.copy_(other._cursor)
@@ -246,18 +252,31 @@ class DecodeState:
         return index.to(self.finished.device, non_blocking=True)  # nobody waits for what is being read
 
     def _adopt(
-        self, cache: StaticKVCache, take: Callable[[torch.Tensor], torch.Tensor], span: int, *, release: bool
+        self,
+        cache: StaticKVCache,
+        take: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+        span: int,
+        *,
+        release: bool,
     ) -> None:
-        """Copy the first columns of a cache, as `take` finds them in each of its tensors: (B, heads, span, width)."""
-        for ours, theirs in ((self.cache.keys, cache.keys), (self.cache.values, cache.values)):
-            for layer in range(len(theirs)):
-                tensor = theirs[layer]
-                if len(ours) <= layer:  # only at first: a state used again writes to the tensors that its graphs know
-                    _, heads, _, width = tensor.shape
-                    ours.append(tensor.new_zeros((self.rows, heads, self.length, width)))
-                ours[layer][:, :, :span] = take(tensor)
-                if release:  # layer by layer, so that never both caches are there whole
-                    theirs[layer] = tensor.new_empty(0)
+        """Copy the first columns of a cache, as `take` finds them in its tensors: (B, heads, span, width) of each."""
+        ours, theirs = [*self.cache.keys, *self.cache.values], [*cache.keys, *cache.values]
+        _, heads, _, width = theirs[0].shape
+        count, shape, copied = len(theirs), (self.rows, heads, self.length, width), 0
+        # Few large copies, as many small ones are launched more slowly than they run; and of what is large one layer's
+        # at a time, so that never both caches are there whole.
+        largest = max(theirs[0].nbytes, self.rows * heads * span * width * theirs[0].element_size())
+        together = max(1, _COPIED_TOGETHER // largest)
+        if release:
+            cache.keys, cache.values = [], []
+        while theirs:
+            part, theirs = theirs[:together], theirs[together:]
+            if len(ours) == copied:  # only at first: a state used again writes to the tensors that its graphs know
+                ours += [tensor.new_zeros(shape) for tensor in part]
+            into = ours[copied : copied + len(part)]
+            torch._foreach_copy_([tensor[:, :, :span] for tensor in into], list(take(part)))
+            copied += len(part)
+        self.cache.keys, self.cache.values = ours[: count // 2], ours[count // 2 :]
         self.cache.cursor = self._cursor
 
     def _clear_output(self) -> None:
@@ -375,12 +394,3 @@ class DecodeState:
         torch.cuda.synchronize()
         clock.stood += time.perf_counter() - before
         return graph
-
-
-def _at(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return keys or values (U, heads, P, width) of tokens, by their places (B, span) among all of them end to end."""
-    rows, span = places.shape
-    _, heads, _, width = tensor.shape
-    # They come as projections leave them, a token's heads side by side: to lay them so again is no copy.
-    tokens = tensor.transpose(1, 2).flatten(0, 1).index_select(0, places.flatten())
-    return tokens.view(rows, span, heads, width).transpose(1, 2)
