@@ -81,14 +81,21 @@ def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
-def tokens_at(tensors: Sequence[torch.Tensor], places: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Return keys or values (U, heads, P, width) of tokens, by their places (B, span) among all of them end to end."""
-    rows, span = places.shape
-    _, heads, _, width = tensors[0].shape
-    # They come as projections leave them, a token's heads side by side: to lay one so again is no copy.
-    tokens = tensors[0].transpose(1, 2)[None] if len(tensors) == 1 else torch.stack(list(tensors)).transpose(2, 3)
-    chosen = tokens.flatten(1, 2).index_select(1, places.flatten())
-    return chosen.view(-1, rows, span, heads, width).transpose(2, 3).unbind()
+def tokens_at(tensors: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+    """Find tokens in n tensors of keys or values (U, heads, P, width).
+
+    Args:
+        tensors: The tensors.
+        places: Which of all tokens, laid end to end, to take: shape (B, span).
+
+    Returns:
+        Shape (n, B, heads, span, width).
+    """
+    # They come as projections leave them, a token's heads side by side: to lay them so again is no copy.
+    laid = [tensor.transpose(1, 2).flatten(0, 1) for tensor in tensors]  # (U * P, heads, width)
+    tokens = laid[0][None] if len(laid) == 1 else torch.stack(laid)
+    chosen = tokens.index_select(1, places.flatten())
+    return chosen.view(len(laid), *places.shape, *chosen.shape[2:]).transpose(2, 3)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from egm.models.decode.sampling import RepetitionCounter, Sampler
 MOST_DRAFTED: Final = 7
 """Tokens of a draft: a pass reads so many and one more, all together, however long the draft is."""
 
-_COPIED_TOGETHER: Final = 2**28  # bytes of a cache that are copied at once
+_BLOCK_BYTES: Final = 2**28  # of layers of a cache that lie side by side and are copied at once
 
 
 def bucket_size(count: int, least: int, steps: int) -> int:
@@ -101,7 +101,7 @@ class DecodeState:
         self._banned, self._pad = banned, pad
         self.rows, self.length, self.prompt, self.graphs = rows, length, 0, graphs
         device, dtype = head.weight.device, head.weight.dtype
-        self.cache = StaticKVCache()
+        self.cache, self._blocks = StaticKVCache(), list[torch.Tensor]()  # (layers, rows, key heads, length, width)
         # A table, as `torch.isin` sorts where there are many stops, which waits for the device and cannot be recorded.
         self._stops = torch.zeros(head.weight.shape[0], dtype=torch.bool, device=device)
         self._stops[[token for token in stops if token < len(self._stops)]] = True
@@ -170,8 +170,8 @@ class DecodeState:
         index = self._index(rows)
         span = self.prompt + written
 
-        def take(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-            return [tensor[:, :, :span].index_select(0, index) for tensor in tensors]
+        def take(tensors: list[torch.Tensor]) -> torch.Tensor:
+            return torch.stack([tensor[:, :, :span].index_select(0, index) for tensor in tensors])
 
         self._adopt(other.cache, take, span, release=release)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
@@ -252,31 +252,25 @@ class DecodeState:
         return index.to(self.finished.device, non_blocking=True)  # nobody waits for what is being read
 
     def _adopt(
-        self,
-        cache: StaticKVCache,
-        take: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
-        span: int,
-        *,
-        release: bool,
+        self, cache: StaticKVCache, take: Callable[[list[torch.Tensor]], torch.Tensor], span: int, *, release: bool
     ) -> None:
-        """Copy the first columns of a cache, as `take` finds them in its tensors: (B, heads, span, width) of each."""
-        ours, theirs = [*self.cache.keys, *self.cache.values], [*cache.keys, *cache.values]
+        """Copy the first columns of a cache, as `take` finds them in n of its tensors: (n, B, heads, span, width)."""
+        theirs, copied = [*cache.keys, *cache.values], list[torch.Tensor]()
         _, heads, _, width = theirs[0].shape
-        count, shape, copied = len(theirs), (self.rows, heads, self.length, width), 0
-        # Few large copies, as many small ones are launched more slowly than they run; and of what is large one layer's
-        # at a time, so that never both caches are there whole.
-        largest = max(theirs[0].nbytes, self.rows * heads * span * width * theirs[0].element_size())
-        together = max(1, _COPIED_TOGETHER // largest)
+        # Small layers lie in one block and are copied at once, as many copies are launched more slowly than they run.
+        # Large ones are copied one by one, so that never both caches are there whole.
+        size = self.rows * heads * self.length * width * theirs[0].element_size()
+        together = max(1, min(len(theirs), _BLOCK_BYTES // size))
         if release:
             cache.keys, cache.values = [], []
         while theirs:
             part, theirs = theirs[:together], theirs[together:]
-            if len(ours) == copied:  # only at first: a state used again writes to the tensors that its graphs know
-                ours += [tensor.new_zeros(shape) for tensor in part]
-            into = ours[copied : copied + len(part)]
-            torch._foreach_copy_([tensor[:, :, :span] for tensor in into], list(take(part)))
-            copied += len(part)
-        self.cache.keys, self.cache.values = ours[: count // 2], ours[count // 2 :]
+            if len(self._blocks) == len(copied):  # only at first: graphs know the tensors of a state used again
+                self._blocks.append(part[0].new_zeros((len(part), self.rows, heads, self.length, width)))
+            copied.append(self._blocks[len(copied)])
+            copied[-1][:, :, :, :span] = take(part)
+        tensors = [tensor for block in copied for tensor in block.unbind()]
+        self.cache.keys, self.cache.values = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
         self.cache.cursor = self._cursor
 
     def _clear_output(self) -> None:
