@@ -4,11 +4,12 @@
     python benchmarks/latency.py --out runs/latency --only first-token decode --ways bf16 no-kernels --again
 
 The model has the size's architecture and random weights, made on the GPU; its tokenizer is egm-tiny's. Every request
-shows a new picture of 640 x 480, unless its part says else. A floor is the time of reading weights and cache at the
-bandwidth of a copy, or that of the products at the speed of a large one, whichever is longer; both are measured first.
-Times are from pictures in memory to the text, medians, behind calls that record graphs. Each row is written to
-`results.jsonl` at once: what is there is not measured again, unless by `--again`, so a run that was cut goes on. A part
-that breaks the GPU's state ends its process alone; what failed is named below the table.
+shows a new picture of 640 x 480, unless its part says else; drafts are of recorded texts, which are replayed. A floor
+is the time of reading weights and cache at the bandwidth of a copy, or that of the products at the speed of a large
+one, whichever is longer; both are measured first. Times are from pictures in memory to the text, medians, behind calls
+that record graphs. Each row is written to `results.jsonl` at once: what is there is not measured again, unless by
+`--again`, so a run that was cut goes on. A part that breaks the GPU's state ends its process alone; what failed is
+named below the table.
 
 On a CPU the same code runs with few tokens and small pictures, such as `--size tiny-s`: to be tested, not to be quoted.
 """

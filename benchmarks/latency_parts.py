@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from decode_timing import DEVICE, copy_bandwidth, replayed
+from latency_drafts import drafts
 from PIL import Image
 
 from egm.backends.base import GenerationSettings, Request
@@ -347,39 +348,6 @@ def batches(rig: Rig, way: str) -> Iterator[Row]:
         seconds, replies = rig.median(way, lambda c=count: rig.requests(c), rig.scale.tokens, rounds)
         row = {"case": f"{count} at once", "ms": 1e3 * seconds, "rate": count / seconds}
         yield row | _whole(rig, way, replies, count)
-
-
-def drafts(rig: Rig, way: str) -> Iterator[Row]:
-    """One answer with drafts: of its own, and with all of it told, which is the most they can save."""
-    decoder, requests = rig.backend(way)._decoder, rig.requests(1)
-    device = rig.model.device if DEVICE == "cuda" else None
-    texts, images = [rig.backend(way)._prompt_of(requests[0])], list(requests[0].images)
-    with torch.inference_mode():
-        prompts = make_prompts(rig.processor, texts, [0], images, device=device)
-
-        def write(count: int, likely: Sequence[Sequence[int]] = ()) -> tuple[float, list[list[int]]]:
-            wait()
-            start = time.perf_counter()
-            ids = decoder.generate(prompts, [0], count, Sampler(0.0), logprobs=True, likely=likely).ids
-            return time.perf_counter() - start, ids
-
-        expected = write(rig.scale.tokens)[1]
-        try:
-            decoder.drafts = True
-            for name, likely in (("drafts of its own", []), ("told the answer", expected)):
-                seconds, before = [], replace(decoder.draft_counts)
-                for _ in range(3 + rig.scale.rounds):
-                    first, whole = write(1)[0], write(rig.scale.tokens, likely)
-                    seconds.append(whole[0] - first)
-                counts, calls = decoder.draft_counts, len(seconds)
-                passes, tokens = (counts.passes - before.passes) / calls, (counts.tokens - before.tokens) / calls
-                median = statistics.median(seconds[3:])
-                floor = rig.step_floor(way, len(prompts.ids[0]) + tokens / 2)
-                case = f"{name}, a pass of {max(1, tokens - 2) / max(1, passes):.1f} tokens"
-                equal = "" if whole[1] == expected else ", another text"
-                yield {"case": case + equal, "ms": 1e3 * median / max(1, passes), "floor": floor}
-        finally:
-            decoder.drafts = False
 
 
 PARTS: dict[str, Callable[[Rig, str], Iterator[Row]]] = {

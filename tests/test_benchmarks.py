@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from egm.backends.checkpoint import find_checkpoint
+from egm.backends.numpy.backend import NumpyBackend
+from egm.codecs import get_codec
+from egm.datasets.synthetic import SynthRef
+from egm.grounder import Grounder
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "test_time_compute.py"
 
@@ -90,12 +97,16 @@ def test_latencies_stand_beside_their_floors_and_are_measured_once(
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     latency, file = runpy.run_path(str(SCRIPT.with_name("latency.py"))), tmp_path / "results.jsonl"
-    plan = [("first-token", "bf16"), ("decode", "no-kernels"), ("phrases", "host-pixels")]
+    plan = [("first-token", "bf16"), ("decode", "no-kernels"), ("phrases", "host-pixels"), ("drafts", "bf16")]
     latency["run"](file, "tiny-s", plan)
     assert not latency["left"](file, plan)
     rows = {(row["part"], row["way"]): row for row in latency["lines_of"](file) if row.get("floor")}
     assert set(rows) == set(plan)
     assert all(row["floor"] > 0 for row in rows.values())
+    cases = [row["case"] for row in latency["lines_of"](file) if row.get("part") == "drafts" and "case" in row]
+    assert [case.split(",")[0] for case in cases] == ["no drafts", "no drafts", "drafts", "drafts"]
+    alone, drafted = (float(case.split()[-2]) for case in cases[1::2])
+    assert 1 == alone < drafted  # tokens a pass, of texts that random weights would not write
     with file.open("a") as stream:
         stream.write('{"begun": ["decode", "no-ker')  # a run that was cut
     measured = len(latency["lines_of"](file))
@@ -106,3 +117,14 @@ def test_latencies_stand_beside_their_floors_and_are_measured_once(
     assert "tiny-s, float32" in table
     assert "| 2 phrases x 2 pictures in a call |" in table
     assert latency["left"](file, [*plan, ("request", "bf16")]) == [("request", "bf16")]
+
+
+def test_where_two_answers_part_is_told_with_how_likely_either_goes_on() -> None:
+    parting = runpy.run_path(str(SCRIPT.with_name("drafts.py")))["parting"]
+    backend, sample = NumpyBackend(find_checkpoint("egm-tiny")), SynthRef("val").samples(0)[0]
+    answer = Grounder(backend, get_codec("qwen3_vl")).ground(sample.image, sample.phrase).text
+    at = answer.index("bbox_2d")
+    told = parting(backend, get_codec("qwen3_vl"), sample, [answer, answer[:at] + "cube" + answer[at:]])
+    place, own, other = re.fullmatch(r".*, token (\d+): without drafts .* (\S+), with drafts .* (\S+)", told).groups()
+    assert int(place) == len(backend.tokenize(answer[:at]))
+    assert float(other) < float(own) <= 0  # it wrote its own
