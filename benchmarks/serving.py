@@ -77,7 +77,7 @@ def make_model(folder: Path, size: str) -> None:
         setattr(config, f"{name}_token_id", token_id(token))
     config.text_config.eos_token_id = token_id("<|im_end|>")
     config.text_config.bos_token_id = token_id("<|endoftext|>")
-    config.architectures = ["Qwen3VLForConditionalGeneration"]
+    config.architectures = [f"Qwen3VL{'Moe' if preset.text.experts else ''}ForConditionalGeneration"]
     config.dtype = "bfloat16"
     config.save_pretrained(str(folder))
 
