@@ -91,7 +91,13 @@ def test_two_files_as_json(egm: Egm, data: Path, tmp_path: Path) -> None:
     mcnemar = result["comparison"]["mcnemar"]
     assert (mcnemar["only_a"], mcnemar["only_b"], mcnemar["both"], mcnemar["p_value"]) == (0, 2, 1, 0.5)
     assert egm("score", first, second, "--data", data, "--json").out == outcome.out  # the bootstrap has a seed
-    assert "B minus A" in egm("score", first, second, "--data", data).out
+    said = egm("score", first, second, "--data", data).out
+    assert "B minus A" in said
+    # Three rows, two pictures: nothing is decided, in words, and each interval and test says so.
+    assert result["comparison"]["accuracy"]["p_value"] is None
+    assert said.count("not decided") == 3
+    assert "not decided: with 2 pictures all may lie on one side by chance" in said
+    assert "decides no more than the above" in said
 
 
 def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> None:
