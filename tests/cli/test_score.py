@@ -100,6 +100,20 @@ def test_two_files_as_json(egm: Egm, data: Path, tmp_path: Path) -> None:
     assert "decides no more than the above" in said
 
 
+def test_what_was_asked_is_named_once(egm: Egm, data: Path, tmp_path: Path) -> None:
+    first = answers(tmp_path / "a.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
+    (tmp_path / "other").mkdir()
+    same = tmp_path / "other" / data.name
+    same.write_bytes(data.read_bytes())
+    for again, said in (
+        (data, "is given twice: name each dataset once"),
+        (same, "is called 'data', as another --data is"),
+    ):
+        outcome = egm("score", first, "--data", data, "--data", again)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert said in outcome.err
+
+
 def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> None:
     text = 'Here: {"bbox_2d": [0, 0, 500, 1000]}'
     path = lines(tmp_path / "p.jsonl", [{"image": "b.jpg", "phrase": "dog", "text": text}])

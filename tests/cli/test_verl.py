@@ -44,7 +44,7 @@ def test_rows_of_a_file_that_expect_any_or_all_are_refused_at_once(egm: Egm, tmp
     several = row | {"bboxes": [[0, 0, 20, 20], [20, 20, 40, 40]], "expect": "all"}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (one, none, several)))
     (tmp_path / "right.jsonl").write_text((json.dumps(one) + "\n") * 64)
-    said = "rows.jsonl has 3 rows, and of these 2 that expect any or all (line 2: any; line 3: all): a row of egm verl's"
+    said = "rows.jsonl has 3 rows, and of these 2 that expect any or all (line 2: any; line 3: all): a row of egm verl"
     held_out = "eval.data rows.jsonl: rows has 3 rows, and of these 2 that expect any or all (sample rows/2: any; "
     for setting, says in (("data.train=rows.jsonl", said), ("eval.data=rows.jsonl", held_out)):
         files = ("--set", "data.train=right.jsonl", "--set", setting)
