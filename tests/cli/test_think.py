@@ -108,6 +108,25 @@ def test_what_comes_next_asks_as_the_gate_was_fitted(egm: Egm, rows: Path) -> No
     assert (again.code, again.next) == (0, f"egm eval DATASET {model} {alike} {end}")
 
 
+def test_a_gate_is_refused_for_another_number_of_boxes_before_anything_is_asked(egm: Egm, rows: Path) -> None:
+    mind = Mind()
+    with mind.server as server:
+        where = ("--server", server.url, "--images", rows.parent)
+        assert egm("calibrate", rows.name, *where, "--out", "gate", "--points", 8).code == 0
+        asked = len(server.asked)
+        how = ("--think", "auto", "--gate", "gate", "--out", "run")
+        for expect in ("any", "all"):
+            outcome = egm("eval", rows.name, *where, *how, "--expect", expect)
+            said = f"the gate was fitted on questions that expect one, not {expect}: calibrate on such questions, or take"
+            assert (outcome.code, said in outcome.err) == (2, True)
+        facts = json.loads((rows.parent / "gate" / "gate.json").read_text())
+        (rows.parent / "gate" / "gate.json").write_text(json.dumps({**facts, "expects": ["all"]}))
+        outcome = egm("eval", rows.name, *where, *how)
+        assert (outcome.code, "questions that expect all, not one" in outcome.err) == (2, True)
+        assert len(server.asked) == asked
+    assert not (rows.parent / "run").exists()
+
+
 def test_bad_input(egm: Egm, rows: Path) -> None:
     for arguments, said in (
         (("--think", "auto"), "think=auto needs a gate, which egm calibrate fits: give its file (--gate)"),
