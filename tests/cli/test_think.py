@@ -117,7 +117,7 @@ def test_a_gate_is_refused_for_another_number_of_boxes_before_anything_is_asked(
         how = ("--think", "auto", "--gate", "gate", "--out", "run")
         for expect in ("any", "all"):
             outcome = egm("eval", rows.name, *where, *how, "--expect", expect)
-            said = f"the gate was fitted on questions that expect one, not {expect}: calibrate on such questions, or take"
+            said = f"the gate was fitted on questions that expect one, not {expect}: calibrate on such questions, or"
             assert (outcome.code, said in outcome.err) == (2, True)
         facts = json.loads((rows.parent / "gate" / "gate.json").read_text())
         (rows.parent / "gate" / "gate.json").write_text(json.dumps({**facts, "expects": ["all"]}))

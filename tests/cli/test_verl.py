@@ -16,7 +16,7 @@ from PIL import Image
 from egm.errors import DataError
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import dump_recipe, load_recipe
-from egm.training.verl.write_data import check_questions
+from egm.training.verl.write_data import check_verl_rows
 
 from .conftest import Egm
 
@@ -52,7 +52,7 @@ def test_rows_of_a_file_that_expect_any_or_all_are_refused_at_once(egm: Egm, tmp
         assert (outcome.code, outcome.out) == (2, "")
         assert says in outcome.err.splitlines()[-1]
     with pytest.raises(DataError, match=re.escape(said)):
-        check_questions(load_recipe(GRPORecipe, TINY, ["data.train=rows.jsonl"]))
+        check_verl_rows(load_recipe(GRPORecipe, TINY, ["data.train=rows.jsonl"]))
     assert not (tmp_path / "run").exists()
 
 

@@ -65,10 +65,10 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
 
 def _report_command(result: Evaluation, folder: Path) -> str:
     """Name the command that reports a run, with a gallery where journals find the pictures again."""
-    from egm.report.gallery import is_drawn
+    from egm.report.gallery import is_scene
 
     command = f"egm report {shlex.quote(str(folder))}"
-    if not result.header.images and not all(is_drawn(record.image) for record in result.records):
+    if not result.header.images and not all(is_scene(record.image) for record in result.records):
         return command  # they lay in the file of their dataset
     pictures = f" --images {shlex.quote(result.header.images)}" if result.header.images else ""
     return f"{command} --gallery {shlex.quote(str(folder / 'gallery.html'))}{pictures}"

@@ -23,7 +23,7 @@ TRAIN, HELD_OUT = "train.parquet", "val.parquet"
 """Names of the files."""
 
 
-def check_questions(recipe: GRPORecipe) -> None:
+def check_verl_rows(recipe: GRPORecipe) -> None:
     """Refuse files with rows that verl's cannot hold, before anything is started or written.
 
     Args:
@@ -35,17 +35,13 @@ def check_questions(recipe: GRPORecipe) -> None:
     data = recipe.data
     check_boxes(open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes), one_each=True)
     held_out = recipe.eval
-    if held_out is not None and not is_drawn(held_out.data):
+    drawn = held_out is not None and held_out.data.startswith("synthref/") and not Path(held_out.data).exists()
+    if held_out is not None and not drawn:
         dataset = open_dataset(held_out.data, images=held_out.images, first=held_out.samples)
         try:
             check_boxes(DatasetRows(dataset), one_each=True)
         except DataError as error:
             raise DataError(f"eval.data {held_out.data}: {error}") from None
-
-
-def is_drawn(place: str) -> bool:
-    """Whether it names a split of SynthRef."""
-    return place.startswith("synthref/") and not Path(place).exists()
 
 
 def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, absolute: bool = False) -> int:
