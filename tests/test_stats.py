@@ -86,7 +86,7 @@ def test_one_picture_says_nothing_of_the_spread() -> None:
     for estimate in (stats.cluster_mean([1, 0], [7, 7]), stats.cluster_bootstrap([1, 0], [7, 7])):
         assert (estimate.value, estimate.low, estimate.high, estimate.standard_error) == (0.5, 0.0, 1.0, None)
     paired = stats.paired_difference([1, 0], [0, 0], [7, 7])
-    assert (paired.analytic.low, paired.analytic.high, paired.p_value) == (-1.0, 1.0, 1.0)
+    assert (paired.analytic.low, paired.analytic.high, paired.p_value) == (-1.0, 1.0, None)
 
 
 @given(
@@ -182,13 +182,34 @@ def test_mcnemar_by_hand(only_a: int, only_b: int, p_value: float) -> None:
 
 
 def test_a_paired_difference_by_hand() -> None:
-    # Gains 0.2, 0.4 in two pictures: mean 0.3, residuals -0.1 and 0.1, V = 2 * 2 * (0.1 / 2)^2 = 0.01.
-    paired = stats.paired_difference([0.1, 0.2], [0.3, 0.6], [0, 1])
+    # Gains 0.2, 0.4 in turn in six pictures: mean 0.3, residuals 0.1, V = 6/5 * 6 * (0.1 / 6)^2 = 0.002.
+    paired = stats.paired_difference([0.1, 0.2] * 3, [0.3, 0.6] * 3, range(6))
     assert paired.analytic.value == pytest.approx(0.3)
-    assert paired.analytic.standard_error == pytest.approx(0.1)
-    # Draws are 0.2, 0.3 or 0.4: none at or below zero.
-    assert paired.p_value == pytest.approx(2 / 2001)
-    assert (paired.bootstrap.low, paired.bootstrap.high) == pytest.approx((0.2, 0.4))
+    assert paired.analytic.standard_error == pytest.approx(math.sqrt(0.002))
+    assert paired.analytic.low == pytest.approx(0.3 - 2.570582 * math.sqrt(0.002))  # t of 5 degrees of freedom
+    # t = 6.708 of 5 degrees of freedom has p 0.0011, and that six pictures lie on one side has 2 / 2^6.
+    assert paired.p_value == pytest.approx(2 / 2**6)
+    assert 0.2 <= paired.bootstrap.low < 0.3 < paired.bootstrap.high <= 0.4
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 5])
+def test_few_pictures_decide_nothing_however_alike_they_are(pictures: int) -> None:
+    paired = stats.paired_difference([0] * 3 * pictures, [1] * 3 * pictures, list(range(pictures)) * 3)
+    assert (paired.analytic.value, paired.p_value, paired.disagree) == (1.0, None, False)
+    assert (paired.analytic.low, paired.analytic.high) == (paired.bootstrap.low, paired.bootstrap.high) == (-1.0, 1.0)
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=2, max_size=30) | st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=2),
+    st.sampled_from([0.8, 0.95, 0.99]),
+)
+def test_a_p_value_never_contradicts_its_interval(gains: list[float], level: float) -> None:
+    paired = stats.paired_difference([0.0] * len(gains), gains, range(len(gains)), level=level, draws=100)
+    if paired.p_value is None:
+        assert stats.too_few(len(gains), level)
+        assert paired.analytic.contains(0.0)
+    elif abs(paired.p_value - (1 - level)) > 1e-9:
+        assert (paired.p_value < 1 - level) == (not paired.analytic.contains(0.0))
 
 
 def test_a_difference_swapped_changes_its_sign_only() -> None:

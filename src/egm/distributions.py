@@ -41,6 +41,11 @@ def _student_between(t: float, freedom: int) -> float:
     return float(sine * (1 + np.cumprod(cosine**2 * odd / (odd + 1)).sum()))
 
 
+def student_p_value(t: float, freedom: int) -> float:
+    """Two-sided p-value of a `t` with so many degrees of freedom: `P(|T| >= |t|)`."""
+    return max(0.0, 1 - _student_between(abs(t), freedom))
+
+
 def binomial_p_value(successes: int, trials: int) -> float:
     """Two-sided p-value of the exact binomial test with probability 1/2; the sums are of whole numbers."""
     tail = term = 1  # of 2^trials equally likely outcomes: those with no success, then with one, ...

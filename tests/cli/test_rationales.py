@@ -20,6 +20,10 @@ def test_what_is_asked_and_what_comes_out(egm: Egm) -> None:
         done = egm(*make(room(4), server, "--json"))
         shown = server.pictures()
     assert done.code == 0
+    here = Path.cwd()
+    report, sft = done.next.split(", then ")
+    assert report == f"egm rationales report run --images {here}"
+    assert sft == f"egm sft RECIPE.yaml --set data.train=run/train.jsonl --set data.images={here}"
     assert {name: json.loads(done.out)[name] for name in ("total", "kept", "dropped", "failed", "tries")} == {
         "total": 4,
         "kept": 4,

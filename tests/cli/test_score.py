@@ -91,7 +91,27 @@ def test_two_files_as_json(egm: Egm, data: Path, tmp_path: Path) -> None:
     mcnemar = result["comparison"]["mcnemar"]
     assert (mcnemar["only_a"], mcnemar["only_b"], mcnemar["both"], mcnemar["p_value"]) == (0, 2, 1, 0.5)
     assert egm("score", first, second, "--data", data, "--json").out == outcome.out  # the bootstrap has a seed
-    assert "B minus A" in egm("score", first, second, "--data", data).out
+    said = egm("score", first, second, "--data", data).out
+    assert "B minus A" in said
+    # Three rows, two pictures: nothing is decided, in words, and each interval and test says so.
+    assert result["comparison"]["accuracy"]["p_value"] is None
+    assert said.count("not decided") == 3
+    assert "not decided: with 2 pictures all may lie on one side by chance" in said
+    assert "decides no more than the above" in said
+
+
+def test_what_was_asked_is_named_once(egm: Egm, data: Path, tmp_path: Path) -> None:
+    first = answers(tmp_path / "a.jsonl", [0, 0, 100, 100], [0, 0, 100, 100], None)
+    (tmp_path / "other").mkdir()
+    same = tmp_path / "other" / data.name
+    same.write_bytes(data.read_bytes())
+    for again, said in (
+        (data, "is given twice: name each dataset once"),
+        (same, "is called 'data', as another --data is"),
+    ):
+        outcome = egm("score", first, "--data", data, "--data", again)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert said in outcome.err
 
 
 def test_texts_are_read_as_declared(egm: Egm, data: Path, tmp_path: Path) -> None:

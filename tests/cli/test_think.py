@@ -89,6 +89,44 @@ def test_from_calibration_to_report(egm: Egm, rows: Path) -> None:
     assert "60.0 tokens an answer, direct answers that were not taken included, against 100.0 of always" in page
 
 
+def test_what_comes_next_asks_as_the_gate_was_fitted(egm: Egm, rows: Path) -> None:
+    mind = Mind()
+    alike = "--prompt grounding --sample --max-tokens 900 --cut-tail"
+    with mind.server as server:
+        where = ("--server", server.url, "--images", rows.parent)
+        fitted = egm("calibrate", rows.name, *where, "--out", "gate", "--points", 8, *alike.split())
+        assert fitted.code == 0, fitted.err
+        model = f"--model {read_gate(rows.parent / 'gate').model}"
+        end = "--think auto --gate gate/gate.json"
+        assert fitted.next == f"egm eval DATASET --server {server.url} {model} {alike} {end}"
+        command = fitted.next.replace("DATASET", f"{rows.name} --images .").split()[1:]
+        assert egm(*command, "--out", "auto").code == 0  # where an option is missing, the gate refuses to decide
+        without = [word for word in command if word != "--cut-tail"]
+        assert "the gate was fitted on something else: settings.stop" in egm(*without, "--out", "other").err
+    runs = ("--direct", "gate/direct", "--thinking", "gate/thinking")
+    again = egm("calibrate", *runs, "--out", "gate", "--points", 8)
+    assert (again.code, again.next) == (0, f"egm eval DATASET {model} {alike} {end}")
+
+
+def test_a_gate_is_refused_for_another_number_of_boxes_before_anything_is_asked(egm: Egm, rows: Path) -> None:
+    mind = Mind()
+    with mind.server as server:
+        where = ("--server", server.url, "--images", rows.parent)
+        assert egm("calibrate", rows.name, *where, "--out", "gate", "--points", 8).code == 0
+        asked = len(server.asked)
+        how = ("--think", "auto", "--gate", "gate", "--out", "run")
+        for expect in ("any", "all"):
+            outcome = egm("eval", rows.name, *where, *how, "--expect", expect)
+            said = f"the gate was fitted on questions that expect one, not {expect}: calibrate on such questions, or"
+            assert (outcome.code, said in outcome.err) == (2, True)
+        facts = json.loads((rows.parent / "gate" / "gate.json").read_text())
+        (rows.parent / "gate" / "gate.json").write_text(json.dumps({**facts, "expects": ["all"]}))
+        outcome = egm("eval", rows.name, *where, *how)
+        assert (outcome.code, "questions that expect all, not one" in outcome.err) == (2, True)
+        assert len(server.asked) == asked
+    assert not (rows.parent / "run").exists()
+
+
 def test_bad_input(egm: Egm, rows: Path) -> None:
     for arguments, said in (
         (("--think", "auto"), "think=auto needs a gate, which egm calibrate fits: give its file (--gate)"),

@@ -26,6 +26,11 @@ def test_a_training_names_the_next_steps(capsys: pytest.CaptureFixture[str], kin
     assert capsys.readouterr() == (f"runs/a/{kind}\n", f"next: {steps}\n")
 
 
+def test_a_model_is_asked_in_the_words_that_it_was_trained_in(capsys: pytest.CaptureFixture[str]) -> None:
+    say(Path("runs/a/model"), Path("runs/a"), "grounding")
+    assert "egm eval DATASET --model runs/a/model --prompt grounding, then" in capsys.readouterr().err
+
+
 def test_a_training_that_was_stopped_names_how_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as end:
         say(None, Path("runs/a"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import subprocess
 import sys
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
+from egm.errors import DataError
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import dump_recipe, load_recipe
+from egm.training.verl.write_data import check_verl_rows
 
 from .conftest import Egm
 
@@ -29,6 +34,25 @@ def test_print_shows_configuration_and_command(egm: Egm, tmp_path: Path) -> None
     assert last.startswith("# ")
     assert last.endswith(f"-m verl.trainer.main_ppo --config-path {tmp_path / 'run'} --config-name verl")
     assert "note: in verl, model.freeze vision_tower, projector, embeddings: nothing is frozen" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_of_a_file_that_expect_any_or_all_are_refused_at_once(egm: Egm, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "sent": "cup", "height": 40, "width": 40}
+    one, none = row | {"bbox": [0, 0, 20, 20]}, row | {"bboxes": [], "expect": "any"}
+    several = row | {"bboxes": [[0, 0, 20, 20], [20, 20, 40, 40]], "expect": "all"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (one, none, several)))
+    (tmp_path / "right.jsonl").write_text((json.dumps(one) + "\n") * 64)
+    said = "rows.jsonl has 3 rows, and of these 2 that expect any or all (line 2: any; line 3: all): a row of egm verl"
+    held_out = "eval.data rows.jsonl: rows has 3 rows, and of these 2 that expect any or all (sample rows/2: any; "
+    for setting, says in (("data.train=rows.jsonl", said), ("eval.data=rows.jsonl", held_out)):
+        files = ("--set", "data.train=right.jsonl", "--set", setting)
+        outcome = egm("verl", TINY, "--print", "--gpus", 1, "--out", tmp_path / "run", *files)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert says in outcome.err.splitlines()[-1]
+    with pytest.raises(DataError, match=re.escape(said)):
+        check_verl_rows(load_recipe(GRPORecipe, TINY, ["data.train=rows.jsonl"]))
     assert not (tmp_path / "run").exists()
 
 

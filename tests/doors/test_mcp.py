@@ -155,6 +155,21 @@ def test_the_command_serves_the_sdks_client_over_standard_streams(tmp_path: Path
     assert result.structured_content["box"] == pytest.approx([195.072, 170.912, 218.88, 195.104])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal")
+def test_on_a_terminal_it_names_its_own_command_with_what_was_given(tmp_path: Path) -> None:
+    import pty
+
+    leader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "egm.cli", "mcp", str(tmp_path), "--sample", "--prompt", "qwen3"]
+    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        os.close(terminal)
+        assert child.stderr is not None
+        said = next(line for line in child.stderr if line.startswith("next:"))
+        child.kill()
+    os.close(leader)
+    assert f"start this command: egm mcp {tmp_path} --prompt qwen3 --sample; Ctrl-C ends it" in said
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_does_not_wait_for_the_clients_next_line(tmp_path: Path) -> None:
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}

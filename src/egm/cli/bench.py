@@ -18,6 +18,9 @@ from egm.errors import EgmError
 from egm.progress import track
 from egm.terminal import printable
 
+_OF_MODEL = ("server", "serve", "aim", "model", "codec", "max_tokens", "cut_tail", "device", "dtype")
+"""What `egm eval` takes too, and answers would not be those that were timed without."""
+
 app = typer.Typer(cls=Group, help="Measure how fast a model answers.", no_args_is_help=True)
 
 
@@ -27,6 +30,7 @@ def _group() -> None: ...
 
 @app.command("latency")
 def latency(
+    context: typer.Context,
     server: options.Server = None,
     serve: options.Serve = None,
     aim: options.Aim = None,
@@ -125,8 +129,7 @@ def latency(
         print("first error:", printable(failed), file=sys.stderr)
     if all(row["errors"] == row["requests"] for row in results):
         raise typer.Exit(1)
-    asked = {"--server": server, "--serve": serve, "--model": model}
-    say_next(" ".join(["egm eval DATASET", *(f"{name} {value}" for name, value in asked.items() if value is not None)]))
+    say_next(" ".join(["egm eval DATASET", *options.given_again(context, *_OF_MODEL)]))
 
 
 def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from egm.cli import options
 from egm.cli.opened import opened_grounder
 from egm.cli.printing import console, note, say_next
 from egm.cli.splits import open_splits
+from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.errors import EgmError, MissingExtraError
 from egm.progress import progress_task
 from egm.terminal import printable, spaced
@@ -79,11 +81,9 @@ def calibrate_command(
     DIR/gate.json holds it, DIR/frontier.csv accuracy against tokens for every threshold. Exit code 1 if no threshold
     saves tokens within the bound; its gate then always thinks.
     """
-    from egm.backends.checkpoint import EMBEDDED
     from egm.calibrate import calibrate, check_enough
     from egm.evaluate.plan import plan_samples
     from egm.stats import codes
-    from egm.thinking import GATE_NAME
 
     if (direct is None) != (thinking is None):
         raise EgmError("--direct and --thinking are two runs of the same questions: give both, or neither")
@@ -109,11 +109,38 @@ def calibrate_command(
         _print(found, out)
     if found.chosen is None:
         raise typer.Exit(1)
-    asked = [f"--server {url}" for url in server or ()]
-    asked += [f"--model {gate.model}"] if gate.model != EMBEDDED else []
-    expects = gate.facts["expects"]
-    asked += [f"--expect {expects[0]}"] if len(expects) == 1 and expects != ["one"] else []
-    say_next(" ".join(["egm eval DATASET", *asked, f"--think auto --gate {out / GATE_NAME}"]))
+    say_next(" ".join(_next_command(context, gate, out)))
+
+
+def _next_command(context: typer.Context, gate: Gate, out: Path) -> list[str]:
+    """The command that goes by the gate, and asks as it was fitted, which it would refuse to decide otherwise."""
+    from egm.backends.checkpoint import EMBEDDED
+    from egm.thinking import GATE_NAME
+
+    words = ["egm eval DATASET", *options.given_again(context, "server")]
+    words += [f"--model {shlex.quote(gate.model)}"] if gate.model != EMBEDDED else []
+    words += options.given_again(context, "codec")
+    if context.params["direct"] is not None and gate.codec["name"] != DEFAULT_CODEC:  # runs do not say what gave it
+        words.append(f"--codec {gate.codec['name']}")
+    words += _asking(gate, behind_server=bool(context.params["server"]))
+    words += options.given_again(context, "device", "dtype")
+    return [*words, f"--think auto --gate {shlex.quote(str(out / GATE_NAME))}"]
+
+
+def _asking(gate: Gate, *, behind_server: bool) -> list[str]:
+    """Options of `egm eval` that ask as the gate was fitted, where that is not how it asks by default."""
+    settings, expects, words = gate.settings, gate.facts["expects"], list[str]()
+    if gate.prompt["style"] != get_codec(gate.codec["name"]).prompts[0]:
+        words.append(f"--prompt {gate.prompt['style']}")
+    if len(expects) == 1 and expects != ["one"]:
+        words.append(f"--expect {expects[0]}")
+    sampled, budget = settings["temperature"] > 0, settings["thinking_budget"]
+    usual = options.max_tokens_by_default(None if behind_server else gate.model, sample=sampled, budget=budget)
+    words += ["--sample"] if sampled else []
+    words += [f"--max-tokens {settings['max_new_tokens']}"] if settings["max_new_tokens"] != usual else []
+    words += [f"--votes {settings['votes']}"] if settings["votes"] > 1 else []
+    words += [f"--thinking-budget {budget}"] if budget is not None else []
+    return words + (["--cut-tail"] if settings["stop"] else [])
 
 
 def _ask(splits: Any, grounder: Grounder, out: Path, engine: dict[str, Any], *, retry_errors: bool) -> None:

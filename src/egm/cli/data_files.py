@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
@@ -36,6 +37,7 @@ _NO_DATA = ("--data", str, "give the folder of the annotations with --data-root"
 
 @options.without(_NO_DATA)
 def check(
+    context: typer.Context,
     dataset: _Source,
     images: options.Images = None,
     data_root: options.DataRoot = None,
@@ -110,7 +112,8 @@ def check(
     if found:
         say_next("mend or drop these rows" if listing is not None else "--list FILE writes all of it, one a line")
         raise typer.Exit(1)
-    say_next(f"egm eval {dataset}")
+    places = options.given_again(context, "images", "data_root", "allow_partial")
+    say_next(" ".join([f"egm eval {shlex.quote(dataset)}", *places]))
 
 
 def _report(name: str, rows: int, found: list[Finding], listing: Path | None) -> None:
@@ -230,4 +233,8 @@ def convert(
         return
     write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
     print(spaced(out))
-    say_next(f"egm data check {out}")
+    # Names stay relative to where the pictures lie, and only parquet says where that is.
+    root = opened.root if opened.names_files and kind != "parquet" else None
+    beside = root is None or root.resolve() == out.parent.resolve()
+    places = "" if beside else f" --images {shlex.quote(str(root))}"
+    say_next(f"egm data check {shlex.quote(str(out))}{places}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from egm.cli import options
 from egm.cli.printing import console, figure, note, plain_table, say_next
 from egm.cli.served import refuse_two_servers, started
+from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError
 from egm.terminal import printable
 
@@ -97,7 +99,9 @@ def doctor(
         found = examine_server(server, model, reference=held, pictures=picture, **asked)
     _print(found, as_json)
     if found.diagnosis.verdict == 0 and serve is None:
-        say_next(f"egm eval DATASET --server {server}{'' if model is None else f' --model {model}'}")
+        pieces = [f"--server {server}", *([] if model is None else [f"--model {shlex.quote(model)}"])]
+        pieces += [] if found.recording.codec == DEFAULT_CODEC else [f"--codec {found.recording.codec}"]
+        say_next(" ".join(["egm eval DATASET", *pieces]))
     raise typer.Exit(int(found.diagnosis.verdict))
 
 
@@ -120,7 +124,9 @@ def _record(model: str, out: Path, **options: Any) -> None:
     recording = make(model, **options)
     write_recording(recording, out)
     print(printable(f"{out}: {len(recording.answers)} answers of {recording.model}, weights {recording.weights}"))
-    say_next(f"egm doctor --server URL --reference {out}")
+    # A recording of some pictures answers for these alone.
+    pieces = [f"--picture {shlex.quote(name)}" for name in options["pictures"] or ()]
+    say_next(" ".join([f"egm doctor --server URL --reference {shlex.quote(str(out))}", *pieces]))
 
 
 def _toolkit(as_json: bool) -> None:

@@ -30,4 +30,4 @@ def grpo(
         check_grpo(loaded, run, check=not skip_preflight)
         say_checked()
         return
-    say(run_grpo(loaded, run, resume=resume, check=not skip_preflight), run)
+    say(run_grpo(loaded, run, resume=resume, check=not skip_preflight), run, loaded.data.prompt)

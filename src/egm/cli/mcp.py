@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -14,9 +15,12 @@ from egm.cli.opened import opened_grounder
 from egm.cli.printing import say_next
 from egm.terminal import spaced
 
+_ASKING = ("model", "server", "codec", "prompt", "gate", "device", "dtype", *options.SETTINGS)
+
 
 @options.with_settings
 def mcp_command(
+    context: typer.Context,
     images: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of the pictures that may be asked about.", show_default=False)
     ],
@@ -45,7 +49,9 @@ def mcp_command(
         about = spaced(f"{grounder.backend.model} about the pictures in {images}")
         print(f"ready on standard input and output: {about}", file=sys.stderr)
         if sys.stdin.isatty():
-            say_next(f"let an assistant start this command: egm mcp {images.absolute()}; Ctrl-C ends it")
+            pieces = [shlex.quote(str(images.absolute())), *options.given_again(context, *_ASKING)]
+            command = f"egm mcp {' '.join(pieces)}"
+            say_next(f"let an assistant start this command: {command}; Ctrl-C ends it")
         door = build_mcp_server(grounder, images)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Ctrl-C would wait for the client's next line
         door.run("stdio")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
@@ -173,7 +174,7 @@ GateFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
 # The options that make `GenerationSettings`, in the order of the help; `with_settings` gives them to a command.
-_SETTINGS: dict[str, tuple[Any, Any]] = {
+SETTINGS: dict[str, tuple[Any, Any]] = {
     "sample": (
         Annotated[
             bool,
@@ -228,7 +229,7 @@ def with_settings(command: _Command, *, left_out: Collection[str] = ()) -> _Comm
         command: The command.
         left_out: Names of settings that it leaves as they are by default.
     """
-    shown = {name: facts for name, facts in _SETTINGS.items() if name not in left_out}
+    shown = {name: facts for name, facts in SETTINGS.items() if name not in left_out}
 
     def fold(values: dict[str, Any]) -> dict[str, Any]:
         given = {name: values.pop(name) for name in shown}
@@ -296,6 +297,31 @@ def refuse_given(context: typer.Context, but: Collection[str], why: str) -> None
             raise EgmError(f"{parameter.opts[0]} {why}")
 
 
+def given_again(context: typer.Context, *names: str) -> list[str]:
+    """Repeat options that were given, for a command that is named as the next and takes them too.
+
+    Args:
+        context: The command's.
+        *names: Of its parameters, in the order in which they are to stand.
+
+    Returns:
+        A piece of a command line each, quoted for a shell where that is needed.
+    """
+    parameters = {str(parameter.name): parameter for parameter in context.command.params}
+    pieces = []
+    for name in names:
+        source, parameter = context.get_parameter_source(name), parameters[name]
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        given = context.params[name]
+        if isinstance(given, bool):
+            pieces.append((parameter.opts if given else parameter.secondary_opts)[0])
+            continue
+        values = given if isinstance(given, list | tuple) else [given]
+        pieces += [f"{parameter.opts[0]} {shlex.quote(str(value))}" for value in values]
+    return pieces
+
+
 def refuse_no_folder(images: Path | None, option: str = "--images") -> None:
     """Refuse an `--images`, or what another option or argument gives, that is no folder.
 
@@ -306,18 +332,26 @@ def refuse_no_folder(images: Path | None, option: str = "--images") -> None:
         raise EgmError(f"there is no folder {str(images)!r} of images: check {option}")
 
 
+def max_tokens_by_default(model: str | None, *, sample: bool, budget: int | None) -> int:
+    """Return what `--max-tokens` is where it is left out; a model behind a server is None."""
+    from egm.backends import CARD_SETTINGS, GenerationSettings
+    from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
+
+    if model == EMBEDDED and budget is None:  # a budget bounds the reasoning by itself
+        return EMBEDDED_MAX_NEW_TOKENS
+    return (CARD_SETTINGS if sample else GenerationSettings()).max_new_tokens
+
+
 def _settings(
     *, model: str | None, sample: bool, max_tokens: int | None, thinking_budget: int | None, **others: Any
 ) -> GenerationSettings:
     from dataclasses import replace
 
     from egm.backends import CARD_SETTINGS, GenerationSettings
-    from egm.backends.checkpoint import EMBEDDED, EMBEDDED_MAX_NEW_TOKENS
 
     usual = CARD_SETTINGS if sample else GenerationSettings()
     if max_tokens is None:
-        bounded = model == EMBEDDED and thinking_budget is None  # a budget bounds the reasoning by itself
-        max_tokens = EMBEDDED_MAX_NEW_TOKENS if bounded else usual.max_new_tokens
+        max_tokens = max_tokens_by_default(model, sample=sample, budget=thinking_budget)
     return replace(usual, max_new_tokens=max_tokens, thinking_budget=thinking_budget, **others)
 
 

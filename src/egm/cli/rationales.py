@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -235,11 +236,15 @@ def make_command(
             print(f"interrupted: {spaced(out)} keeps the answers, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
     _print_run(run, out, as_json)
-    steps = [f"egm rationales report {out}"]
+    # Names of pictures that are files stay relative to where they lie.
+    root = opened.root if opened.names_files else None
+    where = None if root is None or root.resolve() == out.resolve() else shlex.quote(str(root))
+    steps = [f"egm rationales report {shlex.quote(str(out))}{'' if where is None else f' --images {where}'}"]
     if share is not None:
         steps.append("egm rationales merge RUN... --out DIR, of all shards")
     elif run.tally.kept:
-        steps.append(f"egm sft RECIPE.yaml --set data.train={out / 'train.jsonl'}")
+        rows = f"egm sft RECIPE.yaml --set data.train={shlex.quote(str(out / 'train.jsonl'))}"
+        steps.append(f"{rows}{'' if where is None else f' --set data.images={where}'}")
     say_next(*steps)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egm.cli import options
 from egm.cli.printing import console, plain_table, say_next
 from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
@@ -20,11 +23,14 @@ if TYPE_CHECKING:
     from egm.reproduce.run import ReproductionPlan
 
 
+_AGAIN = ("settings", "ablation", "parallel", "gpus", "seconds")
+"""Options that go on with the same recipe in the same way."""
 _LEFT = 75
 """Exit code where time was over, as of sysexits.h: try again."""
 
 
 def reproduce(
+    context: typer.Context,
     recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/reproduce.yaml.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder of it all; runs/NAME-OF-RECIPE by default.")] = None,
     only: Annotated[
@@ -92,7 +98,8 @@ def reproduce(
         print(f"left: {left}: the same command goes on", file=sys.stderr)
     if failed or outcome.left:
         raise typer.Exit(1 if failed else _LEFT)
-    say_next(_next_step(plan, recipe))
+    names = _AGAIN if plan.reaches("report") else (*_AGAIN, "only")
+    say_next(_next_step(plan, recipe, options.given_again(context, *names)))
 
 
 def _report(plan: ReproductionPlan) -> None:
@@ -107,9 +114,9 @@ def _report(plan: ReproductionPlan) -> None:
     print(spaced(path))
 
 
-def _next_step(plan: ReproductionPlan, recipe: Path) -> str:
+def _next_step(plan: ReproductionPlan, recipe: Path, given: Sequence[str]) -> str:
     """What is left of a recipe, or else what becomes of its models."""
-    again = f"egm reproduce {recipe} --out {plan.out}"
+    again = " ".join([f"egm reproduce {shlex.quote(str(recipe))} --out {shlex.quote(str(plan.out))}", *given])
     if not plan.reaches("report"):
         return again
     if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,18 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
     elif len(result.records) < result.total:
         say_next(f"the command of a shard, without --shard and with --out {folder}")
     else:
-        say_next(f"egm report {folder} --gallery {folder / 'gallery.html'}")
+        say_next(_report_command(result, folder))
+
+
+def _report_command(result: Evaluation, folder: Path) -> str:
+    """Name the command that reports a run, with a gallery where journals find the pictures again."""
+    from egm.report.gallery import is_scene
+
+    command = f"egm report {shlex.quote(str(folder))}"
+    if not result.header.images and not all(is_scene(record.image) for record in result.records):
+        return command  # they lay in the file of their dataset
+    pictures = f" --images {shlex.quote(result.header.images)}" if result.header.images else ""
+    return f"{command} --gallery {shlex.quote(str(folder / 'gallery.html'))}{pictures}"
 
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:

@@ -189,5 +189,9 @@ def _samples(names: list[str], root: Path | None, allow_partial: bool) -> list[t
     found: list[tuple[str, Sample]] = []
     for name in names:
         dataset = open_dataset(name, data=root, allow_partial=allow_partial)
+        if any(split == dataset.name for split, _ in found):
+            raise EgmError(
+                f"{name!r} is called {dataset.name!r}, as another --data is: name each once, or rename the file"
+            )
         found += [(dataset.name, sample) for sample in with_sizes(dataset)]
     return found

@@ -11,6 +11,7 @@ import typer
 from egm.cli import options
 from egm.cli.printing import note, say_next
 from egm.cli.served import announce, watched
+from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError
 from egm.terminal import printable, spaced
 
@@ -89,7 +90,9 @@ def serve_command(
             version = f" {server.version}" if server.version else ""
             print(f"{printable(server.model)} at {server.url}/v1 by {server.engine}{version}")
             print(f"checked: {printable(server.answer)}; Ctrl-C ends it", flush=True)
-            say_next(f"egm ground IMAGE PHRASE --server {server.url}", f"egm eval DATASET --server {server.url}")
+            # Behind a server, a model is taken for one of the usual convention.
+            asked = f"--server {server.url}{'' if server.codec == DEFAULT_CODEC else f' --codec {server.codec}'}"
+            say_next(f"egm ground IMAGE PHRASE {asked}", f"egm eval DATASET {asked}")
             while not server.wait(_POLL):
                 pass
             print("error:", printable(server.ended or ""), file=sys.stderr)

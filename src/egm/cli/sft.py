@@ -29,4 +29,4 @@ def sft(
     if dry_run:
         say_checked(check_sft(loaded, run, allow_leak=allow_leak).samples)
         return
-    say(run_sft(loaded, run, resume=resume, allow_leak=allow_leak), run)
+    say(run_sft(loaded, run, resume=resume, allow_leak=allow_leak), run, loaded.data.prompt)

@@ -45,9 +45,10 @@ def open_splits(
     for name in datasets:
         split, samples = _open(name, images=images, data=data, allow_partial=allow_partial, scenes=scenes, limit=limit)
         if split in splits:
-            raise DataError(f"{split!r} is given twice: name each dataset once")
+            raise DataError(f"{name!r} is called {split!r}, as another dataset is: name each once, or rename the file")
         splits[split] = samples
-    return splits
+    # Scenes are drawn last, when nothing else is wrong.
+    return {split: list(each) if isinstance(each, Iterator) else each for split, each in splits.items()}
 
 
 def _open(
@@ -59,7 +60,7 @@ def _open(
         source = SynthRef(name.partition("/")[2], scenes=scenes)
         if source.scenes is None and limit is None:
             raise DataError(f"{name} has no end: say how much of it, such as --scenes 100")
-        return name, list(_packed(islice(source, limit)))
+        return name, _packed(islice(source, limit))
     if scenes is not None:
         raise DataError(f"--scenes is for SynthRef, not for {name!r}: leave it out")
     from egm.datasets.registry import open_dataset

@@ -55,7 +55,7 @@ def say_checked(samples: int | None = None) -> None:
     print(f"nothing wrong was found{of}; without --dry-run it is trained")
 
 
-def say(model: Path | None, run: Path) -> None:
+def say(model: Path | None, run: Path, prompt: object = None) -> None:
     """Print the model's folder and the next step, or that SIGTERM ended the run early; of several processes the first.
 
     Raises:
@@ -67,7 +67,8 @@ def say(model: Path | None, run: Path) -> None:
         if is_first():
             print(spaced(model))
             asked = model if model.name == "model" else run / "export"
-            steps = [f"egm models export {run}", f"egm eval DATASET --model {asked}"]
+            style = f" --prompt {prompt}" if isinstance(prompt, str) else ""
+            steps = [f"egm models export {run}", f"egm eval DATASET --model {asked}{style}"]
             say_next(*(steps if asked != model else steps[::-1]))
         return
     if is_first():

@@ -66,4 +66,4 @@ def verl(
     if dry_run:
         say_checked()
         return
-    say(model, run)
+    say(model, run, loaded.data.prompt)

@@ -206,12 +206,16 @@ def parts_among(splits: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_parts(splits: Iterable[str]) -> None:
-    """Refuse splits of which one holds all questions of another: these would be asked, and count, twice.
+    """Refuse splits of which one is given twice, or holds all questions of another: these would count twice.
 
     Raises:
         DataError: If there are such.
     """
-    for name, parts in parts_among(splits).items():
+    names = tuple(splits)
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{name!r} is given twice: name each dataset once")
+    for name, parts in parts_among(names).items():
         raise DataError(
             f"{name} holds the questions of {' and '.join(parts)} too, which would count twice: name either"
         )

@@ -152,7 +152,11 @@ def make_header(
         name: str(codec.messages("PHRASE", amodal=amodal, prompt=style)[0]["content"][-1]["text"])
         for name, amodal in (("modal", False), ("amodal", True))
     }
-    for expect in dict.fromkeys(item.sample.expect for item in planned if item.sample.expect != "one"):
+    for expect in dict.fromkeys(item.sample.expect for item in planned):
+        if expect == "one":
+            if grounder.gate is not None:
+                grounder.gate.check_expect(expect)
+            continue
         grounder.check_expect(expect)
         wordings[expect] = str(codec.messages("PHRASE", prompt=style, expect=expect)[0]["content"][-1]["text"])
     return Header(

@@ -161,6 +161,11 @@ def _picture(record: Record, run: Run, images: Path | None) -> Image:
         raise ImageError(f"{error} (--images)") from None
 
 
+def is_scene(image: str) -> bool:
+    """Whether a picture, as journals name it, is of a scene of SynthRef, and can be drawn again."""
+    return _MADE.fullmatch(image) is not None
+
+
 def drawn_again(image: str) -> Image | None:
     """Draw the picture of a scene of SynthRef, as journals name it; None of any other.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from egm.failures import Miss
+from egm.stats import PairedDifference
 
 MISS_TITLES: Final[dict[Miss, str]] = {
     Miss.NO_BOX: "no box",
@@ -34,3 +36,13 @@ def intervals_note(images: int) -> str:
     if images:
         return f"95 % intervals, clustered by {images} pictures"
     return "pictures are not known: intervals take rows for independent and are too narrow; --data mends that"
+
+
+def differences_notes(differences: Iterable[PairedDifference], unit: str = "pictures") -> tuple[str, ...]:
+    """What keeps paired differences from deciding anything: too few pictures; and that two intervals disagree."""
+    found = list(differences)
+    few = sorted({each.analytic.clusters for each in found if each.p_value is None})
+    notes = [f"not decided: with {few[0]} {unit} all may lie on one side by chance; ask about more"] if few else []
+    if any(each.disagree for each in found):
+        notes.append("where one interval holds 0 and the other does not, p goes by the formula's")
+    return tuple(notes)

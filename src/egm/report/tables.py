@@ -9,7 +9,7 @@ from egm.failures import COMPLEX_AT, Miss
 from egm.report.compare import Comparison
 from egm.report.grid import Cell, Grid, Line
 from egm.report.judge import Judgement
-from egm.report.labels import MISS_TITLES, intervals_note, percent
+from egm.report.labels import MISS_TITLES, differences_notes, intervals_note, percent
 from egm.report.set_summary import SET_METRICS, SetSummary
 from egm.report.summary import COUNTED, METRICS, Estimates, Summary
 from egm.stats import Estimate, McNemar
@@ -75,14 +75,15 @@ def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Gri
             title,
             f"{100 * paired.analytic.value:+.2f}",
             signed(paired.analytic),
-            signed(paired.bootstrap),
             p_value(paired.p_value),
+            signed(paired.bootstrap),
         )
         for title, paired in ((counted, comparison.accuracy), ("mean IoU", comparison.mean_iou))
     )
     tests = [_mcnemar("all", comparison.mcnemar)]
     if len(comparison.splits) > 1:
         tests += [_mcnemar(split, result) for split, result in comparison.splits.items()]
+    few = comparison.accuracy.p_value is None
     left_out = comparison.only_in_a + comparison.only_in_b
     counts = (comparison.missed_by_b, comparison.missed_by_a)
     misses = tuple(
@@ -93,17 +94,21 @@ def comparison_grids(comparison: Comparison, names: tuple[str, str]) -> list[Gri
     grids = [
         Grid(
             f"{second} minus {first}",
-            ("", "points", "95 % by formula", "95 % by bootstrap", "p"),
+            ("", "points", "95 % by formula", "p by formula", "95 % by bootstrap"),
             (("", differences),),
             (
                 f"{comparison.rows} items compared; {left_out} that only one file has are left out",
                 intervals_note(comparison.images),
+                *differences_notes(
+                    (comparison.accuracy, comparison.mean_iou), "pictures" if comparison.images else "rows"
+                ),
             ),
         ),
         Grid(
             f"{counted}, exact McNemar",
             ("", f"only {first}", f"only {second}", "both", "neither", "p"),
             (("", tuple(tests)),),
+            ("it takes rows of one picture for independent, and so decides no more than the above",) if few else (),
         ),
     ]
     if misses:
@@ -131,8 +136,10 @@ def judgement_grids(judgement: Judgement) -> list[Grid]:
     return [Grid("misses by rule, and by judge", ("", *kinds), (("", tuple(counts)),)), shares] if counts else [shares]
 
 
-def p_value(value: float) -> str:
-    """A p-value that never reads as zero."""
+def p_value(value: float | None) -> str:
+    """A p-value that never reads as zero; in words where there is none, as too few pictures decide nothing."""
+    if value is None:
+        return "not decided"
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 

@@ -15,6 +15,7 @@ from egm.report import grid as forms
 from egm.report.costs import CURRENCIES, UNITS
 from egm.report.figures import latency_figure, tokens_figure
 from egm.report.grid import Cell, Grid, Line
+from egm.report.labels import differences_notes
 from egm.report.run_tables import card_grid
 from egm.report.tables import p_value, signed
 from egm.reproduce.claims import Claim, judge, paragraph
@@ -206,28 +207,30 @@ def _errors(results: Results) -> Grid:
 
 
 def _paired(results: Results) -> Grid:
-    lines = []
+    lines, differences = [], []
     for pair in results.pairs():
         for first, second in (pair, *by_training(*pair)):
             accuracy, test = compare_hits(first, second)
+            differences.append(accuracy)
             figures = (
                 f"{100 * accuracy.analytic.value:+.2f}",
                 signed(accuracy.analytic),
-                signed(accuracy.bootstrap),
                 p_value(accuracy.p_value),
+                signed(accuracy.bootstrap),
                 *(("", "", "") if test is None else (str(test.only_a), str(test.only_b), p_value(test.p_value))),
             )
             lines.append(Line(f"{second.title} minus {first.title}", tuple(map(Cell, figures))))
     return Grid(
         "Paired comparisons, Acc@0.5",
         (
-            *("", "points", "95 % by formula", "95 % by bootstrap", "p, bootstrap"),
+            *("", "points", "95 % by formula", "p by formula", "95 % by bootstrap"),
             *("only the first is right", "only the second", "p, exact McNemar"),
         ),
         (("", tuple(lines)),),
         (
             "The first is what is subtracted. Over all rows of the splits; intervals and bootstrap by picture. "
             "McNemar's test is of one training against another.",
+            *differences_notes(differences),
         ),
     )
 

@@ -135,11 +135,12 @@ def check_rows(
     return DataReport(sum(found.total for found in faults), verdict)
 
 
-def check_boxes(rows: Rows) -> None:
+def check_boxes(rows: Rows, *, one_each: bool = False) -> None:
     """Go once through the files that are reinforced on for rows without a box; of pictures nothing is looked at.
 
     Args:
         rows: The rows; SynthRef's scenes have boxes by construction and are passed over.
+        one_each: Whether every row has to expect one box, as those of verl do.
 
     Raises:
         DataError: If rows have none, or cannot be read: how many, and the first few.
@@ -148,6 +149,7 @@ def check_boxes(rows: Rows) -> None:
         dataset, unasked = part.samples, _Unasked(part)
         broken = _Fault("cannot be read", "mend or drop them")
         no_box = _Fault("without a box", "a reward needs the true box in every row")
+        many = _Fault("that expect any or all", "a row of egm verl's asks for one box: drop them, or use egm grpo")
         total = 0
         for place, sample in track(dataset.scan(), f"checking boxes of {dataset.place}", len(dataset)):
             total += 1
@@ -155,9 +157,11 @@ def check_boxes(rows: Rows) -> None:
                 broken.add(f"{place}: {sample}")
             elif sample.truths is None:
                 no_box.add(place)
+            elif one_each and (expect := part.expect or sample.expect) != "one":
+                many.add(f"{place}: {expect}")
             else:
                 unasked.look(place, sample)
-        _refuse(dataset, total, (broken, no_box, unasked))
+        _refuse(dataset, total, (broken, no_box, many, unasked))
 
 
 def _refuse(dataset: SampleSource, total: int, faults: Iterable[_Fault]) -> None:

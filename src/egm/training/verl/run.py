@@ -28,7 +28,7 @@ from egm.training.verl.launch import CONFIGURATION, run_trainer, shown, trainer_
 from egm.training.verl.packages import NODE, check_packages, installed
 from egm.training.verl.policy import AskedModel
 from egm.training.verl.unsaid import rollouts_of
-from egm.training.verl.write_data import HELD_OUT, TRAIN, write_questions
+from egm.training.verl.write_data import HELD_OUT, TRAIN, check_verl_rows, write_questions
 
 if TYPE_CHECKING:
     from egm.training.verl.follow import Follower
@@ -85,6 +85,8 @@ def print_verl(recipe: GRPORecipe, out: Path, launch: Launch, *, resume: bool = 
     if resume:
         check_world(out, begun, cluster)
     asked = AskedModel(recipe)
+    if Path(asked.source).exists():  # it may lie where the run will be
+        check_verl_rows(recipe)
     configured = configure(recipe, out, asked.policy, cluster, _options(launch, out, begun=begun))
     _say(configured)
     text = yaml.safe_dump(configured.content, sort_keys=False)
@@ -131,6 +133,8 @@ def run_verl(
     for note in check_packages(launch.engine):
         print("note:", note, file=sys.stderr)  # noqa: T201
     asked = AskedModel(recipe)
+    if not resume:
+        check_verl_rows(recipe)
     with connected(launch.cluster) if launch.cluster else nullcontext() as ray:
         cluster = (
             this_machine(launch.gpus)

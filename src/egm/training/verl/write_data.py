@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from egm.datasets import open_dataset
 from egm.datasets.rl_rows import write_rl_rows
 from egm.errors import DataError
 from egm.images import load_image
 from egm.progress import track
+from egm.training.data.check import check_boxes
+from egm.training.data.rows import DatasetRows
+from egm.training.data.sources import open_rows
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.grpo.run import held_out_samples, open_table
 from egm.training.verl.policy import AskedModel
@@ -17,6 +21,27 @@ from egm.types import Sample
 
 TRAIN, HELD_OUT = "train.parquet", "val.parquet"
 """Names of the files."""
+
+
+def check_verl_rows(recipe: GRPORecipe) -> None:
+    """Refuse files with rows that verl's cannot hold, before anything is started or written.
+
+    Args:
+        recipe: What is asked about, and what is measured; SynthRef's splits are told by their names (`AskedModel`).
+
+    Raises:
+        DataError: If rows expect any number of boxes but one, have none or cannot be read: which file, and the first.
+    """
+    data = recipe.data
+    check_boxes(open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes), one_each=True)
+    held_out = recipe.eval
+    drawn = held_out is not None and held_out.data.startswith("synthref/") and not Path(held_out.data).exists()
+    if held_out is not None and not drawn:
+        dataset = open_dataset(held_out.data, images=held_out.images, first=held_out.samples)
+        try:
+            check_boxes(DatasetRows(dataset), one_each=True)
+        except DataError as error:
+            raise DataError(f"eval.data {held_out.data}: {error}") from None
 
 
 def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, absolute: bool = False) -> int:
