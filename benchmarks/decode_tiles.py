@@ -81,7 +81,7 @@ def check(options: Any) -> None:
                     truth = in_double(plain, x, weight, extra)
                     label = f"{name} rows={rows} fp8={fp8} pdl={pdl}"
                     hold(label, 1.5e-2, lambda x=x, w=weight, e=extra, t=truth, o=ours: (o.linear(x, w, **e), t))
-                    if rows > table.VECTOR_ROWS and not fp8:
+                    if rows > table.VECTOR_ROWS[False] and not fp8:
                         tile = table.MatrixTile(64, 64, 4, 4)
                         some = {key: value for key, value in extra.items() if key != "norm"}
                         truth = in_double(plain, x, weight, some)
@@ -137,7 +137,7 @@ def candidates(size: str, batches: Sequence[int]) -> Iterator[tuple[str, int, in
                 if i < 2 * inputs and (not gated or o > 1):
                     for bypass in (True, False) if (o, i, w) in V_TILES[:2] else (True,):
                         yield name, outputs, inputs, gated, fp8, 1, (o // 2 if gated else o, i, w, bypass)
-            for rows in {table.matrix_rows(rows): rows for rows in batches if rows > table.VECTOR_ROWS}.values():
+            for rows in {table.matrix_rows(rows): rows for rows in batches if rows > table.VECTOR_ROWS[fp8]}.values():
                 for tile in M_TILES:
                     yield name, outputs, inputs, gated, fp8, rows, tile
 
@@ -162,7 +162,7 @@ def launch(ours: Any, x: torch.Tensor, weight: JoinedWeight, name: str, gated: b
     extra: dict[str, Any] = {"gated": gated, "residual": None}
     if name in ("out", "down"):
         extra["residual"] = x.new_ones((x.shape[0], len(weight.values)))
-    if x.shape[0] > table.VECTOR_ROWS:
+    if x.shape[0] > table.VECTOR_ROWS[weight.scale is not None]:
         return ours.multiply_matrix(x, weight, table.MatrixTile(*tile), **extra)
     norm = None if extra["residual"] is not None else RMSNorm(torch.ones_like(x[0]), 1e-6)
     return ours.multiply_vectors(x, weight, table.VectorTile(*tile), norm=norm, **extra)
@@ -196,7 +196,7 @@ def tune(options: Any) -> None:
         found = times.setdefault(
             (name, outputs, inputs, gated, fp8, table.matrix_rows(rows) if rows > table.VECTOR_ROWS else 1), {}
         )
-        if rows > table.VECTOR_ROWS and not fp8 and None not in found:
+        if rows > table.VECTOR_ROWS[False] and not fp8 and None not in found:
             calls = [
                 lambda w=w, x=x, g=gated: ours.gate(x @ w.values.t()) if g else x @ w.values.t() for w in weights[1]
             ]

@@ -47,7 +47,7 @@ class TransformersBackend(Backend):
         processor: Its processor.
         name: What to call it in messages and records.
         fp8, drafts, fast_prompts: How batched decoding computes; see `BatchDecoder`. With the last a GPU processes the
-            pictures as well.
+            pictures as well, which are a level of 255 off the processor's at most.
     """
 
     thinking_budgets = True
@@ -61,7 +61,7 @@ class TransformersBackend(Backend):
         name: str = "",
         fp8: bool = False,
         drafts: bool = False,
-        fast_prompts: bool = False,
+        fast_prompts: bool = True,
     ) -> None:
         self._decoding = {"fp8": fp8, "drafts": drafts, "fast_prompts": fast_prompts}
         self.model = name or type(model).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egm.models.decode.drafts import LONGEST_DRAFT, NGramDrafts
+from egm.models.decode.drafts import LONGEST_DRAFT, SHORTEST_DRAFT, NGramDrafts
 
 
 def test_the_longest_match_decides_and_then_the_latest() -> None:
@@ -33,15 +33,17 @@ def test_a_pattern_goes_on_in_the_draft() -> None:
 def test_its_length_follows_what_was_right() -> None:
     drafts = NGramDrafts([list(range(100))])
     drafts.take([0])
-    first = len(drafts.propose(99))
-    drafts.learn(first, first)
-    assert len(drafts.propose(99)) == 2 * first == LONGEST_DRAFT
-    drafts.learn(LONGEST_DRAFT, LONGEST_DRAFT)
+    assert len(drafts.propose(99)) == SHORTEST_DRAFT
+    drafts.learn(SHORTEST_DRAFT, SHORTEST_DRAFT)
     assert len(drafts.propose(99)) == LONGEST_DRAFT
-    drafts.learn(LONGEST_DRAFT, 0)
-    assert len(drafts.propose(99)) == 2
+    drafts.learn(LONGEST_DRAFT, SHORTEST_DRAFT)
+    assert len(drafts.propose(99)) == LONGEST_DRAFT
+    drafts.learn(LONGEST_DRAFT, SHORTEST_DRAFT - 1)
+    assert len(drafts.propose(99)) == SHORTEST_DRAFT
     drafts.learn(0, 0)  # none was made, so nothing is learnt
-    assert len(drafts.propose(99)) == 2
+    assert len(drafts.propose(99)) == SHORTEST_DRAFT
+    drafts.learn(3, 3)  # there was room for no more
+    assert len(drafts.propose(99)) == LONGEST_DRAFT
 
 
 @pytest.mark.parametrize("room", [0, 3])

@@ -193,7 +193,8 @@ class NumpyBackend(Backend):
         """Write one answer: a pass reads the newest token and a draft, and as much of it stays as the model writes."""
         asked = prompt.ids[prompt.text :]
         earlier = [] if prompt.seen is None else prompt.seen.said
-        drafts = NGramDrafts([*([*self._encode(frame), min(self._stops)] for frame in frames), earlier])
+        end = max(self._stops)  # of a turn: vocabularies have it behind the end of a text
+        drafts = NGramDrafts([*([*self._encode(frame), end] for frame in frames), earlier])
         drafts.take(asked)
         counts, read = self.draft_counts, len(prompt.ids)
         draft: list[int] = []

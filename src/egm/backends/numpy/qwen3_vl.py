@@ -19,6 +19,7 @@ Grid: TypeAlias = tuple[int, int]
 """Rows and columns of patches."""
 
 _FEW_ROWS = 32
+_ROWS_MULTIPLE = 8  # OpenBLAS multiplies so many rows at a time, and 8 of them sooner than 3 to 7
 
 
 def with_prefix(weights: Weights, prefix: str) -> Weights:
@@ -200,7 +201,9 @@ class LanguageModel:
         return linear(seen, own["self_attn.o_proj.weight"])
 
     def _norm(self, weight: Floats, x: Floats) -> Floats:
-        return np.asarray(weight * (x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + self.eps)))
+        # What `mean` does, without its checks, which take as long as the sums of few rows.
+        squares = np.add.reduce(np.square(x), axis=-1, keepdims=True) / np.float32(x.shape[-1])
+        return np.asarray(weight * (x / np.sqrt(squares + self.eps)))
 
     def _rotation(self, positions: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Interleaved M-RoPE: frequencies turn with time, height, width, time, height, width, …, the rest with time."""
@@ -215,8 +218,14 @@ class LanguageModel:
 def linear(x: Floats, weight: Floats) -> Floats:
     """Multiply rows, shape (..., in), by a weight, shape (out, in)."""
     rows = x.reshape(-1, x.shape[-1])
-    # Of few rows the weight is what is read, and BLAS reads it as it lies only where it stands first.
-    product = (weight @ rows.T).T if len(rows) <= _FEW_ROWS else rows @ weight.T
+    count = len(rows)
+    if count > _FEW_ROWS:
+        product = rows @ weight.T
+    else:
+        if beyond := -count % _ROWS_MULTIPLE if count > 1 else 0:
+            rows = np.concatenate([rows, np.zeros((beyond, rows.shape[1]), dtype=rows.dtype)])
+        # Of few rows the weight is what is read, and BLAS reads it as it lies only where it stands first.
+        product = (weight @ rows.T)[:, :count].T
     return np.asarray(product.reshape(*x.shape[:-1], -1))
 
 
@@ -251,11 +260,12 @@ def scaled_dot_product_attention(
     queries: Floats, keys: Floats, values: Floats, mask: NDArray[np.bool_] | None
 ) -> Floats:
     """Scaled dot-product attention, heads first; `mask` marks keys that a query may not see."""
-    scores = queries @ keys.swapaxes(-1, -2) * np.float32(queries.shape[-1] ** -0.5)
+    scores = (queries * np.float32(queries.shape[-1] ** -0.5)) @ keys.swapaxes(-1, -2)
     if mask is not None:
         scores[..., mask] = -np.inf
-    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray((scores / scores.sum(axis=-1, keepdims=True)) @ values)
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    return np.asarray((scores @ values) / scores.sum(axis=-1, keepdims=True))
 
 
 def gelu_tanh(x: Floats) -> Floats:

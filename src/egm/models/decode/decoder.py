@@ -77,8 +77,7 @@ class BatchDecoder(Decoder):
             up to one part in 32 of a GPU's memory.
         drafts: Whether a greedy completion that is asked for alone is written in fewer passes than tokens; see
             `egm.models.decode.drafts`.
-        fast_prompts: Whether few prompts are read as CUDA graphs too, and all of them by the kernels of the steps. Not
-            unless asked for, until it has been measured on a GPU.
+        fast_prompts: Whether few prompts are read as CUDA graphs too, and all of them by the kernels of the steps.
 
     Attributes:
         reader: What reads prompts.
@@ -280,7 +279,8 @@ class BatchDecoder(Decoder):
         counts, draft = self.draft_counts, list[int]()
         self._fused_for(MOST_DRAFTED + 1)  # tried now, as the layers could not take over on the way
         state, said = self._begin(job, prompts, clock), self.reader.said
-        drafts = NGramDrafts([*([*text, min(job.stops, default=self._pad)] for text in likely), said])
+        end = max(self._stops, default=self._pad)  # of a turn: vocabularies have it behind that of a text
+        drafts = NGramDrafts([*([*text, end] for text in likely), said])
         drafts.take(asked[len(asked) - asked[::-1].index(token) :])  # what stands behind the picture
         new, row = [state.newest()], DraftedRow(job, stop_repeats=self._stop_repeats)
         clock.marks.clear()

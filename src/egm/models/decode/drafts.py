@@ -12,18 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-LONGEST_DRAFT: Final = 16
+LONGEST_DRAFT: Final = 15
 """Most tokens of a draft: a pass over more costs more than it saves where one of them is wrong."""
+SHORTEST_DRAFT: Final = 7
+"""Fewest, where there is anything to draft: with the newest token a pass of 8 rows costs no more than one of 2."""
 _LONGEST_GRAM: Final = 4
-_SHORTEST_DRAFT: Final = 2
 _BOUNDARY: Final = -1  # no token: what follows a text's end is nobody's guess
 
 
 class NGramDrafts:
     """Looks drafts up in texts, the newest place first, by the longest n-gram of up to four tokens.
 
-    A draft is as long as the last ones were right: twice as long after one that was right throughout, and little longer
-    than what was right of one that was not.
+    A draft is long after one that was right for as long as a short one is, and else short.
 
     Args:
         texts: Tokens of what the answer may repeat; of two places the later one is taken.
@@ -38,7 +38,7 @@ class NGramDrafts:
     def __init__(self, texts: Iterable[Sequence[int]] = ()) -> None:
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}  # where the token stands that followed an n-gram last
-        self._length = LONGEST_DRAFT // 2
+        self._length = SHORTEST_DRAFT
         for text in texts:
             self.take(text)
             self._tokens.append(_BOUNDARY)
@@ -72,8 +72,7 @@ class NGramDrafts:
     def learn(self, drafted: int, accepted: int) -> None:
         """Be told how many tokens of the last draft were right, to choose the length of the next."""
         if drafted:
-            longer = 2 * self._length if accepted == drafted else accepted + 1
-            self._length = max(_SHORTEST_DRAFT, min(LONGEST_DRAFT, longer))
+            self._length = LONGEST_DRAFT if accepted >= min(drafted, SHORTEST_DRAFT) else SHORTEST_DRAFT
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """Projections of few rows in Triton: each weight is read once, as fast as memory gives it.
 
-`_multiply_vectors` is for one to four rows: a program reads some rows of the weights whole, and multiplies without
+`_multiply_vectors` is for few rows: a program reads some rows of the weights whole, and multiplies without
 matrix units, so that its loads are wide and many of them are in flight. The norm of the input, the gate and the
 residual cost nothing there. `_multiply_matrix` is for more rows, and goes by matrix units, with the weights on the
 left, where tiles are tall, and the few rows as columns.

@@ -35,7 +35,7 @@ class TritonOperations(Operations):
     ) -> torch.Tensor:
         """See `Operations.linear`."""
         rows, fp8 = x.shape[0], weight.scale is not None
-        if rows <= table.VECTOR_ROWS:
+        if rows <= table.VECTOR_ROWS[fp8]:
             tile = table.vector_tile(*_shape(weight), fp8, gated)
             return self.multiply_vectors(x, weight, tile, norm=norm, residual=residual, gated=gated)
         if norm is not None:
