@@ -79,6 +79,8 @@ def make_model(folder: Path, size: str) -> None:
     config.text_config.bos_token_id = token_id("<|endoftext|>")
     config.architectures = [f"Qwen3VL{'Moe' if preset.text.experts else ''}ForConditionalGeneration"]
     config.dtype = "bfloat16"
+    if preset.text.experts:
+        config.text_config.norm_topk_prob = True  # the published files have it, transformers' class no longer
     config.save_pretrained(str(folder))
 
 

@@ -36,6 +36,8 @@ if [ "${QUICK:-1}" != 0 ]; then
   # weights are not read by the engine but sent to it (load_format dummy), and nothing is validated, all by egm verl.
   # kv_cache_memory_bytes would not spare the pass over the longest batch (v1/worker/gpu_worker.py).
 fi
+# A start imports torch, verl and vLLM in ten processes: modules that nobody compiled are compiled in each of them.
+unset PYTHONDONTWRITEBYTECODE
 if [ -n "${CACHES:-}" ]; then
   # vLLM keeps what it found of a model's class, else asked of a process of its own (model_executor/models/registry.py),
   # and Triton and torch keep the kernels that they built.
