@@ -91,7 +91,7 @@ class Plan:
 _plans: WeakKeyDictionary[Dataset, tuple[object, Plan]] = WeakKeyDictionary()  # by the first split, with all else
 
 
-def plan_run(splits: Mapping[str, Iterable[Sample]], expect: Expect | None = None) -> Plan:
+def plan_run(splits: Mapping[str, Iterable[Sample]], expect: Expect | None = None) -> RunPlan:
     """Plan a run; one of the same datasets is planned once in a process, as long as they are there.
 
     So shards, or models, that are evaluated one after the other list and digest their questions once. Arguments and
