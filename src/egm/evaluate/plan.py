@@ -71,7 +71,7 @@ class PlannedSample:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """All that a run is to ask, its shards' samples among them.
 
     Attributes:
@@ -88,7 +88,7 @@ class Plan:
         return dataset_digests(self.samples)
 
 
-_plans: WeakKeyDictionary[Dataset, tuple[object, Plan]] = WeakKeyDictionary()  # by the first split, with all else
+_plans: WeakKeyDictionary[Dataset, tuple[object, RunPlan]] = WeakKeyDictionary()  # by first split
 
 
 def plan_run(splits: Mapping[str, Iterable[Sample]], expect: Expect | None = None) -> RunPlan:
@@ -99,15 +99,15 @@ def plan_run(splits: Mapping[str, Iterable[Sample]], expect: Expect | None = Non
     """
     datasets = [data for data in splits.values() if isinstance(data, Dataset) and data.names_files]
     if not datasets or len(datasets) < len(splits):  # what else is iterated may be other samples the next time
-        return Plan(*plan_samples(splits, expect))
+        return RunPlan(*plan_samples(splits, expect))
     try:  # names of pictures depend on it, where their paths are relative to it
         here = os.getcwd()  # noqa: PTH109
     except OSError:  # it was deleted
-        return Plan(*plan_samples(splits, expect))
+        return RunPlan(*plan_samples(splits, expect))
     key = tuple(splits), tuple(map(ref, datasets)), expect, here
     known = _plans.get(datasets[0])
     if known is None or known[0] != key:
-        known = _plans[datasets[0]] = key, Plan(*plan_samples(splits, expect))
+        known = _plans[datasets[0]] = key, RunPlan(*plan_samples(splits, expect))
     return known[1]
 
 
