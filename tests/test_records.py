@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egm.errors import DataError
 from egm.evaluate import read_script
 from egm.journal import Header, Journal, Record, is_journal, read_journal, read_whole_run
+from egm.record_rules import RECORD_RULES, check_record, check_values
 from egm.report import read_records
 from egm.report.runs import load_runs
 
@@ -165,3 +168,20 @@ def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     for read in (*READERS, lambda folder: is_journal(folder / "journal.jsonl")):
         with pytest.raises(DataError, match="is no plain file"):
             read(tmp_path)
+
+
+JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+VALUES = JSON | st.lists(JSON, max_size=4) | st.dictionaries(st.text(max_size=3), JSON, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from([*RECORD_RULES, "unknown"]), VALUES, max_size=6))
+def test_a_record_is_checked_by_the_rules_one_by_one(values: dict[str, Any]) -> None:
+    said: list[str | None] = []
+    for check in (check_record, lambda row: check_values(row, RECORD_RULES)):
+        for row in (values, record("1").to_dict() | values):
+            try:
+                check(row)
+                said.append(None)
+            except DataError as error:
+                said.append(str(error))
+    assert said[:2] == said[2:]

@@ -45,6 +45,10 @@ class Box:
 
     def __post_init__(self) -> None:
         """Hold the invariant, so that no other code has to check it."""
+        x1, y1, x2, y2 = self.x1, self.y1, self.x2, self.y2
+        plain = type(x1) is type(y1) is type(x2) is type(y2) is float
+        if plain and -math.inf < x1 < x2 < math.inf and -math.inf < y1 < y2 < math.inf:  # as nearly all are
+            return
         for name in ("x1", "y1", "x2", "y2"):
             try:
                 object.__setattr__(self, name, float(getattr(self, name)))

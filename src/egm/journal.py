@@ -188,7 +188,10 @@ def question_line(
         return json.dumps((identity, phrase, image, truth, amodal, expect, truths)).encode()
     # As `json.dumps` writes a list of them, in a third of its time.
     words = ", ".join(map(_quoted, (identity, phrase, image)))
-    corners = ", ".join([float.__repr__(x) if isinstance(x, float) else int.__repr__(x) for x in truth])
+    try:
+        corners = ", ".join(map(float.__repr__, truth))
+    except TypeError:
+        corners = ", ".join([float.__repr__(x) if isinstance(x, float) else int.__repr__(x) for x in truth])
     return f"[{words}, [{corners}], {'true' if amodal else 'false'}]".encode()
 
 

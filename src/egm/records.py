@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from egm.datasets.benchmarks import measure_of
 from egm.errors import DataError
-from egm.record_rules import BOX_RULE, HEADER_RULES, RECORD_RULES, check_values, refuse_number, show
+from egm.record_rules import BOX_RULE, HEADER_RULES, check_record, check_values, refuse_number, show
 from egm.record_rules import ERROR as ERROR
 from egm.types import HIT_IOU, Expect, Grounding, Sample
 
@@ -23,8 +23,10 @@ _BEFORE: Final[Mapping[str, Any]] = {"settings.stop": [], "settings.think": "alw
 
 Corners: TypeAlias = tuple[float, float, float, float]
 """A box in pixels, `x1, y1, x2, y2`."""
-_MANY: Final[Mapping[str, Any]] = {"expect": "one", "truths": None, "boxes": None, "confidences": None}
-_LEFT_OUT: Final[Mapping[str, Any]] = {**_MANY, "thought": None, "certainties": None, "direct_tokens": None}
+_LEFT_OUT: Final[Mapping[str, Any]] = {
+    "expect": "one",
+    **dict.fromkeys(("truths", "boxes", "confidences", "thought", "certainties", "direct_tokens")),
+}
 """What a line leaves out where it is so."""
 
 
@@ -126,7 +128,7 @@ class Record:
         """
         values = dict(row)
         values.pop("answer_tokens", None)  # follows from the others, and older journals have none
-        check_values(values, RECORD_RULES)
+        check_record(values)
         for name in ("truth", "box", "size", "confidences"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
@@ -146,12 +148,13 @@ class Record:
         Raises:
             DataError: If there is one.
         """
-        check_values(self.to_dict(), RECORD_RULES)
+        check_record(self.to_dict())
         self._check_numbers()
 
     def _check_numbers(self) -> None:
         """Refuse numbers of boxes that contradict each other."""
-        if self.truth is not None and all(getattr(self, name) == usual for name, usual in _MANY.items()):
+        many = (self.truths, self.boxes, self.confidences)
+        if self.truth is not None and self.expect == "one" and many == (None, None, None):
             return
         if self.truth is None and self.truths is None:
             check_values({"truth": None}, {"truth": BOX_RULE})

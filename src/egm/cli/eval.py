@@ -113,6 +113,7 @@ def eval_command(
     run of shards (--shard).
     """
     from egm.codecs import DEFAULT_CODEC, get_codec
+    from egm.collector import paused_collector
     from egm.evaluate import evaluate
     from egm.evaluate.shards import Shard
     from egm.evaluate.suites import open_suite
@@ -142,9 +143,10 @@ def eval_command(
     with ExitStack() as stack:
         if script is not None:
             options.refuse_placement(device, dtype)
-            asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)]
             reader = get_codec(codec or DEFAULT_CODEC)
-            grounder, facts = _replay(script, asked, model, reader, concurrency, asking)
+            with paused_collector():
+                asked = [(split, sample) for split, samples in splits.items() for sample in _named(samples)]
+                grounder, facts = _replay(script, asked, model, reader, concurrency, asking)
             stack.enter_context(grounder)
         else:
             where: dict[str, Any] = {"server": server, "serve": serve, "aim": aim, "device": device, "dtype": dtype}

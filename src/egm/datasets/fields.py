@@ -145,6 +145,8 @@ def scaled_1000(numbers: Any, size: tuple[int, int] | None, key: str) -> Box:
 
 def is_coordinate(value: Any) -> bool:
     """Tell whether a value is a finite number that may be a coordinate, on whatever scale; true and false are not."""
+    if type(value) is float or type(value) is int:  # as nearly all are
+        return -_FARTHEST <= value <= _FARTHEST
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _FARTHEST
 
 
@@ -162,6 +164,8 @@ def _four(numbers: Any) -> tuple[float, float, float, float]:
 
 def _whole(value: Any) -> int | None:
     """A side in whole pixels, or None if it is none."""
+    if type(value) is int:  # as nearly all are
+        return value if 0 < value <= MAX_SIDE else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SIDE or value % 1:
         return None
     return int(value)

@@ -39,6 +39,8 @@ class ImageRoot:
         Raises:
             DataError: If it is not a name, or leads out of the folder once links are resolved.
         """
+        if isinstance(name, str) and (known := self._known.get(name)) is not None:
+            return known
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise DataError(f"image must be a relative path, not {short(name)}")
         if is_url(name):
@@ -48,13 +50,11 @@ class ImageRoot:
                 f"image {short(name)} has {len(name):,} characters, too many for a path: if it is the picture itself "
                 "(base64), save that to a file and give its name"
             )
-        path = self._known.get(name)
-        if path is None:
-            # Written on Windows; only what lies there under the very name is meant with its backslashes.
-            slashed = name if "\\" not in name or self._is_there(name) else name.replace("\\", "/")
-            path = self._resolve(slashed.rpartition("/")[2] if self._flat else slashed)
-            if self._remember:
-                self._known[name] = path
+        # Written on Windows; only what lies there under the very name is meant with its backslashes.
+        slashed = name if "\\" not in name or self._is_there(name) else name.replace("\\", "/")
+        path = self._resolve(slashed.rpartition("/")[2] if self._flat else slashed)
+        if self._remember:
+            self._known[name] = path
         return path
 
     def _is_there(self, name: str) -> bool:

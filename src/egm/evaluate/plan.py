@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from egm.backends.remote import RemoteBackend
 from egm.collector import paused_collector
@@ -69,6 +70,47 @@ class PlannedSample:
             return error
 
 
+@dataclass(frozen=True)
+class RunPlan:
+    """All that a run is to ask, its shards' samples among them.
+
+    Attributes:
+        samples: Its samples, as `plan_samples` lists them.
+        images: Folder that names of pictures are relative to.
+    """
+
+    samples: Sequence[PlannedSample]
+    images: str
+
+    @cached_property
+    def digests(self) -> dict[str, dict[str, Any]]:
+        """What tells its splits from others, see `dataset_digests`."""
+        return dataset_digests(self.samples)
+
+
+_plans: WeakKeyDictionary[Dataset, tuple[object, RunPlan]] = WeakKeyDictionary()  # by first split
+
+
+def plan_run(splits: Mapping[str, Iterable[Sample]], expect: Expect | None = None) -> RunPlan:
+    """Plan a run; one of the same datasets is planned once in a process, as long as they are there.
+
+    So shards, or models, that are evaluated one after the other list and digest their questions once. Arguments and
+    errors as of `plan_samples`.
+    """
+    datasets = [data for data in splits.values() if isinstance(data, Dataset) and data.names_files]
+    if not datasets or len(datasets) < len(splits):  # what else is iterated may be other samples the next time
+        return RunPlan(*plan_samples(splits, expect))
+    try:  # names of pictures depend on it, where their paths are relative to it
+        here = os.getcwd()  # noqa: PTH109
+    except OSError:  # it was deleted
+        return RunPlan(*plan_samples(splits, expect))
+    key = tuple(splits), tuple(map(ref, datasets)), expect, here
+    known = _plans.get(datasets[0])
+    if known is None or known[0] != key:
+        known = _plans[datasets[0]] = key, RunPlan(*plan_samples(splits, expect))
+    return known[1]
+
+
 def seed_index_of(split: str, identity: str) -> int:
     """The seed index of a sample: whatever else is evaluated with it, the same seed samples the same text."""
     return int.from_bytes(hashlib.sha256(f"{split}\n{identity}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
@@ -94,25 +136,45 @@ def plan_samples(
     for key, count in Counter((split, sample.id) for split, sample, _ in listed).items():
         if count > 1:
             raise DataError(f"{key[0]}: {count} samples have the id {key[1]!r}: give each its own")
-    files = [s.image for _, s, source in listed if source is None and isinstance(s.image, str | os.PathLike)]
-    absolute = {path: str(Path(path).absolute()) for path in {os.fspath(file) for file in files}}
-    root = os.path.commonpath([str(Path(path).parent) for path in absolute.values()]) if absolute else ""
-    names: dict[object, str] = {path: Path(os.path.relpath(full, root)).as_posix() for path, full in absolute.items()}
+    names, root = _name_files({id(s.image): s.image for _, s, source in listed if source is None}.values())
+    known: dict[int, str] = {}  # by identity: samples about one picture mostly share one path
     planned = []
     for split, given, source in listed:
         sample = given if expect is None or given.expect == expect else replace(given, expect=expect)
-        if sample.truths is None:
-            raise DataError(f"{split}: sample {sample.id!r} has no true box, so no answer can be scored")
-        try:
-            refuse_number(sample.expect, len(sample.truths))
-        except DataError as error:
-            raise DataError(f"{split}: sample {sample.id!r} cannot be scored: {error}") from None
+        if sample.box is None:
+            _refuse_truths(split, sample)
         if source is not None:
             name = str(sample.image)
-        else:  # a picture in memory goes by the first sample about it
+        elif (name := known.get(id(sample.image), "")) == "":  # one in memory goes by the first sample about it
             name = names.setdefault(picture_key(sample.image), f"{split}:{sample.id}")
+            known[id(sample.image)] = name
         planned.append(PlannedSample(split, name, sample, source))
     return planned, root
+
+
+def _refuse_truths(split: str, sample: Sample) -> None:
+    """Refuse a sample that cannot be scored: its truth is not known, or is none that it can be answered by."""
+    if sample.truths is None:
+        raise DataError(f"{split}: sample {sample.id!r} has no true box, so no answer can be scored")
+    try:
+        refuse_number(sample.expect, len(sample.truths))
+    except DataError as error:
+        raise DataError(f"{split}: sample {sample.id!r} cannot be scored: {error}") from None
+
+
+def _name_files(pictures: Iterable[object]) -> tuple[dict[object, str], str]:
+    """Name those pictures that are files, by their keys, as paths from a folder that holds all; and that folder."""
+    files = {os.fspath(picture): picture for picture in pictures if isinstance(picture, str | os.PathLike)}
+    absolute = {name: str((path if isinstance(path, Path) else Path(path)).absolute()) for name, path in files.items()}
+    root = os.path.commonpath({os.path.dirname(path) for path in absolute.values()}) if absolute else ""  # noqa: PTH120
+    start = os.path.join(root, "")  # noqa: PTH118
+    names: dict[object, str] = {
+        path: full.removeprefix(start).replace(os.sep, "/")
+        if full.startswith(start) and ".." not in full
+        else Path(os.path.relpath(full, root)).as_posix()
+        for path, full in absolute.items()
+    }
+    return names, root
 
 
 def image_order(planned: Iterable[P], block: int) -> list[tuple[P, bool]]:
@@ -143,7 +205,7 @@ def make_header(
     planned: Sequence[PlannedSample],
     images: str,
     engine: Mapping[str, Any],
-    choices: Mapping[str, Choice],
+    datasets: Mapping[str, Mapping[str, Any]],
     shard: Mapping[str, Any] | None = None,
 ) -> Header:
     """The journal's header: what is asked of what, and by what; of a shard, which (`Header.shard`)."""
@@ -164,7 +226,7 @@ def make_header(
         codec=codec.to_dict(),
         prompt={"style": style, **wordings},
         settings=asdict(grounder.settings),
-        datasets=dataset_digests(planned, choices),
+        datasets=datasets,
         concurrency=grounder.batch_size,
         engine={"backend": type(grounder.backend).__name__, **engine, **_gate_facts(grounder.gate)},
         images=images,
@@ -194,21 +256,35 @@ def command_line() -> tuple[str, ...]:
     return tuple(_SECRET.sub("//", argument) for argument in sys.argv)
 
 
-def dataset_digests(
-    planned: Iterable[PlannedSample], choices: Mapping[str, Choice] = MappingProxyType({})
-) -> dict[str, dict[str, Any]]:
+def with_choices(
+    digests: Mapping[str, Mapping[str, Any]], choices: Mapping[str, Choice]
+) -> dict[str, Mapping[str, Any]]:
+    """Say of splits which of their pictures were chosen, where not all were."""
+    return {
+        split: {**facts, "choice": asdict(choices[split])} if split in choices else facts
+        for split, facts in digests.items()
+    }
+
+
+def dataset_digests(planned: Iterable[PlannedSample]) -> dict[str, dict[str, Any]]:
     """Tell the splits of a run from others: see `Header.datasets`."""
     rows: dict[str, list[bytes]] = {}
     for item in planned:
-        sample = item.sample
-        facts = question_facts(sample)
-        rows.setdefault(item.split, []).append(question_line(facts.pop("id"), image=item.image, **facts))
+        rows.setdefault(item.split, []).append(_line(item))
     return {
         split: {
             "n": len(asked),
             "digest": hashlib.sha256(b"".join(asked)).hexdigest()[:16],
             "questions": questions_digest(asked),
-            **({"choice": asdict(choices[split])} if split in choices else {}),
         }
         for split, asked in rows.items()
     }
+
+
+def _line(item: PlannedSample) -> bytes:
+    """What a sample asks, as `question_line` writes it."""
+    sample = item.sample
+    if sample.expect == "one" and sample.box is not None:
+        return question_line(sample.id, sample.phrase, item.image, sample.box.corners, amodal=sample.amodal)
+    facts = question_facts(sample)
+    return question_line(facts.pop("id"), image=item.image, **facts)

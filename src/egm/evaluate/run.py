@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from egm.errors import DataError, EgmError
-from egm.evaluate.plan import PlannedSample, dataset_digests, image_order, make_header, plan_samples
+from egm.evaluate.plan import PlannedSample, dataset_digests, image_order, make_header, plan_run, with_choices
 from egm.evaluate.progress import RunningCounts, check_max_errors, progress_bar
 from egm.evaluate.shards import Shard
 from egm.evaluate.suites import choices_of
@@ -119,12 +119,13 @@ def evaluate(
     """
     check_max_errors(max_errors)
     splits = samples if isinstance(samples, Mapping) else {name: samples}
-    planned, images = plan_samples(splits, expect)
-    choices, share = choices_of(splits), None
+    plan, choices, share = plan_run(splits, expect), choices_of(splits), None
+    planned, datasets = plan.samples, with_choices(plan.digests, choices)
     if shard is not None:
-        share = {"number": shard.number, "count": shard.count, "of": dataset_digests(planned, choices)}
+        share = {"number": shard.number, "count": shard.count, "of": datasets}
         planned = list(shard.take(planned).values())
-    header = make_header(grounder, planned, images, engine or {}, choices, share)
+        datasets = with_choices(dataset_digests(planned), choices)
+    header = make_header(grounder, planned, plan.images, engine or {}, datasets, share)
     order = image_order(planned, block_size(header))
     folder = Path(folder)
     with Journal(folder, header) as journal:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from egm.collector import paused_collector
 from egm.datasets import EVALUATION, Dataset, open_dataset
 from egm.datasets.benchmark_files import find_benchmark
 from egm.datasets.benchmarks import benchmark_of
@@ -39,6 +40,7 @@ SUITES: Final[Mapping[str, tuple[str, ...]]] = {
 _SEED = 0
 
 
+@paused_collector()
 def open_suite(
     name: str,
     *,
