@@ -194,7 +194,7 @@ def tune(options: Any) -> None:
             weights = (key, [weight_of(outputs, inputs, fp8) for _ in range(max(2, ROTATED // size))])
         x = torch.randn(rows, inputs, device=DEVICE, dtype=torch.bfloat16)
         found = times.setdefault(
-            (name, outputs, inputs, gated, fp8, table.matrix_rows(rows) if rows > table.VECTOR_ROWS else 1), {}
+            (name, outputs, inputs, gated, fp8, table.matrix_rows(rows) if rows > table.VECTOR_ROWS[fp8] else 1), {}
         )
         if rows > table.VECTOR_ROWS[False] and not fp8 and None not in found:
             calls = [

@@ -43,7 +43,8 @@ def parting(backend: Any, codec: Any, sample: Sample, texts: Sequence[str]) -> s
     for text in texts:
         scores = backend.token_scores(request, text)
         start = scores[at - 1].end if at else 0
-        told.append(f"{text[start : scores[at].end]!r} {scores[at].logprob:.4f}")
+        ends = at == len(scores)  # the other goes on
+        told.append("its end" if ends else f"{text[start : scores[at].end]!r} {scores[at].logprob:.4f}")
     return f"{sample.id}, token {at}: without drafts {told[0]}, with drafts {told[1]}"
 
 

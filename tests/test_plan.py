@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from weakref import ref
 
@@ -30,6 +31,24 @@ def test_the_same_datasets_are_planned_once() -> None:
     plan = plan_run({"val": val, "test": test})
     assert plan_run({"val": val, "test": test}) is plan
     assert plan.digests == dataset_digests(plan_samples({"val": val, "test": test})[0])
+
+
+def test_a_dataset_that_has_grown_or_is_iterated_otherwise_is_planned_anew() -> None:
+    samples = [Sample("1", Path("/p/a.jpg"), "it", BOX)]
+    grown = Dataset("val", samples)
+    assert len(plan_run({"val": grown}).samples) == 1
+    samples.append(Sample("2", Path("/p/a.jpg"), "that", BOX))
+    assert len(plan_run({"val": grown}).samples) == len(grown) == 2
+
+    class Turns(Dataset):
+        def __iter__(self) -> Iterator[Sample]:
+            self.samples = [*self.samples[1:], self.samples[0]]
+            return iter(self.samples)
+
+    turning = Turns("val", samples)
+    turning.samples = samples
+    first, second = ([item.sample.id for item in plan_run({"val": turning}).samples] for _ in range(2))
+    assert first == second[::-1]
 
 
 def test_what_is_asked_otherwise_is_planned_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

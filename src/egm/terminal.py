@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+_SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
 _JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji, and of letters in scripts such as Persian
 
 
@@ -23,3 +26,13 @@ def spaced(text: object) -> str:
         'a  b �31m'
     """
     return "".join(char if char.isprintable() or char == _JOINER else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+def without_password(text: str) -> str:
+    """Leave user and password out of URLs.
+
+    Example:
+        >>> without_password("--server http://me:secret@host:1/v1")
+        '--server http://host:1/v1'
+    """
+    return _SECRET.sub("//", text)

@@ -51,6 +51,8 @@ def test_rows_of_a_file_that_expect_any_or_all_are_refused_at_once(egm: Egm, tmp
         outcome = egm("verl", TINY, "--print", "--gpus", 1, "--out", tmp_path / "run", *files)
         assert (outcome.code, outcome.out) == (2, "")
         assert says in outcome.err.splitlines()[-1]
+    elsewhere = ("--set", "data.train=right.jsonl", "--set", "eval.data=/cluster/val.jsonl")
+    assert egm("verl", TINY, "--print", "--gpus", 1, "--out", tmp_path / "run", *elsewhere).code == 0
     with pytest.raises(DataError, match=re.escape(said)):
         check_verl_rows(load_recipe(GRPORecipe, TINY, ["data.train=rows.jsonl"]))
     assert not (tmp_path / "run").exists()

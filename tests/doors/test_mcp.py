@@ -17,6 +17,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from PIL import Image
 
 from egm.backends import ScriptedBackend
+from egm.backends.checkpoint import find_checkpoint
 from egm.codecs import get_codec
 from egm.datasets.synthetic.example import example_picture
 from egm.doors.mcp import build_mcp_server
@@ -160,14 +161,15 @@ def test_on_a_terminal_it_names_its_own_command_with_what_was_given(tmp_path: Pa
     import pty
 
     leader, terminal = pty.openpty()
-    command = [sys.executable, "-m", "egm.cli", "mcp", str(tmp_path), "--sample", "--prompt", "qwen3"]
-    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    (tmp_path / "model").symlink_to(find_checkpoint("egm-tiny").path)
+    command = [sys.executable, "-m", "egm.cli", "mcp", ".", "--sample", "--prompt", "qwen3", "--model", "./model"]
+    with subprocess.Popen(command, stdin=terminal, stdout=-1, stderr=-1, text=True, cwd=tmp_path) as child:
         os.close(terminal)
         assert child.stderr is not None
         said = next(line for line in child.stderr if line.startswith("next:"))
         child.kill()
     os.close(leader)
-    assert f"start this command: egm mcp {tmp_path} --prompt qwen3 --sample; Ctrl-C ends it" in said
+    assert f"start this command: egm mcp {tmp_path} --model {tmp_path}/model --prompt qwen3 --sample; Ctrl-C" in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -140,7 +140,8 @@ class TransformersBackend(Backend):
         """Answer requests in one batch; see `Backend.generate`.
 
         A Qwen3-VL model with the fast path on decodes requests about one picture each by `egm.models.decode`; other
-        models, other requests and thinking budgets go through the model's own `generate`. The text is the same.
+        models, other requests and thinking budgets go through the model's own `generate`. The text is the same, up to
+        rounding.
 
         A reply's time is that from the call to its own last token, so it includes its neighbours' share of the work. On
         a GPU `egm.models.decode` looks at the clock once in 8 tokens and interpolates, and leaves out recording CUDA

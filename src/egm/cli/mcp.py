@@ -49,6 +49,11 @@ def mcp_command(
         about = spaced(f"{grounder.backend.model} about the pictures in {images}")
         print(f"ready on standard input and output: {about}", file=sys.stderr)
         if sys.stdin.isatty():
+            # It is started in another folder.
+            context.params |= {
+                "model": str(Path(model).absolute()) if model and Path(model).exists() else model,
+                "gate": None if gate is None else gate.absolute(),
+            }
             pieces = [shlex.quote(str(images.absolute())), *options.given_again(context, *_ASKING)]
             command = f"egm mcp {' '.join(pieces)}"
             say_next(f"let an assistant start this command: {command}; Ctrl-C ends it")

@@ -14,6 +14,7 @@ import typer
 from egm import types
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError, nearest
+from egm.terminal import without_password
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -318,7 +319,7 @@ def given_again(context: typer.Context, *names: str) -> list[str]:
             pieces.append((parameter.opts if given else parameter.secondary_opts)[0])
             continue
         values = given if isinstance(given, list | tuple) else [given]
-        pieces += [f"{parameter.opts[0]} {shlex.quote(str(value))}" for value in values]
+        pieces += [f"{parameter.opts[0]} {shlex.quote(without_password(str(value)))}" for value in values]
     return pieces
 
 

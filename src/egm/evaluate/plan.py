@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,11 +26,11 @@ from egm.images import picture_key
 from egm.journal import Header, question_line, questions_digest
 from egm.record_rules import refuse_number
 from egm.records import question_facts
+from egm.terminal import without_password
 from egm.thinking import Gate
 from egm.types import Expect, Sample
 
 P = TypeVar("P", bound=Pictured)
-_SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +97,14 @@ def plan_run(splits: Mapping[str, Iterable[Sample]], expect: Expect | None = Non
     errors as of `plan_samples`.
     """
     datasets = [data for data in splits.values() if isinstance(data, Dataset) and data.names_files]
+    datasets = [data for data in datasets if type(data).__iter__ is Dataset.__iter__]
     if not datasets or len(datasets) < len(splits):  # what else is iterated may be other samples the next time
         return RunPlan(*plan_samples(splits, expect))
     try:  # names of pictures depend on it, where their paths are relative to it
         here = os.getcwd()  # noqa: PTH109
     except OSError:  # it was deleted
         return RunPlan(*plan_samples(splits, expect))
-    key = tuple(splits), tuple(map(ref, datasets)), expect, here
+    key = tuple(splits), tuple(map(ref, datasets)), tuple(map(len, datasets)), expect, here
     known = _plans.get(datasets[0])
     if known is None or known[0] != key:
         known = _plans[datasets[0]] = key, RunPlan(*plan_samples(splits, expect))
@@ -253,7 +253,7 @@ def _hardware(grounder: Grounder) -> dict[str, str]:
 
 def command_line() -> tuple[str, ...]:
     """The command line of this process, without the password of a URL."""
-    return tuple(_SECRET.sub("//", argument) for argument in sys.argv)
+    return tuple(map(without_password, sys.argv))
 
 
 def with_choices(

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ from egm.codecs import get_codec
 from egm.datasets.synthetic import SynthRef
 from egm.models import build_processor, enable_fast_path
 from egm.models.decode import decoder as module
-from egm.models.decode import repetition
+from egm.models.decode import repetition, state
+from egm.models.decode.cache import grouped_attention
 from egm.models.decode.decoder import BatchDecoder, supports_batch_decoding
+from egm.models.decode.job import DecodeJob
 from egm.models.decode.kernels.plain import PlainOperations
 from egm.models.decode.prompt_batch import PromptBatch, make_prompts
 from egm.models.decode.sampling import Sampler, uniforms
-from egm.models.decode.state import bucket_size
+from egm.models.decode.state import TokenClock, bucket_size
 from egm.types import Completion
 
 from ...families import random_model
@@ -273,6 +276,30 @@ def test_drafts_write_the_same_in_fewer_passes(
             assert counts.passes < len(written) / 3
     several = make(own, None, drafts=True).generate(prompts, [0, 0], 20, Sampler(0.0))
     assert several.ids == [written[:20]] * 2  # side by side without drafts
+
+
+def test_rows_that_go_on_elsewhere_let_the_cache_that_they_leave_go(
+    backend: TransformersBackend, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_BLOCK_BYTES", 1)  # a block each layer
+    decoder, prompts = make(backend, None), asked(backend, requests_)
+    states, alive = [], []
+    job = DecodeJob(
+        backend.module, [0, 1], 40, Sampler(0.0), None, (), logprobs=False, pad=0, stop_repeats=False, ends=()
+    )
+    with grouped_attention(backend.module), torch.no_grad():
+        begun = decoder._begin(job, prompts, TokenClock())
+    blocks = [ref(block) for block in begun._blocks]
+    made = torch.Tensor.new_zeros
+
+    def counted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        alive.append(sum(block() is not None for block in blocks))
+        return made(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", counted)
+    states.append(decoder._compact(job, begun, [1], 30))
+    assert len(alive) == len(blocks) > 2
+    assert alive[-1] == 1  # and never both caches whole
 
 
 def test_an_earlier_answer_about_a_picture_is_a_draft_of_the_next(

@@ -19,7 +19,7 @@ Grid: TypeAlias = tuple[int, int]
 """Rows and columns of patches."""
 
 _FEW_ROWS = 32
-_ROWS_MULTIPLE = 8  # OpenBLAS multiplies so many rows at a time, and 8 of them sooner than 3 to 7
+_BLAS_ROWS = 8  # OpenBLAS multiplies so many rows at a time, and 8 of them sooner than 5 to 7
 
 
 def with_prefix(weights: Weights, prefix: str) -> Weights:
@@ -222,7 +222,7 @@ def linear(x: Floats, weight: Floats) -> Floats:
     if count > _FEW_ROWS:
         product = rows @ weight.T
     else:
-        if beyond := -count % _ROWS_MULTIPLE if count > 1 else 0:
+        if 0 < (beyond := -count % _BLAS_ROWS) < _BLAS_ROWS // 2:
             rows = np.concatenate([rows, np.zeros((beyond, rows.shape[1]), dtype=rows.dtype)])
         # Of few rows the weight is what is read, and BLAS reads it as it lies only where it stands first.
         product = (weight @ rows.T)[:, :count].T

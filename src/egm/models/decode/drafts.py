@@ -15,7 +15,7 @@ from typing import Final
 LONGEST_DRAFT: Final = 15
 """Most tokens of a draft: a pass over more costs more than it saves where one of them is wrong."""
 SHORTEST_DRAFT: Final = 7
-"""Fewest, where there is anything to draft: with the newest token a pass of 8 rows costs no more than one of 2."""
+"""Fewest of a draft, where there are so many: a pass of 8 rows costs egm-tiny no more than one of 2."""
 _LONGEST_GRAM: Final = 4
 _BOUNDARY: Final = -1  # no token: what follows a text's end is nobody's guess
 

@@ -150,6 +150,8 @@ class PromptReader:
         """Keep the prefixes of what was read last, as long as that is there; the host waits for nothing."""
         for source, ids, tensors, row in self._to_keep:
             layers, (_, heads, _, size) = len(tensors.keys), tensors.keys[0].shape
+            if 2 * layers * heads * padded(len(ids)) * size * tensors.keys[0].element_size() > self.prefixes.most:
+                continue
             kept = tensors.keys[0].new_zeros((2 * layers, heads, padded(len(ids)), size))
             # All layers at once: a launch for each would take longer than the step after it.
             kept[:, :, : len(ids)] = torch.stack([tensor[row, :, : len(ids)] for side in tensors for tensor in side])

@@ -171,8 +171,11 @@ class DecodeState:
         span = self.prompt + written
 
         def take(tensors: list[torch.Tensor]) -> torch.Tensor:
-            return torch.stack([tensor[:, :, :span].index_select(0, index) for tensor in tensors])
+            chosen = [tensor[:, :, :span].index_select(0, index) for tensor in tensors]
+            return chosen[0][None] if len(chosen) == 1 else torch.stack(chosen)
 
+        if release:
+            other._blocks = []
         self._adopt(other.cache, take, span, release=release)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[..., :span] = other._mask[index, ..., :span]

@@ -73,7 +73,7 @@ def answer_greedily(
     from egm.backends.transformers import TransformersBackend
 
     settings = GenerationSettings(max_new_tokens=held_out.max_new_tokens)
-    backend = TransformersBackend(model, processor)
+    backend = TransformersBackend(model, processor, fast_prompts=False)  # no graphs beside the optimizer's memory
     grounder = Grounder(backend, codec, settings=settings, prompt=held_out.prompt, batch_size=batch_size)
     hits, total = 0, 0.0
     asked = zip(samples, grounder.ground_each(samples), strict=True)

@@ -85,8 +85,7 @@ def print_verl(recipe: GRPORecipe, out: Path, launch: Launch, *, resume: bool = 
     if resume:
         check_world(out, begun, cluster)
     asked = AskedModel(recipe)
-    if Path(asked.source).exists():  # it may lie where the run will be
-        check_verl_rows(recipe)
+    check_verl_rows(recipe, if_there=True)  # it may lie where the run will be
     configured = configure(recipe, out, asked.policy, cluster, _options(launch, out, begun=begun))
     _say(configured)
     text = yaml.safe_dump(configured.content, sort_keys=False)

@@ -23,18 +23,23 @@ TRAIN, HELD_OUT = "train.parquet", "val.parquet"
 """Names of the files."""
 
 
-def check_verl_rows(recipe: GRPORecipe) -> None:
+def check_verl_rows(recipe: GRPORecipe, *, if_there: bool = False) -> None:
     """Refuse files with rows that verl's cannot hold, before anything is started or written.
 
     Args:
         recipe: What is asked about, and what is measured; SynthRef's splits are told by their names (`AskedModel`).
+        if_there: Whether to pass over what is no path here.
 
     Raises:
         DataError: If rows expect any number of boxes but one, have none or cannot be read: which file, and the first.
     """
     data = recipe.data
-    check_boxes(open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes), one_each=True)
+    source = AskedModel(recipe).source
+    if not if_there or Path(source).exists():
+        check_boxes(open_rows(data.train, seed=recipe.run.seed, images=data.images, scenes=data.scenes), one_each=True)
     held_out = recipe.eval
+    if held_out is not None and if_there and not Path(held_out.data).exists():
+        return
     drawn = held_out is not None and held_out.data.startswith("synthref/") and not Path(held_out.data).exists()
     if held_out is not None and not drawn:
         dataset = open_dataset(held_out.data, images=held_out.images, first=held_out.samples)
