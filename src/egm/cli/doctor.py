@@ -16,7 +16,7 @@ from egm.cli.printing import console, figure, note, plain_table, say_next
 from egm.cli.served import refuse_two_servers, started
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError
-from egm.terminal import printable
+from egm.terminal import printable, without_password
 
 if TYPE_CHECKING:
     from egm.doctor import Examination, Recording, Toolkit
@@ -99,7 +99,10 @@ def doctor(
         found = examine_server(server, model, reference=held, pictures=picture, **asked)
     _print(found, as_json)
     if found.diagnosis.verdict == 0 and serve is None:
-        pieces = [f"--server {server}", *([] if model is None else [f"--model {shlex.quote(model)}"])]
+        pieces = [
+            f"--server {shlex.quote(without_password(server))}",
+            *([] if model is None else [f"--model {shlex.quote(model)}"]),
+        ]
         pieces += [] if found.recording.codec == DEFAULT_CODEC else [f"--codec {found.recording.codec}"]
         say_next(" ".join(["egm eval DATASET", *pieces]))
     raise typer.Exit(int(found.diagnosis.verdict))
