@@ -2,13 +2,16 @@
 
     python benchmarks/card_comparison.py --out runs/comparison
     python benchmarks/card_comparison.py --out runs/comparison --engines egm --sizes 8B
+    python benchmarks/card_comparison.py --out runs/comparison --sizes 235B-A22B   # on two large GPUs, behind the first
 
 Architecture and random weights of each size, one GPU, a new picture of 640 x 480 each time: one request at a time, and
 64 at once, with as many tokens as the paper has for EGM-8B (101, its thinking included) and for a model that answers
 directly (42). vLLM runs offline, without a server's costs; `egm` is this package in the same process. Steps are what is
 left of a call of 101 tokens without one of a single token. The floor of a step is the time of reading its weights and
 cache at the bandwidth of a copy, measured first. vLLM's engines that fit into memory together start together, and are
-measured one after the other while the others wait. What failed is named below the table.
+measured one after the other while the others wait. The 235B is in fp8, in blocks as its published weights are, takes
+two GPUs, and runs on vLLM alone. Each row is kept in `results.jsonl`, with the bandwidth of its command: a later call
+measures what has none, and prints all. What failed is named below the table, and measured again by the next call.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ from serving import SIDES, copy_bandwidth, make_model
 
 from egm.codecs import get_codec
 from egm.environment import gpu_name, package_versions
+from egm.files import write_text
 from egm.models.costs import cost_model
 from egm.models.presets import get_preset
 from egm.models.tiny.processor import build_processor
@@ -39,8 +44,10 @@ from egm.models.tiny.processor import build_processor
 THINKING, DIRECT = 101, 42
 """Tokens of an answer: EGM-8B's, and those of models that answer directly, as the paper has them."""
 AT_ONCE = (1, 8, 64)
-TOGETHER = (("8B", "30B-A3B"), ("32B",))
-"""Sizes of which vLLM's engines fit into 140 GB together."""
+TOGETHER = (("8B", "30B-A3B"), ("32B",), ("235B-A22B",))
+"""Sizes of which vLLM's engines fit into 140 GB together; the last takes two GPUs, and is measured if it is named."""
+FP8 = {"235B-A22B": 2}
+"""Sizes whose layers are in fp8, and how many GPUs they take."""
 PAPER = "the paper: EGM-8B in 737 ms, 5.9 times sooner than the 235B answering directly, 18.9 times than it thinking"
 Ask = Callable[[int, int], float]
 
@@ -49,7 +56,7 @@ def vllm_engine(size: str, folder: Path) -> Ask:
     """Start vLLM in this process; ask(count, tokens) returns the seconds of so many requests at once."""
     from vllm import LLM, SamplingParams
 
-    text = get_preset(size).text
+    text, gpus = get_preset(size).text, FP8.get(size, 1)
     token_bytes = 4 * text.layers * text.kv_heads * text.head_dim  # keys and values in bfloat16
     engine = LLM(
         str(folder),
@@ -61,7 +68,8 @@ def vllm_engine(size: str, folder: Path) -> Ask:
         cudagraph_capture_sizes=[1, 2, 4, 8, 16, 32, 64],
         limit_mm_per_prompt={"image": 1, "video": 0},
         gpu_memory_utilization=0.1,  # of which nothing comes, as what the cache takes is told
-        kv_cache_memory_bytes=(max(AT_ONCE) + 4) * 640 * token_bytes,
+        kv_cache_memory_bytes=(max(AT_ONCE) + 4) * 640 * token_bytes // gpus,
+        tensor_parallel_size=gpus,
     )
     [message], numbers = get_codec("qwen3_vl").messages("the small red cup beside the kettle"), itertools.count()
     prompt = build_processor().apply_chat_template([message], tokenize=False, add_generation_prompt=True)
@@ -87,6 +95,21 @@ def own_engine(size: str, folder: Path) -> Ask:  # noqa: ARG001 - as the other i
 
 
 ENGINES: dict[str, Callable[[str, Path], Ask]] = {"vllm": vllm_engine, "egm": own_engine}
+
+
+def in_fp8(folder: Path) -> None:
+    """Say in a configuration what that of published fp8 weights says: blocks of 128 x 128, no vision tower."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    vision, text = config["vision_config"], config["text_config"]
+    blocks = [f"blocks.{block}.{part}" for block in range(vision["depth"]) for part in ("attn.qkv", "attn.proj")]
+    mergers = ["merger", *(f"deepstack_merger_list.{n}" for n in range(len(vision["deepstack_visual_indexes"])))]
+    mergers += [f"blocks.{block}.mlp" for block in range(vision["depth"])]
+    kept = [f"model.visual.{name}" for name in (*blocks, *(f"{name}.linear_fc{n}" for name in mergers for n in (1, 2)))]
+    kept += [f"model.language_model.layers.{layer}.mlp.gate" for layer in range(text["num_hidden_layers"])]
+    quantized = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    config["quantization_config"] = quantized | {"modules_to_not_convert": ["lm_head", *kept]}
+    file.write_text(json.dumps(config), encoding="utf-8")
 
 
 def picture(number: int) -> Image.Image:
@@ -129,6 +152,8 @@ def rows_of(engine: str, sizes: Sequence[str], place: Path, out: Path) -> Iterat
     processes = {}
     for size in sizes:
         make_model(folder := place / f"{engine}-{size}", size)
+        if size in FP8:
+            in_fp8(folder)
         command = [sys.executable, __file__, "--inside", engine, size, str(folder)]
         with (out / f"{engine}-{size}.txt").open("w") as said:
             processes[size] = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=said, text=True)
@@ -182,6 +207,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def floors(size: str, bandwidth: float) -> dict[str, float]:
+    """Milliseconds of a step at least, by how many are written at once: weights and caches read, on all its GPUs."""
+    costs = cost_model(size)
+    assert costs is not None
+    if size in FP8:
+        costs, bandwidth = replace(costs, layer_width=1), FP8[size] * bandwidth
+    tokens = 347 + THINKING / 2  # of a prompt about such a picture, and half of the answer
+    return {str(n): 1e3 * n * costs.pass_over(1, tokens, scored=1, at_once=n).bytes / bandwidth for n in AT_ONCE}
+
+
 def main() -> None:
     """Measure all, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,24 +231,23 @@ def main() -> None:
     if options.out is None:
         parser.error("--out says where the rows go")
     options.out.mkdir(parents=True, exist_ok=True)
-    bandwidth, rows = copy_bandwidth(), []
-    with tempfile.TemporaryDirectory() as place, (options.out / "results.jsonl").open("w") as file:
+    file, bandwidth = options.out / "results.jsonl", copy_bandwidth()
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    rows = [row for row in rows if "failed" not in row]
+    known = {(row["engine"], row["size"]) for row in rows}
+    with tempfile.TemporaryDirectory() as place:
         for engine in options.engines:
-            groups = TOGETHER if engine == "vllm" else tuple((size,) for group in TOGETHER for size in group)
+            groups = TOGETHER if engine == "vllm" else tuple((size,) for group in TOGETHER[:2] for size in group)
             for group in groups:
-                for row in rows_of(engine, [size for size in group if size in options.sizes], Path(place), options.out):
-                    costs = cost_model(row["size"])
-                    assert costs is not None
-                    tokens = 347 + THINKING / 2  # of a prompt about such a picture, and half of the answer
-                    row["floors"] = {
-                        str(n): 1e3 * n * costs.pass_over(1, tokens, scored=1, at_once=n).bytes / bandwidth
-                        for n in AT_ONCE
-                    }
-                    rows.append(row := json.loads(json.dumps(row)))
-                    print(f"[{json.dumps(row)[:300]}]", file=sys.stderr, flush=True)
-                    file.write(json.dumps(row) + "\n")
+                left = [size for size in group if size in options.sizes and (engine, size) not in known]
+                for row in rows_of(engine, left, Path(place), options.out):
+                    row |= {"copy": bandwidth, "floors": floors(row["size"], bandwidth)}
+                    rows.append(json.loads(json.dumps(row)))
+                    print(f"[{json.dumps(rows[-1])[:300]}]", file=sys.stderr, flush=True)
+                    write_text(file, "".join(json.dumps(each) + "\n" for each in rows))
     versions = package_versions("torch", "transformers", "vllm")
-    print(f"{gpu_name()}, copy {bandwidth / 1e12:.2f} TB/s, {versions}, {date.today()}\n")
+    copies = sorted({f"{row['copy'] / 1e12:.2f}" for row in rows if "copy" in row})
+    print(f"{gpu_name()}, copy {', '.join(copies)} TB/s, {versions}, {date.today()}\n")
     print(table(rows))
 
 
