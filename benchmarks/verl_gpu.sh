@@ -63,7 +63,7 @@ timeout --foreground --signal TERM "${SECONDS_A_CALL:-480}" "${egm[@]}" verl "$r
   --set model.name="$model" --set model.freeze=[] --set data.scenes=2000 \
   --set rollout.candidates=1 --set rollout.branch=null --set rollout.engine=vllm-colocate --set rollout.max_prompt=512 \
   --set rollout.gpu_memory=0.4 --set rollout.cuda_graphs=false --set rollout.keep=4 \
-  --set optim.steps="$rollouts" --set optim.prompts=32 --set optim.accumulation="${ACCUMULATION:-32}" \
+  --set optim.steps="$rollouts" --set optim.prompts=32 --set optim.accumulation="${ACCUMULATION:-4}" \
   --set optim.scale=group --set optim.zero_spread=count --set optim.learning_rate=1.0e-5 --set optim.warmup_steps=0 \
   --set eval=null --set run.workers=0 --set run.compile=false --set run.save_every="${SAVE_EVERY:-2}" \
   "${quick[@]}" "$@" || echo "ended with $?: run it again to go on"

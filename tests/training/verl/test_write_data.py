@@ -21,6 +21,7 @@ from egm.images import load_image
 from egm.models import build_processor
 from egm.training.grpo.prompts import PromptCollator
 from egm.training.grpo.run import open_table
+from egm.training.verl.follow import Questions
 from egm.training.verl.policy import AskedModel
 from egm.training.verl.write_data import write_questions
 from egm.types import Sample
@@ -57,8 +58,21 @@ def test_a_list_of_one_source_is_that_source(tmp_path: Path) -> None:
     )
     assert write_questions(made, AskedModel(made), tmp_path) == 8
     written, table = rows(tmp_path / "train.parquet"), open_table(made)
-    assert [row["extra_info"]["id"] for row in written] == [table[number].id for number in range(8)]
+    assert [row["extra_info"]["sent"] for row in written] == [table[number].phrase for number in range(8)]
     assert {row["data_source"] for row in written} == {"egm/synthref/train-complex"}
+
+
+def test_a_question_that_is_asked_again_gets_an_id_of_its_own(tmp_path: Path) -> None:
+    made = recipe(data={"train": [{"name": "synthref/train-complex", "weight": 2}]}, optim={"steps": 1})
+    write_questions(made, AskedModel(made), tmp_path)
+    table = open_table(made)
+    asked = [table[number].id for number in range(8)]
+    [twice] = {name for name in asked if asked.count(name) > 1}  # its scene has too few phrases
+    first = asked.index(twice)
+    again = asked.index(twice, first + 1)
+    questions = Questions(tmp_path / "train.parquet")  # as the run is followed by
+    assert [questions.sample(number).id for number in (first, again)] == [twice, f"{twice}#2"]
+    assert questions.sample(first).phrase == questions.sample(again).phrase
 
 
 def test_lengths_are_those_of_the_prompts() -> None:

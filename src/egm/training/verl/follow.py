@@ -51,11 +51,11 @@ class Follower:
     """
 
     def __init__(self, recipe: GRPORecipe, codec: Codec, out: Path, *, train: Path, log: Path, begun: int = 0) -> None:
-        self._recipe, self._codec, self._out, self._train, self._log = recipe, codec, out, train, log
+        self._recipe, self._codec, self._out, self._log = recipe, codec, out, log
         section = recipe.reward.model_copy(update={"overlong": None})  # tokens are not in verl's files; the reward is
         self._reward = Reward(section, codec)
         self._writer = RolloutWriter(out / "rollouts", keep=recipe.rollout.keep, process=0)
-        self._questions: Questions | None = None
+        self._questions = Questions(train)  # now, while nothing is lost by what cannot be read
         self._lines = {line["step"]: line for line in _json_lines(out / "log.jsonl") if line["step"] <= begun}
         self._sizes: dict[Path, int] = {}
         self._said = set(self._lines)
@@ -106,7 +106,7 @@ class Follower:
 
     def _take(self, step: int, rollouts: list[dict[str, Any]]) -> None:
         """Grade the rollouts of a step again, to know its accuracy, and keep the first groups."""
-        questions = self._questions = self._questions or Questions(self._train)
+        questions = self._questions
         groups = [list(group) for _, group in groupby(rollouts, key=lambda r: str(r["uid"]).rsplit("_", 2)[0])]
         found = [(group, number) for group in groups if (number := questions.find(group[0])) is not None]
         if not found:

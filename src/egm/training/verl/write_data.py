@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from egm.datasets import open_dataset
@@ -85,10 +87,18 @@ def write_questions(recipe: GRPORecipe, asked: AskedModel, folder: Path, *, abso
     count = min(len(table), needed)
     if absolute and not isinstance(table[0].image, str | Path):
         raise DataError(f"the pictures of {train} are no files, so they have no names: leave --absolute out")
-    write((table[number] for number in range(count)), TRAIN, train)
+    write(_told_apart(table[number] for number in range(count)), TRAIN, train)
     if recipe.eval is not None:
         write(held_out, HELD_OUT, recipe.eval.data)
     return count
+
+
+def _told_apart(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Yield samples under ids of their own: a scene with few phrases is asked one of them again."""
+    times: Counter[str] = Counter()
+    for sample in samples:
+        times[sample.id] += 1
+        yield sample if times[sample.id] == 1 else replace(sample, id=f"{sample.id}#{times[sample.id]}")
 
 
 def _checked(samples: Iterable[Sample], asked: AskedModel) -> Iterator[Sample]:
