@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-_SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
+_SECRET = re.compile(r"//(?:[^/\s:@]*:\S*|[^/\s]+)@")  # user and password in a URL; a password may hold / and @
 _JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji, and of letters in scripts such as Persian
 
 
