@@ -39,11 +39,11 @@ def without_password(text: str) -> str:
     return _SECRET.sub("//", text)
 
 
-def command_line(*words: object) -> str:
+def shell_command(*words: object) -> str:
     """Write a command for a shell, each word quoted where that is needed, and without the password of a URL.
 
     Example:
-        >>> command_line("egm", "eval", "my rows.jsonl", "--server", "http://me:secret@host:1/v1")
+        >>> shell_command("egm", "eval", "my rows.jsonl", "--server", "http://me:secret@host:1/v1")
         "egm eval 'my rows.jsonl' --server http://host:1/v1"
     """
     return shlex.join(without_password(str(word)) for word in words)

@@ -17,7 +17,7 @@ from egm.cli.splits import open_splits
 from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.errors import EgmError, MissingExtraError
 from egm.progress import progress_task
-from egm.terminal import command_line, printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.calibrate import Calibration
@@ -108,7 +108,7 @@ def calibrate_command(
         _print(found, out)
     if found.chosen is None:
         raise typer.Exit(1)
-    say_next(command_line(*_next_command(context, gate, out)))
+    say_next(shell_command(*_next_command(context, gate, out)))
 
 
 def _next_command(context: typer.Context, gate: Gate, out: Path) -> list[str]:

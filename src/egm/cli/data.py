@@ -16,7 +16,7 @@ from egm.cli.group import Group
 from egm.cli.printing import say_next
 from egm.errors import DataError
 from egm.progress import track
-from egm.terminal import command_line, spaced
+from egm.terminal import shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.types import Sample
@@ -68,7 +68,7 @@ def synthetic(
     print(spaced(target))
     train = ("sft", "RECIPE.yaml", "--set", f"data.train={target}")
     use = train if split.startswith("train") else ("eval", target)
-    say_next(command_line("egm", "data", "check", target), command_line("egm", *use))
+    say_next(shell_command("egm", "data", "check", target), shell_command("egm", *use))
 
 
 def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from egm.cli.printing import console, figure, note, plain_table, say_next
 from egm.cli.served import refuse_two_servers, started
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError
-from egm.terminal import command_line, printable
+from egm.terminal import printable, shell_command
 
 if TYPE_CHECKING:
     from egm.doctor import Examination, Recording, Toolkit
@@ -100,7 +100,7 @@ def doctor(
     if found.diagnosis.verdict == 0 and serve is None:
         words = ["--server", server, *([] if model is None else ["--model", model])]
         words += [] if found.recording.codec == DEFAULT_CODEC else ["--codec", found.recording.codec]
-        say_next(command_line("egm", "eval", "DATASET", *words))
+        say_next(shell_command("egm", "eval", "DATASET", *words))
     raise typer.Exit(int(found.diagnosis.verdict))
 
 
@@ -125,7 +125,7 @@ def _record(model: str, out: Path, **options: Any) -> None:
     print(printable(f"{out}: {len(recording.answers)} answers of {recording.model}, weights {recording.weights}"))
     # A recording of some pictures answers for these alone.
     pictures = [word for name in options["pictures"] or () for word in ("--picture", name)]
-    say_next(command_line("egm", "doctor", "--server", "URL", "--reference", out, *pictures))
+    say_next(shell_command("egm", "doctor", "--server", "URL", "--reference", out, *pictures))
 
 
 def _toolkit(as_json: bool) -> None:

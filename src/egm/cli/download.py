@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from egm.cli.printing import say_next
-from egm.terminal import command_line, spaced
+from egm.terminal import shell_command, spaced
 
 
 def download_command(
@@ -33,4 +33,4 @@ def download_command(
     print(spaced(found.folder))
     print(f"{found.name}, {found.model_type}: {found.size / 1e9:.2f} GB in {found.files} files, whole", file=sys.stderr)
     asked = found.name if to is None else found.folder
-    say_next(command_line("egm", "ground", "IMAGE", "PHRASE", "--model", asked))
+    say_next(shell_command("egm", "ground", "IMAGE", "PHRASE", "--model", asked))

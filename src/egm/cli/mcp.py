@@ -12,7 +12,7 @@ import typer
 from egm.cli import options
 from egm.cli.opened import opened_grounder
 from egm.cli.printing import say_next
-from egm.terminal import command_line, spaced
+from egm.terminal import shell_command, spaced
 
 _ASKING = ("model", "server", "codec", "prompt", "gate", "device", "dtype", *options.SETTINGS)
 
@@ -53,7 +53,7 @@ def mcp_command(
                 "model": str(Path(model).absolute()) if model and Path(model).exists() else model,
                 "gate": None if gate is None else gate.absolute(),
             }
-            command = command_line("egm", "mcp", images.absolute(), *options.given_again(context, *_ASKING))
+            command = shell_command("egm", "mcp", images.absolute(), *options.given_again(context, *_ASKING))
             say_next(f"let an assistant start this command: {command}; Ctrl-C ends it")
         door = build_mcp_server(grounder, images)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Ctrl-C would wait for the client's next line

@@ -304,7 +304,7 @@ def given_again(context: typer.Context, *names: str) -> list[str]:
         *names: Of its parameters, in the order in which they are to stand.
 
     Returns:
-        Words for `command_line`.
+        Words for `shell_command`.
     """
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
     words: list[str] = []

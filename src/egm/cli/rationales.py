@@ -16,7 +16,7 @@ from egm.cli.printing import console, note, plain_table, say_next
 from egm.cli.rationales_merge import merge_rationales_command
 from egm.cli.teachers import BLIND_KEY, RunModels
 from egm.errors import EgmError
-from egm.terminal import command_line, printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -239,12 +239,13 @@ def make_command(
     root = opened.root if opened.names_files else None
     where = None if root is None or root.resolve() == out.resolve() else root
     place = () if where is None else ("--images", where)
-    steps = [command_line("egm", "rationales", "report", out, *place)]
+    steps = [shell_command("egm", "rationales", "report", out, *place)]
     if share is not None:
         steps.append("egm rationales merge RUN... --out DIR, of all shards")
     elif run.tally.kept:
+        rows = out / "train.jsonl"
         pictures = () if where is None else ("--set", f"data.images={where}")
-        steps.append(command_line("egm", "sft", "RECIPE.yaml", "--set", f"data.train={out / 'train.jsonl'}", *pictures))
+        steps.append(shell_command("egm", "sft", "RECIPE.yaml", "--set", f"data.train={rows}", *pictures))
     say_next(*steps)
 
 

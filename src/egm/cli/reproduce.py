@@ -14,7 +14,7 @@ from egm.cli import options
 from egm.cli.printing import console, plain_table, say_next
 from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
-from egm.terminal import command_line, printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,10 +117,10 @@ def _next_step(plan: ReproductionPlan, recipe: Path, given: Sequence[str]) -> st
     """What is left of a recipe, or else what becomes of its models."""
     again = ("egm", "reproduce", recipe, "--out", plan.out, *given)
     if not plan.reaches("report"):
-        return command_line(*again)
+        return shell_command(*again)
     if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):
-        return command_line(*again, "--ablation", left[0])
-    return f"{command_line('egm', 'models', 'export', plan.out / 'ARM' / 'train')} of the arm that you want"
+        return shell_command(*again, "--ablation", left[0])
+    return f"{shell_command('egm', 'models', 'export', plan.out / 'ARM' / 'train')} of the arm that you want"
 
 
 def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:

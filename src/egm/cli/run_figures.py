@@ -12,7 +12,7 @@ import typer
 
 from egm.cli import suite as suites
 from egm.cli.printing import console, figure, note, plain_table, say_next
-from egm.terminal import command_line, printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.evaluate import Evaluation
@@ -57,7 +57,7 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
     if result.header.share is not None:
         say_next("egm eval merge RUN... --out DIR, of all shards")
     elif len(result.records) < result.total:
-        say_next(f"the command of a shard, without --shard and with {command_line('--out', folder)}")
+        say_next(f"the command of a shard, without --shard and with {shell_command('--out', folder)}")
     else:
         say_next(_report_command(result, folder))
 
@@ -68,9 +68,9 @@ def _report_command(result: Evaluation, folder: Path) -> str:
 
     words = ["egm", "report", folder]
     if not result.header.images and not all(is_scene(record.image) for record in result.records):
-        return command_line(*words)  # they lay in the file of their dataset
+        return shell_command(*words)  # they lay in the file of their dataset
     pictures = ["--images", result.header.images] if result.header.images else []
-    return command_line(*words, "--gallery", folder / "gallery.html", *pictures)
+    return shell_command(*words, "--gallery", folder / "gallery.html", *pictures)
 
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:

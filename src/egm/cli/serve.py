@@ -13,7 +13,7 @@ from egm.cli.printing import note, say_next
 from egm.cli.served import announce, watched
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError
-from egm.terminal import command_line, printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 _POLL = 1.0
 
@@ -93,7 +93,7 @@ def serve_command(
             # Behind a server, a model is taken for one of the usual convention.
             asked = ["--server", server.url, *([] if server.codec == DEFAULT_CODEC else ["--codec", server.codec])]
             commands = (("ground", "IMAGE", "PHRASE"), ("eval", "DATASET"))
-            say_next(*(command_line("egm", *command, *asked) for command in commands))
+            say_next(*(shell_command("egm", *command, *asked) for command in commands))
             while not server.wait(_POLL):
                 pass
             print("error:", printable(server.ended or ""), file=sys.stderr)

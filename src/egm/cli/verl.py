@@ -9,7 +9,7 @@ import typer
 
 from egm.cli.printing import say_next
 from egm.cli.training import DryRun, Out, Recipe, Resume, Settings, keys_option, run_folder, say, say_checked
-from egm.terminal import command_line
+from egm.terminal import shell_command
 
 _CLUSTER = "Ray cluster: auto, HOST:PORT of its head or http://HOST:PORT of its job server; by default one of its own."
 
@@ -55,7 +55,7 @@ def verl(
         lists = {"--set": settings or [], "--verl": overrides or []}
         command = job_command(cluster, recipe, Path.cwd(), flags=flags, values=values, lists=lists)
         if show:
-            print(command_line(*command))
+            print(shell_command(*command))
             return
         raise typer.Exit(submit(command))
     launch = Launch(rollouts, cluster, gpus, nodes, absolute, tuple(overrides or ()))

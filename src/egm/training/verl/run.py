@@ -19,7 +19,7 @@ from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.progress import progress_task
 from egm.publish.verl_run import find_exported, last_global_step, world_size
-from egm.terminal import command_line
+from egm.terminal import shell_command
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import load_recipe
 from egm.training.verl.check import check_configuration
@@ -97,7 +97,7 @@ def print_verl(recipe: GRPORecipe, out: Path, launch: Launch, *, resume: bool = 
             path = Path(folder) / CONFIGURATION
             write_text(path, text)
             check_configuration(path, launch.overrides)
-    return f"# {out / CONFIGURATION}\n{text}\n# {command_line(*trainer_command(out, launch.overrides))}\n"
+    return f"# {out / CONFIGURATION}\n{text}\n# {shell_command(*trainer_command(out, launch.overrides))}\n"
 
 
 def run_verl(
