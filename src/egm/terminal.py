@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 
-_SECRET = re.compile(r"//[^/@\s]+@")  # user and password in a URL
+_SECRET = re.compile(r"//(?:[^/\s:@]*:\S*|[^/\s]+)@")  # user and password in a URL; a password may hold / and @
 _JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji, and of letters in scripts such as Persian
 
 
@@ -36,3 +37,13 @@ def without_password(text: str) -> str:
         '--server http://host:1/v1'
     """
     return _SECRET.sub("//", text)
+
+
+def shell_command(*words: object) -> str:
+    """Write a command for a shell, each word quoted where that is needed, and without the password of a URL.
+
+    Example:
+        >>> shell_command("egm", "eval", "my rows.jsonl", "--server", "http://me:secret@host:1/v1")
+        "egm eval 'my rows.jsonl' --server http://host:1/v1"
+    """
+    return shlex.join(without_password(str(word)) for word in words)

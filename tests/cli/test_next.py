@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from egm.cli import options
+from egm.terminal import shell_command
 
 from .conftest import Egm
 
@@ -101,7 +102,7 @@ def test_options_are_repeated_as_they_were_given() -> None:
         seed: int = 0,
         left: int = 0,
     ) -> None:
-        typer.echo(" ".join([str(left), *options.given_again(context, "warm", "seed", "names", "place")]))
+        typer.echo(shell_command(left, *options.given_again(context, "warm", "seed", "names", "place")))
 
     given = CliRunner().invoke(app, ["--name", "a", "--in", "my folder", "--cold", "--name", "b", "--left", "3"])
     assert given.output == "3 --cold --name a --name b --in 'my folder'\n"

@@ -16,7 +16,7 @@ from egm.cli.printing import console, figure, plain_table, say_next
 from egm.cli.served import refuse_two_servers, served_grounder
 from egm.errors import EgmError
 from egm.progress import track
-from egm.terminal import printable
+from egm.terminal import printable, shell_command
 
 _OF_MODEL = ("server", "serve", "aim", "model", "codec", "max_tokens", "cut_tail", "device", "dtype")
 """What `egm eval` takes too, and answers would not be those that were timed without."""
@@ -129,7 +129,7 @@ def latency(
         print("first error:", printable(failed), file=sys.stderr)
     if all(row["errors"] == row["requests"] for row in results):
         raise typer.Exit(1)
-    say_next(" ".join(["egm eval DATASET", *options.given_again(context, *_OF_MODEL)]))
+    say_next(shell_command("egm", "eval", "DATASET", *options.given_again(context, *_OF_MODEL)))
 
 
 def _print(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from egm.cli.splits import open_splits
 from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.errors import EgmError, MissingExtraError
 from egm.progress import progress_task
-from egm.terminal import printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.calibrate import Calibration
@@ -109,7 +108,7 @@ def calibrate_command(
         _print(found, out)
     if found.chosen is None:
         raise typer.Exit(1)
-    say_next(" ".join(_next_command(context, gate, out)))
+    say_next(shell_command(*_next_command(context, gate, out)))
 
 
 def _next_command(context: typer.Context, gate: Gate, out: Path) -> list[str]:
@@ -117,29 +116,29 @@ def _next_command(context: typer.Context, gate: Gate, out: Path) -> list[str]:
     from egm.backends.checkpoint import EMBEDDED
     from egm.thinking import GATE_NAME
 
-    words = ["egm eval DATASET", *options.given_again(context, "server")]
-    words += [f"--model {shlex.quote(gate.model)}"] if gate.model != EMBEDDED else []
+    words = ["egm", "eval", "DATASET", *options.given_again(context, "server")]
+    words += ["--model", gate.model] if gate.model != EMBEDDED else []
     words += options.given_again(context, "codec")
     if context.params["direct"] is not None and gate.codec["name"] != DEFAULT_CODEC:  # runs do not say what gave it
-        words.append(f"--codec {gate.codec['name']}")
+        words += ["--codec", gate.codec["name"]]
     words += _asking(gate, behind_server=bool(context.params["server"]))
     words += options.given_again(context, "device", "dtype")
-    return [*words, f"--think auto --gate {shlex.quote(str(out / GATE_NAME))}"]
+    return [*words, "--think", "auto", "--gate", str(out / GATE_NAME)]
 
 
 def _asking(gate: Gate, *, behind_server: bool) -> list[str]:
     """Options of `egm eval` that ask as the gate was fitted, where that is not how it asks by default."""
     settings, expects, words = gate.settings, gate.facts["expects"], list[str]()
     if gate.prompt["style"] != get_codec(gate.codec["name"]).prompts[0]:
-        words.append(f"--prompt {gate.prompt['style']}")
+        words += ["--prompt", gate.prompt["style"]]
     if len(expects) == 1 and expects != ["one"]:
-        words.append(f"--expect {expects[0]}")
+        words += ["--expect", expects[0]]
     sampled, budget = settings["temperature"] > 0, settings["thinking_budget"]
     usual = options.max_tokens_by_default(None if behind_server else gate.model, sample=sampled, budget=budget)
     words += ["--sample"] if sampled else []
-    words += [f"--max-tokens {settings['max_new_tokens']}"] if settings["max_new_tokens"] != usual else []
-    words += [f"--votes {settings['votes']}"] if settings["votes"] > 1 else []
-    words += [f"--thinking-budget {budget}"] if budget is not None else []
+    words += ["--max-tokens", str(settings["max_new_tokens"])] if settings["max_new_tokens"] != usual else []
+    words += ["--votes", str(settings["votes"])] if settings["votes"] > 1 else []
+    words += ["--thinking-budget", str(budget)] if budget is not None else []
     return words + (["--cut-tail"] if settings["stop"] else [])
 
 

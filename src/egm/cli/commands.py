@@ -107,7 +107,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    from egm.terminal import printable
+    from egm.terminal import printable, without_password
 
-    print("error:", printable(message), file=sys.stderr)  # a server's words, or a file's name, may steer a terminal
+    # A server's words, or a file's name, may steer a terminal, and hold what was given as a URL.
+    print("error:", without_password(printable(message)), file=sys.stderr)
     sys.exit(2)

@@ -16,7 +16,7 @@ from egm.cli.group import Group
 from egm.cli.printing import say_next
 from egm.errors import DataError
 from egm.progress import track
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.types import Sample
@@ -66,8 +66,9 @@ def synthetic(
         lines += _write_scene(data.samples(number), out, f"images/{split}-{seed}-{number:06d}.png")
     write_text(target, "".join(lines))  # last, so that where it is, all its pictures are
     print(spaced(target))
-    use = f"egm sft RECIPE.yaml --set data.train={target}" if split.startswith("train") else f"egm eval {target}"
-    say_next(f"egm data check {target}", use)
+    train = ("sft", "RECIPE.yaml", "--set", f"data.train={target}")
+    use = train if split.startswith("train") else ("eval", target)
+    say_next(shell_command("egm", "data", "check", target), shell_command("egm", *use))
 
 
 def _write_scene(samples: list[Sample], out: Path, name: str) -> Iterator[str]:

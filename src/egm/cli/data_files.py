@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
@@ -17,7 +16,7 @@ from egm.codecs import DEFAULT_CODEC, get_codec
 from egm.datasets.coco_names import coco_number
 from egm.errors import DataError, nearest
 from egm.files import write_text
-from egm.terminal import printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.datasets import Finding
@@ -113,7 +112,7 @@ def check(
         say_next("mend or drop these rows" if listing is not None else "--list FILE writes all of it, one a line")
         raise typer.Exit(1)
     places = options.given_again(context, "images", "data_root", "allow_partial")
-    say_next(" ".join([f"egm eval {shlex.quote(dataset)}", *places]))
+    say_next(shell_command("egm", "eval", dataset, *places))
 
 
 def _report(name: str, rows: int, found: list[Finding], listing: Path | None) -> None:
@@ -229,12 +228,12 @@ def convert(
 
         task = lmms_eval_task(opened, out, codec=asked or get_codec(DEFAULT_CODEC), prompt=prompt)
         print(spaced(out))
-        say_next(f"lmms-eval --include_path {out.parent} --tasks {task}")
+        say_next(shell_command("lmms-eval", "--include_path", out.parent, "--tasks", task))
         return
     write_dataset(opened, out, kind, codec=asked, prompt=prompt, embed=embed)
     print(spaced(out))
     # Names stay relative to where the pictures lie, and only parquet says where that is.
     root = opened.root if opened.names_files and kind != "parquet" else None
     beside = root is None or root.resolve() == out.parent.resolve()
-    places = "" if beside else f" --images {shlex.quote(str(root))}"
-    say_next(f"egm data check {shlex.quote(str(out))}{places}")
+    places = () if beside else ("--images", root)
+    say_next(shell_command("egm", "data", "check", out, *places))

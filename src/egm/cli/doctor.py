@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ from egm.cli.printing import console, figure, note, plain_table, say_next
 from egm.cli.served import refuse_two_servers, started
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError
-from egm.terminal import printable, without_password
+from egm.terminal import printable, shell_command
 
 if TYPE_CHECKING:
     from egm.doctor import Examination, Recording, Toolkit
@@ -99,12 +98,9 @@ def doctor(
         found = examine_server(server, model, reference=held, pictures=picture, **asked)
     _print(found, as_json)
     if found.diagnosis.verdict == 0 and serve is None:
-        pieces = [
-            f"--server {shlex.quote(without_password(server))}",
-            *([] if model is None else [f"--model {shlex.quote(model)}"]),
-        ]
-        pieces += [] if found.recording.codec == DEFAULT_CODEC else [f"--codec {found.recording.codec}"]
-        say_next(" ".join(["egm eval DATASET", *pieces]))
+        words = ["--server", server, *([] if model is None else ["--model", model])]
+        words += [] if found.recording.codec == DEFAULT_CODEC else ["--codec", found.recording.codec]
+        say_next(shell_command("egm", "eval", "DATASET", *words))
     raise typer.Exit(int(found.diagnosis.verdict))
 
 
@@ -128,8 +124,8 @@ def _record(model: str, out: Path, **options: Any) -> None:
     write_recording(recording, out)
     print(printable(f"{out}: {len(recording.answers)} answers of {recording.model}, weights {recording.weights}"))
     # A recording of some pictures answers for these alone.
-    pieces = [f"--picture {shlex.quote(name)}" for name in options["pictures"] or ()]
-    say_next(" ".join([f"egm doctor --server URL --reference {shlex.quote(str(out))}", *pieces]))
+    pictures = [word for name in options["pictures"] or () for word in ("--picture", name)]
+    say_next(shell_command("egm", "doctor", "--server", "URL", "--reference", out, *pictures))
 
 
 def _toolkit(as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from egm.cli.printing import say_next
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
 
 
 def download_command(
@@ -32,4 +32,5 @@ def download_command(
     found = download(model, to=to)
     print(spaced(found.folder))
     print(f"{found.name}, {found.model_type}: {found.size / 1e9:.2f} GB in {found.files} files, whole", file=sys.stderr)
-    say_next(f"egm ground IMAGE PHRASE --model {found.name if to is None else found.folder}")
+    asked = found.name if to is None else found.folder
+    say_next(shell_command("egm", "ground", "IMAGE", "PHRASE", "--model", asked))

@@ -12,7 +12,7 @@ import typer
 from egm.cli import options
 from egm.cli.printing import note, say_next
 from egm.errors import DataError
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def export_command(
         found = read_answers(answers, allow_partial=allow_partial)
         dataset = fiftyone_dataset(found, out, images=images, pictures=pictures, field=field or PREDICTION_FIELD)
         print(spaced(f"{dataset.name}: {len(dataset)} samples"))
-        say_next(f"fiftyone app launch {dataset.name}")
+        say_next(shell_command("fiftyone", "app", "launch", dataset.name))
         return
     target = Path(out)
     if target.suffix != ".json":

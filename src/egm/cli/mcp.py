@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from egm.cli import options
 from egm.cli.opened import opened_grounder
 from egm.cli.printing import say_next
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
 
 _ASKING = ("model", "server", "codec", "prompt", "gate", "device", "dtype", *options.SETTINGS)
 
@@ -54,8 +53,7 @@ def mcp_command(
                 "model": str(Path(model).absolute()) if model and Path(model).exists() else model,
                 "gate": None if gate is None else gate.absolute(),
             }
-            pieces = [shlex.quote(str(images.absolute())), *options.given_again(context, *_ASKING)]
-            command = f"egm mcp {' '.join(pieces)}"
+            command = shell_command("egm", "mcp", images.absolute(), *options.given_again(context, *_ASKING))
             say_next(f"let an assistant start this command: {command}; Ctrl-C ends it")
         door = build_mcp_server(grounder, images)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Ctrl-C would wait for the client's next line

@@ -9,7 +9,9 @@ import typer
 
 from egm.cli.group import Group
 from egm.cli.printing import console, plain_table, say_next
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
+
+_EVAL = ("egm", "eval", "DATASET", "--model")
 
 app = typer.Typer(cls=Group, help="List the model sizes; merge, average, export and publish models.")
 
@@ -69,7 +71,7 @@ def merge(
     from egm.publish.merge import merge_adapter
 
     print(spaced(merge_adapter(adapter, out, base=base, dtype=dtype)))
-    say_next(f"egm eval DATASET --model {out}", f"egm models export {out}")
+    say_next(shell_command(*_EVAL, out), shell_command("egm", "models", "export", out))
 
 
 @app.command("average")
@@ -84,7 +86,7 @@ def average(
     from egm.publish.average import average_models
 
     print(spaced(average_models(models, out, base=base, share=share, dtype=dtype)))
-    say_next(f"egm eval DATASET --model {out}", f"egm models export {out}")
+    say_next(shell_command(*_EVAL, out), shell_command("egm", "models", "export", out))
 
 
 @app.command("export")
@@ -114,7 +116,7 @@ def export(
     licences: dict[str, Any] = {"license_id": license_id, "data_license": data_license or ()}
     made = export_model(source, out, scores=scores or (), base=base, dtype=dtype, title=title, **licences)
     print(spaced(made))
-    say_next(f"egm eval DATASET --model {made}", f"egm models push {made} OWNER/NAME")
+    say_next(shell_command(*_EVAL, made), shell_command("egm", "models", "push", made, "OWNER/NAME"))
 
 
 @app.command("push")
@@ -137,4 +139,4 @@ def push_command(
         print(f"would create {repo} unless it is there, and send these in one commit")
     else:
         print(spaced(push(plan)))
-        say_next(f"egm download {plan.repo}")
+        say_next(shell_command("egm", "download", plan.repo))

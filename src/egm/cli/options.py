@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
@@ -14,7 +13,6 @@ import typer
 from egm import types
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import EgmError, nearest
-from egm.terminal import without_password
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -306,21 +304,21 @@ def given_again(context: typer.Context, *names: str) -> list[str]:
         *names: Of its parameters, in the order in which they are to stand.
 
     Returns:
-        A piece of a command line each, quoted for a shell where that is needed.
+        Words for `shell_command`.
     """
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
-    pieces = []
+    words: list[str] = []
     for name in names:
         source, parameter = context.get_parameter_source(name), parameters[name]
         if source is None or source.name != "COMMANDLINE":
             continue
         given = context.params[name]
         if isinstance(given, bool):
-            pieces.append((parameter.opts if given else parameter.secondary_opts)[0])
+            words.append((parameter.opts if given else parameter.secondary_opts)[0])
             continue
         values = given if isinstance(given, list | tuple) else [given]
-        pieces += [f"{parameter.opts[0]} {shlex.quote(without_password(str(value)))}" for value in values]
-    return pieces
+        words += [word for value in values for word in (parameter.opts[0], str(value))]
+    return words
 
 
 def refuse_no_folder(images: Path | None, option: str = "--images") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from egm.terminal import printable, spaced
+from egm.terminal import printable, spaced, without_password
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ def console() -> Console:
 
 def note(text: str) -> None:
     """Say on standard error, in one line, what the reader of the figures should know."""
-    print("note:", printable(text), file=sys.stderr)
+    print("note:", without_password(printable(text)), file=sys.stderr)
 
 
 def say_next(*steps: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,7 @@ from egm.cli.printing import console, note, plain_table, say_next
 from egm.cli.rationales_merge import merge_rationales_command
 from egm.cli.teachers import BLIND_KEY, RunModels
 from egm.errors import EgmError
-from egm.terminal import printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.backends.base import GenerationSettings
@@ -238,13 +237,15 @@ def make_command(
     _print_run(run, out, as_json)
     # Names of pictures that are files stay relative to where they lie.
     root = opened.root if opened.names_files else None
-    where = None if root is None or root.resolve() == out.resolve() else shlex.quote(str(root))
-    steps = [f"egm rationales report {shlex.quote(str(out))}{'' if where is None else f' --images {where}'}"]
+    where = None if root is None or root.resolve() == out.resolve() else root
+    place = () if where is None else ("--images", where)
+    steps = [shell_command("egm", "rationales", "report", out, *place)]
     if share is not None:
         steps.append("egm rationales merge RUN... --out DIR, of all shards")
     elif run.tally.kept:
-        rows = f"egm sft RECIPE.yaml --set data.train={shlex.quote(str(out / 'train.jsonl'))}"
-        steps.append(f"{rows}{'' if where is None else f' --set data.images={where}'}")
+        rows = out / "train.jsonl"
+        pictures = () if where is None else ("--set", f"data.images={where}")
+        steps.append(shell_command("egm", "sft", "RECIPE.yaml", "--set", f"data.train={rows}", *pictures))
     say_next(*steps)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from egm.cli import options
 from egm.cli.printing import note, say_next
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
 
 
 def merge_rationales_command(
@@ -41,4 +41,4 @@ def merge_rationales_command(
         print(f"journal: {spaced(out)}")
     for remark in merged.remarks:
         note(remark)
-    say_next(f"the command of a shard, without --shard and with --out {out}")
+    say_next(f"the command of a shard, without --shard and with {shell_command('--out', out)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from egm.cli import options
 from egm.cli.printing import console, plain_table, say_next
 from egm.cli.training import keys_option
 from egm.errors import DataError, EgmError
-from egm.terminal import printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,12 +115,12 @@ def _report(plan: ReproductionPlan) -> None:
 
 def _next_step(plan: ReproductionPlan, recipe: Path, given: Sequence[str]) -> str:
     """What is left of a recipe, or else what becomes of its models."""
-    again = " ".join([f"egm reproduce {shlex.quote(str(recipe))} --out {shlex.quote(str(plan.out))}", *given])
+    again = ("egm", "reproduce", recipe, "--out", plan.out, *given)
     if not plan.reaches("report"):
-        return again
+        return shell_command(*again)
     if left := sorted(plan.recipe.ablations.keys() - plan.arms.keys()):
-        return f"{again} --ablation {left[0]}"
-    return f"egm models export {plan.out / 'ARM' / 'train'} of the arm that you want"
+        return shell_command(*again, "--ablation", left[0])
+    return f"{shell_command('egm', 'models', 'export', plan.out / 'ARM' / 'train')} of the arm that you want"
 
 
 def _print_plan(plan: ReproductionPlan, parallel: int, gpus: int) -> None:

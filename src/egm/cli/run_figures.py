@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from egm.cli import suite as suites
 from egm.cli.printing import console, figure, note, plain_table, say_next
-from egm.terminal import printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 if TYPE_CHECKING:
     from egm.evaluate import Evaluation
@@ -58,7 +57,7 @@ def tell_run(result: Evaluation, folder: Path, *, suite: bool, as_json: bool) ->
     if result.header.share is not None:
         say_next("egm eval merge RUN... --out DIR, of all shards")
     elif len(result.records) < result.total:
-        say_next(f"the command of a shard, without --shard and with --out {folder}")
+        say_next(f"the command of a shard, without --shard and with {shell_command('--out', folder)}")
     else:
         say_next(_report_command(result, folder))
 
@@ -67,11 +66,11 @@ def _report_command(result: Evaluation, folder: Path) -> str:
     """Name the command that reports a run, with a gallery where journals find the pictures again."""
     from egm.report.gallery import is_scene
 
-    command = f"egm report {shlex.quote(str(folder))}"
+    words = ["egm", "report", folder]
     if not result.header.images and not all(is_scene(record.image) for record in result.records):
-        return command  # they lay in the file of their dataset
-    pictures = f" --images {shlex.quote(result.header.images)}" if result.header.images else ""
-    return f"{command} --gallery {shlex.quote(str(folder / 'gallery.html'))}{pictures}"
+        return shell_command(*words)  # they lay in the file of their dataset
+    pictures = ["--images", result.header.images] if result.header.images else []
+    return shell_command(*words, "--gallery", folder / "gallery.html", *pictures)
 
 
 def _print(summary: Mapping[str, Any], folder: Path) -> None:

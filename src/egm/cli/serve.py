@@ -13,7 +13,7 @@ from egm.cli.printing import note, say_next
 from egm.cli.served import announce, watched
 from egm.codecs import DEFAULT_CODEC
 from egm.errors import BackendError
-from egm.terminal import printable, spaced
+from egm.terminal import printable, shell_command, spaced
 
 _POLL = 1.0
 
@@ -91,8 +91,9 @@ def serve_command(
             print(f"{printable(server.model)} at {server.url}/v1 by {server.engine}{version}")
             print(f"checked: {printable(server.answer)}; Ctrl-C ends it", flush=True)
             # Behind a server, a model is taken for one of the usual convention.
-            asked = f"--server {server.url}{'' if server.codec == DEFAULT_CODEC else f' --codec {server.codec}'}"
-            say_next(f"egm ground IMAGE PHRASE {asked}", f"egm eval DATASET {asked}")
+            asked = ["--server", server.url, *([] if server.codec == DEFAULT_CODEC else ["--codec", server.codec])]
+            commands = (("ground", "IMAGE", "PHRASE"), ("eval", "DATASET"))
+            say_next(*(shell_command("egm", *command, *asked) for command in commands))
             while not server.wait(_POLL):
                 pass
             print("error:", printable(server.ended or ""), file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from egm.cli.printing import say_next
-from egm.terminal import spaced
+from egm.terminal import shell_command, spaced
 
 Recipe = Annotated[Path, typer.Argument(help="YAML file; recipes/ holds some.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; runs/NAME-OF-RECIPE by default.")]
@@ -67,10 +67,12 @@ def say(model: Path | None, run: Path, prompt: object = None) -> None:
         if is_first():
             print(spaced(model))
             asked = model if model.name == "model" else run / "export"
-            style = f" --prompt {prompt}" if isinstance(prompt, str) else ""
-            steps = [f"egm models export {run}", f"egm eval DATASET --model {asked}{style}"]
+            style = ("--prompt", prompt) if isinstance(prompt, str) else ()
+            export = shell_command("egm", "models", "export", run)
+            steps = [export, shell_command("egm", "eval", "DATASET", "--model", asked, *style)]
             say_next(*(steps if asked != model else steps[::-1]))
         return
     if is_first():
-        print(f"stopped by SIGTERM with a checkpoint: go on with --resume --out {spaced(run)}", file=sys.stderr)
+        again = spaced(shell_command("--resume", "--out", run))
+        print(f"stopped by SIGTERM with a checkpoint: go on with {again}", file=sys.stderr)
     raise typer.Exit(128 + signal.SIGTERM)

@@ -9,6 +9,7 @@ import typer
 
 from egm.cli.printing import say_next
 from egm.cli.training import DryRun, Out, Recipe, Resume, Settings, keys_option, run_folder, say, say_checked
+from egm.terminal import shell_command
 
 _CLUSTER = "Ray cluster: auto, HOST:PORT of its head or http://HOST:PORT of its job server; by default one of its own."
 
@@ -44,7 +45,7 @@ def verl(
     """Reinforce a model on the boxes that it answers with, by verl: recipes of egm grpo, on one GPU or a cluster."""
     from egm.training.grpo.recipe import GRPORecipe
     from egm.training.recipe import load_recipe
-    from egm.training.verl.launch import job_command, shown, submit
+    from egm.training.verl.launch import job_command, submit
     from egm.training.verl.run import Launch, print_verl, run_verl
 
     loaded, run = load_recipe(GRPORecipe, recipe, settings), run_folder(out, recipe)
@@ -54,7 +55,7 @@ def verl(
         lists = {"--set": settings or [], "--verl": overrides or []}
         command = job_command(cluster, recipe, Path.cwd(), flags=flags, values=values, lists=lists)
         if show:
-            print(shown(command))
+            print(shell_command(*command))
             return
         raise typer.Exit(submit(command))
     launch = Launch(rollouts, cluster, gpus, nodes, absolute, tuple(overrides or ()))

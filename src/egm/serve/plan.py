@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from egm.serve.engines import AUTO, Engine, check_gpu, choose_engine
 from egm.serve.model import ServedModel, serve_model
 from egm.serve.passed import Passed, read_passed
 from egm.serve.table import Flag, VersionVerdict, verdict, wanted
+from egm.terminal import shell_command
 
 HOST: Final = "127.0.0.1"
 """Where an engine listens unless another address is asked for."""
@@ -41,7 +41,7 @@ class Part:
 
     def text(self) -> str:
         """The words as a shell reads them."""
-        return shlex.join(self.words)
+        return shell_command(*self.words)
 
 
 @dataclass(frozen=True)

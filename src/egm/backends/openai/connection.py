@@ -32,14 +32,15 @@ def server_url(url: str) -> tuple[str, bool]:
     except ValueError:
         parts, host = None, None
     if parts is None or parts.scheme not in ("http", "https") or not host:
-        shown = url.partition("?")[0].rpartition("@")[2][:200]  # what follows, or goes before, may be a key
+        shown = url.rpartition("@")[2].partition("?")[0][:200]  # what goes before, or follows, may be a key
         raise EgmError(f"{shown!r} is no server's URL: give one such as http://127.0.0.1:30000")
+    if "@" in url:  # also where a password holds / or ?, and what stands before it is read as the host
+        host = url.rpartition("@")[2].partition("/")[0].partition("?")[0]
+        raise EgmError(f"the URL of {host} holds a password: pass it as api_key, or set OPENAI_API_KEY")
     if parts.query or parts.fragment:
         raise EgmError(
             f"the URL of {host} goes on after its path: leave that out, and pass a key as api_key or OPENAI_API_KEY"
         )
-    if "@" in parts.netloc:
-        raise EgmError(f"the URL of {host} holds a password: pass it as api_key, or set OPENAI_API_KEY")
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -100,11 +99,6 @@ def submit(command: Sequence[str]) -> int:
     if installed("ray") is None:
         raise EgmError(f"a job server is asked by Ray, which is not installed here: {INSTALL}")
     return subprocess.run(command, check=False).returncode  # noqa: S603
-
-
-def shown(command: Sequence[str]) -> str:
-    """Write a command for a shell."""
-    return shlex.join(command)
 
 
 def run_trainer(command: Sequence[str], out: Path, *, address: str, look: Callable[[], None]) -> bool:

@@ -19,12 +19,13 @@ from egm.errors import EgmError, RecipeError
 from egm.files import write_text
 from egm.progress import progress_task
 from egm.publish.verl_run import find_exported, last_global_step, world_size
+from egm.terminal import shell_command
 from egm.training.grpo.recipe import GRPORecipe
 from egm.training.recipe import load_recipe
 from egm.training.verl.check import check_configuration
 from egm.training.verl.cluster import check_nodes, connected, measure_cluster, this_machine
 from egm.training.verl.configure import Cluster, Configured, Options, configure
-from egm.training.verl.launch import CONFIGURATION, run_trainer, shown, trainer_command
+from egm.training.verl.launch import CONFIGURATION, run_trainer, trainer_command
 from egm.training.verl.packages import NODE, check_packages, installed
 from egm.training.verl.policy import AskedModel
 from egm.training.verl.unsaid import rollouts_of
@@ -96,7 +97,7 @@ def print_verl(recipe: GRPORecipe, out: Path, launch: Launch, *, resume: bool = 
             path = Path(folder) / CONFIGURATION
             write_text(path, text)
             check_configuration(path, launch.overrides)
-    return f"# {out / CONFIGURATION}\n{text}\n# {shown(trainer_command(out, launch.overrides))}\n"
+    return f"# {out / CONFIGURATION}\n{text}\n# {shell_command(*trainer_command(out, launch.overrides))}\n"
 
 
 def run_verl(
