@@ -83,6 +83,7 @@ def served(options: argparse.Namespace, out: Path, total: int) -> tuple[float, l
 def eval_command(options: argparse.Namespace, out: Path) -> list[str]:
     first = ["--scenes", str(options.scenes)] if options.scenes else []
     tokens = ["--max-tokens", str(options.max_tokens)] if options.max_tokens else []
+    tokens += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     return [sys.executable, "-m", "egm.cli", "eval", *ASKED, *first, *tokens, "--out", str(out)]
 
 
@@ -94,7 +95,8 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=4, help="of each server")
+    parser.add_argument("--concurrency", type=int, help="questions at once, over all servers and in process")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # servers share the cores
     with tempfile.TemporaryDirectory() as folder:
