@@ -78,6 +78,8 @@ def test_two_processes_in_two_passes_learn_what_one_does_in_one(alone: Path, tmp
     run(command(tmp_path, out, family, processes=2, optim=RECIPE["optim"] | {"accumulation": 2}))
     assert json.loads((out / "run.json").read_text())["processes"] == 2
     assert losses(out) == pytest.approx(losses(alone), abs=2e-4)
+    accuracies = [[line["mean_token_accuracy"] for line in log(folder) if "loss" in line] for folder in (out, alone)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=1e-6)  # over all processes and passes, as the loss is
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, alone))
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():

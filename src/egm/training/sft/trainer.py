@@ -62,6 +62,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
         self._optim, self._codec, self._collate, self._held_out = optim, codec, collate, held_out
         self._order, self._family = order, trained_family(kwargs["model"].config)
         self._loader: Any = None
+        self._foreseen: list[torch.Tensor] = []  # of each pass since the last line: targets that were, and all
         self.watch = LossWatch()
         with router_logits_kept_off(kwargs["model"]):
             super().__init__(**kwargs)
@@ -137,7 +138,7 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
             passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / passes
             self._metrics["train"]["aux_loss"].append(outputs.aux_loss.detach())
-        self._metrics["train"]["mean_token_accuracy"].append(right / count.clamp(min=1))
+        self._foreseen.append(torch.stack([right, count]))
         return (loss, outputs) if return_outputs else loss
 
     def _target_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
@@ -225,8 +226,15 @@ class GroundingTrainer(SFTTrainer):  # type: ignore[misc]
 
         The library counts rows, of which each may hold several samples, and takes a run that goes on for a whole one.
         """
-        for values in self._metrics["train"].values():
+        train = self._metrics["train"]
+        for values in train.values():
             values[:] = [float(value) for value in values]
+        if self._foreseen:  # what this process alone has seen, of passes that are as many on all
+            right, count = self._summed(torch.stack(self._foreseen).sum(0).tolist())
+            self._foreseen.clear()
+            train["mean_token_accuracy"] = [right / max(1.0, count)]
+            if balances := train.get("aux_loss"):
+                train["aux_loss"] = [self._summed([sum(balances) / len(balances)])[0] / self.accelerator.num_processes]
         if "loss" in logs and self._line_start is not None:
             logs["samples_per_second"] = self._optim.batch_size * self._speed(self._line_start)
             self._line_start = self.state.global_step, time.perf_counter()
