@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 
-_SECRET = re.compile(r"//(?:[^/\s:@]*:\S*|[^/\s]+)@")  # user and password in a URL; a password may hold / and @
+_SECRET = re.compile(r"(\b[a-zA-Z][\w+.-]*://)(?:[^/\s:@]*:\S*|[^/\s]+)@")  # user and password; one may hold / and @
 _JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji, and of letters in scripts such as Persian
 
 
@@ -36,7 +37,7 @@ def without_password(text: str) -> str:
         >>> without_password("--server http://me:secret@host:1/v1")
         '--server http://host:1/v1'
     """
-    return _SECRET.sub("//", text)
+    return _SECRET.sub(r"\1", text)
 
 
 def shell_command(*words: object) -> str:
@@ -47,3 +48,8 @@ def shell_command(*words: object) -> str:
         "egm eval 'my rows.jsonl' --server http://host:1/v1"
     """
     return shlex.join(without_password(str(word)) for word in words)
+
+
+def command_line() -> tuple[str, ...]:
+    """The command line of this process, without the password of a URL."""
+    return tuple(map(without_password, sys.argv))

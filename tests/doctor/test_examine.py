@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,15 @@ def test_servers_that_are_no_engine() -> None:
     engine.failing = ["224"]
     with pytest.raises(BackendError, match="did not answer"), served(engine) as url:
         examine_server(url, retry=RetryPolicy(retries=0))
+
+
+def test_what_was_not_answered_is_a_note_a_reason() -> None:
+    engine = Failing()
+    engine.failing = ["tall", "odd-1", "448", "wide"]
+    with served(engine) as url:
+        found = examine_server(url, pictures=["224", *engine.failing], rounds=["alone"], retry=RetryPolicy(retries=0))
+    [note] = [note for note in found.diagnosis.notes if note.startswith("no answer")]
+    assert re.fullmatch(r"no answer to .+, .+, .+ and 1 more: .+", note)
 
 
 def test_every_defect_has_what_a_reader_needs() -> None:

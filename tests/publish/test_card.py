@@ -144,6 +144,15 @@ def test_a_card_is_no_place_for_other_lines_or_escapes(tmp_path: Path) -> None:
     assert "\x1b" not in card
 
 
+def test_a_card_tells_no_password_of_a_run(tmp_path: Path) -> None:
+    url = "http://me:Xk9Qz@host:8000"
+    (tmp_path / "recipe.yaml").write_text(f"rollout: {{url: '{url}'}}")
+    (tmp_path / "run.json").write_text(json.dumps({"command": ["egm", "grpo", f"--set=rollout.url={url}"]}))
+    card = model_card("it", tmp_path).render({})
+    assert card.count("http://host:8000") == 2
+    assert "Xk9Qz" not in card
+
+
 @pytest.mark.parametrize(
     ("recipe", "facts"),
     [

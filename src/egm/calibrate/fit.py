@@ -17,9 +17,9 @@ from egm.calibrate.paired import PairedAnswers, read_pairs
 from egm.datasets.benchmarks import MEASURE_TITLES
 from egm.environment import package_versions
 from egm.errors import DataError, EgmError
-from egm.evaluate.plan import command_line
 from egm.journal import Header
 from egm.stats import Estimate, FloatArray, IntArray
+from egm.terminal import command_line
 from egm.thinking import Gate
 
 TUNING_SHARE: Final = 0.2

@@ -80,12 +80,15 @@ def calibrate_command(
     DIR/gate.json holds it, DIR/frontier.csv accuracy against tokens for every threshold. Exit code 1 if no threshold
     saves tokens within the bound; its gate then always thinks.
     """
+    from egm.backends.openai.connection import server_url
     from egm.calibrate import calibrate, check_enough
     from egm.evaluate.plan import plan_samples
     from egm.stats import codes
 
     if (direct is None) != (thinking is None):
         raise EgmError("--direct and --thinking are two runs of the same questions: give both, or neither")
+    for url in server or ():
+        server_url(url)  # refused before splits are opened, which takes longer
     if direct is None or thinking is None:
         places: dict[str, Any] = {"images": images, "data": data_root, "allow_partial": allow_partial}
         splits = open_splits(datasets or [_USUAL], **places, scenes=scenes, limit=limit)

@@ -40,6 +40,7 @@ FEWEST: Final = 4
 """Answers that a verdict takes, at least."""
 _FITS: Final = 3.0  # nats by which answers have to side with a simulated defect
 _SHARE: Final = 0.8  # of what they say about it
+_NAMED: Final = 3  # pictures of a note
 
 
 class EngineVerdict(IntEnum):
@@ -349,7 +350,13 @@ def _sides(
 
 
 def _notes(seen: Observation, recording: Recording, comparisons: Sequence[AnswerComparison]) -> list[str]:
-    notes = [f"no answer to {what}: {why}" for what, why in seen.failed.items()]
+    reasons: dict[str, list[str]] = {}
+    for what, why in seen.failed.items():
+        reasons.setdefault(why, []).append(what)
+    notes = []
+    for why, whats in reasons.items():
+        more = f" and {len(whats) - _NAMED} more" if len(whats) > _NAMED else ""
+        notes.append(f"no answer to {', '.join(whats[:_NAMED])}{more}: {why}")
     if comparisons and all(one.prompt_tokens is None for one in comparisons):
         notes.append("the engine does not count the tokens of its prompts, which are not compared")
     for name, reply in seen.files.items():

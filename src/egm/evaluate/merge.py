@@ -12,7 +12,7 @@ from typing import Any
 from egm.append_only import json_line
 from egm.collector import paused_collector
 from egm.errors import DataError
-from egm.evaluate.plan import command_line, group_by_image, image_order
+from egm.evaluate.plan import group_by_image, image_order
 from egm.evaluate.progress import RunningCounts, check_max_errors
 from egm.evaluate.run import MAX_ERRORS, Evaluation, block_size, write_numbers, write_settings
 from egm.evaluate.shards import DealtPictures
@@ -28,6 +28,7 @@ from egm.journal import (
     read_whole_run,
 )
 from egm.progress import track
+from egm.terminal import command_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from egm.images import picture_key
 from egm.journal import Header, question_line, questions_digest
 from egm.record_rules import refuse_number
 from egm.records import question_facts
-from egm.terminal import without_password
+from egm.terminal import command_line
 from egm.thinking import Gate
 from egm.types import Expect, Sample
 
@@ -249,11 +248,6 @@ def _hardware(grounder: Grounder) -> dict[str, str]:
     """What a model in this process runs on, which its latencies are of; a server does not say."""
     info = None if isinstance(grounder.backend, RemoteBackend) else grounder.backend.describe()
     return {} if info is None or info.hardware is None else {"hardware": info.hardware}
-
-
-def command_line() -> tuple[str, ...]:
-    """The command line of this process, without the password of a URL."""
-    return tuple(map(without_password, sys.argv))
 
 
 def with_choices(

@@ -17,7 +17,7 @@ from egm.models import embedded_path
 from egm.publish.licences import UNKNOWN, base_license, data_licenses, parse_license, read_license
 from egm.publish.scores import ScoredRun, latency_table, score_table, table_cell
 from egm.publish.usage import usage
-from egm.terminal import printable
+from egm.terminal import printable, without_password
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _TAGS = ["visual-grounding", "referring-expression-comprehension", "egm"]
@@ -142,7 +142,7 @@ def model_card(
             head["base_model"] = name
     said = dict(map(parse_license, data_license))
     licenses |= {f"data, {source}": what for source, what in data_licenses(sources, said).items()}
-    recipe = yaml.safe_dump(sections, sort_keys=False) if sections else ""
+    recipe = without_password(yaml.safe_dump(sections, sort_keys=False)) if sections else ""
     return Card(printable(title), head, rows, sources, licenses, recipe, scores)
 
 
@@ -188,7 +188,7 @@ def _training(recipe: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, st
             rows[key] = f"{run[key]:.4g}" if key == "loss" else str(run[key])
     if run.get("command"):
         # The first word is the path of the program on the machine of the run.
-        rows["command"] = f"`{' '.join(['egm', *map(str, run['command'][1:])])}`"
+        rows["command"] = f"`{without_password(' '.join(['egm', *map(str, run['command'][1:])]))}`"
     if run.get("versions"):
         rows["versions"] = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     return rows

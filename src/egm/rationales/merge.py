@@ -18,7 +18,6 @@ from typing import Any
 from egm.boxes import Box
 from egm.collector import paused_collector
 from egm.errors import DataError
-from egm.evaluate.plan import command_line
 from egm.files import write_bytes
 from egm.journal import JOURNAL_NAME
 from egm.progress import track
@@ -28,6 +27,7 @@ from egm.rationales.filters import Filter, build_filters, run_filters
 from egm.rationales.ledger import Call, Decision, Line, convention, header_row, line_row, read_ledger
 from egm.rationales.teachers import rationale_of
 from egm.records import list_differences
+from egm.terminal import command_line
 from egm.types import Sample
 
 

@@ -18,7 +18,7 @@ from egm.codecs import Codec
 from egm.datasets.dataset import Dataset
 from egm.environment import package_versions
 from egm.errors import EgmError
-from egm.evaluate.plan import command_line, dataset_digests, plan_samples
+from egm.evaluate.plan import dataset_digests, plan_samples
 from egm.evaluate.progress import progress_bar
 from egm.evaluate.shards import Shard
 from egm.rationales.blind import BlindCheck
@@ -31,6 +31,7 @@ from egm.rationales.runner import Runner
 from egm.rationales.styles import TeacherStyle
 from egm.rationales.tally import Tally
 from egm.rationales.teachers import Teacher
+from egm.terminal import command_line
 
 
 @dataclass(frozen=True, slots=True)

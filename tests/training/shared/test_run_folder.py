@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,14 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path, caplog: py
     assert dump_recipe(recipe) == (tmp_path / "new" / "recipe.yaml").read_text()
     with pytest.raises(RecipeError, match="nothing to resume"):
         last_checkpoint(recipe, tmp_path / "new")
+
+
+def test_the_command_is_kept_without_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["egm", "grpo", "--set", "run.report_to=http://me:secret@host:1"])
+    recipe, _ = copied("sft", tmp_path)
+    start_run(recipe, tmp_path / "new", seed=0)
+    facts = json.loads((tmp_path / "new" / "run.json").read_text())
+    assert facts["command"] == ["egm", "grpo", "--set", "run.report_to=http://host:1"]
 
 
 @pytest.mark.parametrize("change", ["other", "a longer row"])

@@ -26,6 +26,8 @@ def server_url(url: str) -> tuple[str, bool]:
     Raises:
         EgmError: If it is no URL of a server, or holds a password.
     """
+    if any(map(str.isspace, url)):  # whatever of it is a password
+        raise EgmError("a server's URL has no spaces: give one such as http://127.0.0.1:30000")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

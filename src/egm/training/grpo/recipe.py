@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
+from egm.backends.openai.connection import server_url
+from egm.errors import EgmError
 from egm.training.recipe import ModelSection, Prompts, RunSection, Section, Sources
 from egm.training.rewards.reward import RewardSection
 
@@ -64,7 +66,7 @@ class RolloutSection(Section):
     cuda_graphs: bool = True
     """Whether `batched` replays its steps as CUDA graphs."""
     url: str = "http://127.0.0.1:8000"
-    """Where the vLLM server is."""
+    """Where the vLLM server is, without a password: a recipe is kept in the run folder and in a model's card."""
     gpu_memory: float = Field(default=0.3, gt=0, lt=1)
     """Share of a GPU that a colocated vLLM may take."""
     max_prompt: int = Field(default=4096, ge=1)
@@ -168,6 +170,13 @@ class GRPORecipe(Section):
                 "model.dtype bfloat16 rounds the small steps of reinforcement away: set it to float32, or train a "
                 "model.lora"
             )
+        try:
+            server_url(self.rollout.url)
+        except EgmError:
+            raise ValueError(
+                "rollout.url is no server's URL, or has more in it than where that is, such as a password: give one "
+                "such as http://127.0.0.1:8000"
+            ) from None
         if self.rollout.candidates > 1 and self.rollout.engine.startswith("vllm"):
             raise ValueError(
                 f"rollout.candidates {self.rollout.candidates} needs rollout.engine batched, not {self.rollout.engine}"

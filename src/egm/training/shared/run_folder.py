@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 from egm.environment import cpu_name, gpu_name, package_versions
 from egm.errors import RecipeError
 from egm.files import write_text
+from egm.terminal import command_line
 from egm.training.recipe import Section, dump_recipe, load_recipe
 from egm.training.shared.checkpoints import STATE, advice, checkpoints_in, damage, is_whole, processes_of, sharded_by
 from egm.training.shared.processes import is_first, process_count, sharding
@@ -35,7 +35,7 @@ def start_run(recipe: Section, out: Path, *, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     versions = package_versions("torch", "transformers", "trl", "accelerate", "peft", "datasets")
-    facts = {"seed": seed, "command": sys.argv, "versions": versions, "hardware": gpu_name() or cpu_name()}
+    facts = {"seed": seed, "command": list(command_line()), "versions": versions, "hardware": gpu_name() or cpu_name()}
     add_facts(out, **facts, sources=_sources(recipe))
 
 
